@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note */
+/*
+ * Address spaces as file descriptors.
+ *
+ * The calls on /dev/address_space and on the file descriptors it gives out.
+ * The objects (asfd, view, layout, attachment) are explained in
+ * Documentation/userspace-api/address_space.rst; read that first.
+ *
+ * The contract of every call, after that of iommufd:
+ *
+ *  - The argument is a pointer to a struct that begins with its own size, as
+ *    the caller knows it. A size below that of the first published version of
+ *    the struct is EINVAL. Bytes past what the kernel knows must be zero, else
+ *    E2BIG.
+ *  - An unknown call is ENOTTY. A known call with an unknown flag or a reserved
+ *    field that is not zero is EOPNOTSUPP. A wrong value is EINVAL. A sum that
+ *    does not fit 64 bits is EOVERFLOW.
+ *  - Addresses, offsets and lengths are in bytes and multiples of the page
+ *    size, else EINVAL.
+ *  - A call that fails has changed nothing.
+ */
+#ifndef _UAPI_LINUX_ADDRESS_SPACE_H
+#define _UAPI_LINUX_ADDRESS_SPACE_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+#define ADDRESS_SPACE_TYPE	0xB9
+
+/**
+ * struct address_space_create - ioctl(ADDRESS_SPACE_CREATE)
+ * @size: sizeof(struct address_space_create)
+ * @flags: Must be 0
+ * @length: Length of the address space in bytes, a multiple of the page size,
+ *          not 0 and at most 2^46
+ *
+ * Called on /dev/address_space. Makes an address space of @length bytes in
+ * which nothing is mapped and returns an asfd, a file descriptor with all
+ * rights to it, close-on-exec. The asfd can stand where a memfd is only mapped:
+ * fstat() and lseek(SEEK_END) tell its length, mmap() with MAP_SHARED attaches
+ * it.
+ *
+ * Errors: EINVAL for @length, ENOMEM, EMFILE and ENFILE as for open(), EBUSY
+ * while the system is going to sleep.
+ */
+struct address_space_create {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 length;
+};
+#define ADDRESS_SPACE_CREATE	_IO(ADDRESS_SPACE_TYPE, 0x00)
+
+/**
+ * DOC: flags of struct address_space_mmap
+ *
+ * ADDRESS_SPACE_MAP_REPLACE - What is mapped in the range gives way, all at
+ * once: an attacher sees the old or the new, never a hole. Without it a range
+ * where something is mapped is EEXIST.
+ *
+ * ADDRESS_SPACE_MAP_ANYWHERE - The kernel chooses the address, aligned so that
+ * huge pages can be used where the file has them. @addr must be 0 and is
+ * written back. Excludes ADDRESS_SPACE_MAP_REPLACE.
+ *
+ * ADDRESS_SPACE_MAP_POPULATE - Bring the file's pages into memory before
+ * returning, as far as that is possible, as MAP_POPULATE does.
+ */
+#define ADDRESS_SPACE_MAP_REPLACE	(1U << 0)
+#define ADDRESS_SPACE_MAP_ANYWHERE	(1U << 1)
+#define ADDRESS_SPACE_MAP_POPULATE	(1U << 2)
+
+/**
+ * struct address_space_mmap - ioctl(ADDRESS_SPACE_MMAP)
+ * @size: sizeof(struct address_space_mmap)
+ * @flags: ADDRESS_SPACE_MAP_*
+ * @fd: The file to map, open for reading, and for writing if @prot has
+ *      PROT_WRITE
+ * @prot: PROT_NONE, or PROT_READ with any of PROT_WRITE and PROT_EXEC: the most
+ *        that anyone may do to the range through this address space
+ * @offset: Where in the file
+ * @length: How much, not 0. It may reach past the end of the file: as with
+ *          mmap(), touching what the file does not have is SIGBUS.
+ * @addr: Where in the address space; out with ADDRESS_SPACE_MAP_ANYWHERE
+ *
+ * Maps a range of a file into the address space. It shows at once in everything
+ * that has the address space attached. The same checks are made as for a shared
+ * mmap() by the caller: file mode, seals, mount options, security modules.
+ *
+ * Errors: EBADF for @fd; EACCES where the file's mode does not allow @prot;
+ * EPERM for a sealed file, or PROT_EXEC on a noexec mount; ENODEV for a file
+ * that cannot be mapped (a directory, a pipe) or whose memory cannot be shown
+ * (device memory, secret memory, DAX); ELOOP for an asfd or a view; EEXIST;
+ * ENOSPC where the range leaves the address space, or no hole is large enough
+ * for ADDRESS_SPACE_MAP_ANYWHERE; ENOMEM.
+ */
+struct address_space_mmap {
+	__u32 size;
+	__u32 flags;
+	__s32 fd;
+	__u32 prot;
+	__aligned_u64 offset;
+	__aligned_u64 length;
+	__aligned_u64 addr;
+};
+#define ADDRESS_SPACE_MMAP	_IO(ADDRESS_SPACE_TYPE, 0x01)
+
+/**
+ * struct address_space_munmap - ioctl(ADDRESS_SPACE_MUNMAP)
+ * @size: sizeof(struct address_space_munmap)
+ * @flags: Must be 0
+ * @addr: Where in the address space
+ * @length: How much, not 0
+ *
+ * Empties the range. Holes in it are fine; mappings that reach past it are cut.
+ * When the call returns, no process and no virtual machine reaches what was
+ * mapped there: their next access meets a hole.
+ *
+ * Errors: ENOSPC where the range leaves the address space; ENOMEM.
+ */
+struct address_space_munmap {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 addr;
+	__aligned_u64 length;
+};
+#define ADDRESS_SPACE_MUNMAP	_IO(ADDRESS_SPACE_TYPE, 0x02)
+
+/**
+ * struct address_space_view - ioctl(ADDRESS_SPACE_VIEW)
+ * @size: sizeof(struct address_space_view)
+ * @flags: Must be 0
+ * @prot: PROT_READ with any of PROT_WRITE and PROT_EXEC
+ * @__reserved: Must be 0
+ * @offset: Where in the address space the view begins
+ * @length: How much it shows, not 0
+ *
+ * Returns a view, a file descriptor, close-on-exec, that can only be mapped or
+ * given to KVM, and only so much of it. Offset 0 of the view is @offset of the
+ * address space. A view is live: what is mapped and unmapped in the address
+ * space shows through it, never beyond @prot.
+ *
+ * Errors: ENOSPC where the range leaves the address space; ENOMEM, EMFILE,
+ * ENFILE.
+ */
+struct address_space_view {
+	__u32 size;
+	__u32 flags;
+	__u32 prot;
+	__u32 __reserved;
+	__aligned_u64 offset;
+	__aligned_u64 length;
+};
+#define ADDRESS_SPACE_VIEW	_IO(ADDRESS_SPACE_TYPE, 0x03)
+
+/**
+ * struct kvm_map_address_space - ioctl(KVM_MAP_ADDRESS_SPACE)
+ * @size: sizeof(struct kvm_map_address_space)
+ * @flags: KVM_MEM_READONLY and KVM_MEM_LOG_DIRTY_PAGES, as for
+ *         KVM_SET_USER_MEMORY_REGION
+ * @vmfd: A KVM virtual machine that the calling process made
+ * @slot: The memory slot to use, not in use; KVM's address space id in the
+ *        upper 16 bits
+ * @guest_phys_addr: Where the guest finds it
+ * @memory_size: How much of the address space or view the guest is shown, not 0
+ * @offset: From where in the address space or view
+ * @window: Out: where the caller finds the same memory in its own address space
+ *
+ * Called on an asfd or a view. Attaches a window of it to the caller and makes
+ * it a memory slot of the virtual machine. The slot follows the address space
+ * with no further call: what is mapped in it shows in the guest, what is
+ * unmapped is gone from it. An access of the guest to a hole ends KVM_RUN with
+ * EFAULT.
+ *
+ * Errors: EBADF for @vmfd; EINVAL where it is no virtual machine; EIO where it
+ * is another process's; EACCES where a view does not allow writing and
+ * KVM_MEM_READONLY is not set; ENXIO where the window leaves the address space
+ * or view; EEXIST where the slot is taken or overlaps another; ENOMEM.
+ */
+struct kvm_map_address_space {
+	__u32 size;
+	__u32 flags;
+	__s32 vmfd;
+	__u32 slot;
+	__aligned_u64 guest_phys_addr;
+	__aligned_u64 memory_size;
+	__aligned_u64 offset;
+	__aligned_u64 window;
+};
+#define KVM_MAP_ADDRESS_SPACE	_IO(ADDRESS_SPACE_TYPE, 0x10)
+
+/**
+ * struct kvm_unmap_address_space - ioctl(KVM_UNMAP_ADDRESS_SPACE)
+ * @size: sizeof(struct kvm_unmap_address_space)
+ * @flags: Must be 0
+ * @vmfd: The virtual machine
+ * @slot: A slot made by KVM_MAP_ADDRESS_SPACE on this asfd or view
+ *
+ * Removes the memory slot and the caller's window.
+ *
+ * Errors: EBADF, EINVAL and EIO for @vmfd as for KVM_MAP_ADDRESS_SPACE; ENOENT
+ * where the slot is none of this asfd or view.
+ */
+struct kvm_unmap_address_space {
+	__u32 size;
+	__u32 flags;
+	__s32 vmfd;
+	__u32 slot;
+};
+#define KVM_UNMAP_ADDRESS_SPACE	_IO(ADDRESS_SPACE_TYPE, 0x11)
+
+#endif /* _UAPI_LINUX_ADDRESS_SPACE_H */
