@@ -89,8 +89,8 @@ struct address_space_create {
  * EPERM for a sealed file, or PROT_EXEC on a noexec mount; ENODEV for a file
  * that cannot be mapped (a directory, a pipe) or whose memory cannot be shown
  * (device memory, secret memory, DAX); ELOOP for an asfd or a view; EEXIST;
- * ENOSPC where the range leaves the address space, or no hole is large enough
- * for ADDRESS_SPACE_MAP_ANYWHERE; ENOMEM.
+ * EINVAL where the range leaves the address space; ENOSPC where no hole is large
+ * enough for ADDRESS_SPACE_MAP_ANYWHERE; ENOMEM.
  */
 struct address_space_mmap {
 	__u32 size;
@@ -114,7 +114,7 @@ struct address_space_mmap {
  * When the call returns, no process and no virtual machine reaches what was
  * mapped there: their next access meets a hole.
  *
- * Errors: ENOSPC where the range leaves the address space; ENOMEM.
+ * Errors: EINVAL where the range leaves the address space; ENOMEM.
  */
 struct address_space_munmap {
 	__u32 size;
@@ -138,7 +138,7 @@ struct address_space_munmap {
  * address space. A view is live: what is mapped and unmapped in the address
  * space shows through it, never beyond @prot.
  *
- * Errors: ENOSPC where the range leaves the address space; ENOMEM, EMFILE,
+ * Errors: EINVAL where the range leaves the address space; ENOMEM, EMFILE,
  * ENFILE.
  */
 struct address_space_view {
@@ -172,7 +172,7 @@ struct address_space_view {
  *
  * Errors: EBADF for @vmfd; EINVAL where it is no virtual machine; EIO where it
  * is another process's; EACCES where a view does not allow writing and
- * KVM_MEM_READONLY is not set; ENXIO where the window leaves the address space
+ * KVM_MEM_READONLY is not set; EINVAL where the window leaves the address space
  * or view; EEXIST where the slot is taken or overlaps another; ENOMEM.
  */
 struct kvm_map_address_space {
