@@ -1,0 +1,48 @@
+# Thin: what is built how is in Kbuild, Cargo.toml and scripts/.
+# (kbuild itself reads Kbuild, not this file.)
+
+.PHONY: all module env check demo kselftest shell clean help
+all: module
+
+help:
+	@echo 'make            build address_space.ko for the stock Debian kernel'
+	@echo 'make KDIR=DIR   build it for another Rust-enabled kernel, 7.3 or later,'
+	@echo '                with the toolchain of this machine'
+	@echo 'make demo       watch a KVM guest run on memory composed from elsewhere'
+	@echo 'make check      all tests; ends in one line "N passed, N failed"'
+	@echo 'make kselftest  the kselftests alone'
+	@echo 'make shell      a shell in a VM with the module loaded'
+	@echo 'make env        the environment alone (the others make it as needed)'
+	@echo 'make clean      remove what was built, but not the environment'
+
+env:
+	@scripts/env
+
+# CC is the name by which Debian called its compiler: it is in the config.
+in-env := scripts/in-env sh -c 'exec make -C "$$ADDRESS_SPACE_ENV/build" \
+	CC=x86_64-linux-gnu-gcc-14 M="$$PWD" -j"$$(nproc)" "$$@"' make
+
+ifdef KDIR
+module:
+	@scripts/check-kdir "$(KDIR)"
+	$(MAKE) -C "$(KDIR)" M="$(CURDIR)" modules
+else
+module:
+	@$(in-env) modules $(if $(CLIPPY),CLIPPY=$(CLIPPY)) $(if $(V),V=$(V))
+endif
+
+check:
+	@scripts/check
+
+kselftest: module
+	@scripts/check kselftest
+
+demo: module
+	@scripts/check --show demo
+
+shell: module
+	@scripts/vm
+
+clean:
+	@$(in-env) clean
+	rm -rf build target
