@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+use std::ops::{Deref, Range};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+
+use rustix::io::fcntl_dupfd_cloexec;
+
+use crate::call::{call, size_field};
+use crate::window::Memory;
+use crate::{Errno, Error, Prot, Result, sys};
+
+bitflags::bitflags! {
+    /// Flags of a memory slot, as of `KVM_SET_USER_MEMORY_REGION`.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+    pub struct KvmFlags: u32 {
+        /// KVM keeps a log of the pages the guest writes to, for
+        /// `KVM_GET_DIRTY_LOG`.
+        const LOG_DIRTY_PAGES = sys::KVM_MEM_LOG_DIRTY_PAGES;
+        /// The guest may only read. Its writes end `KVM_RUN` with
+        /// `KVM_EXIT_MMIO`.
+        const READONLY = sys::KVM_MEM_READONLY;
+    }
+}
+
+/// A window of an address space or view that is a memory slot of a virtual
+/// machine, and the same memory in this process.
+///
+/// A guest's memory should not go by accident, so dropping this takes nothing
+/// away: the slot then goes with the virtual machine, the window with the
+/// process. [`unmap()`](KvmWindow::unmap) removes both. Until one or the other,
+/// the virtual machine and the address space stay open.
+#[derive(Debug)]
+pub struct KvmWindow {
+    memory: Memory,
+    slot: u32,
+    guest_phys_addr: u64,
+    // Of our own, so that unmap() finds the slot it means, whatever the caller
+    // has done with his.
+    fd: OwnedFd,
+    vm: OwnedFd,
+}
+
+impl KvmWindow {
+    pub(crate) fn attach(
+        fd: BorrowedFd<'_>,
+        vm: BorrowedFd<'_>,
+        slot: u32,
+        guest_phys_addr: u64,
+        range: Range<u64>,
+        flags: KvmFlags,
+    ) -> Result<KvmWindow> {
+        let length = range.end.saturating_sub(range.start);
+        let error = |errno| Error::KvmMap {
+            slot,
+            guest_phys_addr,
+            range: range.clone(),
+            errno,
+        };
+        let window_length = usize::try_from(length).map_err(|_| error(Errno::OVERFLOW))?;
+
+        // Before the call, so that nothing is left to fail after it.
+        let duplicate = |fd| fcntl_dupfd_cloexec(fd, 0).map_err(|errno| Error::Duplicate { errno });
+        let (fd, vm) = (duplicate(fd)?, duplicate(vm)?);
+
+        let mut argument = sys::kvm_map_address_space {
+            size: size_field::<sys::kvm_map_address_space>(),
+            flags: flags.bits(),
+            vmfd: vm.as_raw_fd(),
+            slot,
+            guest_phys_addr,
+            memory_size: length,
+            offset: range.start,
+            window: 0,
+        };
+        call(&fd, &mut argument).map_err(error)?;
+
+        // The kernel attached the window with what the slot needs.
+        let prot = match flags.contains(KvmFlags::READONLY) {
+            true => Prot::READ,
+            false => Prot::READ | Prot::WRITE,
+        };
+        let start = std::ptr::with_exposed_provenance_mut(argument.window as usize);
+        let start = NonNull::new(start).ok_or_else(|| error(Errno::FAULT))?;
+        // SAFETY: The kernel has just mapped this window; only unmap() unmaps
+        // it, and consumes the only way to the memory.
+        let memory = unsafe { Memory::new(start, window_length, prot) };
+        Ok(KvmWindow {
+            memory,
+            slot,
+            guest_phys_addr,
+            fd,
+            vm,
+        })
+    }
+
+    /// The memory slot, with KVM's address space id in the upper 16 bits.
+    pub fn slot(&self) -> u32 {
+        self.slot
+    }
+
+    /// Where the guest finds it, in bytes.
+    pub fn guest_phys_addr(&self) -> u64 {
+        self.guest_phys_addr
+    }
+
+    /// Removes the memory slot from the virtual machine, and the window from
+    /// this process.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::KvmUnmap`]: EIO where this process is not the one that made the
+    /// virtual machine (a forked child); ENOENT where the slot has been removed
+    /// by other means. The slot and the window are then as they were.
+    pub fn unmap(self) -> Result<()> {
+        let mut argument = sys::kvm_unmap_address_space {
+            size: size_field::<sys::kvm_unmap_address_space>(),
+            flags: 0,
+            vmfd: self.vm.as_raw_fd(),
+            slot: self.slot,
+        };
+        match call(&self.fd, &mut argument) {
+            Ok(_) => Ok(()),
+            Err(errno) => Err(Error::KvmUnmap {
+                slot: self.slot,
+                errno,
+            }),
+        }
+    }
+}
+
+impl Deref for KvmWindow {
+    type Target = Memory;
+
+    fn deref(&self) -> &Memory {
+        &self.memory
+    }
+}
+
+/// Borrows the file descriptor of a `kvm-ioctls` virtual machine, which does
+/// not lend it itself.
+#[cfg(feature = "kvm-ioctls")]
+pub fn vm_fd(vm: &kvm_ioctls::VmFd) -> BorrowedFd<'_> {
+    // SAFETY: It stays open as long as `vm`, which is borrowed for as long.
+    unsafe { BorrowedFd::borrow_raw(vm.as_raw_fd()) }
+}

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Address spaces as file descriptors.
+//!
+//! An *address space* is a kernel object behind a file descriptor, the *asfd*.
+//! Whoever holds it composes it from ranges of files. Processes attach it with
+//! `mmap()`, virtual machines as a memory slot, and all of them see the
+//! composition live: what is mapped shows at once, and what is unmapped is
+//! beyond the reach of every process and every guest before the call returns.
+//! A *view* is a file descriptor for a part of an address space, with fewer
+//! rights: it can be attached and nothing else.
+//!
+//! It needs the `address_space` kernel module and rights to
+//! `/dev/address_space`.
+//!
+//! # Composing and attaching
+//!
+//! ```no_run
+//! use address_space::{AddressSpace, Prot};
+//! use std::fs::File;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // 1 MiB in which nothing is mapped.
+//! let space = AddressSpace::new(1 << 20)?;
+//! let window = space.attach(0..1 << 20, Prot::READ)?;
+//!
+//! // The window shows the file as soon as it is mapped.
+//! let file = File::open("/etc/os-release")?;
+//! space.map(&file).at(0).commit()?;
+//! let mut bytes = [0; 16];
+//! window.read_slice(0, &mut bytes)?;
+//!
+//! // And no longer once this returns; reading it again would be SIGBUS.
+//! space.unmap(0..1 << 20)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Giving others less
+//!
+//! ```no_run
+//! use address_space::{AddressSpace, Prot, View};
+//! use std::os::fd::OwnedFd;
+//!
+//! # fn send(_: OwnedFd) {}
+//! # fn receive() -> OwnedFd { unimplemented!() }
+//! # fn main() -> Result<(), address_space::Error> {
+//! # let space = AddressSpace::new(1 << 20)?;
+//! // The owner makes a view of the first 64 KiB and sends it over a socket.
+//! send(space.view(0..0x1_0000, Prot::READ)?.into());
+//!
+//! // The other process can read those, while the owner lets it.
+//! let view = View::from(receive());
+//! let window = view.attach(0..view.length()?, Prot::READ)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Under a KVM guest
+//!
+//! See [`AddressSpace::attach_kvm()`].
+//!
+//! # Features
+//!
+//! - `vm-memory`: `Memory::as_volatile_slice()`, for code that speaks the
+//!   `vm-memory` crate.
+//! - `kvm-ioctls`: `vm_fd()`, to pass a virtual machine of the `kvm-ioctls`
+//!   crate.
+
+#![deny(missing_docs, clippy::undocumented_unsafe_blocks)]
+#![warn(rust_2018_idioms, unsafe_op_in_unsafe_fn)]
+
+mod call;
+mod error;
+mod kvm;
+mod prot;
+mod space;
+pub mod sys;
+mod view;
+mod window;
+
+pub use error::{Error, Result};
+#[cfg(feature = "kvm-ioctls")]
+pub use kvm::vm_fd;
+pub use kvm::{KvmFlags, KvmWindow};
+pub use prot::Prot;
+/// The number of an error of the system.
+pub use rustix::io::Errno;
+pub use space::{AddressSpace, Device, Map};
+pub use view::View;
+pub use window::{Memory, Window, Word};
+
+/// The size of a page in bytes, which addresses, offsets and lengths are
+/// multiples of.
+pub fn page_size() -> u64 {
+    rustix::param::page_size() as u64
+}

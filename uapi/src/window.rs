@@ -1,0 +1,390 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+use std::fmt;
+use std::ops::{Deref, Range};
+use std::os::fd::BorrowedFd;
+use std::ptr::NonNull;
+
+use rustix::mm::{MapFlags, mmap, munmap};
+
+use crate::{Errno, Error, Prot, Result};
+
+/// A number that [`Memory`] can read and write in one access.
+pub trait Word: Copy + sealed::Sealed {}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+macro_rules! words {
+    ($($word:ty),*) => { $(
+        impl sealed::Sealed for $word {}
+        impl Word for $word {}
+    )* };
+}
+words!(u8, u16, u32, u64, i8, i16, i32, i64);
+
+/// Memory of an address space or view, where this process sees it.
+///
+/// What it shows can change at any time, by whoever owns the address space and
+/// whoever else has it attached. So there is no slice of it: every access is a
+/// volatile one that copies.
+///
+/// Accessing what is not there is a signal, as with any mapped file: SIGBUS for
+/// a hole and for what lies past the end of a file, SIGSEGV for writing where
+/// the address space shows a file for reading only. A system call that is given
+/// such memory fails with EFAULT instead.
+pub struct Memory {
+    start: NonNull<u8>,
+    length: usize,
+    prot: Prot,
+}
+
+// SAFETY: The mapping belongs to the process, not to a thread. All accesses are
+// volatile and copy; that others change the memory meanwhile is in its nature.
+unsafe impl Send for Memory {}
+// SAFETY: As above.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    /// # Safety
+    ///
+    /// `length` bytes at `start` must be a mapping of an address space or view
+    /// with at least `prot`, and stay mapped while the `Memory` exists.
+    pub(crate) unsafe fn new(start: NonNull<u8>, length: usize, prot: Prot) -> Self {
+        Memory {
+            start,
+            length,
+            prot,
+        }
+    }
+
+    /// The length in bytes. Never 0.
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
+    /// What it is attached for. What the address space shows at some place may
+    /// allow less.
+    pub fn prot(&self) -> Prot {
+        self.prot
+    }
+
+    /// Where it is, for system calls and other code that takes addresses.
+    pub fn as_ptr(&self) -> *mut u8 {
+        self.start.as_ptr()
+    }
+
+    /// Reads a number at `offset` bytes, in one access.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfWindow`], [`Error::Misaligned`].
+    pub fn read<T: Word>(&self, offset: usize) -> Result<T> {
+        let word = self.word::<T>(offset)?;
+        // SAFETY: `word()` checked bounds and alignment, and every value of a
+        // `Word` is valid.
+        Ok(unsafe { word.read_volatile() })
+    }
+
+    /// Writes a number at `offset` bytes, in one access.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfWindow`], [`Error::Misaligned`], [`Error::NotWritable`].
+    pub fn write<T: Word>(&self, offset: usize, value: T) -> Result<()> {
+        let word = self.word::<T>(offset)?;
+        self.writable()?;
+        // SAFETY: `word()` checked bounds and alignment, and the mapping is
+        // writable.
+        unsafe { word.write_volatile(value) };
+        Ok(())
+    }
+
+    /// Copies the bytes at `offset` out, in an order that is not defined.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfWindow`].
+    pub fn read_slice(&self, offset: usize, bytes: &mut [u8]) -> Result<()> {
+        let start = self.bytes(offset, bytes.len())?;
+        for (piece, at) in pieces(start as usize, bytes.len()) {
+            let out = &mut bytes[at..at + piece];
+            // SAFETY: `bytes()` checked the bounds of the whole, and `pieces()`
+            // gives 8 only where the address is aligned to it.
+            unsafe {
+                let from = start.add(at);
+                if piece == size_of::<u64>() {
+                    out.copy_from_slice(&from.cast::<u64>().read_volatile().to_ne_bytes());
+                } else {
+                    out[0] = from.read_volatile();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies bytes to `offset`, in an order that is not defined.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfWindow`], [`Error::NotWritable`].
+    pub fn write_slice(&self, offset: usize, bytes: &[u8]) -> Result<()> {
+        let start = self.bytes(offset, bytes.len())?;
+        self.writable()?;
+        for (piece, at) in pieces(start as usize, bytes.len()) {
+            // SAFETY: As in `read_slice()`, and the mapping is writable.
+            unsafe {
+                let to = start.add(at);
+                match bytes[at..at + piece].try_into() {
+                    Ok(word) => to.cast::<u64>().write_volatile(u64::from_ne_bytes(word)),
+                    Err(_) => to.write_volatile(bytes[at]),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The same memory for code that speaks `vm-memory`.
+    ///
+    /// Writing through it where [`prot()`](Memory::prot) has no
+    /// [`Prot::WRITE`] is SIGSEGV.
+    #[cfg(feature = "vm-memory")]
+    pub fn as_volatile_slice(&self) -> vm_memory::VolatileSlice<'_> {
+        // SAFETY: The mapping is as long as this, and outlives the slice, which
+        // borrows from it. All of `VolatileSlice` is volatile.
+        unsafe { vm_memory::VolatileSlice::new(self.as_ptr(), self.length) }
+    }
+
+    fn writable(&self) -> Result<()> {
+        if self.prot.contains(Prot::WRITE) {
+            Ok(())
+        } else {
+            Err(Error::NotWritable)
+        }
+    }
+
+    fn word<T>(&self, offset: usize) -> Result<*mut T> {
+        let word = self.bytes(offset, size_of::<T>())?.cast::<T>();
+        if word.is_aligned() {
+            Ok(word)
+        } else {
+            Err(Error::Misaligned {
+                offset,
+                align: align_of::<T>(),
+            })
+        }
+    }
+
+    fn bytes(&self, offset: usize, length: usize) -> Result<*mut u8> {
+        match offset.checked_add(length) {
+            // SAFETY: Within the mapping, or one past its end.
+            Some(end) if end <= self.length => Ok(unsafe { self.as_ptr().add(offset) }),
+            _ => Err(Error::OutOfWindow {
+                offset,
+                length,
+                window: self.length,
+            }),
+        }
+    }
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Memory({:p}, {:#x} bytes, {})",
+            self.start, self.length, self.prot
+        )
+    }
+}
+
+/// Cuts `length` bytes at `address` into aligned words and the single bytes
+/// before and after them: pairs of size and distance from the start.
+fn pieces(address: usize, length: usize) -> impl Iterator<Item = (usize, usize)> {
+    const WORD: usize = size_of::<u64>();
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let piece = match length - at {
+            0 => return None,
+            left if left >= WORD && (address + at) % WORD == 0 => WORD,
+            _ => 1,
+        };
+        let this = (piece, at);
+        at += piece;
+        Some(this)
+    })
+}
+
+/// An attachment of an address space or view to this process.
+///
+/// It outlives the file descriptor it was made from, and goes when it is
+/// dropped. See [`Memory`], which it dereferences to, for what can be done with
+/// it.
+#[derive(Debug)]
+pub struct Window {
+    memory: Memory,
+}
+
+impl Window {
+    pub(crate) fn attach(fd: BorrowedFd<'_>, range: Range<u64>, prot: Prot) -> Result<Window> {
+        let error = |errno| Error::Attach {
+            range: range.clone(),
+            prot,
+            errno,
+        };
+        let length = usize::try_from(range.end.saturating_sub(range.start))
+            .map_err(|_| error(Errno::OVERFLOW))?;
+        // SAFETY: A new mapping in a place that the kernel chooses touches
+        // nothing that exists.
+        let start = unsafe {
+            mmap(
+                std::ptr::null_mut(),
+                length,
+                prot.into(),
+                MapFlags::SHARED,
+                fd,
+                range.start,
+            )
+        }
+        .map_err(error)?;
+        let start = NonNull::new(start.cast()).ok_or_else(|| error(Errno::FAULT))?;
+        // SAFETY: This is the mapping just made; only drop() unmaps it.
+        let memory = unsafe { Memory::new(start, length, prot) };
+        Ok(Window { memory })
+    }
+}
+
+impl Deref for Window {
+    type Target = Memory;
+
+    fn deref(&self) -> &Memory {
+        &self.memory
+    }
+}
+
+impl Drop for Window {
+    fn drop(&mut self) {
+        // SAFETY: The mapping is ours, and nobody can have borrowed from it.
+        // Where it fails the window stays, which harms nobody.
+        let _ = unsafe { munmap(self.as_ptr().cast(), self.length()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+    use std::os::fd::AsFd;
+
+    const PAGE: u64 = 4096;
+
+    /// A window of something that is no address space: all that `Window` knows
+    /// of it is that it can be mapped.
+    fn window(prot: Prot) -> Window {
+        let file = memfd_create("window", MemfdFlags::CLOEXEC).unwrap();
+        ftruncate(&file, 2 * PAGE).unwrap();
+        Window::attach(file.as_fd(), 0..2 * PAGE, prot).unwrap()
+    }
+
+    #[test]
+    fn words_are_read_back() {
+        let window = window(Prot::READ | Prot::WRITE);
+        window.write(8, 0x0123_4567_89ab_cdef_u64).unwrap();
+        assert_eq!(window.read::<u64>(8).unwrap(), 0x0123_4567_89ab_cdef);
+        assert_eq!(window.read::<u64>(16).unwrap(), 0);
+        window.write(window.length() - 1, 7_u8).unwrap();
+        assert_eq!(window.read::<u8>(window.length() - 1).unwrap(), 7);
+    }
+
+    #[test]
+    fn slices_are_read_back_at_any_alignment() {
+        let window = window(Prot::READ | Prot::WRITE);
+        let text: Vec<u8> = (1..=100).collect();
+        for offset in 0..17 {
+            for length in [0, 1, 7, 8, 9, 31, 100] {
+                window.write_slice(offset, &[0; 120]).unwrap();
+                window.write_slice(offset, &text[..length]).unwrap();
+                let mut copy = vec![0xff; length];
+                window.read_slice(offset, &mut copy).unwrap();
+                assert_eq!(copy, text[..length]);
+                assert_eq!(window.read::<u8>(offset + length).unwrap(), 0);
+            }
+        }
+    }
+
+    #[test]
+    fn access_past_the_end_is_refused() {
+        let window = window(Prot::READ | Prot::WRITE);
+        let length = window.length();
+        let mut two = [0; 2];
+        for offset in [length - 1, length, usize::MAX] {
+            let expected = Error::OutOfWindow {
+                offset,
+                length: 2,
+                window: length,
+            };
+            assert_eq!(window.read::<u16>(offset), Err(expected.clone()));
+            assert_eq!(window.read_slice(offset, &mut two), Err(expected.clone()));
+            assert_eq!(window.write_slice(offset, &two), Err(expected));
+        }
+        window.read_slice(length, &mut []).unwrap();
+    }
+
+    #[test]
+    fn misaligned_word_is_refused() {
+        let window = window(Prot::READ | Prot::WRITE);
+        assert_eq!(
+            window.read::<u32>(2),
+            Err(Error::Misaligned {
+                offset: 2,
+                align: 4
+            })
+        );
+    }
+
+    #[test]
+    fn write_to_a_window_for_reading_is_refused() {
+        let window = window(Prot::READ);
+        assert_eq!(window.write(0, 1_u8), Err(Error::NotWritable));
+        assert_eq!(window.write_slice(0, b"x"), Err(Error::NotWritable));
+        assert_eq!(window.read::<u8>(0), Ok(0));
+    }
+
+    #[test]
+    fn empty_or_reversed_range_is_refused() {
+        let file = memfd_create("window", MemfdFlags::CLOEXEC).unwrap();
+        #[allow(clippy::reversed_empty_ranges)]
+        for range in [0..0, PAGE..0] {
+            let error = Window::attach(file.as_fd(), range, Prot::READ).unwrap_err();
+            assert_eq!(error.errno(), Some(Errno::INVAL));
+        }
+    }
+
+    #[test]
+    fn dropping_unmaps() {
+        let window = window(Prot::READ);
+        let (start, length) = (window.as_ptr() as usize, window.length());
+        let mapped = move || {
+            let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+            maps.contains(&format!("{:x}-{:x} ", start, start + length))
+        };
+        assert!(mapped());
+        drop(window);
+        assert!(!mapped());
+    }
+
+    #[cfg(feature = "vm-memory")]
+    #[test]
+    fn volatile_slice_is_the_same_memory() {
+        use vm_memory::Bytes;
+
+        let window = window(Prot::READ | Prot::WRITE);
+        window.write_slice(100, b"hello").unwrap();
+        let slice = window.as_volatile_slice();
+        assert_eq!(slice.len(), window.length());
+        let mut copy = [0; 5];
+        slice.read_slice(&mut copy, 100).unwrap();
+        assert_eq!(&copy, b"hello");
+    }
+}
