@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: GPL-2.0
+/* File systems for the tests, in a mount namespace that goes with the test. */
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/vfs.h>
+#include <sys/wait.h>
+#include <linux/magic.h>
+
+#include "as_util.h"
+
+int own_mounts(void)
+{
+	if (unshare(CLONE_NEWNS))
+		return -errno;
+	return mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ? -errno : 0;
+}
+
+static int make_dir(char *dir)
+{
+	strcpy(dir, "/tmp/address_space.XXXXXX");
+	return mkdtemp(dir) ? 0 : -errno;
+}
+
+/* @dir has room for a path; the caller has mounts of its own */
+int mount_tmpfs(char *dir, const char *options)
+{
+	int ret = make_dir(dir);
+
+	if (ret)
+		return ret;
+	if (mount("selftest", dir, "tmpfs", 0, options))
+		ret = -errno;
+	return ret;
+}
+
+static int run(const char *command)
+{
+	int status = system(command);
+
+	return status == -1 ? -errno : status ? -EIO : 0;
+}
+
+int disk_dir(char *dir, size_t size)
+{
+	char image[64], command[256];
+	struct statfs fs;
+	int ret;
+
+	/* ext2 to 4 have one magic: /proc/mounts would tell, none else is here */
+	if (!statfs("/mnt/ext4", &fs) && fs.f_type == EXT4_SUPER_MAGIC) {
+		snprintf(dir, size, "/mnt/ext4");
+		return 0;
+	}
+	ret = own_mounts();
+	if (ret)
+		return ret;
+	ret = mount_tmpfs(image, "size=300m");
+	if (ret)
+		return ret;
+	snprintf(dir, size, "%s/mnt", image);
+	snprintf(command, sizeof(command),
+		 "cd %s && mkdir mnt && truncate -s 256M img && mkfs.ext4 -q img && mount -t ext4 -o loop img mnt",
+		 image);
+	return run(command);
+}
+
+int drop_caches(void)
+{
+	sync();
+	return write_text("/proc/sys/vm/drop_caches", "3");
+}
+
+/*
+ * O_DIRECT writes back what the kernel knows to be dirty and then reads the
+ * disk. So a byte that was changed behind the dirty tracking's back is not in
+ * what this gives, whatever the page cache holds.
+ */
+int disk_byte(int fd, uint64_t offset)
+{
+	static uint8_t block[PAGE] __attribute__((aligned(PAGE)));
+	char path[64];
+	int direct, ret;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	direct = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC);
+	if (direct < 0)
+		return -errno;
+	ret = pread(direct, block, PAGE, offset & ~(PAGE - 1));
+	if (ret < 0)
+		ret = -errno;
+	close(direct);
+	if (ret != (int)PAGE)
+		return ret < 0 ? ret : -ENODATA;
+	return block[offset & (PAGE - 1)];
+}

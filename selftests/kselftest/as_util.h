@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What the address space selftests share. Nothing in here knows the harness:
+ * functions give a value, or a negative errno, and the tests judge it.
+ */
+#ifndef AS_UTIL_H
+#define AS_UTIL_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#include <linux/address_space.h>
+#include <linux/memfd.h>
+
+#define PAGE		4096UL
+#define HUGE		(2UL << 20)
+#define RW		(PROT_READ | PROT_WRITE)
+#define RX		(PROT_READ | PROT_EXEC)
+#define RWX		(PROT_READ | PROT_WRITE | PROT_EXEC)
+
+/* The calls. Each gives what the kernel gave, or -errno. */
+int as_ioctl(int fd, unsigned long call, void *arg);
+int as_create(uint64_t length);
+int as_map(int asfd, uint64_t addr, int fd, uint64_t offset, uint64_t length,
+	   int prot, uint32_t flags);
+int as_map_anywhere(int asfd, uint64_t *addr, int fd, uint64_t offset,
+		    uint64_t length, int prot);
+int as_unmap(int asfd, uint64_t addr, uint64_t length);
+int as_view(int asfd, uint64_t offset, uint64_t length, int prot);
+
+/* mmap(MAP_SHARED), or NULL with errno set */
+void *attach(int fd, uint64_t offset, uint64_t length, int prot);
+
+/*
+ * Touch memory that may not be there. peek() gives the byte and poke() gives 0,
+ * or minus the signal that the access raised; probe_info tells the rest of it.
+ */
+extern __thread siginfo_t probe_info;
+int peek(const void *addr);
+int poke(void *addr, uint8_t value);
+int peek64(const void *addr, uint64_t *value);
+int poke64(void *addr, uint64_t value);
+int execute(void *addr);
+
+/* Files: page i is filled with the byte first + i; first < 0 leaves a hole. */
+int memfd_pages(const char *name, unsigned int pages, int first);
+int file_pages(const char *dir, unsigned int pages, int first);
+int fill_pages(int fd, unsigned int pages, int first);
+int file_byte(int fd, uint64_t offset);
+int file_set(int fd, uint64_t offset, uint8_t value);
+int hugetlb_memfd(unsigned int pages);
+int closed_fd(void);
+
+/*
+ * /proc/self/fdinfo: one value by its name (or -ENOENT), and the lines of the
+ * layout, to be freed.
+ */
+long long fdinfo_value(int fd, const char *name);
+int fdinfo_word(int fd, const char *name, char *word, size_t size);
+char *fdinfo_layout(int fd);
+
+/* What most tests begin with. */
+#define SPACE_PAGES	64
+#define FILE_PAGES	16
+#define SPACE_LEN	(SPACE_PAGES * PAGE)
+#define FILE_LEN	(FILE_PAGES * PAGE)
+
+struct space {
+	int asfd;
+	int a, b;	/* memfds of FILE_PAGES: 'a', 'b', ... and 'A', 'B', ... */
+	char *win;	/* all of the space, RW */
+};
+
+int space_init(struct space *s);
+void space_free(struct space *s);
+
+/*
+ * An agent is a forked child that does what it is told: it has what the test
+ * had mapped when it was started. A call that is not answered in time gives
+ * -ETIMEDOUT. An agent dies with the test.
+ */
+struct agent {
+	pid_t pid;
+	int sock;
+};
+
+typedef long (*agent_fn)(void *arg);
+
+int agent_start(struct agent *a);
+long agent_peek(struct agent *a, const void *addr);
+long agent_poke(struct agent *a, void *addr, uint8_t value);
+/* passes @fd over the socket; the agent maps it and closes it */
+void *agent_attach(struct agent *a, int fd, uint64_t offset, uint64_t length,
+		   int prot);
+/* passes @fd and gives its number in the agent */
+int agent_take_fd(struct agent *a, int fd);
+/* @fn is called in the agent, with memory as it is there */
+long agent_call(struct agent *a, agent_fn fn, void *arg);
+/* the agent's child takes its place */
+long agent_respawn(struct agent *a);
+/* its exit status, as from waitpid() */
+int agent_stop(struct agent *a);
+
+/* File systems: in a mount namespace of the test's own, gone with it. */
+int own_mounts(void);
+int mount_tmpfs(char *dir, const char *options);
+/* a directory on ext4: /mnt/ext4, or a fresh image on a loop device */
+int disk_dir(char *dir, size_t size);
+int drop_caches(void);
+/* what the disk has, past every cache; < 0 for an error */
+int disk_byte(int fd, uint64_t offset);
+
+uint64_t now_ms(void);
+void sleep_ms(unsigned int ms);
+int write_text(const char *path, const char *text);
+int read_text(const char *path, char *text, size_t size);
+
+#endif

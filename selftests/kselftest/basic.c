@@ -1,0 +1,349 @@
+// SPDX-License-Identifier: GPL-2.0
+/* What is mapped shows, where it was put and nowhere else. */
+#include "kselftest_harness.h"
+#include "as_util.h"
+
+FIXTURE(space)
+{
+	struct space s;
+};
+
+FIXTURE_SETUP(space)
+{
+	ASSERT_EQ(0, space_init(&self->s));
+}
+
+FIXTURE_TEARDOWN(space)
+{
+	space_free(&self->s);
+}
+
+TEST_F(space, a_new_space_is_empty)
+{
+	char *layout = fdinfo_layout(self->s.asfd);
+	unsigned int i;
+
+	for (i = 0; i < SPACE_PAGES; i++) {
+		EXPECT_EQ(-SIGBUS, peek(self->s.win + i * PAGE));
+		EXPECT_EQ(-SIGBUS, poke(self->s.win + i * PAGE, 1));
+	}
+	ASSERT_NE(NULL, layout);
+	EXPECT_STREQ("", layout);
+	free(layout);
+}
+
+TEST_F(space, map_shows_up_at_once)
+{
+	unsigned int i;
+
+	/* the hole was met before: nothing of it may stay */
+	EXPECT_EQ(-SIGBUS, peek(self->s.win + 4 * PAGE));
+	ASSERT_EQ(0, as_map(self->s.asfd, 4 * PAGE, self->s.a, 0, FILE_LEN, RW, 0));
+	for (i = 0; i < FILE_PAGES; i++) {
+		EXPECT_EQ('a' + (int)i, peek(self->s.win + (4 + i) * PAGE));
+		EXPECT_EQ('a' + (int)i, peek(self->s.win + (5 + i) * PAGE - 1));
+	}
+	EXPECT_EQ(-SIGBUS, peek(self->s.win + 4 * PAGE - 1));
+	EXPECT_EQ(-SIGBUS, peek(self->s.win + (4 + FILE_PAGES) * PAGE));
+}
+
+TEST_F(space, map_shows_the_range_of_the_file)
+{
+	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 5 * PAGE, 2 * PAGE, RW, 0));
+	EXPECT_EQ('f', peek(self->s.win));
+	EXPECT_EQ('g', peek(self->s.win + PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->s.win + 2 * PAGE));
+}
+
+TEST_F(space, a_window_shows_its_part_of_the_space)
+{
+	char *part;
+
+	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0, FILE_LEN, RW, 0));
+	part = attach(self->s.asfd, 3 * PAGE, 2 * PAGE, RW);
+	ASSERT_NE(NULL, part);
+	EXPECT_EQ('d', peek(part));
+	EXPECT_EQ('e', peek(part + PAGE));
+	EXPECT_EQ(0, poke(part + PAGE, '!'));
+	EXPECT_EQ('!', peek(self->s.win + 4 * PAGE));
+	/* a window cut in two still shows what it showed */
+	ASSERT_EQ(0, munmap(part, PAGE));
+	EXPECT_EQ('!', peek(part + PAGE));
+}
+
+TEST_F(space, a_file_may_be_mapped_twice)
+{
+	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0, 4 * PAGE, RW, 0));
+	ASSERT_EQ(0, as_map(self->s.asfd, 8 * PAGE, self->s.a, 2 * PAGE,
+			    4 * PAGE, RW, 0));
+	EXPECT_EQ(0, poke(self->s.win + 2 * PAGE, '!'));
+	EXPECT_EQ('!', peek(self->s.win + 8 * PAGE));
+	/* and one of the two may go */
+	ASSERT_EQ(0, as_unmap(self->s.asfd, 0, 4 * PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->s.win + 2 * PAGE));
+	EXPECT_EQ('!', peek(self->s.win + 8 * PAGE));
+	EXPECT_EQ('d', peek(self->s.win + 9 * PAGE));
+}
+
+TEST_F(space, a_write_goes_to_the_file_and_the_file_only)
+{
+	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0, FILE_LEN, RW, 0));
+	EXPECT_EQ('b', peek(self->s.win + PAGE));
+	EXPECT_EQ(0, poke(self->s.win + PAGE, '1'));
+	EXPECT_EQ(0, poke(self->s.win + 2 * PAGE, '2'));
+	EXPECT_EQ('1', file_byte(self->s.a, PAGE));
+	EXPECT_EQ('2', file_byte(self->s.a, 2 * PAGE));
+	EXPECT_EQ('b', file_byte(self->s.a, PAGE + 1));
+	EXPECT_EQ('B', file_byte(self->s.b, PAGE));
+}
+
+TEST_F(space, unmap_leaves_a_hole)
+{
+	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0, FILE_LEN, RW, 0));
+	EXPECT_EQ('a', peek(self->s.win));
+	ASSERT_EQ(0, as_unmap(self->s.asfd, 0, FILE_LEN));
+	EXPECT_EQ(-SIGBUS, peek(self->s.win));
+	EXPECT_EQ(-SIGBUS, poke(self->s.win, 1));
+	EXPECT_EQ(-SIGBUS, peek(self->s.win + PAGE));
+	/* the file is as it was */
+	EXPECT_EQ('a', file_byte(self->s.a, 0));
+	/* and can come back */
+	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, PAGE, PAGE, RW, 0));
+	EXPECT_EQ('b', peek(self->s.win));
+}
+
+TEST_F(space, unmap_cuts_a_mapping_in_two)
+{
+	unsigned int i;
+
+	ASSERT_EQ(0, as_map(self->s.asfd, 8 * PAGE, self->s.a, 0, FILE_LEN, RW, 0));
+	EXPECT_EQ('f', peek(self->s.win + 13 * PAGE));
+	ASSERT_EQ(0, as_unmap(self->s.asfd, 12 * PAGE, 3 * PAGE));
+	for (i = 0; i < FILE_PAGES; i++) {
+		int want = i >= 4 && i < 7 ? -SIGBUS : 'a' + (int)i;
+
+		EXPECT_EQ(want, peek(self->s.win + (8 + i) * PAGE));
+	}
+	/* what is left may be cut again, at its ends */
+	ASSERT_EQ(0, as_unmap(self->s.asfd, 8 * PAGE, PAGE));
+	ASSERT_EQ(0, as_unmap(self->s.asfd, 23 * PAGE, PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->s.win + 8 * PAGE));
+	EXPECT_EQ('b', peek(self->s.win + 9 * PAGE));
+	EXPECT_EQ('o', peek(self->s.win + 22 * PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->s.win + 23 * PAGE));
+}
+
+TEST_F(space, unmap_takes_holes_and_many_mappings)
+{
+	unsigned int i;
+
+	ASSERT_EQ(0, as_unmap(self->s.asfd, 0, SPACE_LEN));
+	for (i = 0; i < 8; i++)
+		ASSERT_EQ(0, as_map(self->s.asfd, 3 * i * PAGE, self->s.a,
+				    i * PAGE, 2 * PAGE, RW, 0));
+	/* from the middle of the first to the middle of the last */
+	ASSERT_EQ(0, as_unmap(self->s.asfd, PAGE, 21 * PAGE));
+	EXPECT_EQ('a', peek(self->s.win));
+	for (i = 1; i < 22; i++)
+		EXPECT_EQ(-SIGBUS, peek(self->s.win + i * PAGE));
+	EXPECT_EQ('i', peek(self->s.win + 22 * PAGE));
+}
+
+TEST_F(space, map_over_a_mapping_is_eexist)
+{
+	char *before, *after;
+
+	ASSERT_EQ(0, as_map(self->s.asfd, 8 * PAGE, self->s.a, 0, 4 * PAGE, RW, 0));
+	before = fdinfo_layout(self->s.asfd);
+	EXPECT_EQ(-EEXIST, as_map(self->s.asfd, 8 * PAGE, self->s.b, 0, 4 * PAGE, RW, 0));
+	EXPECT_EQ(-EEXIST, as_map(self->s.asfd, 9 * PAGE, self->s.b, 0, PAGE, RW, 0));
+	EXPECT_EQ(-EEXIST, as_map(self->s.asfd, 7 * PAGE, self->s.b, 0, 2 * PAGE, RW, 0));
+	EXPECT_EQ(-EEXIST, as_map(self->s.asfd, 11 * PAGE, self->s.b, 0, 2 * PAGE, RW, 0));
+	EXPECT_EQ(-EEXIST, as_map(self->s.asfd, 0, self->s.b, 0, FILE_LEN, RW, 0));
+	after = fdinfo_layout(self->s.asfd);
+	EXPECT_STREQ(before, after);
+	EXPECT_EQ(-SIGBUS, peek(self->s.win + 7 * PAGE));
+	EXPECT_EQ('a', peek(self->s.win + 8 * PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->s.win + 12 * PAGE));
+	/* its neighbours are free */
+	EXPECT_EQ(0, as_map(self->s.asfd, 7 * PAGE, self->s.b, 0, PAGE, RW, 0));
+	EXPECT_EQ(0, as_map(self->s.asfd, 12 * PAGE, self->s.b, PAGE, PAGE, RW, 0));
+	EXPECT_EQ('A', peek(self->s.win + 7 * PAGE));
+	EXPECT_EQ('d', peek(self->s.win + 11 * PAGE));
+	EXPECT_EQ('B', peek(self->s.win + 12 * PAGE));
+	free(before);
+	free(after);
+}
+
+TEST_F(space, replace_takes_what_is_there_and_what_is_not)
+{
+	unsigned int i;
+
+	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0, FILE_LEN, RW, 0));
+	for (i = 0; i < FILE_PAGES; i++)
+		ASSERT_EQ('a' + (int)i, peek(self->s.win + i * PAGE));
+	/* the middle of a mapping */
+	ASSERT_EQ(0, as_map(self->s.asfd, 4 * PAGE, self->s.b, 4 * PAGE,
+			    4 * PAGE, RW, ADDRESS_SPACE_MAP_REPLACE));
+	for (i = 0; i < FILE_PAGES; i++)
+		EXPECT_EQ((i >= 4 && i < 8 ? 'A' : 'a') + (int)i,
+			  peek(self->s.win + i * PAGE));
+	/* the end of a mapping and a hole, and a hole alone */
+	ASSERT_EQ(0, as_map(self->s.asfd, 15 * PAGE, self->s.b, 0, 2 * PAGE, RW,
+			    ADDRESS_SPACE_MAP_REPLACE));
+	ASSERT_EQ(0, as_map(self->s.asfd, 32 * PAGE, self->s.b, 0, PAGE, RW,
+			    ADDRESS_SPACE_MAP_REPLACE));
+	EXPECT_EQ('o', peek(self->s.win + 14 * PAGE));
+	EXPECT_EQ('A', peek(self->s.win + 15 * PAGE));
+	EXPECT_EQ('B', peek(self->s.win + 16 * PAGE));
+	EXPECT_EQ('A', peek(self->s.win + 32 * PAGE));
+	/* the same file elsewhere, over several mappings */
+	ASSERT_EQ(0, as_map(self->s.asfd, 3 * PAGE, self->s.a, 0, 6 * PAGE, RW,
+			    ADDRESS_SPACE_MAP_REPLACE));
+	EXPECT_EQ('c', peek(self->s.win + 2 * PAGE));
+	EXPECT_EQ('a', peek(self->s.win + 3 * PAGE));
+	EXPECT_EQ('f', peek(self->s.win + 8 * PAGE));
+	EXPECT_EQ('j', peek(self->s.win + 9 * PAGE));
+}
+
+TEST_F(space, anywhere_finds_holes_until_there_are_none)
+{
+	bool taken[SPACE_PAGES] = { false };
+	unsigned int i, j;
+	uint64_t addr;
+
+	ASSERT_EQ(0, as_map(self->s.asfd, 5 * PAGE, self->s.b, 0, 3 * PAGE, RW, 0));
+	for (j = 5; j < 8; j++)
+		taken[j] = true;
+	for (i = 0; i < SPACE_PAGES - 3; i++) {
+		ASSERT_EQ(0, as_map_anywhere(self->s.asfd, &addr, self->s.a,
+					     i % FILE_PAGES * PAGE, PAGE, RW));
+		ASSERT_EQ(0UL, addr % PAGE);
+		ASSERT_LT(addr, SPACE_LEN);
+		EXPECT_EQ(false, taken[addr / PAGE]);
+		taken[addr / PAGE] = true;
+		EXPECT_EQ('a' + (int)(i % FILE_PAGES), peek(self->s.win + addr));
+	}
+	EXPECT_EQ(-ENOSPC, as_map_anywhere(self->s.asfd, &addr, self->s.a, 0,
+					   PAGE, RW));
+	EXPECT_EQ('A', peek(self->s.win + 5 * PAGE));
+	/* two holes of one page are no hole of two */
+	ASSERT_EQ(0, as_unmap(self->s.asfd, 20 * PAGE, PAGE));
+	ASSERT_EQ(0, as_unmap(self->s.asfd, 22 * PAGE, PAGE));
+	EXPECT_EQ(-ENOSPC, as_map_anywhere(self->s.asfd, &addr, self->s.a, 0,
+					   2 * PAGE, RW));
+	ASSERT_EQ(0, as_unmap(self->s.asfd, 21 * PAGE, PAGE));
+	ASSERT_EQ(0, as_map_anywhere(self->s.asfd, &addr, self->s.a, 0,
+				     3 * PAGE, RW));
+	EXPECT_EQ(20 * PAGE, addr);
+}
+
+static long long allocated(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) ? -errno : (long long)st.st_blocks * 512;
+}
+
+TEST_F(space, populate_brings_the_pages_in)
+{
+	static const int prots[] = { RW, PROT_READ };
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(prots); i++) {
+		int sparse = memfd_pages("sparse", FILE_PAGES, -1);
+
+		ASSERT_LE(0, sparse);
+		ASSERT_EQ(0, as_map(self->s.asfd, 0, sparse, 0, FILE_LEN,
+				    prots[i], 0));
+		EXPECT_EQ(0, allocated(sparse));
+		ASSERT_EQ(0, as_map(self->s.asfd, 0, sparse, 0, 4 * PAGE,
+				    prots[i], ADDRESS_SPACE_MAP_POPULATE |
+				    ADDRESS_SPACE_MAP_REPLACE));
+		EXPECT_EQ(4 * (long long)PAGE, allocated(sparse));
+		ASSERT_EQ(0, as_map(self->s.asfd, 16 * PAGE, sparse, 0, FILE_LEN,
+				    prots[i], ADDRESS_SPACE_MAP_POPULATE));
+		EXPECT_EQ((long long)FILE_LEN, allocated(sparse));
+		EXPECT_EQ(0, peek(self->s.win));
+		ASSERT_EQ(0, as_unmap(self->s.asfd, 0, SPACE_LEN));
+		close(sparse);
+	}
+}
+
+TEST_F(space, populate_past_the_end_of_the_file_is_no_error)
+{
+	int file = memfd_pages("short", 2, 'x');
+
+	ASSERT_LE(0, file);
+	EXPECT_EQ(0, as_map(self->s.asfd, 0, file, 0, 4 * PAGE, RW,
+			    ADDRESS_SPACE_MAP_POPULATE));
+	EXPECT_EQ('y', peek(self->s.win + PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->s.win + 2 * PAGE));
+}
+
+TEST_F(space, a_huge_space_is_as_good_as_a_small_one)
+{
+	uint64_t length = 1ULL << 46;
+	int asfd = as_create(length);
+	char *end;
+
+	ASSERT_LE(0, asfd);
+	ASSERT_EQ(0, as_map(asfd, length - 2 * PAGE, self->s.a, 0, 2 * PAGE, RW, 0));
+	end = attach(asfd, length - 3 * PAGE, 3 * PAGE, RW);
+	ASSERT_NE(NULL, end);
+	EXPECT_EQ(-SIGBUS, peek(end));
+	EXPECT_EQ('a', peek(end + PAGE));
+	EXPECT_EQ('b', peek(end + 2 * PAGE));
+	ASSERT_EQ(0, as_unmap(asfd, 0, length));
+	EXPECT_EQ(-SIGBUS, peek(end + PAGE));
+}
+
+TEST_F(space, two_spaces_have_nothing_in_common)
+{
+	int other = as_create(SPACE_LEN);
+	char *win;
+
+	ASSERT_LE(0, other);
+	win = attach(other, 0, SPACE_LEN, RW);
+	ASSERT_NE(NULL, win);
+	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0, FILE_LEN, RW, 0));
+	EXPECT_EQ(-SIGBUS, peek(win));
+	ASSERT_EQ(0, as_map(other, 0, self->s.a, PAGE, PAGE, RW, 0));
+	EXPECT_EQ('a', peek(self->s.win));
+	EXPECT_EQ('b', peek(win));
+	ASSERT_EQ(0, as_unmap(self->s.asfd, 0, SPACE_LEN));
+	EXPECT_EQ('b', peek(win));
+}
+
+TEST_F(space, a_huge_page_file_shows_at_page_granularity)
+{
+	int huge = hugetlb_memfd(2);
+	int asfd = as_create(16 * HUGE);
+	uint64_t addr;
+	char *win;
+
+	if (huge == -ENOMEM)
+		SKIP(return, "no huge pages to be had");
+	ASSERT_LE(0, huge);
+	ASSERT_LE(0, asfd);
+	win = attach(asfd, 0, 16 * HUGE, RW);
+	ASSERT_NE(NULL, win);
+	/* 5 pages from the middle of the first huge page, at an odd address */
+	ASSERT_EQ(0, as_map(asfd, 3 * PAGE, huge, 7 * PAGE, 5 * PAGE, RW, 0));
+	EXPECT_EQ('h', peek(win + 3 * PAGE));
+	EXPECT_EQ(0, poke(win + 7 * PAGE, '!'));
+	EXPECT_EQ(-SIGBUS, peek(win + 8 * PAGE));
+	EXPECT_EQ(-SIGBUS, peek(win + 2 * PAGE));
+	/* the kernel aligns what could be entered as huge pages */
+	ASSERT_EQ(0, as_map_anywhere(asfd, &addr, huge, 0, 2 * HUGE, RW));
+	EXPECT_EQ(0UL, addr % HUGE);
+	EXPECT_EQ('!', peek(win + addr + 11 * PAGE));
+	EXPECT_EQ('h', peek(win + addr + HUGE + 11 * PAGE));
+	/* and a page in the middle of it may go, the others stay */
+	ASSERT_EQ(0, as_unmap(asfd, addr + 12 * PAGE, PAGE));
+	EXPECT_EQ('!', peek(win + addr + 11 * PAGE));
+	EXPECT_EQ(-SIGBUS, peek(win + addr + 12 * PAGE));
+	EXPECT_EQ('h', peek(win + addr + 13 * PAGE));
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: GPL-2.0
+/* What /proc/PID/fdinfo tells of an asfd and of a view. */
+#include <pthread.h>
+
+#include "kselftest_harness.h"
+#include "as_util.h"
+
+struct line {
+	unsigned long long start, end, offset;
+	char perms[8], path[128];
+};
+
+/* Parses line @n of the layout; gives how many lines there are, or -1. */
+static int layout_line(int fd, int n, struct line *line)
+{
+	char *layout = fdinfo_layout(fd), *save, *text;
+	int count = 0;
+
+	if (!layout)
+		return -1;
+	memset(line, 0, sizeof(*line));
+	for (text = strtok_r(layout, "\n", &save); text;
+	     text = strtok_r(NULL, "\n", &save), count++)
+		if (count == n &&
+		    sscanf(text, "%llx-%llx %7s %llx %127[^\n]", &line->start,
+			   &line->end, line->perms, &line->offset, line->path) < 4)
+			count = -2;
+	free(layout);
+	return count;
+}
+
+FIXTURE(space)
+{
+	struct space s;
+};
+
+FIXTURE_SETUP(space)
+{
+	ASSERT_EQ(0, space_init(&self->s));
+}
+
+FIXTURE_TEARDOWN(space)
+{
+	space_free(&self->s);
+}
+
+TEST_F(space, a_new_space_tells_its_length_and_no_more)
+{
+	int asfd = as_create(7 * PAGE);
+	struct line line;
+
+	ASSERT_LE(0, asfd);
+	EXPECT_EQ(7 * (long long)PAGE, fdinfo_value(asfd, "length"));
+	EXPECT_EQ(0, fdinfo_value(asfd, "attachments"));
+	EXPECT_EQ(0, fdinfo_value(asfd, "faults"));
+	EXPECT_EQ(0, fdinfo_value(asfd, "revocations"));
+	EXPECT_EQ(0, layout_line(asfd, 0, &line));
+}
+
+TEST_F(space, a_mapping_is_a_line_as_in_maps)
+{
+	struct line line;
+
+	ASSERT_EQ(0, as_map(self->s.asfd, 4 * PAGE, self->s.a, 3 * PAGE,
+			    2 * PAGE, RW, 0));
+	ASSERT_EQ(1, layout_line(self->s.asfd, 0, &line));
+	EXPECT_EQ(4 * PAGE, line.start);
+	EXPECT_EQ(6 * PAGE, line.end);
+	EXPECT_STREQ("rw-s", line.perms);
+	EXPECT_EQ(3 * PAGE, line.offset);
+	EXPECT_NE(NULL, strstr(line.path, "/memfd:lower"));
+}
+
+TEST_F(space, the_protection_is_told)
+{
+	static const struct {
+		int prot;
+		const char *perms;
+	} cases[] = {
+		{ PROT_NONE, "---s" },
+		{ PROT_READ, "r--s" },
+		{ RW, "rw-s" },
+		{ RX, "r-xs" },
+		{ RWX, "rwxs" },
+	};
+	struct line line;
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(cases); i++) {
+		ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0, PAGE,
+				    cases[i].prot, ADDRESS_SPACE_MAP_REPLACE));
+		ASSERT_EQ(1, layout_line(self->s.asfd, 0, &line));
+		EXPECT_STREQ(cases[i].perms, line.perms);
+	}
+}
+
+TEST_F(space, mappings_are_told_in_order_of_address)
+{
+	struct line line;
+
+	ASSERT_EQ(0, as_map(self->s.asfd, 40 * PAGE, self->s.b, 0, PAGE, RW, 0));
+	ASSERT_EQ(0, as_map(self->s.asfd, 2 * PAGE, self->s.a, 0, PAGE, PROT_READ, 0));
+	ASSERT_EQ(0, as_map(self->s.asfd, 20 * PAGE, self->s.a, PAGE, PAGE, RX, 0));
+	ASSERT_EQ(3, layout_line(self->s.asfd, 0, &line));
+	EXPECT_EQ(2 * PAGE, line.start);
+	EXPECT_STREQ("r--s", line.perms);
+	layout_line(self->s.asfd, 1, &line);
+	EXPECT_EQ(20 * PAGE, line.start);
+	EXPECT_STREQ("r-xs", line.perms);
+	EXPECT_EQ(PAGE, line.offset);
+	layout_line(self->s.asfd, 2, &line);
+	EXPECT_EQ(40 * PAGE, line.start);
+	EXPECT_NE(NULL, strstr(line.path, "/memfd:upper"));
+}
+
+TEST_F(space, the_layout_follows_cuts_and_replacements)
+{
+	struct line line;
+
+	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0, FILE_LEN, RW, 0));
+	ASSERT_EQ(0, as_unmap(self->s.asfd, 4 * PAGE, 2 * PAGE));
+	ASSERT_EQ(0, as_map(self->s.asfd, 10 * PAGE, self->s.b, 0, PAGE,
+			    PROT_READ, ADDRESS_SPACE_MAP_REPLACE));
+	/* a: 0-4, a: 6-10, b: 10-11, a: 11-16 */
+	ASSERT_EQ(4, layout_line(self->s.asfd, 0, &line));
+	EXPECT_EQ(0ULL, line.start);
+	EXPECT_EQ(4 * PAGE, line.end);
+	layout_line(self->s.asfd, 1, &line);
+	EXPECT_EQ(6 * PAGE, line.start);
+	EXPECT_EQ(10 * PAGE, line.end);
+	EXPECT_EQ(6 * PAGE, line.offset);
+	layout_line(self->s.asfd, 2, &line);
+	EXPECT_EQ(10 * PAGE, line.start);
+	EXPECT_EQ(11 * PAGE, line.end);
+	EXPECT_EQ(0ULL, line.offset);
+	EXPECT_STREQ("r--s", line.perms);
+	layout_line(self->s.asfd, 3, &line);
+	EXPECT_EQ(11 * PAGE, line.start);
+	EXPECT_EQ(16 * PAGE, line.end);
+	EXPECT_EQ(11 * PAGE, line.offset);
+	ASSERT_EQ(0, as_unmap(self->s.asfd, 0, SPACE_LEN));
+	EXPECT_EQ(0, layout_line(self->s.asfd, 0, &line));
+}
+
+TEST_F(space, attachments_are_counted)
+{
+	int view = as_view(self->s.asfd, 0, 4 * PAGE, PROT_READ);
+	char *second, *third;
+
+	EXPECT_EQ(1, fdinfo_value(self->s.asfd, "attachments"));
+	second = attach(self->s.asfd, PAGE, 3 * PAGE, RW);
+	EXPECT_EQ(2, fdinfo_value(self->s.asfd, "attachments"));
+	/* through a view as well */
+	third = attach(view, 0, PAGE, PROT_READ);
+	EXPECT_EQ(3, fdinfo_value(self->s.asfd, "attachments"));
+	ASSERT_EQ(0, munmap(third, PAGE));
+	/* cut in two it is two */
+	ASSERT_EQ(0, munmap(second + PAGE, PAGE));
+	EXPECT_EQ(3, fdinfo_value(self->s.asfd, "attachments"));
+	ASSERT_EQ(0, munmap(second, 3 * PAGE));
+	EXPECT_EQ(1, fdinfo_value(self->s.asfd, "attachments"));
+	ASSERT_EQ(0, munmap(self->s.win, SPACE_LEN));
+	self->s.win = NULL;
+	EXPECT_EQ(0, fdinfo_value(self->s.asfd, "attachments"));
+}
+
+TEST_F(space, attachments_of_children_are_counted)
+{
+	struct agent child;
+
+	ASSERT_EQ(0, agent_start(&child));
+	EXPECT_EQ(2, fdinfo_value(self->s.asfd, "attachments"));
+	ASSERT_NE(NULL, agent_attach(&child, self->s.asfd, 0, PAGE, RW));
+	EXPECT_EQ(3, fdinfo_value(self->s.asfd, "attachments"));
+	ASSERT_EQ(0, agent_stop(&child));
+	EXPECT_EQ(1, fdinfo_value(self->s.asfd, "attachments"));
+}
+
+TEST_F(space, faults_are_counted)
+{
+	long long before, after;
+
+	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0, PAGE, RW, 0));
+	before = fdinfo_value(self->s.asfd, "faults");
+	ASSERT_LE(0, before);
+	EXPECT_EQ('a', peek(self->s.win));
+	after = fdinfo_value(self->s.asfd, "faults");
+	EXPECT_LT(before, after);
+	/* what is there is not a fault again */
+	EXPECT_EQ('a', peek(self->s.win));
+	EXPECT_EQ(after, fdinfo_value(self->s.asfd, "faults"));
+}
+
+TEST_F(space, revocations_are_counted)
+{
+	long long before;
+
+	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0, FILE_LEN, RW, 0));
+	EXPECT_EQ('a', peek(self->s.win));
+	before = fdinfo_value(self->s.asfd, "revocations");
+	ASSERT_LE(0, before);
+	ASSERT_EQ(0, as_unmap(self->s.asfd, 0, PAGE));
+	EXPECT_LT(before, fdinfo_value(self->s.asfd, "revocations"));
+	EXPECT_EQ('b', peek(self->s.win + PAGE));
+	before = fdinfo_value(self->s.asfd, "revocations");
+	ASSERT_EQ(0, as_map(self->s.asfd, PAGE, self->s.b, 0, PAGE, RW,
+			    ADDRESS_SPACE_MAP_REPLACE));
+	EXPECT_LT(before, fdinfo_value(self->s.asfd, "revocations"));
+}
+
+TEST_F(space, a_view_tells_its_range_and_protection)
+{
+	static const struct {
+		int prot;
+		const char *word;
+	} cases[] = {
+		{ PROT_READ, "r--" },
+		{ RW, "rw-" },
+		{ RX, "r-x" },
+		{ RWX, "rwx" },
+	};
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(cases); i++) {
+		int view = as_view(self->s.asfd, 3 * PAGE, 5 * PAGE, cases[i].prot);
+		char word[16];
+
+		ASSERT_LE(0, view);
+		EXPECT_EQ(3 * (long long)PAGE, fdinfo_value(view, "offset"));
+		EXPECT_EQ(5 * (long long)PAGE, fdinfo_value(view, "length"));
+		ASSERT_EQ(0, fdinfo_word(view, "prot", word, sizeof(word)));
+		EXPECT_STREQ(cases[i].word, word);
+		close(view);
+	}
+}
+
+/* The holder of a view is not to learn what it was not given. */
+TEST_F(space, a_view_does_not_tell_the_layout)
+{
+	int view = as_view(self->s.asfd, 0, PAGE, PROT_READ);
+	char *layout;
+
+	ASSERT_LE(0, view);
+	ASSERT_EQ(0, as_map(self->s.asfd, 8 * PAGE, self->s.a, 0, PAGE, RW, 0));
+	layout = fdinfo_layout(view);
+	EXPECT_STREQ("", layout);
+	free(layout);
+}
+
+static volatile int stop;
+
+static void *map_for_ever(void *arg)
+{
+	struct space *s = arg;
+
+	while (!stop) {
+		as_map(s->asfd, 0, s->a, 0, FILE_LEN, RW, ADDRESS_SPACE_MAP_REPLACE);
+		as_unmap(s->asfd, 2 * PAGE, PAGE);
+		as_unmap(s->asfd, 0, SPACE_LEN);
+	}
+	return NULL;
+}
+
+/* Each read is a layout that there was: whole, cut in two, or empty. */
+TEST_F(space, reading_while_the_layout_changes_tells_no_lies)
+{
+	uint64_t until = now_ms() + 2000;
+	unsigned int seen = 0;
+	pthread_t thread;
+
+	ASSERT_EQ(0, pthread_create(&thread, NULL, map_for_ever, &self->s));
+	while (now_ms() < until) {
+		struct line line;
+		int lines = layout_line(self->s.asfd, 0, &line);
+
+		ASSERT_LE(0, lines);
+		ASSERT_GE(2, lines);
+		seen |= 1 << lines;
+		if (lines == 1)
+			ASSERT_EQ(FILE_LEN, line.end);
+		if (lines == 2)
+			ASSERT_EQ(2 * PAGE, line.end);
+	}
+	stop = 1;
+	pthread_join(thread, NULL);
+	/* else nothing changed while this looked */
+	EXPECT_NE(0U, seen & (seen - 1));
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,328 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Who may go first: fds, files, processes, the creator, the module. */
+#include <pthread.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+
+#include "kselftest_harness.h"
+#include "as_util.h"
+
+FIXTURE(space)
+{
+	struct space s;
+};
+
+FIXTURE_SETUP(space)
+{
+	ASSERT_EQ(0, space_init(&self->s));
+	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0, FILE_LEN, RW, 0));
+}
+
+FIXTURE_TEARDOWN(space)
+{
+	space_free(&self->s);
+}
+
+TEST_F(space, a_window_outlives_the_fds)
+{
+	EXPECT_EQ('a', peek(self->s.win));
+	ASSERT_EQ(0, close(self->s.a));
+	ASSERT_EQ(0, close(self->s.asfd));
+	EXPECT_EQ('a', peek(self->s.win));
+	/* what was never touched before as well */
+	EXPECT_EQ('b', peek(self->s.win + PAGE));
+	EXPECT_EQ(0, poke(self->s.win + 2 * PAGE, '!'));
+	EXPECT_EQ('!', peek(self->s.win + 2 * PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->s.win + FILE_LEN));
+}
+
+TEST_F(space, a_view_outlives_the_asfd)
+{
+	int view = as_view(self->s.asfd, PAGE, 2 * PAGE, RW);
+	char *win;
+
+	ASSERT_LE(0, view);
+	ASSERT_EQ(0, munmap(self->s.win, SPACE_LEN));
+	self->s.win = NULL;
+	ASSERT_EQ(0, close(self->s.asfd));
+	win = attach(view, 0, 2 * PAGE, RW);
+	ASSERT_NE(NULL, win);
+	EXPECT_EQ('b', peek(win));
+	EXPECT_EQ(0, poke(win + PAGE, '!'));
+	EXPECT_EQ('!', file_byte(self->s.a, 2 * PAGE));
+	/* and its window outlives the view */
+	ASSERT_EQ(0, close(view));
+	EXPECT_EQ('!', peek(win + PAGE));
+}
+
+TEST_F(space, a_file_may_be_closed_and_deleted_while_it_is_mapped)
+{
+	char path[] = "/tmp/address_space.XXXXXX";
+	int file = mkstemp(path);
+
+	ASSERT_LE(0, file);
+	ASSERT_EQ(0, fill_pages(file, 2, 'x'));
+	ASSERT_EQ(0, as_map(self->s.asfd, FILE_LEN, file, 0, 2 * PAGE, RW, 0));
+	ASSERT_EQ(0, close(file));
+	ASSERT_EQ(0, unlink(path));
+	EXPECT_EQ('x', peek(self->s.win + FILE_LEN));
+	EXPECT_EQ(0, poke(self->s.win + FILE_LEN + PAGE, '!'));
+	EXPECT_EQ('!', peek(self->s.win + FILE_LEN + PAGE));
+}
+
+static long create_and_map(void *arg)
+{
+	int file = memfd_pages("of a process that is gone", 2, 'p');
+	int asfd = as_create(SPACE_LEN);
+
+	(void)arg;
+	if (file < 0 || asfd < 0 || as_map(asfd, 0, file, 0, 2 * PAGE, RW, 0))
+		return -EIO;
+	return asfd;
+}
+
+/* The test takes the asfd of a child that exits before it is ever used. */
+TEST_F(space, the_creator_may_exit)
+{
+	struct agent creator;
+	int pidfd, asfd, number;
+	char *win;
+
+	ASSERT_EQ(0, agent_start(&creator));
+	number = agent_call(&creator, create_and_map, NULL);
+	ASSERT_LE(0, number);
+	pidfd = syscall(SYS_pidfd_open, creator.pid, 0);
+	ASSERT_LE(0, pidfd);
+	asfd = syscall(SYS_pidfd_getfd, pidfd, number, 0);
+	ASSERT_LE(0, asfd);
+	ASSERT_EQ(0, agent_stop(&creator));
+	win = attach(asfd, 0, SPACE_LEN, RW);
+	ASSERT_NE(NULL, win);
+	EXPECT_EQ('p', peek(win));
+	/* files can still be mapped, and their pages brought in */
+	ASSERT_EQ(0, as_map(asfd, FILE_LEN, self->s.b, 0, FILE_LEN, RW, 0));
+	EXPECT_EQ('A', peek(win + FILE_LEN));
+	ASSERT_EQ(0, as_unmap(asfd, 0, PAGE));
+	EXPECT_EQ(-SIGBUS, peek(win));
+	EXPECT_EQ('q', peek(win + PAGE));
+}
+
+/* A file system can be unmounted when nothing holds a file of it any more. */
+static int umount_within(const char *path, unsigned int ms)
+{
+	uint64_t until = now_ms() + ms;
+
+	for (;;) {
+		if (!umount2(path, 0))
+			return 0;
+		if (now_ms() > until)
+			return -errno;
+		sleep_ms(10);
+	}
+}
+
+/* An unused segment may be dropped later, by the worker: not much later. */
+#define WORKER_MS	5000
+
+TEST_F(space, a_closed_space_lets_go_of_its_files)
+{
+	char path[64], *win;
+	int file, asfd;
+
+	ASSERT_EQ(0, own_mounts());
+	ASSERT_EQ(0, mount_tmpfs(path, "size=1m"));
+	file = file_pages(path, 2, 'x');
+	ASSERT_LE(0, file);
+	asfd = as_create(SPACE_LEN);
+	win = attach(asfd, 0, SPACE_LEN, RW);
+	ASSERT_NE(NULL, win);
+	ASSERT_EQ(0, as_map(asfd, 0, file, 0, 2 * PAGE, RW, 0));
+	ASSERT_EQ('x', peek(win));
+	ASSERT_EQ(0, close(file));
+	ASSERT_EQ(0, close(asfd));
+	EXPECT_EQ(-EBUSY, umount_within(path, 0));
+	ASSERT_EQ(0, munmap(win, SPACE_LEN));
+	EXPECT_EQ(0, umount_within(path, WORKER_MS));
+}
+
+TEST_F(space, an_unmapped_file_is_let_go)
+{
+	char path[64];
+	int file;
+
+	ASSERT_EQ(0, own_mounts());
+	ASSERT_EQ(0, mount_tmpfs(path, "size=1m"));
+	file = file_pages(path, 2, 'x');
+	ASSERT_LE(0, file);
+	ASSERT_EQ(0, as_map(self->s.asfd, FILE_LEN, file, 0, 2 * PAGE, RW, 0));
+	ASSERT_EQ('x', peek(self->s.win + FILE_LEN));
+	ASSERT_EQ(0, close(file));
+	EXPECT_EQ(-EBUSY, umount_within(path, 0));
+	ASSERT_EQ(0, as_unmap(self->s.asfd, FILE_LEN, 2 * PAGE));
+	EXPECT_EQ(0, umount_within(path, WORKER_MS));
+	EXPECT_EQ('a', peek(self->s.win));
+}
+
+/* An unmapped memfd can be sealed; one that can be written cannot. */
+TEST_F(space, sealing_waits_for_the_unmap)
+{
+	uint64_t until;
+	int ret;
+
+	EXPECT_EQ(0, poke(self->s.win, '!'));
+	EXPECT_EQ(-1, fcntl(self->s.a, F_ADD_SEALS, F_SEAL_WRITE));
+	EXPECT_EQ(EBUSY, errno);
+	ASSERT_EQ(0, as_unmap(self->s.asfd, 0, FILE_LEN));
+	until = now_ms() + WORKER_MS;
+	do {
+		ret = fcntl(self->s.a, F_ADD_SEALS, F_SEAL_WRITE);
+		sleep_ms(10);
+	} while (ret && now_ms() < until);
+	EXPECT_EQ(0, ret);
+	/* and is then sealed for the space as well, which knew it before */
+	EXPECT_EQ(-EPERM, as_map(self->s.asfd, 0, self->s.a, 0, PAGE, RW, 0));
+	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0, PAGE, PROT_READ, 0));
+	EXPECT_EQ('!', peek(self->s.win));
+	EXPECT_EQ(-SIGSEGV, poke(self->s.win, '?'));
+}
+
+static void *touch_for_ever(void *arg)
+{
+	struct space *s = arg;
+	unsigned int i;
+
+	for (;;) {
+		char *win = attach(s->asfd, 0, SPACE_LEN, RW);
+
+		for (i = 0; i < SPACE_PAGES; i++)
+			if (peek(win + i * PAGE) >= 0)
+				poke(win + i * PAGE, 'a');
+		munmap(win, SPACE_LEN);
+	}
+	return NULL;
+}
+
+static pid_t fork_touchers(struct space *s)
+{
+	pid_t pid = fork();
+	pthread_t thread;
+
+	if (pid)
+		return pid;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	pthread_create(&thread, NULL, touch_for_ever, s);
+	pthread_create(&thread, NULL, touch_for_ever, s);
+	touch_for_ever(s);
+	_exit(1);
+}
+
+TEST_F(space, a_process_may_die_while_it_faults)
+{
+	unsigned int round;
+
+	for (round = 0; round < 40; round++) {
+		pid_t pid = fork_touchers(&self->s);
+		int status;
+
+		ASSERT_LT(0, pid);
+		/* sometimes what it touches is taken away all the while */
+		while (round % 4 == 0 && rand() % 16) {
+			ASSERT_EQ(0, as_unmap(self->s.asfd, 0, FILE_LEN));
+			ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0,
+					    FILE_LEN, RW, 0));
+		}
+		sleep_ms(rand() % 20);
+		ASSERT_EQ(0, kill(pid, SIGKILL));
+		ASSERT_EQ(pid, waitpid(pid, &status, 0));
+		ASSERT_EQ(1, WIFSIGNALED(status));
+	}
+	EXPECT_EQ('a', peek(self->s.win));
+	/* none of them is still counted */
+	EXPECT_EQ(1, fdinfo_value(self->s.asfd, "attachments"));
+}
+
+TEST_F(space, running_out_of_fds_leaves_nothing_behind)
+{
+	struct rlimit limit = { 0, 0 }, old;
+	struct address_space_create arg = {
+		.size = sizeof(arg), .length = PAGE,
+	};
+	int dev = open("/dev/address_space", O_RDWR);
+	char before[32], after[32];
+
+	ASSERT_LE(0, dev);
+	ASSERT_EQ(0, getrlimit(RLIMIT_NOFILE, &old));
+	limit.rlim_max = old.rlim_max;
+	ASSERT_EQ(0, read_text("/sys/module/address_space/refcnt", before,
+			       sizeof(before)));
+	ASSERT_EQ(0, setrlimit(RLIMIT_NOFILE, &limit));
+	EXPECT_EQ(-EMFILE, as_ioctl(dev, ADDRESS_SPACE_CREATE, &arg));
+	EXPECT_EQ(-EMFILE, as_view(self->s.asfd, 0, PAGE, PROT_READ));
+	ASSERT_EQ(0, setrlimit(RLIMIT_NOFILE, &old));
+	ASSERT_EQ(0, read_text("/sys/module/address_space/refcnt", after,
+			       sizeof(after)));
+	EXPECT_STREQ(before, after);
+	EXPECT_LE(0, as_ioctl(dev, ADDRESS_SPACE_CREATE, &arg));
+}
+
+TEST_F(space, spaces_come_and_go)
+{
+	char before[32], after[32];
+	unsigned int i;
+
+	ASSERT_EQ(0, read_text("/sys/module/address_space/refcnt", before,
+			       sizeof(before)));
+	for (i = 0; i < 200; i++) {
+		int asfd = as_create(SPACE_LEN);
+		char *win = attach(asfd, 0, SPACE_LEN, RW);
+
+		ASSERT_NE(NULL, win);
+		if (i % 4)
+			ASSERT_EQ(0, as_map(asfd, 0, self->s.a, 0, FILE_LEN, RW, 0));
+		if (i % 2)
+			ASSERT_EQ('b', peek(win + PAGE));
+		if (i % 3)
+			ASSERT_EQ(0, close(asfd));
+		ASSERT_EQ(0, munmap(win, SPACE_LEN));
+		if (i % 3 == 0)
+			ASSERT_EQ(0, close(asfd));
+	}
+	ASSERT_EQ(0, read_text("/sys/module/address_space/refcnt", after,
+			       sizeof(after)));
+	EXPECT_STREQ(before, after);
+}
+
+static int try_rmmod(void)
+{
+	return syscall(SYS_delete_module, "address_space", O_NONBLOCK) ? -errno : 0;
+}
+
+TEST_F(space, the_module_stays_while_anything_is_open)
+{
+	int view = as_view(self->s.asfd, 0, PAGE, PROT_READ);
+	char *win;
+	int dev;
+
+	ASSERT_LE(0, view);
+	EXPECT_EQ(-EWOULDBLOCK, try_rmmod());
+	/* a view alone */
+	ASSERT_EQ(0, munmap(self->s.win, SPACE_LEN));
+	self->s.win = NULL;
+	ASSERT_EQ(0, close(self->s.asfd));
+	EXPECT_EQ(-EWOULDBLOCK, try_rmmod());
+	/* a window alone */
+	win = attach(view, 0, PAGE, PROT_READ);
+	ASSERT_NE(NULL, win);
+	ASSERT_EQ(0, close(view));
+	EXPECT_EQ(-EWOULDBLOCK, try_rmmod());
+	EXPECT_EQ('a', peek(win));
+	/* the device alone */
+	dev = open("/dev/address_space", O_RDWR);
+	ASSERT_LE(0, dev);
+	ASSERT_EQ(0, munmap(win, PAGE));
+	EXPECT_EQ(-EWOULDBLOCK, try_rmmod());
+}
+
+TEST_HARNESS_MAIN
