@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Making address spaces. Needs the module.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use address_space::{AddressSpace, Device, Errno, page_size};
+use rustix::fs::{SeekFrom, fstat, seek};
+use rustix::io::{FdFlags, fcntl_getfd};
+
+mod common;
+
+#[test]
+fn length_is_the_one_asked_for() {
+    let space = common::space(7);
+    assert_eq!(space.length().unwrap(), 7 * page_size());
+}
+
+#[test]
+fn asfd_tells_its_length_as_a_memfd_does() {
+    let space = common::space(7);
+    assert_eq!(fstat(&space).unwrap().st_size as u64, 7 * page_size());
+    assert_eq!(seek(&space, SeekFrom::End(0)).unwrap(), 7 * page_size());
+}
+
+#[test]
+fn asfd_is_close_on_exec() {
+    let space = common::space(1);
+    assert!(fcntl_getfd(&space).unwrap().contains(FdFlags::CLOEXEC));
+}
+
+#[test]
+fn one_device_makes_many_address_spaces() {
+    let device = Device::open().unwrap_or_else(|error| panic!("{error}"));
+    let spaces: Vec<_> = (1..=10)
+        .map(|n| device.create(n * page_size()).unwrap())
+        .collect();
+    drop(device);
+    for (space, n) in spaces.iter().zip(1..) {
+        assert_eq!(space.length().unwrap(), n * page_size());
+    }
+}
+
+#[test]
+fn bad_length_is_einval_and_the_message_says_what_a_good_one_is() {
+    for length in [
+        0,
+        1,
+        page_size() + 1,
+        (1 << 46) + page_size(),
+        !(page_size() - 1),
+    ] {
+        let error = AddressSpace::new(length).expect_err(&format!("{length:#x}"));
+        assert_eq!(error.errno(), Some(Errno::INVAL), "{error}");
+        assert!(
+            error.to_string().contains("multiple of the page size"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn longest_address_space_can_be_made() {
+    assert_eq!(
+        AddressSpace::new(1 << 46).unwrap().length().unwrap(),
+        1 << 46
+    );
+}
+
+#[test]
+fn device_works_after_it_changed_hands() {
+    let device = Device::open().unwrap_or_else(|error| panic!("{error}"));
+    let sent: OwnedFd = device.as_fd().try_clone_to_owned().unwrap();
+    drop(device);
+    Device::from(sent).create(page_size()).unwrap();
+}
