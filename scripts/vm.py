@@ -1,0 +1,287 @@
+#!/usr/bin/python3
+"""scripts/vm, as it runs inside the environment: boots QEMU through
+virtme-run, and tells what became of the guest from its console."""
+
+import argparse
+import os
+import re
+import selectors
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+TOP = os.path.dirname(HERE)
+ENV = os.environ["ADDRESS_SPACE_ENV"]
+
+HANG, CRASH = 124, 125
+
+# A kernel that says one of these cannot be trusted any more.
+REPORT = re.compile(
+    rb"Kernel panic|Oops:|Oops |BUG:|kernel BUG at|WARNING:|INFO: task .* blocked for more"
+    rb"|INFO: rcu.* (stall|detected)|Bad page|general protection fault|KASAN|KCSAN|UBSAN"
+    rb"|possible (circular|recursive|irq)|inconsistent lock state|suspicious RCU usage"
+    rb"|sleeping function called|unreferenced object|Call Trace"
+)
+# ... and after these nothing more will come of the command.
+FATAL = re.compile(rb"Kernel panic|kernel BUG at|soft lockup|hard LOCKUP|INFO: task .* blocked for more")
+NOISE = re.compile(rb"TCG doesn't support requested feature|`file` is not installed|virtme-ng may fail to detect kernel version")
+
+parser = argparse.ArgumentParser(
+    prog="scripts/vm",
+    usage="scripts/vm [options] [-- COMMAND...]",
+    description="Boot a kernel in QEMU, load address_space.ko if the checkout has one, and "
+    "run COMMAND as root from the checkout's top; with no COMMAND, a shell.",
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    epilog="""\
+In the VM: the environment is the root, as an overlay that ends with the VM;
+the checkout is at its own path and writable; /mnt/ext4 is a fresh ext4 disk
+(/dev/vda); /tmp and /dev/shm are tmpfs; /dev/kvm, FUSE, cgroup2, debugfs and
+hugetlbfs are there. The whole console goes to build/vm.log.
+
+Exit status: COMMAND's own, or
+  2    bad usage, or a kernel that does not exist
+  124  the VM hangs: no sign of life, no output for too long, or -t ran out
+  125  the kernel panicked, oopsed or reported a bug (BUG, WARNING, KASAN,
+       lockdep, ...) after the module was loaded; the report is printed
+  126  address_space.ko does not load
+""",
+)
+parser.add_argument("-k", dest="kernel", choices=["stock", "debug"], default="stock", help="which kernel (default: stock)")
+parser.add_argument("-c", dest="cpus", type=int, default=2, help="CPUs (default: 2)")
+parser.add_argument("-m", dest="memory", default="2G", help="memory (default: 2G)")
+parser.add_argument("-t", dest="limit", type=float, default=1800, metavar="SECONDS", help="time for all of it (default: 1800)")
+parser.add_argument("-s", dest="silence", type=float, default=300, metavar="SECONDS", help="time without output (default: 300)")
+parser.add_argument("--kvm", action="store_true", help="try the host's KVM; by default the VM is emulated, everywhere the same")
+parser.add_argument("command", nargs="*", metavar="COMMAND", help=argparse.SUPPRESS)
+
+
+def say(text):
+    print(f"scripts/vm: {text}", file=sys.stderr, flush=True)
+
+
+def make_disk(path):
+    with open(path, "wb") as disk:
+        disk.truncate(256 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-F", path], check=True)
+
+
+def command_script(args):
+    keep = {k: os.environ[k] for k in ("CI", "TERM", "LANG", "CARGO_HOME", "CARGO_NET_OFFLINE", "ADDRESS_SPACE_ENV") if k in os.environ}
+    keep.update(HOME="/root", USER="root", LOGNAME="root", SHELL="/bin/bash",
+                PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+    words = ["env", "-i", *(f"{k}={v}" for k, v in keep.items()), *(args.command or ["bash", "-l"])]
+    return f"cd {shlex.quote(TOP)}\nexec {shlex.join(words)}\n"
+
+
+def virtme(args, run):
+    with open(f"{ENV}/release") as file:
+        release = file.read().strip()
+    words = [
+        "virtme-run", "--kimg", f"/usr/lib/modules/{release}/vmlinuz", "--mods=auto",
+        "--root", "/", "--rw", "--memory", args.memory, "--cpus", str(args.cpus),
+        # Under emulation a request to virtiofsd takes many times one to 9p.
+        "--disable-microvm", "--force-9p", "--blk-disk", f"ext4={run}/disk",
+    ]
+    options = ["-no-reboot"]
+    if not args.kvm:
+        words.append("--disable-kvm")
+        options += ["-cpu", "EPYC-Milan,+svm,+npt", "-accel", "tcg"]
+    if args.command:
+        words += ["--script-sh", "true", "--show-boot-console"]
+    # vm-init mounts these two with the caching that suits them.
+    for tag, path in (("as.root", "/"), ("as.top", TOP)):
+        options += ["-fsdev", f"local,id={tag},path={path},security_model=none,multidevs=remap",
+                    "-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag}"]
+    for name in ("control", "stdout", "stderr"):
+        options += ["-device", "virtio-serial-pci", "-chardev", f"file,id=as.{name},path={run}/{name}",
+                    "-device", f"virtserialport,name=as.{name},chardev=as.{name}"]
+    for option in (
+        # The first init= counts, and virtme's own comes last.
+        f"init={HERE}/vm-init", f"as_dir={run}", f"as_top={TOP}",
+        "ignore_loglevel", "panic=-1", "oops=panic", "softlockup_panic=1", "watchdog_thresh=30",
+    ):
+        words += ["--kopt", option]
+    return words + ["--qemu-opts", *options]
+
+
+class Guest:
+    """One boot."""
+
+    def __init__(self, args, log):
+        self.args = args
+        self.log = log
+        self.run = tempfile.mkdtemp(prefix="vm.")
+        self.state = "boot"          # boot, loading, ready
+        self.status = None
+        self.lines = []              # of the console, since the module was loaded
+        self.partial = b""
+        self.control = b""
+        os.mkdir(f"{self.run}/old")
+        make_disk(f"{self.run}/disk")
+        with open(f"{self.run}/command", "w") as file:
+            file.write(command_script(args))
+
+    def console(self, data):
+        self.log.write(data)
+        self.log.flush()
+        *lines, self.partial = (self.partial + data).split(b"\n")
+        for line in lines:
+            if self.state != "boot" and not NOISE.search(line):
+                self.lines.append(line.rstrip(b"\r"))
+
+    def controls(self, data):
+        *words, self.control = (self.control + data).split(b"\n")
+        for word in words:
+            if word in (b"loading", b"ready"):
+                self.state = word.decode()
+            elif word.startswith(b"exit "):
+                self.status = int(word[5:])
+
+    def report(self):
+        """The kernel's first complaint since the module was loaded, with what follows."""
+        for i, line in enumerate(self.lines):
+            if REPORT.search(line):
+                return self.lines[max(0, i - 2):i + 100]
+        return None
+
+    def boot(self):
+        """Returns (exit status, a word on why)."""
+        readers = {}
+        for name in ("control", "stdout", "stderr"):
+            os.mkfifo(f"{self.run}/{name}")
+            readers[name] = os.open(f"{self.run}/{name}", os.O_RDWR)  # never at its end
+        process = subprocess.Popen(virtme(self.args, self.run), stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+        readers["console"] = process.stdout.fileno()
+        try:
+            return self.watch(process, readers)
+        finally:
+            try:
+                os.killpg(process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            process.wait()
+            for name in ("control", "stdout", "stderr"):
+                os.close(readers[name])
+            shutil.rmtree(self.run)
+
+    def watch(self, process, readers):
+        selector = selectors.DefaultSelector()
+        for name, fd in readers.items():
+            os.set_blocking(fd, False)
+            selector.register(fd, selectors.EVENT_READ, name)
+        start = heard = alive = time.monotonic()
+        fatal = None
+        while True:
+            ended = process.poll() is not None
+            events = selector.select(0 if ended else 1)
+            for key, _ in events:
+                try:
+                    data = os.read(key.fd, 65536)
+                except BlockingIOError:
+                    continue
+                if not data:
+                    selector.unregister(key.fd)
+                    continue
+                now = time.monotonic()
+                if key.data == "control":
+                    alive = now
+                    self.controls(data)
+                    continue
+                heard = now
+                if key.data == "console":
+                    alive = now
+                    self.console(data)
+                else:
+                    stream = sys.stdout if key.data == "stdout" else sys.stderr
+                    stream.buffer.write(data)
+                    stream.flush()
+            now = time.monotonic()
+            if ended and not events:
+                if self.status is not None:
+                    return self.status, None
+                return CRASH, "the VM stopped before the command ended"
+            if fatal is None and self.state != "boot" and any(FATAL.search(line) for line in self.lines[-200:]):
+                fatal = now
+            if fatal is not None and now - fatal > 5:
+                return CRASH, "the kernel crashed"
+            if self.status is not None and now - alive > 20:
+                return self.status, None
+            if now - alive > (60 if self.state != "boot" else 120):
+                return HANG, "the VM hangs: no sign of life"
+            if now - heard > self.args.silence:
+                return HANG, f"no output for {self.args.silence:.0f} s"
+            if now - start > self.args.limit:
+                return HANG, f"not done after {self.args.limit:.0f} s"
+
+
+def shell(args, log):
+    if not os.isatty(0):
+        say("a shell needs a terminal; give a command after --")
+        return 2
+    guest = Guest(args, log)
+    for name in ("control", "stdout", "stderr"):
+        open(f"{guest.run}/{name}", "w").close()
+    say("booting; Ctrl-D ends the shell and the VM, Ctrl-A x stops it at once")
+    try:
+        subprocess.call(virtme(args, guest.run), stderr=log)
+        with open(f"{guest.run}/stderr", "rb") as file:
+            sys.stderr.buffer.write(file.read())
+    finally:
+        shutil.rmtree(guest.run)
+    return 0
+
+
+def open_log():
+    """Two VMs may run from one checkout: a log for each, the latest as vm.log."""
+    os.makedirs(f"{TOP}/build", exist_ok=True)
+    old = sorted((e for e in os.scandir(f"{TOP}/build") if re.fullmatch(r"vm-\d+\.log", e.name)), key=lambda e: e.stat().st_mtime)
+    for entry in old[:-8]:
+        os.unlink(entry.path)
+    name = f"vm-{os.getpid()}.log"
+    link = f"{TOP}/build/.vm.log.{os.getpid()}"
+    os.symlink(name, link)
+    os.rename(link, f"{TOP}/build/vm.log")
+    return open(f"{TOP}/build/{name}", "wb")
+
+
+def main():
+    argv = sys.argv[1:]
+    args = parser.parse_args(argv)
+    if args.kernel == "debug":
+        say("there is no debug kernel yet")
+        return 2
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, lambda *_: sys.exit(1))
+    with open_log() as log:
+        if not args.command:
+            return shell(args, log)
+        for attempt in (1, 2):
+            guest = Guest(args, log)
+            status, why = guest.boot()
+            if guest.state != "boot" or attempt == 2 or why is None:
+                break
+            say(f"{why}, before the module was loaded: that is the emulator's doing; booting once more")
+    report = guest.report()
+    if report is not None:
+        say("the kernel reports:")
+        sys.stderr.flush()
+        sys.stderr.buffer.write(b"\n".join(report) + b"\n")
+        status = CRASH if status != HANG else HANG
+    if why is not None:
+        say(why)
+    if report is not None or why is not None:
+        say(f"the whole console is in {TOP}/build/{os.path.basename(log.name)}")
+    return status
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
