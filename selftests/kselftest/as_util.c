@@ -320,6 +320,33 @@ char *fdinfo_layout(int fd)
 	return layout;
 }
 
+char *state_of(int asfd)
+{
+	char *state = NULL, *layout = fdinfo_layout(asfd), line[512], perms[8];
+	unsigned int fds = 0;
+	FILE *out, *maps;
+	size_t size;
+	int fd;
+
+	out = open_memstream(&state, &size);
+	if (!out)
+		return NULL;
+	fprintf(out, "%sattachments %lld\n", layout,
+		fdinfo_value(asfd, "attachments"));
+	free(layout);
+	maps = fopen("/proc/self/maps", "re");
+	while (maps && fgets(line, sizeof(line), maps))
+		if (sscanf(line, "%*s %7s", perms) == 1 && perms[3] == 's')
+			fputs(line, out);
+	if (maps)
+		fclose(maps);
+	for (fd = 0; fd < 1024; fd++)
+		fds += fcntl(fd, F_GETFD) >= 0;
+	fprintf(out, "fds %u\n", fds);
+	fclose(out);
+	return state;
+}
+
 int space_init(struct space *s)
 {
 	memset(s, 0, sizeof(*s));

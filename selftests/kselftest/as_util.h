@@ -74,6 +74,23 @@ long long fdinfo_value(int fd, const char *name);
 int fdinfo_word(int fd, const char *name, char *word, size_t size);
 char *fdinfo_layout(int fd);
 
+/*
+ * All that a failed call must leave alone, as text, to be freed: the layout, the
+ * attachments, the caller's fds and its shared mappings.
+ */
+char *state_of(int asfd);
+
+/* @call gives -@err and changes nothing. Needs @asfd and the harness. */
+#define EXPECT_REFUSED(asfd, err, call) do {			\
+	char *__before = state_of(asfd), *__after;		\
+								\
+	EXPECT_EQ(-(err), call);				\
+	__after = state_of(asfd);				\
+	EXPECT_STREQ(__before, __after);			\
+	free(__before);						\
+	free(__after);						\
+} while (0)
+
 /* What most tests begin with. */
 #define SPACE_PAGES	64
 #define FILE_PAGES	16

@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Which files can be mapped, and with which protection: as with mmap(). */
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+
+#include "kselftest_harness.h"
+#include "as_util.h"
+
+FIXTURE(space)
+{
+	struct space s;
+	int asfd;
+};
+
+FIXTURE_SETUP(space)
+{
+	ASSERT_EQ(0, space_init(&self->s));
+	self->asfd = self->s.asfd;
+	ASSERT_EQ(0, as_map(self->asfd, 20 * PAGE, self->s.a, 0, FILE_LEN, RW, 0));
+	ASSERT_EQ('a', peek(self->s.win + 20 * PAGE));
+}
+
+FIXTURE_TEARDOWN(space)
+{
+	EXPECT_EQ('a', peek(self->s.win + 20 * PAGE));
+	EXPECT_EQ('b', peek(self->s.win + 21 * PAGE));
+	space_free(&self->s);
+}
+
+/* in a hole, over what is mapped, and wherever there is room */
+#define EXPECT_NO_MAP(err, fd, prot) do {				\
+	uint64_t __addr;						\
+									\
+	EXPECT_REFUSED(self->asfd, err,					\
+		       as_map(self->asfd, 0, fd, 0, PAGE, prot, 0));	\
+	EXPECT_REFUSED(self->asfd, err,					\
+		       as_map(self->asfd, 20 * PAGE, fd, 0, PAGE, prot,	\
+			      ADDRESS_SPACE_MAP_REPLACE));		\
+	EXPECT_REFUSED(self->asfd, err,					\
+		       as_map_anywhere(self->asfd, &__addr, fd, 0, PAGE, prot)); \
+} while (0)
+
+/* opens the file behind @fd once more */
+static int reopen(int fd, int flags)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return open(path, flags | O_CLOEXEC);
+}
+
+TEST_F(space, what_is_not_open_is_ebadf)
+{
+	EXPECT_NO_MAP(EBADF, closed_fd(), PROT_READ);
+	EXPECT_NO_MAP(EBADF, -1, PROT_READ);
+	EXPECT_NO_MAP(EBADF, AT_FDCWD, PROT_READ);
+	EXPECT_NO_MAP(EBADF, INT32_MIN, PROT_READ);
+	EXPECT_NO_MAP(EBADF, INT32_MAX, PROT_READ);
+}
+
+TEST_F(space, a_path_is_ebadf)
+{
+	int fd = reopen(self->s.b, O_PATH);
+
+	ASSERT_LE(0, fd);
+	EXPECT_NO_MAP(EBADF, fd, PROT_READ);
+	EXPECT_NO_MAP(EBADF, fd, PROT_NONE);
+}
+
+TEST_F(space, a_file_open_for_writing_only_is_eacces)
+{
+	int fd = reopen(self->s.b, O_WRONLY);
+
+	ASSERT_LE(0, fd);
+	EXPECT_NO_MAP(EACCES, fd, PROT_READ);
+	EXPECT_NO_MAP(EACCES, fd, RW);
+	EXPECT_NO_MAP(EACCES, fd, PROT_NONE);
+}
+
+TEST_F(space, a_file_open_for_reading_only_cannot_be_written)
+{
+	int fd = reopen(self->s.b, O_RDONLY);
+
+	ASSERT_LE(0, fd);
+	EXPECT_NO_MAP(EACCES, fd, RW);
+	EXPECT_NO_MAP(EACCES, fd, RWX);
+	ASSERT_EQ(0, as_map(self->asfd, 0, fd, 0, PAGE, PROT_READ, 0));
+	EXPECT_EQ('A', peek(self->s.win));
+	EXPECT_EQ(-SIGSEGV, poke(self->s.win, '!'));
+	ASSERT_EQ(0, as_map(self->asfd, 0, fd, 0, PAGE, PROT_NONE,
+			    ADDRESS_SPACE_MAP_REPLACE));
+	/* not even after the same file was mapped for writing, by another fd */
+	ASSERT_EQ(0, as_map(self->asfd, PAGE, self->s.b, 0, PAGE, RW, 0));
+	EXPECT_EQ(0, poke(self->s.win + PAGE, '!'));
+	EXPECT_NO_MAP(EACCES, fd, RW);
+	ASSERT_EQ(0, as_map(self->asfd, 2 * PAGE, fd, 0, PAGE, PROT_READ, 0));
+	EXPECT_EQ('!', peek(self->s.win + 2 * PAGE));
+	EXPECT_EQ(-SIGSEGV, poke(self->s.win + 2 * PAGE, '?'));
+	EXPECT_EQ('!', file_byte(self->s.b, 0));
+}
+
+TEST_F(space, what_is_no_memory_is_enodev)
+{
+	int pipes[2], sockets[2];
+	int dir = open("/tmp", O_RDONLY | O_DIRECTORY);
+	int null = open("/dev/null", O_RDWR);
+	int event = eventfd(0, 0);
+	int epoll = epoll_create1(0);
+	int proc = open("/proc/self/status", O_RDONLY);
+
+	ASSERT_EQ(0, pipe(pipes));
+	ASSERT_EQ(0, socketpair(AF_UNIX, SOCK_STREAM, 0, sockets));
+	ASSERT_LE(0, dir);
+	ASSERT_LE(0, null);
+	ASSERT_LE(0, event);
+	ASSERT_LE(0, epoll);
+	ASSERT_LE(0, proc);
+	EXPECT_NO_MAP(ENODEV, dir, PROT_READ);
+	EXPECT_NO_MAP(ENODEV, pipes[0], PROT_READ);
+	EXPECT_NO_MAP(ENODEV, sockets[0], RW);
+	EXPECT_NO_MAP(ENODEV, null, RW);
+	EXPECT_NO_MAP(ENODEV, event, RW);
+	EXPECT_NO_MAP(ENODEV, epoll, RW);
+	EXPECT_NO_MAP(ENODEV, proc, PROT_READ);
+}
+
+TEST_F(space, device_memory_is_enodev)
+{
+	int mem = open("/dev/mem", O_RDONLY);
+	void *addr;
+
+	if (mem < 0)
+		SKIP(return, "no /dev/mem");
+	addr = attach(mem, 0, PAGE, PROT_READ);
+	if (!addr)
+		SKIP(return, "this kernel shows nothing of /dev/mem");
+	munmap(addr, PAGE);
+	EXPECT_NO_MAP(ENODEV, mem, PROT_READ);
+}
+
+TEST_F(space, secret_memory_is_enodev)
+{
+	int secret = syscall(SYS_memfd_secret, 0);
+	char *own;
+
+	if (secret < 0)
+		SKIP(return, "no memfd_secret(): %s", strerror(errno));
+	ASSERT_EQ(0, ftruncate(secret, PAGE));
+	own = attach(secret, 0, PAGE, RW);
+	ASSERT_NE(NULL, own);
+	*own = 's';
+	EXPECT_NO_MAP(ENODEV, secret, PROT_READ);
+	EXPECT_NO_MAP(ENODEV, secret, RW);
+	EXPECT_EQ('s', peek(own));
+}
+
+TEST_F(space, a_space_in_a_space_is_eloop)
+{
+	int view = as_view(self->asfd, 0, SPACE_LEN, RW);
+	int other = as_create(SPACE_LEN);
+	int others_view = as_view(other, 0, SPACE_LEN, PROT_READ);
+
+	ASSERT_LE(0, view);
+	ASSERT_LE(0, other);
+	ASSERT_LE(0, others_view);
+	EXPECT_NO_MAP(ELOOP, self->asfd, PROT_READ);
+	EXPECT_NO_MAP(ELOOP, view, PROT_READ);
+	EXPECT_NO_MAP(ELOOP, other, RW);
+	EXPECT_NO_MAP(ELOOP, others_view, PROT_READ);
+}
+
+static int sealed(int seals)
+{
+	int fd = memfd_pages("sealed", FILE_PAGES, 's');
+
+	return fcntl(fd, F_ADD_SEALS, seals) ? -errno : fd;
+}
+
+TEST_F(space, what_is_sealed_against_writing_is_eperm)
+{
+	static const int seals[] = { F_SEAL_WRITE, F_SEAL_FUTURE_WRITE };
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(seals); i++) {
+		int fd = sealed(seals[i]);
+
+		ASSERT_LE(0, fd);
+		EXPECT_NO_MAP(EPERM, fd, RW);
+		EXPECT_NO_MAP(EPERM, fd, RWX);
+		ASSERT_EQ(0, as_map(self->asfd, i * PAGE, fd, 0, PAGE, PROT_READ, 0));
+		EXPECT_EQ('s', peek(self->s.win + i * PAGE));
+		EXPECT_EQ(-SIGSEGV, poke(self->s.win + i * PAGE, '!'));
+		EXPECT_EQ('s', file_byte(fd, 0));
+		ASSERT_EQ(0, as_unmap(self->asfd, 0, 2 * PAGE));
+		close(fd);
+	}
+}
+
+/* A seal that comes after a mapping for reading still holds for the next. */
+TEST_F(space, a_later_seal_is_minded)
+{
+	int fd = memfd_pages("later", 2, 's');
+
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, as_map(self->asfd, 0, fd, 0, PAGE, RW, 0));
+	EXPECT_EQ(0, poke(self->s.win, '!'));
+	ASSERT_EQ(0, fcntl(fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE));
+	EXPECT_NO_MAP(EPERM, fd, RW);
+	EXPECT_REFUSED(self->asfd, EPERM,
+		       as_map(self->asfd, PAGE, fd, PAGE, PAGE, RW, 0));
+	/* the one that was there stays, that is what this seal means */
+	EXPECT_EQ(0, poke(self->s.win, '?'));
+	EXPECT_EQ('?', file_byte(fd, 0));
+}
+
+TEST_F(space, other_seals_do_not_matter)
+{
+	int fd = sealed(F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL);
+
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, as_map(self->asfd, 0, fd, 0, PAGE, RW, 0));
+	EXPECT_EQ(0, poke(self->s.win, '!'));
+	EXPECT_EQ('!', file_byte(fd, 0));
+}
+
+TEST_F(space, code_from_a_noexec_mount_is_eperm)
+{
+	char dir[64];
+	int fd;
+
+	ASSERT_EQ(0, own_mounts());
+	ASSERT_EQ(0, mount_tmpfs(dir, "size=1m"));
+	fd = file_pages(dir, 2, 'x');
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, as_map(self->asfd, PAGE, fd, 0, PAGE, RX, 0));
+	ASSERT_EQ(0, as_unmap(self->asfd, PAGE, PAGE));
+	ASSERT_EQ(0, mount(NULL, dir, NULL, MS_REMOUNT | MS_NOEXEC | MS_BIND, NULL));
+	EXPECT_NO_MAP(EPERM, fd, RX);
+	EXPECT_NO_MAP(EPERM, fd, RWX);
+	ASSERT_EQ(0, as_map(self->asfd, 0, fd, 0, PAGE, RW, 0));
+	EXPECT_EQ('x', peek(self->s.win));
+}
+
+/* memory that must not be executed, whatever the window allows */
+TEST_F(space, code_runs_where_the_layout_allows_it)
+{
+	char *win = attach(self->asfd, 0, SPACE_LEN, RX);
+
+	ASSERT_NE(NULL, win);
+	ASSERT_EQ(0, file_set(self->s.b, 0, 0xc3));	/* ret */
+	ASSERT_EQ(0, as_map(self->asfd, 0, self->s.b, 0, PAGE, RX, 0));
+	EXPECT_EQ(0, execute(win));
+	ASSERT_EQ(0, as_map(self->asfd, 0, self->s.b, 0, PAGE, RW,
+			    ADDRESS_SPACE_MAP_REPLACE));
+	EXPECT_EQ(-SIGSEGV, execute(win));
+	/* also where it is already there to be read */
+	EXPECT_EQ(0xc3, peek(win));
+	EXPECT_EQ(-SIGSEGV, execute(win));
+	EXPECT_EQ(-SIGBUS, execute(win + PAGE));
+}
+
+TEST_F(space, a_huge_page_file_may_be_mapped_by_the_page)
+{
+	int huge = hugetlb_memfd(1);
+
+	if (huge == -ENOMEM)
+		SKIP(return, "no huge pages to be had");
+	ASSERT_LE(0, huge);
+	ASSERT_EQ(0, as_map(self->asfd, 0, huge, PAGE, 3 * PAGE, RW, 0));
+	EXPECT_EQ('h', peek(self->s.win + PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->s.win + 3 * PAGE));
+	EXPECT_REFUSED(self->asfd, EINVAL,
+		       as_map(self->asfd, 8 * PAGE, huge, 1, PAGE, RW, 0));
+}
+
+static const int free_number = 400;
+
+static long map_that_number(void *arg)
+{
+	const int *asfd = arg;
+
+	return as_map(*asfd, 0, free_number, 0, PAGE, PROT_READ, 0);
+}
+
+static long put_there(void *arg)
+{
+	const int *fd = arg;
+
+	return dup2(*fd, free_number);
+}
+
+/* The file is looked up among the caller's, whoever made the space. */
+TEST_F(space, the_file_is_one_of_the_callers)
+{
+	struct agent child;
+
+	ASSERT_EQ(0, agent_start(&child));
+	/* the creator has a file under that number, the caller has not */
+	ASSERT_EQ(free_number, dup2(self->s.b, free_number));
+	EXPECT_EQ(-EBADF, agent_call(&child, map_that_number, &self->asfd));
+	EXPECT_EQ(-SIGBUS, peek(self->s.win));
+	/* and the caller has another one */
+	ASSERT_EQ(free_number, agent_call(&child, put_there, &self->s.a));
+	EXPECT_EQ(0, agent_call(&child, map_that_number, &self->asfd));
+	EXPECT_EQ('a', peek(self->s.win));
+	EXPECT_EQ(0, agent_stop(&child));
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The contract that all calls share: how long a struct may be, where it may
+ * lie, which flags there are, which calls there are. What is refused has
+ * changed nothing.
+ */
+#include "kselftest_harness.h"
+#include "as_util.h"
+
+union any {
+	struct address_space_create create;
+	struct address_space_mmap mmap;
+	struct address_space_munmap munmap;
+	struct address_space_view view;
+	uint32_t head[2];		/* size, flags */
+	char room[128];
+};
+
+FIXTURE(call)
+{
+	struct space s;
+	int fd;			/* what the call is made on */
+	union any arg;		/* a call that succeeds */
+};
+
+FIXTURE_VARIANT(call)
+{
+	unsigned long nr;
+	size_t size;
+	uint32_t flags;		/* those that there are */
+};
+
+FIXTURE_VARIANT_ADD(call, create)
+{
+	.nr = ADDRESS_SPACE_CREATE,
+	.size = sizeof(struct address_space_create),
+	.flags = 0,
+};
+
+FIXTURE_VARIANT_ADD(call, mmap)
+{
+	.nr = ADDRESS_SPACE_MMAP,
+	.size = sizeof(struct address_space_mmap),
+	.flags = ADDRESS_SPACE_MAP_REPLACE | ADDRESS_SPACE_MAP_ANYWHERE |
+		 ADDRESS_SPACE_MAP_POPULATE,
+};
+
+FIXTURE_VARIANT_ADD(call, munmap)
+{
+	.nr = ADDRESS_SPACE_MUNMAP,
+	.size = sizeof(struct address_space_munmap),
+	.flags = 0,
+};
+
+FIXTURE_VARIANT_ADD(call, view)
+{
+	.nr = ADDRESS_SPACE_VIEW,
+	.size = sizeof(struct address_space_view),
+	.flags = 0,
+};
+
+FIXTURE_SETUP(call)
+{
+	ASSERT_EQ(0, space_init(&self->s));
+	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0, FILE_LEN, RW, 0));
+	self->fd = self->s.asfd;
+	switch (variant->nr) {
+	case ADDRESS_SPACE_CREATE:
+		self->fd = open("/dev/address_space", O_RDWR);
+		ASSERT_LE(0, self->fd);
+		self->arg.create.length = SPACE_LEN;
+		break;
+	case ADDRESS_SPACE_MMAP:
+		self->arg.mmap.fd = self->s.b;
+		self->arg.mmap.prot = RW;
+		self->arg.mmap.length = FILE_LEN;
+		self->arg.mmap.addr = FILE_LEN;
+		break;
+	case ADDRESS_SPACE_MUNMAP:
+		self->arg.munmap.length = PAGE;
+		break;
+	case ADDRESS_SPACE_VIEW:
+		self->arg.view.prot = PROT_READ;
+		self->arg.view.length = PAGE;
+		break;
+	}
+	self->arg.head[0] = variant->size;
+}
+
+FIXTURE_TEARDOWN(call)
+{
+	space_free(&self->s);
+}
+
+TEST_F(call, of_the_right_size_succeeds)
+{
+	EXPECT_LE(0, as_ioctl(self->fd, variant->nr, &self->arg));
+}
+
+TEST_F(call, too_short_is_einval)
+{
+	uint32_t size;
+
+	for (size = 0; size < variant->size; size++) {
+		self->arg.head[0] = size;
+		EXPECT_REFUSED(self->s.asfd, EINVAL,
+			       as_ioctl(self->fd, variant->nr, &self->arg));
+	}
+}
+
+TEST_F(call, longer_with_zeros_succeeds)
+{
+	self->arg.head[0] = sizeof(self->arg);
+	EXPECT_LE(0, as_ioctl(self->fd, variant->nr, &self->arg));
+}
+
+TEST_F(call, longer_with_anything_else_is_e2big)
+{
+	size_t i;
+
+	self->arg.head[0] = sizeof(self->arg);
+	for (i = variant->size; i < sizeof(self->arg); i++) {
+		self->arg.room[i] = 1;
+		EXPECT_REFUSED(self->s.asfd, E2BIG,
+			       as_ioctl(self->fd, variant->nr, &self->arg));
+		self->arg.room[i] = 0;
+	}
+	/* also where the size is absurd */
+	self->arg.room[variant->size] = 1;
+	self->arg.head[0] = UINT32_MAX;
+	EXPECT_REFUSED(self->s.asfd, E2BIG,
+		       as_ioctl(self->fd, variant->nr, &self->arg));
+}
+
+TEST_F(call, where_there_is_no_memory_is_efault)
+{
+	char *room = mmap(NULL, 3 * PAGE, RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *end = room + PAGE;
+
+	ASSERT_NE(MAP_FAILED, (void *)room);
+	ASSERT_EQ(0, mprotect(end, PAGE, PROT_NONE));
+	EXPECT_REFUSED(self->s.asfd, EFAULT,
+		       as_ioctl(self->fd, variant->nr, NULL));
+	EXPECT_REFUSED(self->s.asfd, EFAULT,
+		       as_ioctl(self->fd, variant->nr, (void *)-PAGE));
+	EXPECT_REFUSED(self->s.asfd, EFAULT,
+		       as_ioctl(self->fd, variant->nr, end));
+	/* the size can be read, the rest cannot */
+	memcpy(end - 4, &self->arg, 4);
+	EXPECT_REFUSED(self->s.asfd, EFAULT,
+		       as_ioctl(self->fd, variant->nr, end - 4));
+	memcpy(end - variant->size + 4, &self->arg, variant->size - 4);
+	EXPECT_REFUSED(self->s.asfd, EFAULT,
+		       as_ioctl(self->fd, variant->nr, end - variant->size + 4));
+	/* nor can the tail that the size promises */
+	self->arg.head[0] = variant->size + 8;
+	memcpy(end - variant->size, &self->arg, variant->size);
+	EXPECT_REFUSED(self->s.asfd, EFAULT,
+		       as_ioctl(self->fd, variant->nr, end - variant->size));
+	/* and so it is the struct before the end that can be read */
+	self->arg.head[0] = variant->size;
+	memcpy(end - variant->size, &self->arg, variant->size);
+	EXPECT_LE(0, as_ioctl(self->fd, variant->nr, end - variant->size));
+}
+
+TEST_F(call, unknown_flags_are_eopnotsupp)
+{
+	unsigned int bit;
+
+	for (bit = 0; bit < 32; bit++) {
+		if (variant->flags & 1U << bit)
+			continue;
+		self->arg.head[1] = 1U << bit;
+		EXPECT_REFUSED(self->s.asfd, EOPNOTSUPP,
+			       as_ioctl(self->fd, variant->nr, &self->arg));
+	}
+	self->arg.head[1] = ~0U;
+	EXPECT_REFUSED(self->s.asfd, EOPNOTSUPP,
+		       as_ioctl(self->fd, variant->nr, &self->arg));
+	self->arg.head[1] = 0;
+	EXPECT_LE(0, as_ioctl(self->fd, variant->nr, &self->arg));
+}
+
+/* The structs are the same for 32-bit programs: so must the calls be. */
+static long ioctl32(int fd, unsigned long nr, void *arg)
+{
+	long ret;
+
+	asm volatile("int $0x80"
+		     : "=a" (ret)
+		     : "a" (54), "b" ((long)fd), "c" (nr), "d" (arg)
+		     : "memory", "r8", "r9", "r10", "r11");
+	return ret;
+}
+
+TEST_F(call, serves_32_bit_programs)
+{
+	union any *low = mmap(NULL, PAGE, RW, MAP_PRIVATE | MAP_ANONYMOUS |
+			      MAP_32BIT, -1, 0);
+	char text[8];
+
+	ASSERT_NE(MAP_FAILED, (void *)low);
+	if (read_text("/proc/sys/abi/vsyscall32", text, sizeof(text)))
+		SKIP(return, "no 32-bit programs on this kernel");
+	*low = self->arg;
+	low->head[0]--;
+	EXPECT_EQ(-EINVAL, ioctl32(self->fd, variant->nr, low));
+	low->head[0]++;
+	EXPECT_LE(0, ioctl32(self->fd, variant->nr, low));
+}
+
+FIXTURE(fd)
+{
+	struct space s;
+	int fd;
+};
+
+FIXTURE_VARIANT(fd)
+{
+	uint8_t known[8];
+	enum { DEVICE, ASFD, VIEW } kind;
+};
+
+FIXTURE_VARIANT_ADD(fd, device)
+{
+	.known = { _IOC_NR(ADDRESS_SPACE_CREATE) },
+	.kind = DEVICE,
+};
+
+FIXTURE_VARIANT_ADD(fd, asfd)
+{
+	.known = {
+		_IOC_NR(ADDRESS_SPACE_MMAP), _IOC_NR(ADDRESS_SPACE_MUNMAP),
+		_IOC_NR(ADDRESS_SPACE_VIEW), _IOC_NR(KVM_MAP_ADDRESS_SPACE),
+		_IOC_NR(KVM_UNMAP_ADDRESS_SPACE),
+	},
+	.kind = ASFD,
+};
+
+FIXTURE_VARIANT_ADD(fd, view)
+{
+	.known = {
+		_IOC_NR(KVM_MAP_ADDRESS_SPACE), _IOC_NR(KVM_UNMAP_ADDRESS_SPACE),
+	},
+	.kind = VIEW,
+};
+
+FIXTURE_SETUP(fd)
+{
+	ASSERT_EQ(0, space_init(&self->s));
+	self->fd = variant->kind == DEVICE ? open("/dev/address_space", O_RDWR) :
+		   variant->kind == VIEW ? as_view(self->s.asfd, 0, PAGE, RW) :
+		   dup(self->s.asfd);
+	ASSERT_LE(0, self->fd);
+}
+
+FIXTURE_TEARDOWN(fd)
+{
+	space_free(&self->s);
+}
+
+static bool knows(const uint8_t *known, unsigned int nr, bool zero)
+{
+	unsigned int i;
+
+	for (i = 0; i < 8; i++)
+		if (known[i] == nr && (nr || zero))
+			return true;
+	return false;
+}
+
+TEST_F(fd, unknown_calls_are_enotty)
+{
+	struct address_space_mmap arg = {
+		.size = sizeof(arg), .fd = self->s.a, .prot = RW, .length = PAGE,
+	};
+	char *before = state_of(self->s.asfd), *after;
+	unsigned int nr;
+
+	for (nr = 0; nr < 256; nr++) {
+		/* the same number in another family, or with a direction */
+		EXPECT_EQ(-ENOTTY, as_ioctl(self->fd, _IO(0xB8, nr), &arg));
+		EXPECT_EQ(-ENOTTY, as_ioctl(self->fd, _IO(0xBA, nr), &arg));
+		EXPECT_EQ(-ENOTTY, as_ioctl(self->fd, _IOWR(ADDRESS_SPACE_TYPE,
+					    nr, arg), &arg));
+		if (knows(variant->known, nr, variant->kind == DEVICE))
+			continue;
+		EXPECT_EQ(-ENOTTY, as_ioctl(self->fd,
+					    _IO(ADDRESS_SPACE_TYPE, nr), &arg))
+			TH_LOG("call %#x", nr);
+		EXPECT_EQ(-ENOTTY, as_ioctl(self->fd,
+					    _IO(ADDRESS_SPACE_TYPE, nr), NULL));
+	}
+	after = state_of(self->s.asfd);
+	EXPECT_STREQ(before, after);
+	free(before);
+	free(after);
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: GPL-2.0
+/* A wrong value in any field gets the errno of the contract, changes nothing. */
+#include "kselftest_harness.h"
+#include "as_util.h"
+
+#define TOP	(1ULL << 63)
+#define LAST	(-PAGE)		/* the last page that 64 bits can name */
+
+FIXTURE(space)
+{
+	struct space s;
+	int asfd, file;
+};
+
+FIXTURE_SETUP(space)
+{
+	ASSERT_EQ(0, space_init(&self->s));
+	self->asfd = self->s.asfd;
+	self->file = self->s.b;
+	/* something to be left alone, in the middle */
+	ASSERT_EQ(0, as_map(self->asfd, 20 * PAGE, self->s.a, 0, FILE_LEN, RW, 0));
+	ASSERT_EQ('a', peek(self->s.win + 20 * PAGE));
+}
+
+FIXTURE_TEARDOWN(space)
+{
+	EXPECT_EQ('a', peek(self->s.win + 20 * PAGE));
+	EXPECT_EQ('b', peek(self->s.win + 21 * PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->s.win + 19 * PAGE));
+	space_free(&self->s);
+}
+
+TEST_F(space, create_takes_lengths_that_make_sense)
+{
+	static const uint64_t wrong[] = {
+		0, 1, PAGE - 1, PAGE + 1, SPACE_LEN - 1, (1ULL << 46) + PAGE,
+		1ULL << 47, TOP, LAST, UINT64_MAX,
+	};
+	static const uint64_t right[] = { PAGE, 3 * PAGE, 1ULL << 32, 1ULL << 46 };
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(wrong); i++)
+		EXPECT_REFUSED(self->asfd, EINVAL, as_create(wrong[i]));
+	for (i = 0; i < ARRAY_SIZE(right); i++) {
+		int fd = as_create(right[i]);
+		struct stat st;
+
+		ASSERT_LE(0, fd);
+		ASSERT_EQ(0, fstat(fd, &st));
+		EXPECT_EQ(right[i], (uint64_t)st.st_size);
+		close(fd);
+	}
+}
+
+struct range_case {
+	uint64_t addr, offset, length;
+	int err;
+};
+
+TEST_F(space, mmap_takes_ranges_that_make_sense)
+{
+	static const struct range_case cases[] = {
+		/* not of whole pages */
+		{ 1, 0, PAGE, EINVAL },
+		{ PAGE - 1, 0, PAGE, EINVAL },
+		{ 0, 1, PAGE, EINVAL },
+		{ 0, PAGE + 512, PAGE, EINVAL },
+		{ 0, 0, 1, EINVAL },
+		{ 0, 0, PAGE + 1, EINVAL },
+		{ 0, 0, UINT64_MAX, EINVAL },
+		/* nothing */
+		{ 0, 0, 0, EINVAL },
+		{ SPACE_LEN, 0, 0, EINVAL },
+		/* past the end */
+		{ 0, 0, SPACE_LEN + PAGE, EINVAL },
+		{ PAGE, 0, SPACE_LEN, EINVAL },
+		{ SPACE_LEN - PAGE, 0, 2 * PAGE, EINVAL },
+		{ SPACE_LEN, 0, PAGE, EINVAL },
+		{ TOP, 0, PAGE, EINVAL },
+		{ 0, 0, TOP, EINVAL },
+		/* a sum that does not fit */
+		{ LAST, 0, PAGE, EOVERFLOW },
+		{ LAST, 0, 2 * PAGE, EOVERFLOW },
+		{ 2 * PAGE, 0, LAST, EOVERFLOW },
+		{ TOP, 0, TOP, EOVERFLOW },
+		{ 0, LAST, PAGE, EOVERFLOW },
+		{ 0, LAST, 2 * PAGE, EOVERFLOW },
+		{ 0, TOP, TOP, EOVERFLOW },
+	};
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(cases); i++)
+		EXPECT_REFUSED(self->asfd, cases[i].err,
+			       as_map(self->asfd, cases[i].addr, self->file,
+				      cases[i].offset, cases[i].length, RW, 0));
+	/* and the same where REPLACE would have no hole to mind */
+	for (i = 0; i < ARRAY_SIZE(cases); i++)
+		EXPECT_REFUSED(self->asfd, cases[i].err,
+			       as_map(self->asfd, cases[i].addr, self->file,
+				      cases[i].offset, cases[i].length, RW,
+				      ADDRESS_SPACE_MAP_REPLACE));
+}
+
+/* No file is that long: mmap() says EOVERFLOW, the contract a wrong value. */
+TEST_F(space, mmap_of_what_no_file_can_have_is_refused)
+{
+	static const uint64_t offsets[] = { TOP - PAGE, TOP, TOP + PAGE, LAST - PAGE };
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(offsets); i++) {
+		char *before = state_of(self->asfd), *after;
+		int ret = as_map(self->asfd, 0, self->file, offsets[i], PAGE, RW, 0);
+
+		if (ret == 0) {
+			/* the last page that a file could ever have */
+			EXPECT_EQ(TOP - PAGE, offsets[i]);
+			EXPECT_EQ(-SIGBUS, peek(self->s.win));
+			ASSERT_EQ(0, as_unmap(self->asfd, 0, PAGE));
+		} else if (ret != -EINVAL) {
+			EXPECT_EQ(-EOVERFLOW, ret);
+		}
+		after = state_of(self->asfd);
+		EXPECT_STREQ(before, after);
+		free(before);
+		free(after);
+	}
+}
+
+TEST_F(space, mmap_past_the_end_of_the_file_is_allowed)
+{
+	ASSERT_EQ(0, as_map(self->asfd, 0, self->file, FILE_LEN - PAGE, 2 * PAGE, RW, 0));
+	ASSERT_EQ(0, as_map(self->asfd, 2 * PAGE, self->file, 1ULL << 40, PAGE, RW, 0));
+	EXPECT_EQ('A' + FILE_PAGES - 1, peek(self->s.win));
+	EXPECT_EQ(-SIGBUS, peek(self->s.win + PAGE));
+	EXPECT_EQ(-SIGBUS, poke(self->s.win + 2 * PAGE, 1));
+}
+
+static const uint32_t wrong_prots[] = {
+	PROT_WRITE, PROT_EXEC, PROT_WRITE | PROT_EXEC,
+	PROT_READ | 0x8, PROT_READ | 0x10, PROT_READ | 0x100,
+	PROT_READ | PROT_GROWSDOWN, PROT_READ | PROT_GROWSUP,
+	PROT_READ | 1U << 31, 0x8, ~0U,
+};
+
+TEST_F(space, mmap_takes_protections_that_there_are)
+{
+	static const int right[] = { PROT_NONE, PROT_READ, RW, RX, RWX };
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(wrong_prots); i++)
+		EXPECT_REFUSED(self->asfd, EINVAL,
+			       as_map(self->asfd, 0, self->file, 0, PAGE,
+				      wrong_prots[i], 0));
+	for (i = 0; i < ARRAY_SIZE(right); i++)
+		EXPECT_EQ(0, as_map(self->asfd, 0, self->file, 0, PAGE, right[i],
+				    ADDRESS_SPACE_MAP_REPLACE));
+}
+
+TEST_F(space, prot_none_is_there_and_cannot_be_touched)
+{
+	ASSERT_EQ(0, as_map(self->asfd, 0, self->file, 0, PAGE, PROT_NONE, 0));
+	EXPECT_EQ(-SIGSEGV, peek(self->s.win));
+	EXPECT_EQ(-SIGSEGV, poke(self->s.win, 1));
+	EXPECT_EQ(-EEXIST, as_map(self->asfd, 0, self->file, 0, PAGE, RW, 0));
+	EXPECT_EQ('A', file_byte(self->file, 0));
+}
+
+TEST_F(space, anywhere_excludes_a_choice)
+{
+	struct address_space_mmap arg = {
+		.size = sizeof(arg),
+		.flags = ADDRESS_SPACE_MAP_ANYWHERE,
+		.fd = self->file,
+		.prot = RW,
+		.length = PAGE,
+	};
+
+	arg.addr = PAGE;
+	EXPECT_REFUSED(self->asfd, EINVAL,
+		       as_ioctl(self->asfd, ADDRESS_SPACE_MMAP, &arg));
+	arg.addr = 0;
+	arg.flags |= ADDRESS_SPACE_MAP_REPLACE;
+	EXPECT_REFUSED(self->asfd, EINVAL,
+		       as_ioctl(self->asfd, ADDRESS_SPACE_MMAP, &arg));
+	arg.flags = ADDRESS_SPACE_MAP_ANYWHERE | ADDRESS_SPACE_MAP_POPULATE;
+	EXPECT_EQ(0, as_ioctl(self->asfd, ADDRESS_SPACE_MMAP, &arg));
+}
+
+TEST_F(space, anywhere_where_there_is_no_room_is_enospc)
+{
+	uint64_t addr;
+
+	/* holes of 20, 24 and 3 pages are left */
+	ASSERT_EQ(0, as_map(self->asfd, 60 * PAGE, self->file, 0, PAGE, RW, 0));
+	EXPECT_REFUSED(self->asfd, ENOSPC,
+		       as_map_anywhere(self->asfd, &addr, self->file, 0,
+				       25 * PAGE, RW));
+	EXPECT_EQ(0ULL, addr);
+	EXPECT_EQ(0, as_map_anywhere(self->asfd, &addr, self->file, 0,
+				     24 * PAGE, RW));
+	EXPECT_EQ(36 * PAGE, addr);
+	EXPECT_REFUSED(self->asfd, EINVAL,
+		       as_map_anywhere(self->asfd, &addr, self->file, 0, 0, RW));
+	EXPECT_REFUSED(self->asfd, EINVAL,
+		       as_map_anywhere(self->asfd, &addr, self->file, 0, 1, RW));
+	EXPECT_REFUSED(self->asfd, EINVAL,
+		       as_map_anywhere(self->asfd, &addr, self->file, 1, PAGE, RW));
+	EXPECT_REFUSED(self->asfd, EOVERFLOW,
+		       as_map_anywhere(self->asfd, &addr, self->file, LAST,
+				       2 * PAGE, RW));
+}
+
+/* The address is written back; where that cannot be, nothing was mapped. */
+TEST_F(space, an_answer_that_cannot_be_written_undoes_the_call)
+{
+	struct address_space_mmap *arg = mmap(NULL, PAGE, RW, MAP_PRIVATE |
+					      MAP_ANONYMOUS, -1, 0);
+
+	ASSERT_NE(MAP_FAILED, (void *)arg);
+	arg->size = sizeof(*arg);
+	arg->flags = ADDRESS_SPACE_MAP_ANYWHERE;
+	arg->fd = self->file;
+	arg->prot = RW;
+	arg->length = PAGE;
+	ASSERT_EQ(0, mprotect(arg, PAGE, PROT_READ));
+	EXPECT_REFUSED(self->asfd, EFAULT,
+		       as_ioctl(self->asfd, ADDRESS_SPACE_MMAP, arg));
+	/* where nothing is to be written that does not matter */
+	ASSERT_EQ(0, mprotect(arg, PAGE, RW));
+	arg->flags = 0;
+	ASSERT_EQ(0, mprotect(arg, PAGE, PROT_READ));
+	EXPECT_EQ(0, as_ioctl(self->asfd, ADDRESS_SPACE_MMAP, arg));
+}
+
+static const struct range_case ranges[] = {
+	{ 1, 0, PAGE, EINVAL },
+	{ PAGE + 8, 0, PAGE, EINVAL },
+	{ 0, 0, 1, EINVAL },
+	{ 0, 0, PAGE - 1, EINVAL },
+	{ 0, 0, 0, EINVAL },
+	{ 20 * PAGE, 0, 0, EINVAL },
+	{ 0, 0, SPACE_LEN + PAGE, EINVAL },
+	{ PAGE, 0, SPACE_LEN, EINVAL },
+	{ SPACE_LEN, 0, PAGE, EINVAL },
+	{ TOP, 0, PAGE, EINVAL },
+	{ 0, 0, TOP, EINVAL },
+	{ LAST, 0, PAGE, EOVERFLOW },
+	{ PAGE, 0, LAST, EOVERFLOW },
+	{ TOP, 0, TOP, EOVERFLOW },
+};
+
+TEST_F(space, munmap_takes_ranges_that_make_sense)
+{
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(ranges); i++)
+		EXPECT_REFUSED(self->asfd, ranges[i].err,
+			       as_unmap(self->asfd, ranges[i].addr,
+					ranges[i].length));
+}
+
+TEST_F(space, view_takes_ranges_that_make_sense)
+{
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(ranges); i++)
+		EXPECT_REFUSED(self->asfd, ranges[i].err,
+			       as_view(self->asfd, ranges[i].addr,
+				       ranges[i].length, PROT_READ));
+	EXPECT_LE(0, as_view(self->asfd, 0, SPACE_LEN, PROT_READ));
+	EXPECT_LE(0, as_view(self->asfd, SPACE_LEN - PAGE, PAGE, PROT_READ));
+}
+
+TEST_F(space, view_takes_protections_that_there_are)
+{
+	static const int right[] = { PROT_READ, RW, RX, RWX };
+	unsigned int i;
+
+	/* what nobody may touch is no view */
+	EXPECT_REFUSED(self->asfd, EINVAL,
+		       as_view(self->asfd, 0, PAGE, PROT_NONE));
+	for (i = 0; i < ARRAY_SIZE(wrong_prots); i++)
+		EXPECT_REFUSED(self->asfd, EINVAL,
+			       as_view(self->asfd, 0, PAGE, wrong_prots[i]));
+	for (i = 0; i < ARRAY_SIZE(right); i++)
+		EXPECT_LE(0, as_view(self->asfd, 0, PAGE, right[i]));
+}
+
+TEST_F(space, view_has_a_reserved_field)
+{
+	struct address_space_view arg = {
+		.size = sizeof(arg), .prot = PROT_READ, .length = PAGE,
+	};
+	unsigned int bit;
+
+	for (bit = 0; bit < 32; bit++) {
+		arg.__reserved = 1U << bit;
+		EXPECT_REFUSED(self->asfd, EOPNOTSUPP,
+			       as_ioctl(self->asfd, ADDRESS_SPACE_VIEW, &arg));
+	}
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,380 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What may only be read is never written, by whatever way one goes about it:
+ * every sequence here begins with a read, so that a read-only entry is there
+ * when the write comes.
+ */
+#include "kselftest_harness.h"
+#include "as_util.h"
+
+FIXTURE(readonly)
+{
+	struct space s;
+	char *win;	/* what only allows reading of 'a', ... */
+	int fd;
+};
+
+FIXTURE_VARIANT(readonly)
+{
+	enum { LAYOUT, VIEW, WINDOW } what;
+};
+
+/* the mapping allows reading only, its window all */
+FIXTURE_VARIANT_ADD(readonly, layout) { .what = LAYOUT };
+/* the view allows reading only, the mapping all */
+FIXTURE_VARIANT_ADD(readonly, view) { .what = VIEW };
+/* the window does, for now: the process may ask for more */
+FIXTURE_VARIANT_ADD(readonly, window) { .what = WINDOW };
+
+FIXTURE_SETUP(readonly)
+{
+	int prot = variant->what == LAYOUT ? PROT_READ : RW;
+
+	ASSERT_EQ(0, space_init(&self->s));
+	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0, FILE_LEN, prot, 0));
+	self->fd = variant->what == VIEW ?
+		   as_view(self->s.asfd, 0, SPACE_LEN, PROT_READ) :
+		   dup(self->s.asfd);
+	ASSERT_LE(0, self->fd);
+	self->win = attach(self->fd, 0, SPACE_LEN,
+			   variant->what == LAYOUT ? RW : PROT_READ);
+	ASSERT_NE(NULL, self->win);
+}
+
+FIXTURE_TEARDOWN(readonly)
+{
+	unsigned int i;
+
+	for (i = 0; i < FILE_PAGES; i++)
+		EXPECT_EQ('a' + (int)i, file_byte(self->s.a, i * PAGE));
+	space_free(&self->s);
+}
+
+TEST_F(readonly, a_first_write_is_sigsegv)
+{
+	EXPECT_EQ(-SIGSEGV, poke(self->win, '!'));
+	EXPECT_EQ('a', peek(self->win));
+}
+
+TEST_F(readonly, a_write_after_a_read_is_sigsegv)
+{
+	unsigned int i;
+
+	for (i = 0; i < FILE_PAGES; i++)
+		EXPECT_EQ('a' + (int)i, peek(self->win + i * PAGE));
+	for (i = 0; i < FILE_PAGES; i++)
+		EXPECT_EQ(-SIGSEGV, poke(self->win + i * PAGE, '!'));
+	EXPECT_EQ(-SIGSEGV, poke(self->win, '!'));
+}
+
+/* The same frame is there to be written through another window. */
+TEST_F(readonly, a_write_after_somebody_elses_write_is_sigsegv)
+{
+	char *other;
+
+	/* the layout variant has the file writable elsewhere in the space */
+	if (variant->what == LAYOUT)
+		ASSERT_EQ(0, as_map(self->s.asfd, FILE_LEN, self->s.a, 0,
+				    FILE_LEN, RW, 0));
+	other = attach(self->s.asfd, variant->what == LAYOUT ? FILE_LEN : 0,
+		       FILE_LEN, RW);
+	ASSERT_NE(NULL, other);
+	EXPECT_EQ(0, poke(other, 'a'));
+	EXPECT_EQ('a', peek(self->win));
+	EXPECT_EQ(-SIGSEGV, poke(self->win, '!'));
+	EXPECT_EQ(0, poke(other, 'a'));
+	EXPECT_EQ(-SIGSEGV, poke(self->win, '!'));
+	/* never read by this window before */
+	EXPECT_EQ(0, poke(other + PAGE, 'b'));
+	EXPECT_EQ(-SIGSEGV, poke(self->win + PAGE, '!'));
+}
+
+TEST_F(readonly, a_child_cannot_write_either)
+{
+	struct agent child;
+
+	EXPECT_EQ('a', peek(self->win));
+	ASSERT_EQ(0, agent_start(&child));
+	EXPECT_EQ(-SIGSEGV, agent_poke(&child, self->win, '!'));
+	EXPECT_EQ('b', agent_peek(&child, self->win + PAGE));
+	EXPECT_EQ(-SIGSEGV, agent_poke(&child, self->win + PAGE, '!'));
+	ASSERT_EQ(0, agent_respawn(&child));
+	EXPECT_EQ(-SIGSEGV, agent_poke(&child, self->win, '!'));
+	EXPECT_EQ(0, agent_stop(&child));
+	/* nor the parent after it */
+	EXPECT_EQ(-SIGSEGV, poke(self->win, '!'));
+}
+
+TEST_F(readonly, a_moved_window_cannot_be_written)
+{
+	char *room = mmap(NULL, 2 * SPACE_LEN, PROT_NONE,
+			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *moved;
+
+	ASSERT_NE(MAP_FAILED, (void *)room);
+	EXPECT_EQ('a', peek(self->win));
+	moved = mremap(self->win, SPACE_LEN, SPACE_LEN,
+		       MREMAP_MAYMOVE | MREMAP_FIXED, room + PAGE);
+	ASSERT_NE(MAP_FAILED, (void *)moved);
+	EXPECT_EQ(-SIGSEGV, poke(moved, '!'));
+	EXPECT_EQ('a', peek(moved));
+	EXPECT_EQ(-SIGSEGV, poke(moved, '!'));
+	EXPECT_EQ(-SIGSEGV, poke(moved + PAGE, '!'));
+}
+
+TEST_F(readonly, mprotect_gives_no_more_than_there_is)
+{
+	int ret;
+
+	EXPECT_EQ('a', peek(self->win));
+	ret = mprotect(self->win, SPACE_LEN, RW);
+	switch (variant->what) {
+	case VIEW:
+		EXPECT_EQ(-1, ret);
+		EXPECT_EQ(EACCES, errno);
+		EXPECT_EQ(-1, mprotect(self->win, PAGE, RWX));
+		EXPECT_EQ(-1, mprotect(self->win, PAGE, RX));
+		EXPECT_EQ(-SIGSEGV, poke(self->win, '!'));
+		break;
+	case LAYOUT:
+		EXPECT_EQ(0, ret);
+		EXPECT_EQ(-SIGSEGV, poke(self->win, '!'));
+		ASSERT_EQ(0, mprotect(self->win, SPACE_LEN, PROT_READ));
+		EXPECT_EQ('a', peek(self->win));
+		EXPECT_EQ('b', peek(self->win + PAGE));
+		ASSERT_EQ(0, mprotect(self->win, SPACE_LEN, RW));
+		EXPECT_EQ(-SIGSEGV, poke(self->win, '!'));
+		EXPECT_EQ(-SIGSEGV, poke(self->win + PAGE, '!'));
+		break;
+	case WINDOW:
+		/* all rights were there to be had */
+		EXPECT_EQ(0, ret);
+		EXPECT_EQ(0, poke(self->win, '!'));
+		EXPECT_EQ('!', file_byte(self->s.a, 0));
+		EXPECT_EQ(0, poke(self->win, 'a'));
+		ASSERT_EQ(0, mprotect(self->win, SPACE_LEN, PROT_READ));
+		EXPECT_EQ(-SIGSEGV, poke(self->win, '!'));
+		break;
+	}
+}
+
+TEST_F(readonly, system_calls_cannot_write_either)
+{
+	int pipes[2];
+
+	ASSERT_EQ(0, pipe(pipes));
+	ASSERT_EQ(4, write(pipes[1], "!!!!", 4));
+	EXPECT_EQ('a', peek(self->win));
+	EXPECT_EQ(-1, read(pipes[0], self->win, 1));
+	EXPECT_EQ(EFAULT, errno);
+	EXPECT_EQ(-1, read(pipes[0], self->win + PAGE, 1));
+	EXPECT_EQ(EFAULT, errno);
+	EXPECT_EQ(1, write(pipes[1], self->win, 1));
+}
+
+/* As with any shared mapping: forcing is for private ones. */
+TEST_F(readonly, debuggers_cannot_write_either)
+{
+	int mem = open("/proc/self/mem", O_RDWR);
+
+	ASSERT_LE(0, mem);
+	EXPECT_EQ('a', peek(self->win));
+	EXPECT_EQ(-1, pwrite(mem, "!", 1, (uintptr_t)self->win));
+	EXPECT_EQ(-1, pwrite(mem, "!", 1, (uintptr_t)self->win + PAGE));
+	EXPECT_EQ('a', file_byte(mem, (uintptr_t)self->win));
+	EXPECT_EQ('c', file_byte(mem, (uintptr_t)self->win + 2 * PAGE));
+}
+
+/* Any order of the above: the seed is told, so that it can be seen again. */
+TEST_F(readonly, no_order_of_things_lets_a_write_through)
+{
+	unsigned int seed = getpid() ^ now_ms(), start = seed, i;
+	struct agent child;
+
+	ASSERT_EQ(0, agent_start(&child));
+	for (i = 0; i < 1000; i++) {
+		unsigned int what = rand_r(&seed) % 8;
+		unsigned int page = rand_r(&seed) % FILE_PAGES;
+		char *at = self->win + page * PAGE;
+		void *moved;
+
+		switch (what) {
+		case 0:
+			EXPECT_EQ('a' + (int)page, peek(at));
+			break;
+		case 1:
+			EXPECT_EQ(-SIGSEGV, poke(at, '!'));
+			break;
+		case 2:
+			EXPECT_EQ(variant->what == VIEW ? -1 : 0,
+				  mprotect(at, PAGE, RW));
+			if (variant->what == WINDOW) {
+				EXPECT_EQ(0, poke(at, 'a' + page));
+				EXPECT_EQ(0, mprotect(at, PAGE, PROT_READ));
+			}
+			break;
+		case 3:
+			EXPECT_EQ(0, mprotect(at, PAGE, PROT_READ));
+			break;
+		case 4:
+			EXPECT_EQ('a' + (int)page, agent_peek(&child, at));
+			break;
+		case 5:
+			EXPECT_EQ(-SIGSEGV, agent_poke(&child, at, '!'));
+			break;
+		case 6:
+			if (i % 16)
+				break;
+			ASSERT_EQ(0, agent_stop(&child));
+			ASSERT_EQ(0, agent_start(&child));
+			break;
+		case 7:
+			/* away and back, where the child has it, too */
+			moved = mmap(NULL, PAGE, PROT_NONE, MAP_PRIVATE |
+				     MAP_ANONYMOUS, -1, 0);
+			ASSERT_EQ(moved, mremap(at, PAGE, PAGE, MREMAP_MAYMOVE |
+						MREMAP_FIXED, moved));
+			EXPECT_EQ(-SIGSEGV, poke(moved, '!'));
+			ASSERT_EQ((void *)at, mremap(moved, PAGE, PAGE,
+				  MREMAP_MAYMOVE | MREMAP_FIXED, at));
+			break;
+		}
+		if (_metadata->exit_code) {
+			TH_LOG("seed %u, step %u, do %u, page %u", start, i,
+			       what, page);
+			break;
+		}
+	}
+	EXPECT_EQ(0, agent_stop(&child));
+}
+
+FIXTURE(space)
+{
+	struct space s;
+	char *win;
+};
+
+FIXTURE_SETUP(space)
+{
+	ASSERT_EQ(0, space_init(&self->s));
+	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0, FILE_LEN, RW, 0));
+	self->win = self->s.win;
+}
+
+FIXTURE_TEARDOWN(space)
+{
+	space_free(&self->s);
+}
+
+TEST_F(space, a_write_after_a_read_is_written_where_it_may)
+{
+	struct agent child;
+
+	EXPECT_EQ('a', peek(self->win));
+	EXPECT_EQ('b', peek(self->win + PAGE));
+	ASSERT_EQ(0, agent_start(&child));
+	EXPECT_EQ('b', agent_peek(&child, self->win + PAGE));
+	EXPECT_EQ(0, poke(self->win, '1'));
+	EXPECT_EQ('1', file_byte(self->s.a, 0));
+	EXPECT_EQ('1', agent_peek(&child, self->win));
+	EXPECT_EQ(0, agent_poke(&child, self->win + PAGE, '2'));
+	EXPECT_EQ('2', file_byte(self->s.a, PAGE));
+	EXPECT_EQ('2', peek(self->win + PAGE));
+	EXPECT_EQ(0, agent_stop(&child));
+}
+
+TEST_F(space, a_view_for_reading_cannot_be_mapped_for_more)
+{
+	int view = as_view(self->s.asfd, 0, SPACE_LEN, PROT_READ);
+
+	ASSERT_LE(0, view);
+	EXPECT_EQ(NULL, attach(view, 0, PAGE, RW));
+	EXPECT_EQ(EACCES, errno);
+	EXPECT_EQ(NULL, attach(view, 0, PAGE, PROT_WRITE));
+	EXPECT_EQ(EACCES, errno);
+	EXPECT_EQ(NULL, attach(view, 0, PAGE, RX));
+	EXPECT_EQ(EACCES, errno);
+	EXPECT_NE(NULL, attach(view, 0, PAGE, PROT_READ));
+	EXPECT_NE(NULL, attach(view, 0, PAGE, PROT_NONE));
+}
+
+TEST_F(space, a_view_without_exec_runs_no_code)
+{
+	int data = as_view(self->s.asfd, 0, PAGE, RW);
+	int code = as_view(self->s.asfd, 0, PAGE, RX);
+	char *data_win, *code_win;
+
+	ASSERT_EQ(0, file_set(self->s.a, 0, 0xc3));	/* ret */
+	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0, PAGE, RWX,
+			    ADDRESS_SPACE_MAP_REPLACE));
+	data_win = attach(data, 0, PAGE, RW);
+	code_win = attach(code, 0, PAGE, RX);
+	ASSERT_NE(NULL, data_win);
+	ASSERT_NE(NULL, code_win);
+	EXPECT_EQ(0, execute(code_win));
+	EXPECT_EQ(-1, mprotect(code_win, PAGE, RWX));
+	EXPECT_EQ(-SIGSEGV, poke(code_win, '!'));
+	EXPECT_EQ(0xc3, peek(data_win));
+	EXPECT_EQ(-SIGSEGV, execute(data_win));
+	EXPECT_EQ(-1, mprotect(data_win, PAGE, RX));
+	EXPECT_EQ(EACCES, errno);
+	EXPECT_EQ(-SIGSEGV, execute(data_win));
+}
+
+TEST_F(space, less_protection_reaches_those_who_had_more)
+{
+	int view = as_view(self->s.asfd, 0, SPACE_LEN, RW);
+	char *view_win = attach(view, 0, SPACE_LEN, RW);
+	struct agent child;
+
+	ASSERT_NE(NULL, view_win);
+	EXPECT_EQ(0, poke(self->win, 'a'));
+	ASSERT_EQ(0, agent_start(&child));
+	EXPECT_EQ(0, agent_poke(&child, view_win, 'a'));
+	EXPECT_EQ(0, poke(view_win, 'a'));
+	/* the very same page, to be read only from now on */
+	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0, PAGE, PROT_READ,
+			    ADDRESS_SPACE_MAP_REPLACE));
+	EXPECT_EQ(-SIGSEGV, poke(self->win, '!'));
+	EXPECT_EQ(-SIGSEGV, poke(view_win, '!'));
+	EXPECT_EQ(-SIGSEGV, agent_poke(&child, self->win, '!'));
+	EXPECT_EQ(-SIGSEGV, agent_poke(&child, view_win, '!'));
+	EXPECT_EQ('a', peek(self->win));
+	/* and by nobody at all */
+	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0, PAGE, PROT_NONE,
+			    ADDRESS_SPACE_MAP_REPLACE));
+	EXPECT_EQ(-SIGSEGV, peek(self->win));
+	EXPECT_EQ(-SIGSEGV, agent_peek(&child, view_win));
+	/* and by all again */
+	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0, PAGE, RW,
+			    ADDRESS_SPACE_MAP_REPLACE));
+	EXPECT_EQ(0, poke(self->win, '1'));
+	EXPECT_EQ(0, agent_poke(&child, view_win, '2'));
+	EXPECT_EQ('2', file_byte(self->s.a, 0));
+	EXPECT_EQ(0, agent_stop(&child));
+}
+
+TEST_F(space, a_signal_tells_what_and_where)
+{
+	char *hole = self->win + FILE_LEN + 123;
+	char *readonly = self->win + 2 * PAGE + 45;
+	char *window = attach(self->s.asfd, 0, PAGE, PROT_READ);
+
+	EXPECT_EQ(-SIGBUS, peek(hole));
+	EXPECT_EQ(BUS_ADRERR, probe_info.si_code);
+	EXPECT_EQ((void *)hole, probe_info.si_addr);
+	EXPECT_EQ(-SIGBUS, poke(hole, 1));
+	EXPECT_EQ(BUS_ADRERR, probe_info.si_code);
+	EXPECT_EQ((void *)hole, probe_info.si_addr);
+	ASSERT_EQ(0, as_map(self->s.asfd, 2 * PAGE, self->s.a, 0, PAGE, PROT_READ,
+			    ADDRESS_SPACE_MAP_REPLACE));
+	/* x86 says MAPERR for what a fault handler refuses: not tested */
+	EXPECT_EQ(-SIGSEGV, poke(readonly, 1));
+	EXPECT_EQ((void *)readonly, probe_info.si_addr);
+	ASSERT_NE(NULL, window);
+	EXPECT_EQ(-SIGSEGV, poke(window + 6, 1));
+	EXPECT_EQ(SEGV_ACCERR, probe_info.si_code);
+	EXPECT_EQ((void *)(window + 6), probe_info.si_addr);
+}
+
+TEST_HARNESS_MAIN
