@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What bindgen reads: the headers that kernel::bindings does not cover. Kbuild
+ * lists which of their items are taken.
+ */
+#include <linux/anon_inodes.h>
+#include <linux/binfmts.h>
+#include <linux/hmm.h>
+#include <linux/huge_mm.h>
+#include <linux/kthread.h>
+#include <linux/mman.h>
+#include <linux/mmu_notifier.h>
+#include <linux/umh.h>
+
+#include "helpers.h"

@@ -1,0 +1,350 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The frame table of a segment: which page frame each of its pages is known to
+//! be, and who holds the references.
+//!
+//! Attachments get frames, never references: whatever frame any of them may show
+//! is held once, here. So nothing that an attachment shows can be freed under
+//! it, whatever the timing, and a second attacher's fault needs no walk of the
+//! arena.
+//!
+//! Entries are added with the install lock held shared, after the check that the
+//! arena still shows the frame ([`Frames::set`]); they are taken out with it
+//! held exclusively, once every attachment has been zapped ([`Frames::take`]).
+//! Memory is made beforehand, with no lock held ([`Frames::reserve`]).
+//!
+//! Pages are counted from the segment's first. A huge page is one entry.
+
+use kernel::{
+    prelude::*,
+    sync::atomic::{ordering::*, Atomic},
+};
+
+use crate::bindings;
+
+/// Pages in a huge page, and entries in a chunk.
+pub(crate) const HUGE_PAGES: usize = 512;
+/// The order of a huge page.
+pub(crate) const HUGE_ORDER: u32 = 9;
+
+/// One page frame as an attachment may show it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Frame {
+    /// The page frame number; for a huge page that of its first page.
+    pub(crate) pfn: usize,
+    /// Whether it may be written: so may the arena's own entry, then.
+    pub(crate) writable: bool,
+}
+
+impl Frame {
+    const PRESENT: usize = 1;
+    const WRITABLE: usize = 2;
+    const SHIFT: u32 = 2;
+
+    fn pack(self) -> usize {
+        (self.pfn << Self::SHIFT) | Self::PRESENT | if self.writable { Self::WRITABLE } else { 0 }
+    }
+
+    fn unpack(raw: usize) -> Option<Frame> {
+        if raw & Self::PRESENT == 0 {
+            return None;
+        }
+        Some(Frame {
+            pfn: raw >> Self::SHIFT,
+            writable: raw & Self::WRITABLE != 0,
+        })
+    }
+}
+
+/// A frame that has left the table, with the reference that the table held.
+pub(crate) struct Taken(Frame);
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        // A page that attachments could write may hold what no page table entry
+        // tells of any more: theirs are gone without a trace (PFN maps are not
+        // tracked), and the arena's may have been cleaned meanwhile.
+        //
+        // SAFETY: `self` owns one reference to the frame's folio.
+        unsafe { bindings::address_space_helper_frame_put(self.0.pfn, self.0.writable) };
+    }
+}
+
+/// A chunk's memory: one packed entry a page, only touched as atomics.
+type Chunk = [usize; HUGE_PAGES];
+
+/// What is known of one naturally aligned run of [`HUGE_PAGES`] pages.
+struct Slot {
+    /// A packed huge frame, or 0.
+    huge: Atomic<usize>,
+    /// The entries of single pages, or null.
+    chunk: Atomic<*mut Chunk>,
+}
+
+/// The table.
+///
+/// # Invariants
+///
+/// - Each `chunk` is null or owns a `Chunk` made by `KBox`, which is freed only
+///   when the table is dropped; its elements are only accessed atomically.
+/// - Each entry that is present owns one reference to its folio.
+pub(crate) struct Frames {
+    /// Pages between the start of slot 0 and the segment's first page, so that
+    /// slots lie as huge pages lie in the arena.
+    lead: usize,
+    pages: usize,
+    slots: KVVec<Slot>,
+}
+
+// SAFETY: The chunks are owned by the table and only accessed atomically.
+unsafe impl Send for Frames {}
+// SAFETY: As above.
+unsafe impl Sync for Frames {}
+
+impl Frames {
+    /// An empty table for `pages` pages that begin at page `first` of the arena.
+    pub(crate) fn new(first: usize, pages: usize) -> Result<Frames> {
+        let lead = first % HUGE_PAGES;
+        let count = (lead + pages).div_ceil(HUGE_PAGES);
+        let mut slots = KVVec::with_capacity(count, GFP_KERNEL_ACCOUNT)?;
+        for _ in 0..count {
+            slots.push(
+                Slot {
+                    huge: Atomic::new(0),
+                    chunk: Atomic::new(core::ptr::null_mut()),
+                },
+                GFP_KERNEL_ACCOUNT,
+            )?;
+        }
+        Ok(Frames { lead, pages, slots })
+    }
+
+    fn slot(&self, page: usize) -> Option<(&Slot, usize)> {
+        let index = self.lead + page;
+        Some((self.slots.get(index / HUGE_PAGES)?, index % HUGE_PAGES))
+    }
+
+    fn entry(slot: &Slot, index: usize) -> Option<&Atomic<usize>> {
+        // Pairs with the publication in `reserve`.
+        let chunk = slot.chunk.load(Acquire);
+        if chunk.is_null() || index >= HUGE_PAGES {
+            return None;
+        }
+        // SAFETY: By the type's invariant the chunk lives as long as the table,
+        // and `index` lies within it; its elements are only used atomically.
+        Some(unsafe { Atomic::from_ptr(chunk.cast::<usize>().add(index)) })
+    }
+
+    /// The frame of `page`, if it is known.
+    pub(crate) fn get(&self, page: usize) -> Option<Frame> {
+        let (slot, index) = self.slot(page)?;
+        if let Some(huge) = Frame::unpack(slot.huge.load(Relaxed)) {
+            return Some(Frame {
+                pfn: huge.pfn + index,
+                ..huge
+            });
+        }
+        Frame::unpack(Self::entry(slot, index)?.load(Relaxed))
+    }
+
+    /// Whether a huge page can begin at `page`.
+    pub(crate) fn can_be_huge(&self, page: usize) -> bool {
+        (self.lead + page) % HUGE_PAGES == 0 && self.holds_huge(page)
+    }
+
+    /// The huge frame that begins at `page`, if one is known.
+    pub(crate) fn get_huge(&self, page: usize) -> Option<Frame> {
+        let (slot, index) = self.slot(page)?;
+        if index != 0 {
+            return None;
+        }
+        Frame::unpack(slot.huge.load(Relaxed))
+    }
+
+    /// Makes room for the entry of `page`. Allocates: no install lock may be held.
+    pub(crate) fn reserve(&self, page: usize) -> Result {
+        let (slot, _) = self.slot(page).ok_or(EINVAL)?;
+        if !slot.chunk.load(Relaxed).is_null() {
+            return Ok(());
+        }
+        let chunk = KBox::into_raw(KBox::<Chunk>::zeroed(GFP_KERNEL_ACCOUNT)?);
+        // Full: publishes the zeroed chunk to the Acquire in `entry`.
+        if slot
+            .chunk
+            .cmpxchg(core::ptr::null_mut(), chunk, Full)
+            .is_err()
+        {
+            // SAFETY: Another was faster; `chunk` is still ours alone.
+            drop(unsafe { KBox::from_raw(chunk) });
+        }
+        Ok(())
+    }
+
+    /// Enters a frame of `1 << order` pages around `page`, taking a reference.
+    ///
+    /// `frame` is that of `page` itself. As a huge page only if it lies as one in
+    /// the arena and `whole` says that the segment holds all of it.
+    ///
+    /// # Safety
+    ///
+    /// The install lock must be held shared, and since it is held the notifier
+    /// must have confirmed that the arena maps the frame with at least this
+    /// protection: that is what keeps the folio alive until the reference is
+    /// taken.
+    pub(crate) unsafe fn set(&self, page: usize, frame: Frame, order: u32) {
+        let Some((slot, index)) = self.slot(page) else {
+            return;
+        };
+        let single = Self::entry(slot, index);
+        if order >= HUGE_ORDER && self.holds_huge(page) && frame.pfn % HUGE_PAGES == index {
+            let huge = Frame {
+                pfn: frame.pfn - index,
+                ..frame
+            };
+            // SAFETY: Passed on to our caller; the arena maps the huge page.
+            unsafe { Self::enter(&slot.huge, huge) };
+        } else if let Some(single) = single {
+            // SAFETY: Passed on to our caller.
+            unsafe { Self::enter(single, frame) };
+        }
+    }
+
+    /// Whether the huge page's worth of pages around `page` is all the segment's.
+    fn holds_huge(&self, page: usize) -> bool {
+        let first = (self.lead + page) / HUGE_PAGES * HUGE_PAGES;
+        // The arena may have merged the areas of two segments of one file, and
+        // have a huge page across the seam.
+        first >= self.lead && first + HUGE_PAGES <= self.lead + self.pages
+    }
+
+    /// # Safety
+    ///
+    /// As for [`Frames::set`].
+    unsafe fn enter(entry: &Atomic<usize>, frame: Frame) {
+        // SAFETY: By our caller the arena maps the frame, so its folio is alive.
+        unsafe { bindings::address_space_helper_frame_get(frame.pfn) };
+        let mine = Taken(frame);
+        let mut old = entry.load(Relaxed);
+        loop {
+            let next = match Frame::unpack(old) {
+                None => frame.pack(),
+                // The same page with more rights: the entry's reference stays,
+                // the new one goes.
+                Some(known) if known.pfn == frame.pfn && frame.writable && !known.writable => {
+                    frame.pack()
+                }
+                // Known already. (Another page cannot stand here: a revocation
+                // takes the entry out before the arena can show another.)
+                Some(_) => break,
+            };
+            match entry.cmpxchg(old, next, Full) {
+                Ok(0) => {
+                    // INVARIANT: The entry owns the reference from here on.
+                    core::mem::forget(mine);
+                    return;
+                }
+                Ok(_) => break,
+                Err(now) => old = now,
+            }
+        }
+        // SAFETY: `mine` owns a reference that no entry took; nothing was written
+        // through it, so it is put without a mark.
+        unsafe { bindings::address_space_helper_frame_put(frame.pfn, false) };
+        core::mem::forget(mine);
+    }
+
+    /// The smallest range around `start..end` that cuts no huge entry in two.
+    ///
+    /// A huge entry can only be taken whole, so a revocation of part of one must
+    /// reach all of it. The install lock must be held.
+    pub(crate) fn widen(&self, start: usize, end: usize) -> (usize, usize) {
+        let is_huge = |page: usize| {
+            self.slot(page)
+                .is_some_and(|(slot, _)| slot.huge.load(Relaxed) != 0)
+        };
+        let mut wide = (start, end);
+        if is_huge(start) {
+            let index = (self.lead + start) % HUGE_PAGES;
+            wide.0 = start.saturating_sub(index);
+        }
+        if end > start && is_huge(end - 1) {
+            let next = (self.lead + end - 1) / HUGE_PAGES * HUGE_PAGES + HUGE_PAGES;
+            wide.1 = next - self.lead;
+        }
+        wide
+    }
+
+    /// Whether any frame in `start..end` is known. The install lock must be held.
+    pub(crate) fn any(&self, start: usize, end: usize) -> bool {
+        self.find(start, end).is_some()
+    }
+
+    /// The first entry in `start..end`, with the number of the page it begins at.
+    fn find(&self, start: usize, end: usize) -> Option<(&Atomic<usize>, usize)> {
+        let mut page = start;
+        while page < end {
+            let (slot, index) = self.slot(page)?;
+            let next = ((self.lead + page) / HUGE_PAGES + 1) * HUGE_PAGES - self.lead;
+            if slot.huge.load(Relaxed) != 0 {
+                return Some((&slot.huge, page));
+            }
+            if !slot.chunk.load(Relaxed).is_null() {
+                let last = (end - page).min(HUGE_PAGES - index);
+                for step in 0..last {
+                    if let Some(entry) = Self::entry(slot, index + step) {
+                        if entry.load(Relaxed) != 0 {
+                            return Some((entry, page + step));
+                        }
+                    }
+                }
+            }
+            page = next;
+        }
+        None
+    }
+
+    /// Takes up to `taken.len()` frames of `start..end` out of the table; returns
+    /// where to go on, or [`None`] when the range is empty.
+    ///
+    /// The install lock must be held exclusively, and nobody may reach the frames
+    /// any more once the returned references are dropped. `start..end` must come
+    /// from [`Frames::widen`].
+    pub(crate) fn take(
+        &self,
+        start: usize,
+        end: usize,
+        taken: &mut [Option<Taken>],
+    ) -> Option<usize> {
+        let mut from = start;
+        for place in taken {
+            let (entry, page) = self.find(from, end)?;
+            if let Some(frame) = Frame::unpack(entry.xchg(0, Relaxed)) {
+                // INVARIANT: The entry is empty; its reference goes with `Taken`.
+                *place = Some(Taken(frame));
+            }
+            from = page;
+        }
+        Some(from)
+    }
+}
+
+impl Drop for Frames {
+    fn drop(&mut self) {
+        let mut from = 0;
+        loop {
+            let mut taken = [const { None }; 16];
+            match self.take(from, self.pages, &mut taken) {
+                Some(next) => from = next,
+                None => break,
+            }
+        }
+        for slot in &self.slots {
+            let chunk = slot.chunk.load(Relaxed);
+            if !chunk.is_null() {
+                // SAFETY: By the type's invariant it came from a `KBox`, and
+                // nobody else can use the table any more.
+                drop(unsafe { KBox::from_raw(chunk) });
+            }
+        }
+    }
+}

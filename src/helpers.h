@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Kernel interfaces that exist only as inline functions or macros, given a
+ * symbol each so that Rust can call them. Nothing here decides anything; each
+ * is documented where it is used.
+ */
+#ifndef ADDRESS_SPACE_HELPERS_H
+#define ADDRESS_SPACE_HELPERS_H
+
+#include <linux/fs.h>
+#include <linux/hmm.h>
+#include <linux/memcontrol.h>
+#include <linux/mm.h>
+#include <linux/mmu_notifier.h>
+#include <linux/workqueue.h>
+
+/* Locks. */
+void address_space_helper_init_rwsem(struct rw_semaphore *sem);
+int address_space_helper_mmap_read_lock_killable(struct mm_struct *mm);
+bool address_space_helper_i_mmap_trylock_read(struct address_space *mapping);
+void address_space_helper_i_mmap_unlock_read(struct address_space *mapping);
+void address_space_helper_lockdep_off(void);
+void address_space_helper_lockdep_on(void);
+
+/* The arena's mm. */
+void address_space_helper_adopt_mm(struct mm_struct *mm, struct task_struct *owner);
+void address_space_helper_disown_mm(struct mm_struct *mm);
+const struct cred *address_space_helper_override_creds(const struct cred *cred);
+void address_space_helper_revert_creds(const struct cred *cred);
+struct mem_cgroup *address_space_helper_set_active_memcg(struct mem_cgroup *memcg);
+struct mem_cgroup *address_space_helper_mm_memcg(struct mm_struct *mm);
+void address_space_helper_mem_cgroup_put(struct mem_cgroup *memcg);
+struct workqueue_struct *address_space_helper_alloc_workqueue(const char *name);
+
+/* The mmu notifier and HMM. */
+void address_space_helper_interval_set_seq(struct mmu_interval_notifier *sub, unsigned long seq);
+bool address_space_helper_interval_read_retry(struct mmu_interval_notifier *sub, unsigned long seq);
+bool address_space_helper_range_blockable(const struct mmu_notifier_range *range);
+unsigned int address_space_helper_hmm_order(unsigned long hmm_pfn);
+
+/* Frames. */
+void address_space_helper_frame_get(unsigned long pfn);
+void address_space_helper_frame_put(unsigned long pfn, bool dirty);
+void address_space_helper_frame_copy(unsigned long pfn, unsigned long offset, void *buf,
+				     unsigned long len, bool write);
+
+/* Attachments. */
+void address_space_helper_vma_init(struct vm_area_struct *vma, pgoff_t pgoff,
+				   vm_flags_t set, vm_flags_t clear);
+struct vm_area_struct *address_space_helper_first_vma(struct address_space *mapping);
+struct vm_area_struct *address_space_helper_next_vma(struct vm_area_struct *vma);
+void address_space_helper_release_fault_lock(struct vm_fault *vmf);
+bool address_space_helper_pmd_none(struct vm_fault *vmf);
+int address_space_helper_make_page_table(struct mm_struct *mm, unsigned long addr);
+
+/* Files. */
+void address_space_helper_set_size(struct file *file, loff_t size);
+unsigned long address_space_helper_huge_page_size(struct file *file);
+bool address_space_helper_unshowable(struct file *file);
+bool address_space_helper_is_kvm_vm(struct file *file);
+
+#endif

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The mmu interval notifier of a segment, as a safe type, and the questions
+//! that are asked of an mm under it.
+//!
+//! Takes no lock itself. The protocol is that of `mm/mmu_notifier.c` and
+//! `Documentation/mm/hmm.rst`: [`Notifier::begin`], look, then under the install
+//! lock [`Notifier::retry`]; the callback sets the sequence under the install
+//! lock held exclusively.
+
+use kernel::{
+    error::to_result,
+    mm::{MmWithUser, MmapReadGuard},
+    page::PAGE_SIZE,
+    prelude::*,
+    types::Opaque,
+};
+
+use crate::bindings;
+
+/// An interval notifier in the making or in use.
+///
+/// # Invariants
+///
+/// Between a successful [`Notifier::insert`] and [`Notifier::remove`] the
+/// notifier is registered with an mm, and pinned.
+#[pin_data]
+#[repr(transparent)]
+pub(crate) struct Notifier {
+    #[pin]
+    inner: Opaque<bindings::mmu_interval_notifier>,
+}
+
+// SAFETY: The notifier is only passed to C functions that lock for themselves.
+unsafe impl Send for Notifier {}
+// SAFETY: As above.
+unsafe impl Sync for Notifier {}
+
+/// What the mm that a segment is mapped in has for one page.
+pub(crate) struct Entry {
+    /// The page frame.
+    pub(crate) pfn: usize,
+    /// Whether the mm's own entry may be written.
+    pub(crate) writable: bool,
+    /// The entry maps an aligned run of `1 << order` pages.
+    pub(crate) order: u32,
+}
+
+impl Notifier {
+    /// A notifier that is not registered yet.
+    pub(crate) fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            inner <- Opaque::zeroed(),
+        })
+    }
+
+    /// Registers for `length` bytes at `addr` of `mm`. May sleep on the mmap lock.
+    ///
+    /// # Safety
+    ///
+    /// Must be called once. The notifier must stay pinned, and what the
+    /// callbacks in `ops` use must stay valid, until [`Notifier::remove`] has
+    /// returned.
+    pub(crate) unsafe fn insert(
+        &self,
+        mm: &MmWithUser,
+        addr: usize,
+        length: usize,
+        ops: &'static bindings::mmu_interval_notifier_ops,
+    ) -> Result {
+        // SAFETY: `mm` has users; the rest is passed on to our caller.
+        to_result(unsafe {
+            bindings::mmu_interval_notifier_insert(self.inner.get(), mm.as_raw(), addr, length, ops)
+        })
+    }
+
+    /// Ends the registration; afterwards no callback runs or will run.
+    ///
+    /// Waits for callbacks, so nothing that they take may be held.
+    ///
+    /// # Safety
+    ///
+    /// Must be called once, after a successful [`Notifier::insert`].
+    pub(crate) unsafe fn remove(&self) {
+        // SAFETY: The notifier is registered.
+        unsafe { bindings::mmu_interval_notifier_remove(self.inner.get()) };
+    }
+
+    /// Begins a look at the mm; waits while an invalidation runs.
+    ///
+    /// The notifier must have been inserted.
+    pub(crate) fn begin(&self) -> usize {
+        // SAFETY: The notifier was inserted, and its mm outlives it.
+        unsafe { bindings::mmu_interval_read_begin(self.inner.get()) }
+    }
+
+    /// Whether what was seen since [`Notifier::begin`] may be stale. To be asked
+    /// with the install lock held.
+    pub(crate) fn retry(&self, seq: usize) -> bool {
+        // SAFETY: The notifier was inserted.
+        unsafe { bindings::address_space_helper_interval_read_retry(self.inner.get(), seq) }
+    }
+
+    /// Marks everything that was looked at so far as stale.
+    ///
+    /// # Safety
+    ///
+    /// Must be called from the callback, with the sequence number that it was
+    /// given and the install lock held exclusively.
+    pub(crate) unsafe fn set_seq(&self, seq: usize) {
+        // SAFETY: By our caller.
+        unsafe { bindings::address_space_helper_interval_set_seq(self.inner.get(), seq) };
+    }
+
+    /// What is present at `addr` in the notifier's mm; never faults anything in
+    /// and does no I/O.
+    ///
+    /// `EBUSY` where the mm was changing; [`None`] where nothing is present.
+    pub(crate) fn look(
+        &self,
+        _held: &MmapReadGuard<'_>,
+        seq: usize,
+        addr: usize,
+    ) -> Result<Option<Entry>> {
+        let mut pfn: usize = 0;
+        let mut range = bindings::hmm_range {
+            notifier: self.inner.get(),
+            notifier_seq: seq,
+            start: addr,
+            end: addr + PAGE_SIZE,
+            hmm_pfns: &mut pfn,
+            // No flags: report, do not fault.
+            default_flags: 0,
+            pfn_flags_mask: 0,
+            dev_private_owner: core::ptr::null_mut(),
+        };
+        // SAFETY: The mmap lock is held for reading, `hmm_pfns` has room for the
+        // one page asked for, and the notifier covers it.
+        to_result(unsafe { bindings::hmm_range_fault(&mut range) })?;
+
+        let flags = bindings::hmm_pfn_flags_HMM_PFN_FLAGS as usize;
+        if pfn & bindings::hmm_pfn_flags_HMM_PFN_VALID as usize == 0 {
+            return Ok(None);
+        }
+        Ok(Some(Entry {
+            pfn: pfn & !flags,
+            writable: pfn & bindings::hmm_pfn_flags_HMM_PFN_WRITE as usize != 0,
+            // SAFETY: Pure arithmetic.
+            order: unsafe { bindings::address_space_helper_hmm_order(pfn) },
+        }))
+    }
+}
