@@ -69,6 +69,9 @@ impl Tree<BySegment> {
         id: u64,
         pages: &ops::Range<u64>,
     ) -> u32 {
+        if pages.is_empty() {
+            return NIL;
+        }
         let may_show = |index: u32| index != NIL && pool.get(index).reach > (id, pages.start);
         while index != NIL {
             let node = pool.get(index);

@@ -63,18 +63,14 @@ impl<M: Store> Layout<M> {
     /// Shows `range`, where nothing may be shown yet.
     ///
     /// A neighbour of the same segment and protection that it continues, or that continues it, is
-    /// joined with it. O(log n).
+    /// joined with it, and then no node is taken. O(log n).
     pub(crate) fn insert(&mut self, range: Range<M::Segment>) -> Result<(), Refused> {
         self.admit(&range)?;
         let next = self.space.ending_after(&self.pool, range.start);
         if next != NIL && self.pool.get(next).bounds().0 < range.end {
             return Err(Refused::Range);
         }
-        if self.pool.free() < Self::INSERT_NODES {
-            return Err(Refused::Nodes);
-        }
-        self.add(range, next);
-        Ok(())
+        self.add(range, next)
     }
 
     /// Shows `range` instead of what is shown there, and hands out what was.
@@ -94,7 +90,9 @@ impl<M: Store> Layout<M> {
             if !self.joins(self.range(previous), Some(&range))
                 && !self.joins(Some(&range), self.range(next))
             {
-                self.exchange(index, range).map(each_removed);
+                self.exchange(index, range)
+                    .into_iter()
+                    .for_each(each_removed);
                 return Ok(());
             }
         }
@@ -103,8 +101,7 @@ impl<M: Store> Layout<M> {
         }
         self.cut_out(start, end, each_removed);
         let next = self.space.ending_after(&self.pool, start);
-        self.add(range, next);
-        Ok(())
+        self.add(range, next)
     }
 
     /// Shows nothing in `start..end` any more, and hands out what was: ranges, or parts of such as
@@ -203,8 +200,8 @@ impl<M: Store> Layout<M> {
         }
     }
 
-    /// Shows `range`, which lies in the hole before the node `next`; there is a free node.
-    fn add(&mut self, range: Range<M::Segment>, next: u32) {
+    /// Shows `range`, which lies in the hole before the node `next`.
+    fn add(&mut self, range: Range<M::Segment>, next: u32) -> Result<(), Refused> {
         let previous = self.space.before(&self.pool, next);
         let continues = self.joins(self.range(previous), Some(&range));
         let continued = self.joins(Some(&range), self.range(next));
@@ -217,11 +214,13 @@ impl<M: Store> Layout<M> {
             self.set_end(previous, end);
         } else if continued {
             self.set_start(next, range.start, range.offset);
-        } else if let Some(index) = self.pool.take(range) {
+        } else {
+            let index = self.pool.take(range).ok_or(Refused::Nodes)?;
             self.space
                 .insert_between(&mut self.pool, previous, index, next);
             self.segments.insert(&mut self.pool, index);
         }
+        Ok(())
     }
 
     /// Joins the range with the one before it if they are one mapping, and says which node has its

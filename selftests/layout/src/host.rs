@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The host's side of a layout: boxes from the heap, and segments that only have an id.
+
+use crate::layout;
+use std::{array, convert::Infallible, rc::Rc};
+
+/// A handle as large as the kernel's, and counted as it is.
+pub(crate) type Segment = Rc<u64>;
+
+impl layout::Segment for Segment {
+    fn id(&self) -> u64 {
+        **self
+    }
+}
+
+/// Memory that never runs out.
+pub(crate) struct Heap;
+
+impl layout::Store for Heap {
+    type Segment = Segment;
+    type Chunk = Box<layout::Chunk<Segment>>;
+    type Directory = Box<[Option<Self::Chunk>]>;
+    type Error = Infallible;
+
+    fn chunk() -> Result<Self::Chunk, Infallible> {
+        Ok(Box::new(array::from_fn(|_| layout::Node::vacant())))
+    }
+
+    fn directory(slots: usize) -> Result<Self::Directory, Infallible> {
+        Ok((0..slots).map(|_| None).collect())
+    }
+}
+
+pub(crate) type Layout = layout::Layout<Heap>;
+pub(crate) type Range = layout::Range<Segment>;
+
+/// Makes sure that `layout` can take so many nodes.
+pub(crate) fn refill(layout: &mut Layout, nodes: usize) {
+    let Ok(mut spare) = layout::Spare::new(layout.need(nodes));
+    layout.refill(&mut spare);
+    assert!(layout.need(nodes).is_none());
+}
+
+/// A space with memory for so many nodes.
+pub(crate) fn space(pages: u64, nodes: usize) -> Layout {
+    let mut layout = Layout::new(pages, 0x5eed);
+    refill(&mut layout, nodes);
+    layout
+}
+
+/// Pages `start..end`, which show `segment` from its page `offset` on, for reading.
+pub(crate) fn range(start: u64, end: u64, segment: &Segment, offset: u64) -> Range {
+    Range {
+        start,
+        end,
+        segment: segment.clone(),
+        offset,
+        prot: layout::Prot::READ,
+    }
+}
+
+/// The ranges of the layout, each as (start, end, segment id, offset).
+pub(crate) fn listed(layout: &Layout) -> Vec<(u64, u64, u64, u64)> {
+    layout
+        .ranges(0, layout.pages())
+        .map(|range| (range.start, range.end, *range.segment, range.offset))
+        .collect()
+}

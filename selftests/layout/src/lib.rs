@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tests of what an address space shows (`src/layout.rs` of the module), without a kernel.
+//!
+//! `cargo test -p layout-tests` runs all of them, and
+//! `cargo test -p layout-tests --release -- --nocapture million` tells what an operation costs when
+//! there are a million ranges.
+
+#![cfg(test)]
+
+#[forbid(unsafe_code)]
+#[path = "../../../src/layout.rs"]
+mod layout;
+
+mod host;
+mod memory;
+mod model;
+mod promises;
+mod scale;
+mod walk;

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Where the memory of a layout comes from and goes to.
+
+use crate::{
+    host::{range, refill, space, Heap, Layout, Segment},
+    layout::{Chunk, Node, Refused, Spare},
+};
+
+#[test]
+fn a_range_costs_at_most_128_bytes() {
+    assert!(size_of::<Node<Segment>>() <= 128);
+    assert!(size_of::<Chunk<Segment>>() <= 4096);
+}
+
+#[test]
+fn without_memory_a_change_is_refused_and_changes_nothing() {
+    let segment = Segment::new(1);
+    let mut layout = Layout::new(100, 1);
+    assert_eq!(layout.insert(range(0, 1, &segment, 0)), Err(Refused::Nodes));
+    assert_eq!(
+        layout.replace(range(0, 1, &segment, 0), |_| ()),
+        Err(Refused::Nodes)
+    );
+    assert_eq!(layout.remove(0, 100, |_| ()), Ok(()));
+    layout.check(true);
+
+    // Use up the one chunk, with a range that can be cut among them.
+    refill(&mut layout, 1);
+    layout.insert(range(0, 10, &segment, 0)).unwrap();
+    let mut page = 10;
+    while layout.insert(range(page, page + 1, &segment, 0)).is_ok() {
+        page += 1;
+    }
+    let before = crate::host::listed(&layout);
+    assert_eq!(layout.remove(3, 5, |_| ()), Err(Refused::Nodes));
+    assert_eq!(
+        layout.replace(range(3, 5, &segment, 0), |_| ()),
+        Err(Refused::Nodes)
+    );
+    assert_eq!(
+        layout.protect(3, 5, crate::layout::Prot::NONE),
+        Err(Refused::Nodes)
+    );
+    assert_eq!(crate::host::listed(&layout), before);
+    // What cuts nothing in two needs nothing.
+    assert_eq!(layout.remove(5, 11, |_| ()), Ok(()));
+    layout.check(true);
+}
+
+#[test]
+fn freed_nodes_serve_again() {
+    let segment = Segment::new(1);
+    let mut layout = space(1000, 32);
+    assert!(layout.need(32).is_none());
+    assert!(!layout.need(33).is_none());
+    for round in 0..100 {
+        for page in 0..32 {
+            let range = range(2 * page + round, 2 * page + round + 1, &segment, 0);
+            layout.insert(range).unwrap();
+        }
+        layout.check(true);
+        layout.remove(0, 1000, drop).unwrap();
+    }
+    assert!(layout.need(32).is_none());
+}
+
+#[test]
+fn memory_grows_with_the_ranges_and_all_of_it_can_be_given_back() {
+    let segment = Segment::new(1);
+    let mut layout = Layout::new(10_000, 1);
+    for page in 0..5000 {
+        refill(&mut layout, Layout::INSERT_NODES);
+        layout
+            .insert(range(2 * page, 2 * page + 1, &segment, 0))
+            .unwrap();
+    }
+    layout.check(true);
+    let _ = layout.give_back();
+    assert_eq!(layout.len(), 5000);
+    layout.check(true);
+
+    layout.remove(0, 9_999, drop).unwrap();
+    assert!(layout.need(5000).is_none());
+    let spare = layout.give_back();
+    layout.check(true);
+    drop(spare);
+    assert!(!layout.need(1).is_none());
+    refill(&mut layout, 1);
+    layout.insert(range(0, 1, &segment, 0)).unwrap();
+    layout.check(true);
+}
+
+#[test]
+fn more_memory_than_needed_is_taken_or_left_but_not_lost() {
+    let segment = Segment::new(1);
+    let mut layout = Layout::new(100_000, 1);
+    // Asked for one after another, brought in another order, and one of them twice as it were.
+    let needs = [1, 40, 500, 500, 100, 3000, 1].map(|nodes| layout.need(nodes));
+    for need in needs {
+        let Ok(mut spare) = Spare::<Heap>::new(need);
+        layout.refill(&mut spare);
+        layout.check(true);
+        layout.refill(&mut spare);
+        layout.check(true);
+    }
+    assert!(layout.need(3000).is_none());
+    for page in 0..3000 {
+        layout
+            .insert(range(2 * page, 2 * page + 1, &segment, 0))
+            .unwrap();
+    }
+    layout.check(true);
+}
+
+#[test]
+fn a_directory_is_not_moved_for_each_chunk() {
+    let mut layout = Layout::new(100, 1);
+    let mut moved = 0;
+    let mut room = 0;
+    for _ in 0..1000 {
+        room += 32;
+        let need = format!("{:?}", layout.need(room));
+        moved += usize::from(!need.contains("slots: 1 "));
+        refill(&mut layout, room);
+    }
+    assert!(moved <= 10, "{moved}");
+}

@@ -1,0 +1,358 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Random changes, against a model that is only an array of pages.
+
+use crate::{
+    host::{refill, Layout, Range, Segment},
+    layout::{Prot, Refused},
+};
+use proptest::prelude::*;
+use std::rc::Rc;
+
+/// Length of the space: short, so that changes meet.
+pub(crate) const PAGES: u64 = 48;
+pub(crate) const SEGMENTS: u64 = 3;
+
+/// What one page shows: segment, page in it, protection.
+type Page = Option<(u64, u64, Prot)>;
+
+/// One change.
+#[derive(Clone, Debug)]
+pub(crate) enum Change {
+    Insert(Shown),
+    Replace(Shown),
+    Remove { start: u64, end: u64 },
+    Protect { start: u64, end: u64, prot: Prot },
+    Hold,
+    Release,
+    GiveBack,
+}
+
+/// A range to be shown.
+#[derive(Clone, Debug)]
+pub(crate) struct Shown {
+    start: u64,
+    end: u64,
+    segment: u64,
+    offset: u64,
+    prot: Prot,
+}
+
+fn prots() -> impl Strategy<Value = Prot> {
+    prop_oneof![Just(Prot::READ), Just(Prot::READ | Prot::WRITE)]
+}
+
+/// Pages of the space, mostly few; some are none, or reach beyond the space.
+fn spans() -> impl Strategy<Value = (u64, u64)> {
+    (0..PAGES + 2, prop_oneof![4 => 0..6_u64, 1 => 0..PAGES])
+        .prop_map(|(start, pages)| (start, start + pages))
+}
+
+fn shown() -> impl Strategy<Value = Shown> {
+    // Few distances between space and segment, so that many a range continues another.
+    let distances = prop_oneof![3 => Just(0), 1 => Just(5), 1 => 0..PAGES];
+    (spans(), 0..SEGMENTS, distances, prots()).prop_map(
+        |((start, end), segment, distance, prot)| Shown {
+            start,
+            end,
+            segment,
+            offset: start + distance,
+            prot,
+        },
+    )
+}
+
+pub(crate) fn changes() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        6 => shown().prop_map(Change::Insert),
+        4 => shown().prop_map(Change::Replace),
+        4 => spans().prop_map(|(start, end)| Change::Remove { start, end }),
+        2 => (spans(), prots()).prop_map(|((start, end), prot)| Change::Protect { start, end, prot }),
+    ]
+}
+
+/// Rarer things than those that [`changes()`] are.
+fn changes_and_more() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        30 => changes(),
+        1 => Just(Change::Hold),
+        1 => Just(Change::Release),
+        1 => Just(Change::GiveBack),
+    ]
+}
+
+/// A layout, and what it should be.
+pub(crate) struct Pair {
+    pub(crate) layout: Layout,
+    pub(crate) pages: Vec<Page>,
+    /// Pages that were changed by [`Change::Insert`], [`Change::Replace`] or [`Change::Remove`].
+    pub(crate) touched: Vec<bool>,
+    segments: Vec<Segment>,
+    /// Whether there was never a hold.
+    joined: bool,
+    holds: usize,
+}
+
+impl Pair {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            layout: Layout::new(PAGES, seed),
+            pages: vec![None; PAGES as usize],
+            touched: vec![false; PAGES as usize],
+            segments: (0..SEGMENTS).map(Rc::new).collect(),
+            joined: true,
+            holds: 0,
+        }
+    }
+
+    /// What lies within the space of these pages.
+    fn span(start: u64, end: u64) -> core::ops::Range<usize> {
+        let end = end.min(PAGES) as usize;
+        (start as usize).min(end)..end
+    }
+
+    /// What the model would hand out as removed, page by page.
+    fn old(&self, start: u64, end: u64) -> Vec<(u64, Page)> {
+        Self::span(start, end)
+            .filter(|&page| self.pages[page].is_some())
+            .map(|page| (page as u64, self.pages[page]))
+            .collect()
+    }
+
+    /// Makes a change in both. With `frugal` it brings memory only when the layout wants some.
+    pub(crate) fn change(&mut self, change: &Change, frugal: bool) {
+        let nodes = match change {
+            Change::Insert(_) => Layout::INSERT_NODES,
+            Change::Replace(_) => Layout::REPLACE_NODES,
+            Change::Remove { .. } => Layout::REMOVE_NODES,
+            Change::Protect { .. } => Layout::PROTECT_NODES,
+            Change::Hold | Change::Release | Change::GiveBack => 0,
+        };
+        if !frugal {
+            refill(&mut self.layout, nodes);
+        }
+        if self.try_change(change) == Err(Refused::Nodes) {
+            assert!(frugal, "there was memory for {nodes} nodes");
+            self.check();
+            refill(&mut self.layout, nodes);
+            assert_ne!(self.try_change(change), Err(Refused::Nodes));
+        }
+    }
+
+    fn try_change(&mut self, change: &Change) -> Result<(), Refused> {
+        match change {
+            Change::Insert(shown) => {
+                let result = self.layout.insert(self.range(shown));
+                let bad = !Self::is_range(shown) || !self.old(shown.start, shown.end).is_empty();
+                self.expect(result, bad)?;
+                self.show(shown);
+            }
+            Change::Replace(shown) => {
+                let mut removed = Vec::new();
+                let range = self.range(shown);
+                let result = self.layout.replace(range, |old| removed.push(old));
+                self.expect(result, !Self::is_range(shown))?;
+                self.check_removed(shown.start, shown.end, &removed);
+                self.show(shown);
+            }
+            Change::Remove { start, end } => {
+                let mut removed = Vec::new();
+                let result = self.layout.remove(*start, *end, |old| removed.push(old));
+                self.expect(result, false)?;
+                self.check_removed(*start, *end, &removed);
+                let span = Self::span(*start, *end);
+                self.pages[span.clone()].fill(None);
+                self.touched[span].fill(true);
+            }
+            Change::Protect { start, end, prot } => {
+                let result = self.layout.protect(*start, *end, *prot);
+                self.expect(result, false)?;
+                for page in self.pages[Self::span(*start, *end)].iter_mut().flatten() {
+                    page.2 = *prot;
+                }
+            }
+            Change::Hold => {
+                self.layout.hold_joins();
+                self.joined = false;
+                self.holds += 1;
+            }
+            Change::Release => {
+                if self.holds > 0 {
+                    self.layout.release_joins();
+                    self.holds -= 1;
+                }
+            }
+            Change::GiveBack => drop(self.layout.give_back()),
+        }
+        Ok(())
+    }
+
+    fn range(&self, shown: &Shown) -> Range {
+        Range {
+            start: shown.start,
+            end: shown.end,
+            segment: self.segments[shown.segment as usize].clone(),
+            offset: shown.offset,
+            prot: shown.prot,
+        }
+    }
+
+    fn is_range(shown: &Shown) -> bool {
+        shown.start < shown.end && shown.end <= PAGES
+    }
+
+    /// Passes a refusal for want of nodes on, and a deserved one; fails for any other.
+    fn expect(&self, result: Result<(), Refused>, bad: bool) -> Result<(), Refused> {
+        match result {
+            Err(Refused::Nodes) => assert!(!bad),
+            Err(Refused::Range) => assert!(bad, "refused"),
+            Ok(()) => assert!(!bad, "not refused"),
+        }
+        result
+    }
+
+    fn show(&mut self, shown: &Shown) {
+        for page in shown.start..shown.end {
+            let offset = shown.offset + (page - shown.start);
+            self.pages[page as usize] = Some((shown.segment, offset, shown.prot));
+            self.touched[page as usize] = true;
+        }
+    }
+
+    fn check_removed(&self, start: u64, end: u64, removed: &[Range]) {
+        let removed: Vec<_> = removed
+            .iter()
+            .flat_map(|range| {
+                (range.start..range.end).map(|page| {
+                    let offset = range.offset_of(page).unwrap();
+                    (page, Some((*range.segment, offset, range.prot)))
+                })
+            })
+            .collect();
+        assert_eq!(removed, self.old(start, end));
+    }
+
+    /// Everything there is to ask, asked of both.
+    pub(crate) fn check(&mut self) {
+        self.layout.check(self.joined);
+        self.check_pages();
+        self.check_runs();
+        for id in 0..=SEGMENTS {
+            for (start, end) in [(0, u64::MAX), (0, 3), (7, 8), (10, 30), (20, 20), (45, 60)] {
+                self.check_showing(id, start..end);
+            }
+        }
+        for pages in [1, 2, 3, 5, 8, 13, PAGES, PAGES + 1] {
+            for (align, congruent) in [(1, 0), (2, 5), (4, 0), (8, 3), (PAGES, 20)] {
+                self.check_hole(pages, align, congruent);
+            }
+        }
+        for (id, segment) in self.segments.iter().enumerate() {
+            let ranges = self.layout.ranges(0, PAGES);
+            let handles = ranges.filter(|range| *range.segment == id as u64).count();
+            assert_eq!(Rc::strong_count(segment), 1 + handles, "handles of {id}");
+        }
+    }
+
+    fn check_pages(&self) {
+        for page in 0..PAGES + 3 {
+            let shown = self.layout.lookup(page).map(|range| {
+                let offset = range.offset_of(page).unwrap();
+                (*range.segment, offset, range.prot)
+            });
+            let expected = self.pages.get(page as usize).copied().flatten();
+            assert_eq!(shown, expected, "page {page}");
+            let next = self.layout.next(page);
+            let first = (page..PAGES).find(|&page| self.pages[page as usize].is_some());
+            assert_eq!(
+                next.map(|range| range.start.max(page)),
+                first,
+                "after {page}"
+            );
+            for end in page..PAGES {
+                let mut shows = (page..end).map(|page| self.pages[page as usize].is_some());
+                assert_eq!(self.layout.covered(page, end), shows.clone().all(|it| it));
+                assert_eq!(self.layout.overlaps(page, end), shows.any(|it| it));
+            }
+        }
+    }
+
+    /// The ranges are the runs of pages that continue each other, and no shorter.
+    fn check_runs(&self) {
+        let mut runs = 0;
+        let mut expected = None;
+        for page in &self.pages {
+            if page.is_some() && *page != expected {
+                runs += 1;
+            }
+            expected = page.map(|(id, offset, prot)| (id, offset + 1, prot));
+        }
+        let count = self.layout.ranges(0, PAGES).count();
+        assert_eq!(self.layout.len(), count);
+        assert!(if self.joined {
+            count == runs
+        } else {
+            count >= runs
+        });
+    }
+
+    fn check_showing(&self, id: u64, pages: core::ops::Range<u64>) {
+        let mut expected: Vec<_> = (0..PAGES)
+            .filter_map(|page| {
+                let (segment, offset, prot) = self.pages[page as usize]?;
+                (segment == id && pages.contains(&offset)).then_some((page, offset, prot))
+            })
+            .collect();
+        let pieces: Vec<_> = self.layout.showing(id, pages.clone()).collect();
+        let mut shown: Vec<_> = pieces
+            .iter()
+            .flat_map(|piece| {
+                assert!(piece.start < piece.end);
+                let offsets = piece.offset..;
+                (piece.start..piece.end)
+                    .zip(offsets)
+                    .map(|(page, offset)| (page, offset, piece.prot))
+            })
+            .collect();
+        shown.sort_unstable_by_key(|shown| shown.0);
+        expected.sort_unstable_by_key(|shown| shown.0);
+        assert_eq!(shown, expected, "{id} {pages:?}");
+
+        let mut after = None;
+        let stepped = std::iter::from_fn(|| {
+            let piece = self.layout.next_showing(id, pages.clone(), after)?;
+            after = Some(piece.cursor);
+            Some(piece)
+        });
+        assert_eq!(stepped.collect::<Vec<_>>(), pieces);
+        let shows = self.pages.iter().flatten().any(|page| page.0 == id);
+        assert_eq!(self.layout.shows(id), shows);
+    }
+
+    fn check_hole(&self, pages: u64, align: u64, congruent: u64) {
+        let expected = (0..PAGES).find(|&start| {
+            start % align == congruent % align
+                && start + pages <= PAGES
+                && self.pages[Self::span(start, start + pages)]
+                    .iter()
+                    .all(Option::is_none)
+        });
+        let found = self.layout.find_hole(pages, align, congruent);
+        assert_eq!(found, expected, "{pages} pages, {congruent} mod {align}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_changes_leave_what_an_array_of_pages_would_show(
+        seed: u64,
+        frugal: bool,
+        changes in prop::collection::vec(changes_and_more(), 1..80),
+    ) {
+        let mut pair = Pair::new(seed);
+        for change in &changes {
+            pair.change(change, frugal);
+            pair.check();
+        }
+    }
+}

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A million ranges. No mark is set for the time, which is printed; but nothing here could end if
+//! an operation went through all of them.
+
+use crate::host::{range, refill, space, Layout, Range, Segment};
+use std::{hint::black_box, time::Instant};
+
+const RANGES: u64 = 1_000_000;
+
+/// Visits `0..RANGES` in an order that jumps about.
+fn scattered() -> impl Iterator<Item = u64> {
+    (0..RANGES).map(|step| step * 611_953 % RANGES)
+}
+
+fn timed<T>(what: &str, operations: u64, work: impl FnOnce() -> T) -> T {
+    let start = Instant::now();
+    let result = work();
+    let each = start.elapsed().as_nanos() / u128::from(operations);
+    println!("{what:44} {each:7} ns each");
+    result
+}
+
+/// Pages that show the same pages of the segment.
+fn pages(start: u64, end: u64, segment: &Segment) -> Range {
+    range(start, end, segment, start)
+}
+
+/// The range number `number`: one page, with a hole of one page behind it.
+fn one(number: u64, segment: &Segment) -> Range {
+    pages(2 * number, 2 * number + 1, segment)
+}
+
+#[test]
+fn a_million_ranges_are_inserted_found_and_removed() {
+    let segment = Segment::new(1);
+    let mut layout = Layout::new(2 * RANGES, 0x5eed);
+    timed("memory for a million", RANGES, || {
+        refill(&mut layout, RANGES as usize)
+    });
+    timed("insert, scattered", RANGES, || {
+        for number in scattered() {
+            layout.insert(one(number, &segment)).unwrap();
+        }
+    });
+    assert_eq!(layout.len() as u64, RANGES);
+    layout.check(true);
+
+    timed("lookup, scattered", RANGES, || {
+        for number in scattered() {
+            assert!(black_box(layout.lookup(2 * number)).is_some());
+        }
+    });
+    timed("lookup, in order", RANGES, || {
+        for number in 0..RANGES {
+            assert!(black_box(layout.lookup(2 * number)).is_some());
+        }
+    });
+    timed("who shows this page, scattered", RANGES, || {
+        for number in scattered() {
+            let mut pieces = layout.showing(1, 2 * number..2 * number + 1);
+            assert_eq!(pieces.next().map(|piece| piece.start), Some(2 * number));
+        }
+    });
+    timed("all that show the segment, in one walk", RANGES, || {
+        assert_eq!(layout.showing(1, 0..u64::MAX).count() as u64, RANGES);
+    });
+    timed("search for a hole that is not there", RANGES, || {
+        for _ in 0..RANGES {
+            assert_eq!(layout.find_hole(black_box(2), 1, 0), None);
+        }
+    });
+    timed("remove and insert, scattered", RANGES, || {
+        for number in scattered() {
+            layout.remove(2 * number, 2 * number + 1, drop).unwrap();
+            layout.insert(one(number, &segment)).unwrap();
+        }
+    });
+    timed("replace in place, scattered", RANGES, || {
+        for number in scattered() {
+            layout.replace(one(number, &segment), drop).unwrap();
+        }
+    });
+    layout.check(true);
+    let mut removed = 0;
+    timed("remove all in one call", RANGES, || {
+        layout.remove(0, 2 * RANGES, |_| removed += 1).unwrap();
+    });
+    assert_eq!(removed, RANGES);
+    assert!(layout.is_empty());
+    layout.check(true);
+}
+
+#[test]
+fn a_million_holes_filled_leave_one_range() {
+    let segment = Segment::new(1);
+    let mut layout = space(2 * RANGES, RANGES as usize);
+    timed("insert, in order", RANGES, || {
+        for number in 0..RANGES {
+            layout.insert(one(number, &segment)).unwrap();
+        }
+    });
+    timed("fill a hole and join both sides, scattered", RANGES, || {
+        for number in scattered() {
+            let start = 2 * number + 1;
+            layout.insert(pages(start, start + 1, &segment)).unwrap();
+        }
+    });
+    layout.check(true);
+    assert_eq!(layout.len(), 1);
+}
+
+#[test]
+fn a_million_pages_of_one_buffer_are_one_range() {
+    let segment = Segment::new(1);
+    let mut layout = space(RANGES, 1);
+    timed("insert that continues the last", RANGES, || {
+        for start in 0..RANGES {
+            layout.insert(pages(start, start + 1, &segment)).unwrap();
+        }
+    });
+    assert_eq!(layout.len(), 1);
+}
+
+#[test]
+fn a_change_costs_little_more_with_a_million_ranges_than_with_ten() {
+    for present in [10, 1000, RANGES] {
+        let segment = Segment::new(1);
+        let mut layout = space(2 * RANGES, present as usize + 1);
+        for number in 0..present {
+            layout.insert(one(number, &segment)).unwrap();
+        }
+        timed(&format!("map and unmap, {present} present"), RANGES, || {
+            for number in scattered() {
+                // No neighbour is continued.
+                let start = 2 * (number % present) + 1;
+                layout.insert(range(start, start + 1, &segment, 0)).unwrap();
+                layout.remove(start, start + 1, drop).unwrap();
+            }
+        });
+        layout.check(true);
+    }
+}
