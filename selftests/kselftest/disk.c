@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What is written through a window gets to the disk. The kernel learns of such
+ * a write by a fault only, so after every writeback the next write must fault
+ * again; disk_byte() tells what is lost if it does not.
+ */
+#include <sys/wait.h>
+
+#include "kselftest_harness.h"
+#include "as_util.h"
+
+FIXTURE(disk)
+{
+	int asfd, file;
+	char *win;
+	char dir[128];
+};
+
+FIXTURE_SETUP(disk)
+{
+	self->asfd = as_create(SPACE_LEN);
+	ASSERT_LE(0, self->asfd);
+	ASSERT_EQ(0, disk_dir(self->dir, sizeof(self->dir)));
+	self->file = file_pages(self->dir, FILE_PAGES, 'a');
+	ASSERT_LE(0, self->file);
+	ASSERT_EQ(0, fsync(self->file));
+	self->win = attach(self->asfd, 0, SPACE_LEN, RW);
+	ASSERT_NE(NULL, self->win);
+	ASSERT_EQ(0, as_map(self->asfd, 0, self->file, 0, FILE_LEN, RW, 0));
+}
+
+FIXTURE_TEARDOWN(disk)
+{
+	close(self->asfd);
+	close(self->file);
+}
+
+/* If this fails, the others prove nothing. */
+TEST_F(disk, an_ordinary_write_is_seen_there)
+{
+	EXPECT_EQ('a', disk_byte(self->file, 0));
+	ASSERT_EQ(0, file_set(self->file, 0, '!'));
+	ASSERT_EQ(0, fsync(self->file));
+	EXPECT_EQ('!', disk_byte(self->file, 0));
+	EXPECT_EQ('!', peek(self->win));
+}
+
+TEST_F(disk, gets_what_is_written_after_each_fsync)
+{
+	unsigned int round;
+
+	for (round = 0; round < 20; round++) {
+		ASSERT_EQ(0, poke(self->win + 3 * PAGE, '0' + round));
+		ASSERT_EQ(0, fsync(self->file));
+		ASSERT_EQ('0' + (int)round, disk_byte(self->file, 3 * PAGE));
+	}
+}
+
+TEST_F(disk, gets_what_is_written_after_each_sync)
+{
+	unsigned int round;
+
+	for (round = 0; round < 5; round++) {
+		ASSERT_EQ(0, poke(self->win + 3 * PAGE, '0' + round));
+		sync();
+		ASSERT_EQ('0' + (int)round, disk_byte(self->file, 3 * PAGE));
+		/* read in between: the entry is there, and must not be writable */
+		ASSERT_EQ('0' + (int)round, peek(self->win + 3 * PAGE));
+	}
+}
+
+/* Two windows and a child: each has an entry that writeback must protect. */
+TEST_F(disk, gets_what_others_write_after_an_fsync)
+{
+	char *second = attach(self->asfd, 0, FILE_LEN, RW);
+	struct agent child;
+	unsigned int round;
+
+	ASSERT_NE(NULL, second);
+	ASSERT_EQ(0, agent_start(&child));
+	for (round = 0; round < 5; round++) {
+		ASSERT_EQ(0, poke(self->win + PAGE, 'A' + round));
+		ASSERT_EQ(0, poke(second + PAGE, 'A' + round));
+		ASSERT_EQ(0, agent_poke(&child, self->win + PAGE, 'A' + round));
+		ASSERT_EQ(0, fsync(self->file));
+		ASSERT_EQ('A' + (int)round, disk_byte(self->file, PAGE));
+		ASSERT_EQ(0, poke(second + PAGE, 'a' + round));
+		ASSERT_EQ(0, fsync(self->file));
+		ASSERT_EQ('a' + (int)round, disk_byte(self->file, PAGE));
+		ASSERT_EQ(0, agent_poke(&child, self->win + PAGE, '0' + round));
+		ASSERT_EQ(0, fsync(self->file));
+		ASSERT_EQ('0' + (int)round, disk_byte(self->file, PAGE));
+	}
+	EXPECT_EQ(0, agent_stop(&child));
+}
+
+TEST_F(disk, gets_what_was_written_before_an_unmap)
+{
+	ASSERT_EQ(0, poke(self->win, '1'));
+	ASSERT_EQ(0, poke(self->win + 5 * PAGE, '2'));
+	ASSERT_EQ(0, as_unmap(self->asfd, 0, FILE_LEN));
+	ASSERT_EQ(0, fsync(self->file));
+	EXPECT_EQ('1', disk_byte(self->file, 0));
+	EXPECT_EQ('2', disk_byte(self->file, 5 * PAGE));
+}
+
+TEST_F(disk, gets_what_was_written_before_everything_closed)
+{
+	ASSERT_EQ(0, poke(self->win, '1'));
+	ASSERT_EQ(0, fsync(self->file));
+	ASSERT_EQ(0, poke(self->win, '2'));
+	ASSERT_EQ(0, close(self->asfd));
+	ASSERT_EQ(0, munmap(self->win, SPACE_LEN));
+	self->asfd = -1;
+	ASSERT_EQ(0, drop_caches());
+	EXPECT_EQ('2', disk_byte(self->file, 0));
+	EXPECT_EQ('2', file_byte(self->file, 0));
+}
+
+TEST_F(disk, gets_what_a_killed_process_wrote)
+{
+	struct agent child;
+	int status;
+
+	ASSERT_EQ(0, agent_start(&child));
+	ASSERT_EQ(0, agent_poke(&child, self->win + PAGE, 'k'));
+	ASSERT_EQ(0, kill(child.pid, SIGKILL));
+	ASSERT_EQ(child.pid, waitpid(child.pid, &status, 0));
+	ASSERT_EQ(0, fsync(self->file));
+	EXPECT_EQ('k', disk_byte(self->file, PAGE));
+}
+
+/*
+ * msync() of a window may be refused; it may not say that something is on the
+ * disk when it is not.
+ */
+TEST_F(disk, msync_tells_the_truth)
+{
+	unsigned int round;
+
+	for (round = 0; round < 3; round++) {
+		ASSERT_EQ(0, poke(self->win + PAGE, '0' + round));
+		if (!msync(self->win, FILE_LEN, MS_SYNC))
+			EXPECT_EQ('0' + (int)round, disk_byte(self->file, PAGE));
+		/* in any case the file can be synced by who has it */
+		ASSERT_EQ(0, fsync(self->file));
+		EXPECT_EQ('0' + (int)round, disk_byte(self->file, PAGE));
+	}
+}
+
+TEST_F(disk, agrees_with_direct_writes)
+{
+	static char block[PAGE] __attribute__((aligned(PAGE)));
+	char path[64];
+	int direct;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", self->file);
+	direct = open(path, O_RDWR | O_DIRECT);
+	ASSERT_LE(0, direct);
+	EXPECT_EQ('b', peek(self->win + PAGE));
+	EXPECT_EQ(0, poke(self->win + 2 * PAGE, 'w'));
+	memset(block, 'd', sizeof(block));
+	/* invalidates the cache of what it writes, and so the window's entries */
+	ASSERT_EQ((ssize_t)PAGE, pwrite(direct, block, PAGE, PAGE));
+	EXPECT_EQ('d', peek(self->win + PAGE));
+	ASSERT_EQ((ssize_t)PAGE, pwrite(direct, block, PAGE, 2 * PAGE));
+	EXPECT_EQ('d', peek(self->win + 2 * PAGE));
+	EXPECT_EQ(0, poke(self->win + 2 * PAGE, 'x'));
+	ASSERT_EQ(0, fsync(self->file));
+	EXPECT_EQ('x', disk_byte(self->file, 2 * PAGE));
+}
+
+#define BIG_PAGES	8192		/* 32 MiB, with room for 12 */
+#define LIMIT		"12M"
+#define GROUP		"/sys/fs/cgroup/address_space_disk"
+
+static int enter_limited_group(void)
+{
+	char pid[16];
+	int ret;
+
+	write_text("/sys/fs/cgroup/cgroup.subtree_control", "+memory");
+	if (mkdir(GROUP, 0755) && errno != EEXIST)
+		return -errno;
+	snprintf(pid, sizeof(pid), "%d", getpid());
+	ret = write_text(GROUP "/memory.max", LIMIT);
+	return ret ?: write_text(GROUP "/cgroup.procs", pid);
+}
+
+static void leave_limited_group(void)
+{
+	char pid[16];
+
+	snprintf(pid, sizeof(pid), "%d", getpid());
+	write_text("/sys/fs/cgroup/cgroup.procs", pid);
+	rmdir(GROUP);
+}
+
+static uint64_t pattern(unsigned int page, unsigned int round)
+{
+	return 0x0123456789abcdefULL ^ ((uint64_t)page << 20) ^ round;
+}
+
+/*
+ * A file that does not fit the group's memory, written and read through a
+ * window: reclaim takes its pages from under the window all the while, and none
+ * may be lost, and nobody killed.
+ */
+TEST_F_TIMEOUT(disk, gets_what_reclaim_takes, 120)
+{
+	unsigned int page, round;
+	int asfd, file;
+	char *win;
+
+	ASSERT_EQ(0, enter_limited_group());
+	file = file_pages(self->dir, BIG_PAGES, -1);
+	ASSERT_LE(0, file);
+	asfd = as_create(BIG_PAGES * PAGE);
+	ASSERT_LE(0, asfd);
+	win = attach(asfd, 0, BIG_PAGES * PAGE, RW);
+	ASSERT_NE(NULL, win);
+	ASSERT_EQ(0, as_map(asfd, 0, file, 0, BIG_PAGES * PAGE, RW, 0));
+	for (round = 0; round < 2; round++) {
+		for (page = 0; page < BIG_PAGES; page++)
+			ASSERT_EQ(0, poke64(win + page * PAGE, pattern(page, round)));
+		for (page = 0; page < BIG_PAGES; page += 3) {
+			uint64_t value;
+
+			ASSERT_EQ(0, peek64(win + page * PAGE, &value));
+			ASSERT_EQ(pattern(page, round), value);
+		}
+	}
+	ASSERT_EQ(0, fsync(file));
+	leave_limited_group();
+	for (page = 0; page < BIG_PAGES; page += 17) {
+		uint64_t value = pattern(page, round - 1);
+
+		ASSERT_EQ((int)(value & 0xff), disk_byte(file, page * PAGE));
+		ASSERT_EQ((int)(value >> 24 & 0xff), disk_byte(file, page * PAGE + 3));
+	}
+}
+
+TEST_HARNESS_MAIN
