@@ -24,9 +24,6 @@ use kernel::{
 
 use crate::{bindings, birth, workers};
 
-/// Addresses that an arena can have mapped.
-const USER_ADDRESSES: usize = 1 << 47;
-
 /// An mm of our own.
 ///
 /// # Invariants
@@ -51,7 +48,9 @@ impl Arena {
         // INVARIANT: Just set.
         let arena = Arena { mm, _owner: owner };
         // What exec had put there: the beginnings of a stack.
-        arena.unmap(0, USER_ADDRESSES)?;
+        //
+        // SAFETY: A constant of the machine.
+        arena.unmap(0, unsafe { bindings::address_space_helper_task_size() })?;
         Ok(arena)
     }
 

@@ -52,10 +52,15 @@ void address_space_helper_adopt_mm(struct mm_struct *mm, struct task_struct *own
 {
 	mm->mmap_base = SZ_4G;
 	mm->mmap_legacy_base = SZ_4G;
-	mm->task_size = TASK_SIZE;
+	mm->task_size = TASK_SIZE_MAX;
 #ifdef CONFIG_MEMCG
 	rcu_assign_pointer(mm->owner, owner);
 #endif
+}
+
+unsigned long address_space_helper_task_size(void)
+{
+	return TASK_SIZE_MAX;
 }
 
 void address_space_helper_disown_mm(struct mm_struct *mm)

@@ -24,6 +24,7 @@ void address_space_helper_lockdep_on(void);
 
 /* The arena's mm. */
 void address_space_helper_adopt_mm(struct mm_struct *mm, struct task_struct *owner);
+unsigned long address_space_helper_task_size(void);
 void address_space_helper_disown_mm(struct mm_struct *mm);
 const struct cred *address_space_helper_override_creds(const struct cred *cred);
 void address_space_helper_revert_creds(const struct cred *cred);

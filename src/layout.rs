@@ -371,8 +371,7 @@ impl<M: Store> Layout<M> {
     ) -> Option<Piece> {
         let from = match after {
             None => (id, 0, 0),
-            // Two ranges never start at the same page, and the last page never starts one that
-            // ends after it.
+            // What follows in the order of the tree: no two ranges start at the same page.
             Some(cursor) => (id, cursor.offset, cursor.start.saturating_add(1)),
         };
         let index = self.segments.lower_bound(&self.pool, &from);

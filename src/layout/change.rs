@@ -83,24 +83,23 @@ impl<M: Store> Layout<M> {
     ) -> Result<(), Refused> {
         self.admit(&range)?;
         let (start, end) = (range.start, range.end);
-        let index = self.space.at(&self.pool, start);
-        if index != NIL && self.pool.get(index).bounds() == (start, end) {
-            let next = Tree::<BySpace>::next(&self.pool, index);
-            let previous = Tree::<BySpace>::previous(&self.pool, index);
+        let first = self.space.ending_after(&self.pool, start);
+        if first != NIL && self.pool.get(first).bounds() == (start, end) {
+            let previous = Tree::<BySpace>::previous(&self.pool, first);
+            let next = Tree::<BySpace>::next(&self.pool, first);
             if !self.joins(self.range(previous), Some(&range))
                 && !self.joins(Some(&range), self.range(next))
             {
-                self.exchange(index, range)
+                self.exchange(first, range)
                     .into_iter()
                     .for_each(each_removed);
                 return Ok(());
             }
         }
-        if self.pool.free() < Self::INSERT_NODES + self.nodes_to_remove(start, end) {
+        if self.pool.free() < Self::INSERT_NODES + self.nodes_to_cut_out(first, start, end) {
             return Err(Refused::Nodes);
         }
-        self.cut_out(start, end, each_removed);
-        let next = self.space.ending_after(&self.pool, start);
+        let next = self.cut_out(first, start, end, each_removed);
         self.add(range, next)
     }
 
@@ -114,10 +113,14 @@ impl<M: Store> Layout<M> {
         end: u64,
         each_removed: impl FnMut(Range<M::Segment>),
     ) -> Result<(), Refused> {
-        if self.pool.free() < self.nodes_to_remove(start, end) {
+        if start >= end {
+            return Ok(());
+        }
+        let first = self.space.ending_after(&self.pool, start);
+        if self.pool.free() < self.nodes_to_cut_out(first, start, end) {
             return Err(Refused::Nodes);
         }
-        self.cut_out(start, end, each_removed);
+        self.cut_out(first, start, end, each_removed);
         Ok(())
     }
 
@@ -180,9 +183,9 @@ impl<M: Store> Layout<M> {
     }
 
     /// Nodes that [`Self::cut_out()`] takes before it frees any.
-    fn nodes_to_remove(&self, start: u64, end: u64) -> usize {
-        let cuts_in_two = match self.lookup(start) {
-            Some(range) => start < end && range.start < start && range.end > end,
+    fn nodes_to_cut_out(&self, first: u32, start: u64, end: u64) -> usize {
+        let cuts_in_two = match self.range(first) {
+            Some(range) => range.start < start && range.end > end,
             None => false,
         };
         usize::from(cuts_in_two)
@@ -282,53 +285,64 @@ impl<M: Store> Layout<M> {
         }
     }
 
-    /// Makes two of a range, the second of which starts at `page`; there is a free node.
-    fn cut(&mut self, index: u32, page: u64) {
+    /// Makes two of a range, the second of which starts at `page`, and says which node that is;
+    /// there is a free node.
+    fn cut(&mut self, index: u32, page: u64) -> u32 {
         let Some(range) = &self.pool.get(index).range else {
-            return;
+            return NIL;
         };
         let behind = range.part(page, range.end);
         let next = Tree::<BySpace>::next(&self.pool, index);
         self.set_end(index, page);
-        if let Some(new) = self.pool.take(behind) {
-            self.space.insert_between(&mut self.pool, index, new, next);
-            self.segments.insert(&mut self.pool, new);
-        }
+        let Some(new) = self.pool.take(behind) else {
+            return NIL;
+        };
+        self.space.insert_between(&mut self.pool, index, new, next);
+        self.segments.insert(&mut self.pool, new);
+        new
     }
 
-    /// Takes what is shown in `start..end` out; there is a free node if it takes one.
-    fn cut_out(&mut self, start: u64, end: u64, mut each_removed: impl FnMut(Range<M::Segment>)) {
-        if start >= end {
-            return;
-        }
-        let mut index = self.space.ending_after(&self.pool, start);
+    /// Takes what is shown in `start..end` out, of which `first` is the first node that ends after
+    /// `start`, and says which node follows; there is a free node if it takes one.
+    fn cut_out(
+        &mut self,
+        first: u32,
+        start: u64,
+        end: u64,
+        mut each_removed: impl FnMut(Range<M::Segment>),
+    ) -> u32 {
+        let mut index = first;
         while let Some(range) = self.range(index) {
             if range.start >= end {
-                return;
+                break;
             }
             let (from, to) = (range.start.max(start), range.end.min(end));
-            let starts_before = range.start < from;
-            let ends_behind = range.end > to;
-            let next = Tree::<BySpace>::next(&self.pool, index);
-            let removed = if !starts_before && !ends_behind {
-                self.erase(index)
-            } else {
+            let reaches_before = range.start < from;
+            let reaches_behind = range.end > to;
+            let mut next = Tree::<BySpace>::next(&self.pool, index);
+            let removed = if reaches_before || reaches_behind {
                 let part = range.part(from, to);
-                let offset = range.offset + (to - range.start);
-                if starts_before && ends_behind {
-                    self.cut(index, to);
-                }
-                if starts_before {
-                    self.set_end(index, from);
-                } else {
-                    self.set_start(index, to, offset);
+                let behind = range.offset + (to - range.start);
+                match (reaches_before, reaches_behind) {
+                    (true, true) => {
+                        next = self.cut(index, to);
+                        self.set_end(index, from);
+                    }
+                    (true, false) => self.set_end(index, from),
+                    (false, _) => {
+                        self.set_start(index, to, behind);
+                        next = index;
+                    }
                 }
                 Some(part)
+            } else {
+                self.erase(index)
             };
             if let Some(removed) = removed {
                 each_removed(removed);
             }
             index = next;
         }
+        index
     }
 }
