@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A KVM guest, a file server and a device share one address space, and the
+//! file server changes it under the other two.
+//!
+//! `demo` starts the three as processes of their own (the same program, with a
+//! subcommand each), has them act step by step, says what each of them sees,
+//! and fails where that is not what an address space promises.
+
+#![warn(rust_2018_idioms, clippy::undocumented_unsafe_blocks)]
+
+mod channel;
+mod device;
+mod guest;
+mod message;
+mod play;
+mod process;
+mod server;
+mod transcript;
+mod vmm;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Show a KVM guest, a file server and a device on one address space.
+#[derive(Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(flatten)]
+    play: play::Args,
+
+    #[command(subcommand)]
+    role: Option<Role>,
+}
+
+/// The part that a process plays.
+#[derive(Clone, Subcommand)]
+enum Role {
+    /// Run the guest (started by `demo` itself).
+    #[command(hide = true)]
+    Vmm,
+    /// Map files (started by `demo` itself).
+    #[command(hide = true)]
+    FileServer {
+        /// Where the file is made that is mapped for writing.
+        #[arg(long)]
+        dir: PathBuf,
+    },
+    /// Read through a view (started by `demo` itself).
+    #[command(hide = true)]
+    Device,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.role {
+        None => play::run(&cli.play),
+        Some(Role::Vmm) => vmm::run(),
+        Some(Role::FileServer { dir }) => server::run(&dir),
+        Some(Role::Device) => device::run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("demo: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn arguments_make_sense() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the play tells its three processes to do, and what they answer.
+//!
+//! These are stage directions. Of what an address space does, nothing goes over
+//! these channels: when a mapping appears or goes, nobody is told.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// What the VMM is told. Offsets are in the window, in bytes.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum VmmOrder {
+    /// Make the address spaces and the guest. Comes with two channels: to the
+    /// file server and to the device.
+    Begin,
+    /// Have the guest print the line at an offset.
+    Read { offset: u64 },
+    /// Have the guest look at an offset until what is there changes, and print
+    /// the line that has come. Two answers: when it looks, and when it has seen.
+    Watch { offset: u64 },
+    /// Have the guest write [`GUEST_TEXT`](crate::guest::GUEST_TEXT) to an
+    /// offset.
+    Write { offset: u64 },
+    /// Enter the guest where it stands.
+    GoOn,
+    /// Have the guest tell the count it keeps in its RAM.
+    Count,
+}
+
+/// What the file server is told. Offsets are in the window, in bytes.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ServerOrder {
+    /// Take the asfd. Comes with a channel to the VMM.
+    Begin,
+    /// Open a file and map it for reading.
+    Map { path: PathBuf, offset: u64 },
+    /// Make a file that begins with this line, and map it for reading and
+    /// writing in the place of what is there.
+    Replace { line: String, offset: u64 },
+    /// Write a line to the beginning of that file.
+    Edit { line: String },
+    /// Read the first line of that file.
+    ReadFile,
+    /// Unmap all.
+    Unmap,
+    /// Tell what /proc/self/fdinfo says of the asfd.
+    Info,
+}
+
+/// What the device is told. Offsets are in the view, in bytes.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum DeviceOrder {
+    /// Take the view and attach it. Comes with a channel to the VMM.
+    Begin,
+    /// Have the kernel copy the line at an offset.
+    Copy { offset: u64 },
+    /// Read the line at an offset, and die of it where there is none.
+    Read { offset: u64 },
+    /// Try to attach the view for writing.
+    TryWriting,
+    /// Try to attach what lies past the end of the view.
+    TryBeyond,
+    /// Try to map a file.
+    TryMapping,
+}
+
+/// What any of them answers.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// It is done.
+    Done,
+    /// This is the line.
+    Line(String),
+    /// There is nothing: EFAULT.
+    Hole,
+    /// The guest is looking.
+    Watching,
+    /// What the guest says, and what the VMM finds in the same place.
+    Count { guest: u32, vmm: u32 },
+    /// The kernel refused.
+    Refused { errno: i32, why: String },
+    /// The text asked for.
+    Text(String),
+    /// It could not be done.
+    Failed(String),
+}
+
+/// The longest line in bytes: what is longer is cut, by all three alike.
+pub const LINE: usize = 100;
+
+/// The line that some bytes begin with, as the guest reads it.
+pub fn first_line(bytes: &[u8]) -> String {
+    let line = bytes
+        .iter()
+        .take(LINE)
+        .take_while(|byte| ![0, b'\n'].contains(byte));
+    String::from_utf8_lossy(&line.copied().collect::<Vec<u8>>()).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn line_ends_at_newline_zero_or_its_greatest_length() {
+        assert_eq!(first_line(b"one\ntwo"), "one");
+        assert_eq!(first_line(b"one\0two"), "one");
+        assert_eq!(first_line(b""), "");
+        assert_eq!(first_line(&[b'x'; 200]).len(), LINE);
+    }
+}

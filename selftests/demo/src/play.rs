@@ -1,0 +1,429 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The play: who does what when, what each must see of it, and how it is told.
+
+use std::os::fd::AsFd as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use rustix::io::Errno;
+
+use crate::channel::Channel;
+use crate::guest::{GUEST_TEXT, WINDOW, WINDOW_LENGTH};
+use crate::message::{Answer, DeviceOrder, ServerOrder, VmmOrder};
+use crate::process::Process;
+use crate::transcript::{Transcript, line};
+use crate::vmm::VIEW_LENGTH;
+
+/// What can be chosen.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The text file that the file server maps first.
+    #[arg(long, value_name = "FILE", default_value = "/etc/os-release")]
+    first: PathBuf,
+
+    /// The text file that it maps where the device does not see it.
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/usr/share/common-licenses/GPL-2"
+    )]
+    second: PathBuf,
+
+    /// Where the file server makes a file of its own.
+    #[arg(long, value_name = "DIR", default_value_os_t = std::env::temp_dir())]
+    dir: PathBuf,
+}
+
+/// Where in the window the first file is, and what takes its place: in the
+/// device's view.
+const FIRST: u64 = 0;
+/// Where in the window the second file is: past the end of the device's view.
+const SECOND: u64 = VIEW_LENGTH;
+
+const GUEST: &str = "guest";
+const SERVER: &str = "file server";
+const DEVICE: &str = "device";
+const VMM: &str = "VMM";
+
+pub fn run(args: &Args) -> Result<()> {
+    let mut play = Play::begin(&args.dir)?;
+    let result = play.steps(args);
+    let step = play.transcript.steps();
+    result.with_context(|| format!("FAILED in step {step}"))?;
+    line(&format!(
+        "\nAll {step} steps went as an address space promises."
+    ));
+    Ok(())
+}
+
+struct Play {
+    vmm: Process,
+    server: Process,
+    device: Process,
+    transcript: Transcript,
+}
+
+impl Play {
+    /// Starts the three, and has the VMM send each of the others what it gets.
+    fn begin(dir: &Path) -> Result<Play> {
+        let vmm = Process::start(VMM, |command| {
+            command.arg("vmm");
+        })?;
+        let server = Process::start(SERVER, |command| {
+            command.arg("file-server").arg("--dir").arg(dir);
+        })?;
+        let device = Process::start(DEVICE, |command| {
+            command.arg("device");
+        })?;
+
+        // The VMM's ends go to the VMM, so that the others see it if it fails.
+        let (vmm_server, server_vmm) = Channel::pair()?;
+        let (vmm_device, device_vmm) = Channel::pair()?;
+        vmm.tell(&VmmOrder::Begin, &[vmm_server.as_fd(), vmm_device.as_fd()])?;
+        server.tell(&ServerOrder::Begin, &[server_vmm.as_fd()])?;
+        device.tell(&DeviceOrder::Begin, &[device_vmm.as_fd()])?;
+        drop((vmm_server, vmm_device));
+        for process in [&vmm, &server, &device] {
+            done(process.answer()?)?;
+        }
+        Ok(Play {
+            vmm,
+            server,
+            device,
+            transcript: Transcript::default(),
+        })
+    }
+
+    fn steps(&mut self, args: &Args) -> Result<()> {
+        self.introduce();
+        self.nothing_is_there()?;
+        self.a_file_appears(&args.first)?;
+        self.another_where_the_device_does_not_see_it(&args.second)?;
+        self.the_device_can_do_no_more()?;
+        self.the_file_is_replaced()?;
+        self.all_write_and_read_one_file()?;
+        self.ram_is_an_address_space_too()?;
+        self.the_layout_can_be_seen()?;
+        self.all_is_revoked()
+    }
+
+    fn introduce(&self) {
+        line(&format!(
+            "An address space of {} KiB, the window, and three processes:",
+            WINDOW_LENGTH >> 10
+        ));
+        let says = |who, id, what: &str| self.transcript.says(who, &format!("(pid {id}) {what}"));
+        says(
+            VMM,
+            self.vmm.id(),
+            &format!("made the window, and runs a KVM guest that has it at {WINDOW:#x}"),
+        );
+        says(
+            SERVER,
+            self.server.id(),
+            "holds the window's file descriptor, and may map files into it",
+        );
+        says(
+            DEVICE,
+            self.device.id(),
+            &format!(
+                "holds a read-only view of the window's first {} KiB",
+                VIEW_LENGTH >> 10
+            ),
+        );
+        line("Of what the file server does, nobody sends a message to the other two.");
+    }
+
+    fn nothing_is_there(&mut self) -> Result<()> {
+        self.transcript.step("Nothing is mapped in the window.");
+        same(
+            self.vmm.ask(&VmmOrder::Read { offset: FIRST })?,
+            Answer::Hole,
+        )?;
+        self.transcript.says(
+            GUEST,
+            "reads it, and stops: KVM_RUN ends with EFAULT, a hole",
+        );
+        same(
+            self.device.ask(&DeviceOrder::Copy { offset: FIRST })?,
+            Answer::Hole,
+        )?;
+        self.transcript
+            .says(DEVICE, "has the kernel copy from it: EFAULT, a hole");
+        Ok(())
+    }
+
+    fn a_file_appears(&mut self, path: &Path) -> Result<()> {
+        self.transcript.step("A file is mapped.");
+        let line = self.map(path, FIRST)?;
+        same(self.vmm.ask(&VmmOrder::GoOn)?, Answer::Line(line.clone()))?;
+        self.transcript.says(
+            GUEST,
+            &format!("goes on where it stopped, and prints {line:?}"),
+        );
+        self.device_reads(&line)
+    }
+
+    fn another_where_the_device_does_not_see_it(&mut self, path: &Path) -> Result<()> {
+        self.transcript
+            .step("Another file is mapped, past the end of the device's view.");
+        let line = self.map(path, SECOND)?;
+        self.guest_reads(SECOND, &line)?;
+        self.device_is_refused(
+            &DeviceOrder::TryBeyond,
+            "tries to attach more than its view shows",
+            None,
+        )
+    }
+
+    fn the_device_can_do_no_more(&mut self) -> Result<()> {
+        self.transcript
+            .step("The device tries what its view does not allow.");
+        self.device_is_refused(
+            &DeviceOrder::TryWriting,
+            "tries to attach its view for writing",
+            Some(Errno::ACCESS),
+        )?;
+        self.device_is_refused(
+            &DeviceOrder::TryMapping,
+            "tries to map a file into its view",
+            Some(Errno::NOTTY),
+        )
+    }
+
+    fn the_file_is_replaced(&mut self) -> Result<()> {
+        const NEWS: &str = "News from the file server.";
+
+        self.transcript
+            .step("The first file is replaced while the guest is looking at it.");
+        same(
+            self.vmm.ask(&VmmOrder::Watch { offset: FIRST })?,
+            Answer::Watching,
+        )?;
+        self.transcript
+            .says(GUEST, "reads the same word over and over");
+        let order = ServerOrder::Replace {
+            line: NEWS.into(),
+            offset: FIRST,
+        };
+        let path = text(self.server.ask(&order)?)?;
+        self.transcript.says(
+            SERVER,
+            &format!("writes {path}, and maps it in the place of the first file"),
+        );
+        same(self.vmm.answer()?, Answer::Line(NEWS.into()))?;
+        self.transcript
+            .says(GUEST, &format!("sees the word change, and prints {NEWS:?}"));
+        self.transcript
+            .says(VMM, "was in one and the same KVM_RUN all the while");
+        self.device_reads(NEWS)
+    }
+
+    fn all_write_and_read_one_file(&mut self) -> Result<()> {
+        const EDITED: &str = "Edited with write(2).";
+        let guest_line = GUEST_TEXT.trim_end();
+
+        self.transcript
+            .step("The guest and the file server write to the file.");
+        done(self.vmm.ask(&VmmOrder::Write { offset: FIRST })?)?;
+        self.transcript
+            .says(GUEST, &format!("writes {guest_line:?} to the window"));
+        same(
+            self.server.ask(&ServerOrder::ReadFile)?,
+            Answer::Line(guest_line.into()),
+        )?;
+        self.transcript
+            .says(SERVER, "finds that in its file, with read(2)");
+        self.device_reads(guest_line)?;
+        done(self.server.ask(&ServerOrder::Edit {
+            line: EDITED.into(),
+        })?)?;
+        self.transcript.says(
+            SERVER,
+            &format!("writes {EDITED:?} to its file, with write(2)"),
+        );
+        self.guest_reads(FIRST, EDITED)?;
+        self.device_reads(EDITED)
+    }
+
+    fn ram_is_an_address_space_too(&mut self) -> Result<()> {
+        self.transcript
+            .step("The guest's RAM is another address space, which shows a memfd.");
+        let Answer::Count { guest, vmm } = self.vmm.ask(&VmmOrder::Count)? else {
+            bail!("no count");
+        };
+        self.transcript.says(
+            GUEST,
+            &format!("has counted in RAM what it was told to do: {guest}"),
+        );
+        self.transcript
+            .says(VMM, &format!("reads in the same RAM: {vmm}"));
+        ensure!(guest == vmm && guest > 0, "{guest} is not {vmm}");
+        Ok(())
+    }
+
+    fn the_layout_can_be_seen(&mut self) -> Result<()> {
+        self.transcript.step("What is mapped can be seen in /proc.");
+        let info = self.info()?;
+        self.transcript
+            .says(SERVER, "reads /proc/self/fdinfo of its file descriptor:");
+        for line in &info {
+            self.transcript.says("", line);
+        }
+        Ok(())
+    }
+
+    fn all_is_revoked(&mut self) -> Result<()> {
+        self.transcript
+            .step("The file server unmaps all: what nobody gave back is revoked.");
+        done(self.server.ask(&ServerOrder::Unmap)?)?;
+        self.transcript.says(SERVER, "unmaps the whole window");
+        same(
+            self.vmm.ask(&VmmOrder::Read { offset: FIRST })?,
+            Answer::Hole,
+        )?;
+        self.transcript.says(
+            GUEST,
+            "reads where it read before, and stops: KVM_RUN ends with EFAULT",
+        );
+        self.device
+            .tell(&DeviceOrder::Read { offset: FIRST }, &[])?;
+        let status = self.device.end()?;
+        ensure!(
+            status.signal() == Some(libc::SIGBUS),
+            "the device ended otherwise: {status}"
+        );
+        self.transcript.says(
+            DEVICE,
+            "reads where it read before, and is killed by SIGBUS",
+        );
+        let Answer::Line(line) = self.server.ask(&ServerOrder::ReadFile)? else {
+            bail!("the file server has lost its file");
+        };
+        self.transcript
+            .says(SERVER, &format!("still has its file, and reads {line:?}"));
+
+        let info = self.info()?;
+        for key in ["attachments", "faults", "revocations"] {
+            let count = count(&info, key)
+                .with_context(|| format!("no {key} in fdinfo:\n{}", info.join("\n")))?;
+            self.transcript.says("", &format!("{key}: {count}"));
+        }
+        ensure!(count(&info, "faults") > Some(0), "no faults were counted");
+        ensure!(
+            count(&info, "revocations") > Some(0),
+            "no revocations were counted"
+        );
+        Ok(())
+    }
+
+    /// The file server maps a file. Returns its first line.
+    fn map(&self, path: &Path, offset: u64) -> Result<String> {
+        let order = ServerOrder::Map {
+            path: path.into(),
+            offset,
+        };
+        let Answer::Line(line) = self.server.ask(&order)? else {
+            bail!("the file server does not tell the first line");
+        };
+        self.transcript
+            .says(SERVER, &format!("maps {} at {offset:#x}", path.display()));
+        Ok(line)
+    }
+
+    fn guest_reads(&self, offset: u64, line: &str) -> Result<()> {
+        same(
+            self.vmm.ask(&VmmOrder::Read { offset })?,
+            Answer::Line(line.into()),
+        )?;
+        self.transcript.says(GUEST, &format!("prints {line:?}"));
+        Ok(())
+    }
+
+    fn device_reads(&self, line: &str) -> Result<()> {
+        let order = DeviceOrder::Read { offset: FIRST };
+        same(self.device.ask(&order)?, Answer::Line(line.into()))?;
+        self.transcript.says(DEVICE, &format!("reads {line:?}"));
+        Ok(())
+    }
+
+    fn device_is_refused(
+        &self,
+        order: &DeviceOrder,
+        what: &str,
+        expected: Option<Errno>,
+    ) -> Result<()> {
+        let Answer::Refused { errno, why } = self.device.ask(order)? else {
+            bail!("the device was not refused");
+        };
+        self.transcript.says(DEVICE, what);
+        self.transcript.says("", &why);
+        if let Some(expected) = expected {
+            ensure!(
+                errno == expected.raw_os_error(),
+                "{errno} is not {expected}"
+            );
+        }
+        Ok(())
+    }
+
+    /// The lines of the asfd's fdinfo that are the address space's own.
+    fn info(&self) -> Result<Vec<String>> {
+        const EVERY_FILE_HAS: [&str; 4] = ["pos:", "flags:", "mnt_id:", "ino:"];
+        let text = text(self.server.ask(&ServerOrder::Info)?)?;
+        Ok(text
+            .lines()
+            .filter(|line| !EVERY_FILE_HAS.iter().any(|key| line.starts_with(key)))
+            .map(|line| line.replace('\t', " "))
+            .collect())
+    }
+}
+
+/// The number after a key in fdinfo.
+fn count(info: &[String], key: &str) -> Option<u64> {
+    let line = info
+        .iter()
+        .find_map(|line| line.trim().strip_prefix(key)?.strip_prefix(':'))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+fn done(answer: Answer) -> Result<()> {
+    same(answer, Answer::Done)
+}
+
+fn text(answer: Answer) -> Result<String> {
+    match answer {
+        Answer::Text(text) => Ok(text),
+        answer => bail!("a text expected, not {answer:?}"),
+    }
+}
+
+/// Fails where an answer is not the one that an address space promises.
+fn same(answer: Answer, promised: Answer) -> Result<()> {
+    ensure!(
+        answer == promised,
+        "{promised:?} was promised, and {answer:?} was seen"
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_found_among_other_lines() {
+        let info = [
+            "length: 4096",
+            "0-1000 r-- file",
+            "faults: 12",
+            "revocations:\t3 (of 5)",
+        ]
+        .map(String::from);
+        assert_eq!(count(&info, "faults"), Some(12));
+        assert_eq!(count(&info, "revocations"), Some(3));
+        assert_eq!(count(&info, "attachments"), None);
+    }
+}

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the play tells whoever watches it.
+
+use std::io::{self, Write as _};
+
+/// Numbered steps, and under each who does or sees what.
+#[derive(Default)]
+pub struct Transcript {
+    steps: u32,
+}
+
+impl Transcript {
+    /// Begins a step.
+    pub fn step(&mut self, title: &str) {
+        self.steps += 1;
+        line(&format!("\n{}. {title}", self.steps));
+    }
+
+    /// How many steps there were.
+    pub fn steps(&self) -> u32 {
+        self.steps
+    }
+
+    /// Says what someone does or sees.
+    pub fn says(&self, who: &str, what: &str) {
+        line(&format!("   {who:<12} {what}"));
+    }
+}
+
+/// Prints a line at once: the play is watched while it goes on.
+pub fn line(text: &str) {
+    let mut out = io::stdout().lock();
+    // Nobody may be listening any more, which is no failure of the play.
+    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+}
