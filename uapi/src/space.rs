@@ -204,7 +204,9 @@ impl AddressSpace {
     /// The guest finds it at `guest_phys_addr`. The slot follows the address
     /// space with no further call. An access of the guest to a hole ends
     /// `KVM_RUN` with EFAULT; once something is mapped there, `KVM_RUN` goes on
-    /// with that access.
+    /// with that access. A write to what is mapped for reading only ends in
+    /// the same way, or, where the page is there because it was read, with
+    /// `KVM_EXIT_MMIO`, as in a read-only slot.
     ///
     /// ```no_run
     /// # use address_space::{AddressSpace, KvmFlags};
