@@ -81,11 +81,11 @@ impl Asfd {
         }
         let prot = uapi::prot(arg.prot)?;
         let part = uapi::range(arg.offset, arg.length)?;
+        let target = uapi::range_within(arg.addr, arg.length, self.pages())?;
         if arg.offset + arg.length > i64::MAX as u64 {
             // No file is that long.
             return Err(EOVERFLOW);
         }
-        let target = uapi::range_within(arg.addr, arg.length, self.pages())?;
         let file = regular_file(arg.fd)?;
 
         let space = self.handle.space();

@@ -17,7 +17,7 @@
 
 use kernel::{
     fs::File,
-    mm::virt::VmaNew,
+    mm::{virt::VmaNew, MmWithUser},
     page::{PAGE_MASK, PAGE_SHIFT, PAGE_SIZE},
     prelude::*,
     sync::{aref::ARef, atomic::ordering::*, new_spinlock, SpinLock},
@@ -51,15 +51,23 @@ struct VmOps(bindings::vm_operations_struct);
 // SAFETY: Nobody writes it, and the pointers in it that are not functions are null.
 unsafe impl Sync for VmOps {}
 
-static VM_OPS: VmOps = VmOps(bindings::vm_operations_struct {
-    open: Some(open),
-    close: Some(close),
-    fault: Some(fault),
-    huge_fault: Some(huge_fault),
-    pfn_mkwrite: Some(pfn_mkwrite),
-    access: Some(access),
-    ..pin_init::zeroed()
-});
+impl VmOps {
+    const fn new(fault: unsafe extern "C" fn(*mut bindings::vm_fault) -> VmFault) -> Self {
+        VmOps(bindings::vm_operations_struct {
+            open: Some(open),
+            close: Some(close),
+            fault: Some(fault),
+            huge_fault: Some(huge_fault),
+            pfn_mkwrite: Some(pfn_mkwrite),
+            access: Some(access),
+            ..pin_init::zeroed()
+        })
+    }
+}
+
+static VM_OPS: VmOps = VmOps::new(fault);
+/// Of windows that are memory slots of a VM.
+static SLOT_VM_OPS: VmOps = VmOps::new(slot_fault);
 
 /// Makes a new VMA an attachment that shows the space from page `first` on, for no
 /// more than `prot`.
@@ -113,9 +121,24 @@ pub(crate) fn is_attachment_of(vma: &kernel::mm::virt::VmaRef, space: &Space) ->
     // SAFETY: The VMA is valid and held still, as `VmaRef` promises.
     unsafe {
         let raw = vma.as_ptr();
-        core::ptr::eq((*raw).vm_ops, &VM_OPS.0)
+        (core::ptr::eq((*raw).vm_ops, &VM_OPS.0) || core::ptr::eq((*raw).vm_ops, &SLOT_VM_OPS.0))
             && core::ptr::eq((*raw).vm_private_data.cast(), space)
     }
+}
+
+/// Makes the window at `addr` of the caller one that a VM can use; see
+/// [`slot_fault`].
+pub(crate) fn make_slot_window(mm: &MmWithUser, addr: usize) {
+    // SAFETY: The operations differ in nothing but how a read fault is met, so
+    // that whoever sees the old ones a moment longer does nothing wrong.
+    unsafe {
+        bindings::address_space_helper_swap_vm_ops(
+            mm.as_raw(),
+            addr,
+            &raw const VM_OPS.0,
+            &raw const SLOT_VM_OPS.0,
+        )
+    };
 }
 
 /// The space of an attachment.
@@ -347,6 +370,32 @@ unsafe extern "C" fn fault(vmf: *mut bindings::vm_fault) -> VmFault {
     // SAFETY: By our caller; `resolve` ends the use of the fault when it releases
     // the lock.
     let fault = unsafe { Fault::new(vmf) };
+    fault.resolve(|frame| fault.insert(frame))
+}
+
+/// Something is touched that has no entry, in a window that a VM uses.
+///
+/// Where KVM finds an entry for reading and the guest writes, it does not ask for
+/// more but takes the write for one to a device. So here there must be no entry for
+/// reading where there may be one for writing.
+///
+/// # Safety
+///
+/// As for [`fault`].
+unsafe extern "C" fn slot_fault(vmf: *mut bindings::vm_fault) -> VmFault {
+    // SAFETY: As in `fault`.
+    let mut fault = unsafe { Fault::new(vmf) };
+    // SAFETY: The fault's lock is held.
+    let flags = unsafe { (*fault.vma()).__bindgen_anon_2.vm_flags };
+    if fault.access == Prot::READ && flags & bindings::VM_WRITE as usize != 0 {
+        fault.access = Prot::WRITE;
+        let ret = fault.resolve(|frame| fault.insert(frame));
+        if ret & (SIGBUS | SIGSEGV) == 0 {
+            return ret;
+        }
+        // The layout does not allow writing, or the file has no room for a page.
+        fault.access = Prot::READ;
+    }
     fault.resolve(|frame| fault.insert(frame))
 }
 

@@ -2,9 +2,8 @@
 
 //! /proc/PID/fdinfo of an asfd and of a view.
 //!
-//! The layout is shown one range a line, as /proc/PID/maps shows an mm. The install
-//! lock is let go of between lines, so a long layout that changes meanwhile is shown
-//! partly before and partly after the change.
+//! The layout is shown one range a line, as /proc/PID/maps shows an mm. The ops lock
+//! is held meanwhile, so that what is shown was so at one moment.
 
 use core::ops::Range;
 
@@ -55,6 +54,7 @@ fn count(counter: &Atomic<u64>) -> u64 {
 }
 
 pub(crate) fn show_space(space: &Space, out: &SeqFile) {
+    let _still = space.ops.lock();
     seq_print!(out, "length:\t{}\n", bytes(space.pages));
     seq_print!(out, "mappings:\t{}\n", space.install.read().layout.len());
     seq_print!(out, "attachments:\t{}\n", count(&space.counts.attachments));

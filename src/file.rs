@@ -98,6 +98,7 @@ impl<T: SpaceFile> Operations<T> {
         compat_ioctl: bindings::compat_ptr_ioctl,
         mmap: Some(Self::mmap),
         get_unmapped_area: Some(Self::get_unmapped_area),
+        fsync: Some(Self::fsync),
         show_fdinfo: Some(Self::show_fdinfo),
         release: Some(Self::release),
         ..pin_init::zeroed()
@@ -172,6 +173,32 @@ impl<T: SpaceFile> Operations<T> {
                     state.prot(),
                 )?
             };
+            Ok(0)
+        })
+    }
+
+    /// fsync() of the file and msync() of a window.
+    ///
+    /// # Safety
+    ///
+    /// See [`Self::llseek`].
+    unsafe extern "C" fn fsync(
+        file: *mut bindings::file,
+        start: bindings::loff_t,
+        end: bindings::loff_t,
+        datasync: c_int,
+    ) -> c_int {
+        // SAFETY: By our caller.
+        let state = unsafe { Self::state(file) };
+        let page = |at: bindings::loff_t| (at.max(0) as u64 >> kernel::page::PAGE_SHIFT);
+        let first = page(start).min(state.pages());
+        // `end` is the last byte.
+        let last = page(end).min(state.pages().saturating_sub(1)) + 1;
+        from_result(|| {
+            if first < last {
+                let range = state.first() + first..state.first() + last;
+                state.handle().space().sync(range, datasync != 0)?;
+            }
             Ok(0)
         })
     }

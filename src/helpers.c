@@ -7,8 +7,10 @@
 #include <linux/hugetlb.h>
 #include <linux/lockdep.h>
 #include <linux/magic.h>
+#include <linux/mount.h>
 #include <linux/rbtree.h>
 #include <linux/sched/mm.h>
+#include <linux/shmem_fs.h>
 #include <linux/pagemap.h>
 #include <linux/swap.h>
 
@@ -151,6 +153,21 @@ void address_space_helper_vma_init(struct vm_area_struct *vma, pgoff_t pgoff,
 	vm_flags_mod(vma, set, clear);
 }
 
+void address_space_helper_swap_vm_ops(struct mm_struct *mm, unsigned long addr,
+				      const struct vm_operations_struct *from,
+				      const struct vm_operations_struct *to)
+{
+	struct vm_area_struct *vma;
+
+	mmap_write_lock(mm);
+	vma = vma_lookup(mm, addr);
+	if (vma && vma->vm_ops == from) {
+		vma_start_write(vma);
+		vma->vm_ops = to;
+	}
+	mmap_write_unlock(mm);
+}
+
 struct vm_area_struct *address_space_helper_first_vma(struct address_space *mapping)
 {
 	return rb_entry_safe(rb_first_cached(&mapping->i_mmap), struct vm_area_struct, shared.rb);
@@ -189,6 +206,26 @@ void address_space_helper_set_size(struct file *file, loff_t size)
 unsigned long address_space_helper_huge_page_size(struct file *file)
 {
 	return is_file_hugepages(file) ? huge_page_size(hstate_file(file)) : 0;
+}
+
+/*
+ * What mmap() looks at and what can change while a file is open: seals, and whether
+ * it may be executed.
+ */
+unsigned int address_space_helper_limits(struct file *file)
+{
+	struct inode *inode = file_inode(file);
+	unsigned int limits = 0;
+
+	if (shmem_mapping(file->f_mapping))
+		limits = SHMEM_I(inode)->seals;
+#ifdef CONFIG_HUGETLBFS
+	else if (is_file_hugepages(file))
+		limits = HUGETLBFS_I(inode)->seals;
+#endif
+	if (file->f_path.mnt->mnt_flags & MNT_NOEXEC)
+		limits |= 1U << 31;
+	return limits;
 }
 
 /*

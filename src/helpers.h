@@ -48,6 +48,9 @@ void address_space_helper_frame_copy(unsigned long pfn, unsigned long offset, vo
 /* Attachments. */
 void address_space_helper_vma_init(struct vm_area_struct *vma, pgoff_t pgoff,
 				   vm_flags_t set, vm_flags_t clear);
+void address_space_helper_swap_vm_ops(struct mm_struct *mm, unsigned long addr,
+				      const struct vm_operations_struct *from,
+				      const struct vm_operations_struct *to);
 struct vm_area_struct *address_space_helper_first_vma(struct address_space *mapping);
 struct vm_area_struct *address_space_helper_next_vma(struct vm_area_struct *vma);
 void address_space_helper_release_fault_lock(struct vm_fault *vmf);
@@ -57,6 +60,7 @@ int address_space_helper_make_page_table(struct mm_struct *mm, unsigned long add
 /* Files. */
 void address_space_helper_set_size(struct file *file, loff_t size);
 unsigned long address_space_helper_huge_page_size(struct file *file);
+unsigned int address_space_helper_limits(struct file *file);
 bool address_space_helper_unshowable(struct file *file);
 bool address_space_helper_is_kvm_vm(struct file *file);
 

@@ -23,7 +23,14 @@ use kernel::{
     uaccess::UserSlice,
 };
 
-use crate::{bindings, fault::is_attachment_of, file::SpaceFile, layout::Prot, space::Space, uapi};
+use crate::{
+    bindings,
+    fault::{is_attachment_of, make_slot_window},
+    file::SpaceFile,
+    layout::Prot,
+    space::Space,
+    uapi,
+};
 
 // From include/uapi/linux/kvm.h, which is stable.
 const KVM_CHECK_EXTENSION: u32 = kernel::ioctl::_IO(0xAE, 0x03);
@@ -215,11 +222,6 @@ impl Slots {
     }
 }
 
-fn current_mm() -> Result<*mut mm_struct> {
-    let current = current!();
-    current.mm().map(|mm| mm.as_raw()).ok_or(EINVAL)
-}
-
 /// [`uapi::KVM_MAP`] on `of`, whose open file is `file`.
 pub(crate) fn map(of: &impl SpaceFile, file: &File, ptr: UserPtr) -> Result<isize> {
     let mut arg: uapi::KvmMap = uapi::read(ptr)?;
@@ -238,9 +240,11 @@ pub(crate) fn map(of: &impl SpaceFile, file: &File, ptr: UserPtr) -> Result<isiz
     };
     // A view that does not allow it answers EACCES.
     let window = Mapped::window(file, arg.offset as usize, arg.memory_size as usize, prot)?;
-    let mm = current_mm()? as usize;
+    let current = current!();
+    let mm = current.mm().ok_or(EINVAL)?;
+    make_slot_window(mm, window.addr);
     slots.add(Slot {
-        mm,
+        mm: mm.as_raw() as usize,
         machine: machine.id(),
         slot: arg.slot,
         window: window.addr,

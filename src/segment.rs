@@ -9,6 +9,7 @@
 
 use kernel::{
     cred::Credential,
+    error::to_result,
     fs::File,
     page::{PAGE_SHIFT, PAGE_SIZE},
     prelude::*,
@@ -30,6 +31,7 @@ use crate::{
 };
 
 /// What a segment is of, and as whom it was mapped.
+#[derive(Clone)]
 pub(crate) struct Source {
     /// The file.
     pub(crate) file: ARef<File>,
@@ -41,18 +43,42 @@ pub(crate) struct Source {
     pub(crate) pages: usize,
     /// What the checks allowed.
     pub(crate) prot: Prot,
+    /// Seals and mount options when they were made.
+    limits: u32,
 }
 
 impl Source {
+    /// `pages` pages of `file` from page `first`, as it stands now.
+    pub(crate) fn new(
+        file: ARef<File>,
+        cred: ARef<Credential>,
+        first: usize,
+        pages: usize,
+        prot: Prot,
+    ) -> Source {
+        // SAFETY: The file is held.
+        let limits = unsafe { bindings::address_space_helper_limits(file.as_ptr()) };
+        Source {
+            file,
+            cred,
+            first,
+            pages,
+            prot,
+            limits,
+        }
+    }
+
     /// Whether everything that `wanted` asks for was allowed to this very file,
     /// caller and protection already.
     ///
-    /// A check that passed for another open file, for other credentials or for
-    /// less is no check: then there must be another segment.
+    /// A check that passed for another open file, for other credentials, for less,
+    /// or before the file was sealed, is no check: then there must be another
+    /// segment.
     fn covers(&self, wanted: &Source) -> bool {
         self.file.as_ptr() == wanted.file.as_ptr()
             && self.cred.as_ptr() == wanted.cred.as_ptr()
             && self.prot.contains(wanted.prot)
+            && self.limits == wanted.limits
             && self.first <= wanted.first
             && wanted.first + wanted.pages <= self.first + self.pages
     }
@@ -235,6 +261,26 @@ impl Segment {
     /// Whether it can serve for `wanted`.
     pub(crate) fn serves(&self, wanted: &Source) -> bool {
         self.source.covers(wanted)
+    }
+
+    /// Has the file write `pages` pages from page `first` of the segment.
+    pub(crate) fn sync(&self, first: u64, pages: u64, datasync: bool) -> Result {
+        let start = (self.first() as u64 + first) << PAGE_SHIFT;
+        let last = start + (pages << PAGE_SHIFT) - 1;
+        // SAFETY: The file is held.
+        let ret = unsafe {
+            bindings::vfs_fsync_range(
+                self.file().as_ptr(),
+                start as bindings::loff_t,
+                last as bindings::loff_t,
+                c_int::from(datasync),
+            )
+        };
+        // A file that has nothing to write to has nothing to write.
+        if ret == EINVAL.to_errno() {
+            return Ok(());
+        }
+        to_result(ret)
     }
 
     /// Its pages that lie in `start..end` of the arena.

@@ -281,16 +281,8 @@ impl Space {
         place: Place,
         populate: bool,
     ) -> Result<u64> {
-        let wanted = Source {
-            file,
-            cred: current_cred(),
-            first,
-            pages,
-            prot,
-        };
+        let wanted = Source::new(file, current_cred(), first, pages, prot);
         let mut ops = self.ops.lock();
-        // Refuse what can be refused before anything is made.
-        self.place(&place, &wanted)?;
         let segment = match ops.find(&wanted) {
             Some(segment) => segment,
             None => {
@@ -299,14 +291,10 @@ impl Space {
                 // A file may take its time to be mapped. The worker needs the lock
                 // to revoke, so it is not held meanwhile.
                 drop(ops);
-                let source = Source {
-                    file: wanted.file.clone(),
-                    cred: wanted.cred.clone(),
-                    ..wanted
-                };
                 // SAFETY: The space ends its segments before it goes itself.
-                let segment =
-                    unsafe { Segment::make(Arc::as_ptr(self), &self.arena, id, source.widened())? };
+                let segment = unsafe {
+                    Segment::make(Arc::as_ptr(self), &self.arena, id, wanted.clone().widened())?
+                };
                 ops = self.ops.lock();
                 if let Err(error) = ops.segments.push(segment.clone(), GFP_KERNEL_ACCOUNT) {
                     drop(ops);
@@ -376,6 +364,25 @@ impl Space {
         self.change(&ops, range.clone(), |layout, removed| {
             layout.remove(range.start, range.end, |range| removed.add(range))
         })
+    }
+
+    /// Has the files that are shown in `range` write what was changed in them to
+    /// where they are kept; the first error of any. May take as long as the files do,
+    /// and holds no lock meanwhile.
+    pub(crate) fn sync(&self, range: Range<u64>, datasync: bool) -> Result {
+        let mut result = Ok(());
+        let mut page = range.start;
+        loop {
+            let shown = self.install.read().layout.next(page).cloned();
+            let Some(shown) = shown.filter(|shown| shown.start < range.end) else {
+                break;
+            };
+            page = shown.end;
+            if let Err(error) = shown.segment.sync(shown.offset, shown.pages(), datasync) {
+                result = result.and(Err(error));
+            }
+        }
+        result
     }
 
     /// Changes the layout within `range`, and revokes what is no longer shown.
