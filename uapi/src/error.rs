@@ -234,8 +234,8 @@ impl Error {
             (KvmUnmap { .. }, Errno::NOENT) => "the slot is none of this address space or view",
 
             (_, Errno::NOTTY) => {
-                "this file descriptor has no such call: an address space has, a view has not (or \
-                 the loaded module is older than this program)"
+                "only an address space has this call, a view has not; or else the loaded module \
+                 is older than this program"
             }
             (_, Errno::TOOBIG | Errno::OPNOTSUPP) => "the loaded module is older than this program",
             (_, Errno::OVERFLOW) => "the end of the range does not fit 64 bits",

@@ -282,9 +282,13 @@ mod tests {
     /// A window of something that is no address space: all that `Window` knows
     /// of it is that it can be mapped.
     fn window(prot: Prot) -> Window {
+        window_of(2, prot)
+    }
+
+    fn window_of(pages: u64, prot: Prot) -> Window {
         let file = memfd_create("window", MemfdFlags::CLOEXEC).unwrap();
-        ftruncate(&file, 2 * PAGE).unwrap();
-        Window::attach(file.as_fd(), 0..2 * PAGE, prot).unwrap()
+        ftruncate(&file, pages * PAGE).unwrap();
+        Window::attach(file.as_fd(), 0..pages * PAGE, prot).unwrap()
     }
 
     #[test]
@@ -363,7 +367,9 @@ mod tests {
 
     #[test]
     fn dropping_unmaps() {
-        let window = window(Prot::READ);
+        // A length that no other test has, as tests that run at the same time
+        // may map something at the same place.
+        let window = window_of(37, Prot::READ);
         let (start, length) = (window.as_ptr() as usize, window.length());
         let mapped = move || {
             let maps = std::fs::read_to_string("/proc/self/maps").unwrap();

@@ -225,6 +225,25 @@ fn unmap_is_seen_by_a_guest() {
 }
 
 #[test]
+fn unmap_is_seen_by_a_guest_through_a_view() {
+    let (space, _) = mapped("ab");
+    let view = space.view(pages(1, 2), READ_WRITE).unwrap();
+    let mut guest = Guest::new();
+    view.attach_kvm(
+        vm_fd(&guest.vm),
+        SLOT,
+        TESTED,
+        pages(0, 1),
+        KvmFlags::empty(),
+    )
+    .unwrap();
+    assert_eq!(guest.letter(0), Access::Done('b'));
+    assert_eq!(guest.set_letter(0, 'x'), Access::Done('x'));
+    space.unmap(pages(0, 2)).unwrap();
+    assert_eq!(guest.letter(0), Access::Fault);
+}
+
+#[test]
 fn unmap_is_seen_by_two_guests() {
     let (space, _) = mapped("a");
     let mut guests = [Guest::with(&space), Guest::with(&space)];
@@ -307,7 +326,10 @@ fn view_for_reading_needs_a_slot_for_reading() {
 
 #[test]
 fn unmapped_slot_and_its_window_are_gone() {
-    let (space, _) = mapped("a");
+    // A length that no other test has, as tests that run at the same time may
+    // map something at the same place.
+    const PAGES: u64 = 37;
+    let space = space(PAGES);
     let mut guest = Guest::new();
     let attach = || {
         space
@@ -315,23 +337,23 @@ fn unmapped_slot_and_its_window_are_gone() {
                 vm_fd(&guest.vm),
                 SLOT,
                 TESTED,
-                pages(0, 1),
+                pages(0, PAGES),
                 KvmFlags::empty(),
             )
             .unwrap()
     };
     let window = attach();
     let start = window.as_ptr() as usize;
+    let line = format!("{start:x}-{:x} ", start + window.length());
     let is_mapped = || {
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-        maps.lines()
-            .any(|line| line.starts_with(&format!("{start:x}-")))
+        maps.contains(&line)
     };
     assert!(is_mapped());
     window.unmap().unwrap();
     assert!(!is_mapped());
 
-    // The slot can be used again, by which the guest sees that it was free.
+    // The slot is free again.
     attach().unmap().unwrap();
     assert_eq!(guest.letter(0), Access::Mmio);
 }
@@ -383,6 +405,45 @@ fn another_process_s_vm_is_refused() {
             .map_or(0, Errno::raw_os_error)
     });
     assert_eq!(code, Errno::IO.raw_os_error());
+}
+
+#[test]
+fn slot_cannot_be_removed_by_another_process() {
+    let (space, _) = mapped("a");
+    let mut guest = Guest::new();
+    let window = space
+        .attach_kvm(
+            vm_fd(&guest.vm),
+            SLOT,
+            TESTED,
+            pages(0, 1),
+            KvmFlags::empty(),
+        )
+        .unwrap();
+    let code = common::in_another_process(|| {
+        let error = window.unmap().err().and_then(|error| error.errno());
+        error.map_or(0, Errno::raw_os_error)
+    });
+    assert_eq!(code, Errno::IO.raw_os_error());
+    assert_eq!(guest.letter(0), Access::Done('a'));
+}
+
+#[test]
+fn dirty_pages_are_logged_where_that_is_asked_for() {
+    let (space, _) = mapped("abc");
+    let mut guest = Guest::new();
+    space
+        .attach_kvm(
+            vm_fd(&guest.vm),
+            SLOT,
+            TESTED,
+            pages(0, 3),
+            KvmFlags::LOG_DIRTY_PAGES,
+        )
+        .unwrap();
+    assert_eq!(guest.set_letter(1, 'x'), Access::Done('x'));
+    let length = (3 * page_size()) as usize;
+    assert_eq!(guest.vm.get_dirty_log(SLOT, length).unwrap(), [0b010]);
 }
 
 #[test]

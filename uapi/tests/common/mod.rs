@@ -97,10 +97,10 @@ impl Process {
             -1 => panic!("fork: {}", std::io::Error::last_os_error()),
             0 => {
                 drop((orders, answers));
-                let memory = attach();
-                serve(&memory, &order_out, &answer_in);
-                // SAFETY: Ends the child and nothing else.
-                unsafe { libc::_exit(0) }
+                end_with(|| {
+                    serve(&attach(), &order_out, &answer_in);
+                    0
+                })
             }
             pid => {
                 let pid = Pid::from_raw(pid).unwrap();
@@ -194,11 +194,7 @@ pub fn in_another_process(test: impl FnOnce() -> i32) -> i32 {
     // SAFETY: As in `Process::accessing()`.
     match unsafe { libc::fork() } {
         -1 => panic!("fork: {}", std::io::Error::last_os_error()),
-        0 => {
-            let code = test();
-            // SAFETY: Ends the child and nothing else.
-            unsafe { libc::_exit(code) }
-        }
+        0 => end_with(test),
         pid => {
             let pid = Pid::from_raw(pid).unwrap();
             let (_, status) = waitpid(Some(pid), WaitOptions::empty()).unwrap().unwrap();
@@ -207,4 +203,13 @@ pub fn in_another_process(test: impl FnOnce() -> i32) -> i32 {
                 .unwrap_or_else(|| panic!("it did not exit: {status:?}"))
         }
     }
+}
+
+/// Ends a forked child after `life`, whose panic must not get into the test
+/// harness that it is a copy of.
+fn end_with(life: impl FnOnce() -> i32) -> ! {
+    const PANICKED: i32 = 101;
+    let code = std::panic::catch_unwind(std::panic::AssertUnwindSafe(life)).unwrap_or(PANICKED);
+    // SAFETY: Ends the child and nothing else.
+    unsafe { libc::_exit(code) }
 }
