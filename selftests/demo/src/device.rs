@@ -89,7 +89,7 @@ fn refused<T>(result: Result<T, Error>) -> Result<Answer> {
         Ok(_) => bail!("the kernel did not refuse"),
         Err(error) => Ok(Answer::Refused {
             errno: error.errno().map_or(0, Errno::raw_os_error),
-            why: error.to_string(),
+            advice: error.advice().unwrap_or_default().to_owned(),
         }),
     }
 }

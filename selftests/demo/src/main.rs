@@ -19,7 +19,6 @@ mod server;
 mod transcript;
 mod vmm;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -36,18 +35,14 @@ struct Cli {
 }
 
 /// The part that a process plays.
-#[derive(Clone, Subcommand)]
+#[derive(Clone, Copy, Subcommand)]
 enum Role {
     /// Run the guest (started by `demo` itself).
     #[command(hide = true)]
     Vmm,
     /// Map files (started by `demo` itself).
     #[command(hide = true)]
-    FileServer {
-        /// Where the file is made that is mapped for writing.
-        #[arg(long)]
-        dir: PathBuf,
-    },
+    FileServer,
     /// Read through a view (started by `demo` itself).
     #[command(hide = true)]
     Device,
@@ -58,7 +53,7 @@ fn main() -> ExitCode {
     let result = match cli.role {
         None => play::run(&cli.play),
         Some(Role::Vmm) => vmm::run(),
-        Some(Role::FileServer { dir }) => server::run(&dir),
+        Some(Role::FileServer) => server::run(),
         Some(Role::Device) => device::run(),
     };
     match result {

@@ -38,7 +38,11 @@ pub enum ServerOrder {
     Map { path: PathBuf, offset: u64 },
     /// Make a file that begins with this line, and map it for reading and
     /// writing in the place of what is there.
-    Replace { line: String, offset: u64 },
+    Replace {
+        path: PathBuf,
+        line: String,
+        offset: u64,
+    },
     /// Write a line to the beginning of that file.
     Edit { line: String },
     /// Read the first line of that file.
@@ -80,7 +84,7 @@ pub enum Answer {
     /// What the guest says, and what the VMM finds in the same place.
     Count { guest: u32, vmm: u32 },
     /// The kernel refused.
-    Refused { errno: i32, why: String },
+    Refused { errno: i32, advice: String },
     /// The text asked for.
     Text(String),
     /// It could not be done.

@@ -63,6 +63,18 @@ struct Play {
     server: Process,
     device: Process,
     transcript: Transcript,
+    own_file: OwnFile,
+}
+
+/// The file that the file server makes. The play removes it, since its end may
+/// not be in the server's power.
+struct OwnFile(PathBuf);
+
+impl Drop for OwnFile {
+    fn drop(&mut self) {
+        // It may not have come to that.
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 impl Play {
@@ -72,7 +84,7 @@ impl Play {
             command.arg("vmm");
         })?;
         let server = Process::start(SERVER, |command| {
-            command.arg("file-server").arg("--dir").arg(dir);
+            command.arg("file-server");
         })?;
         let device = Process::start(DEVICE, |command| {
             command.arg("device");
@@ -88,11 +100,13 @@ impl Play {
         for process in [&vmm, &server, &device] {
             done(process.answer()?)?;
         }
+        let own_file = dir.join(format!("address-space-demo-{}.txt", std::process::id()));
         Ok(Play {
             vmm,
             server,
             device,
             transcript: Transcript::default(),
+            own_file: OwnFile(own_file),
         })
     }
 
@@ -151,7 +165,7 @@ impl Play {
             Answer::Hole,
         )?;
         self.transcript
-            .says(DEVICE, "has the kernel copy from it: EFAULT, a hole");
+            .says(DEVICE, "has write(2) copy from it: EFAULT, a hole");
         Ok(())
     }
 
@@ -174,7 +188,7 @@ impl Play {
         self.device_is_refused(
             &DeviceOrder::TryBeyond,
             "tries to attach more than its view shows",
-            None,
+            Errno::INVAL,
         )
     }
 
@@ -184,12 +198,12 @@ impl Play {
         self.device_is_refused(
             &DeviceOrder::TryWriting,
             "tries to attach its view for writing",
-            Some(Errno::ACCESS),
+            Errno::ACCESS,
         )?;
         self.device_is_refused(
             &DeviceOrder::TryMapping,
             "tries to map a file into its view",
-            Some(Errno::NOTTY),
+            Errno::NOTTY,
         )
     }
 
@@ -204,14 +218,18 @@ impl Play {
         )?;
         self.transcript
             .says(GUEST, "reads the same word over and over");
-        let order = ServerOrder::Replace {
+        let path = &self.own_file.0;
+        done(self.server.ask(&ServerOrder::Replace {
+            path: path.clone(),
             line: NEWS.into(),
             offset: FIRST,
-        };
-        let path = text(self.server.ask(&order)?)?;
+        })?)?;
         self.transcript.says(
             SERVER,
-            &format!("writes {path}, and maps it in the place of the first file"),
+            &format!(
+                "writes {}, and maps it in the place of the first file",
+                path.display()
+            ),
         );
         same(self.vmm.answer()?, Answer::Line(NEWS.into()))?;
         self.transcript
@@ -349,23 +367,17 @@ impl Play {
         Ok(())
     }
 
-    fn device_is_refused(
-        &self,
-        order: &DeviceOrder,
-        what: &str,
-        expected: Option<Errno>,
-    ) -> Result<()> {
-        let Answer::Refused { errno, why } = self.device.ask(order)? else {
+    fn device_is_refused(&self, order: &DeviceOrder, what: &str, expected: Errno) -> Result<()> {
+        let Answer::Refused { errno, advice } = self.device.ask(order)? else {
             bail!("the device was not refused");
         };
-        self.transcript.says(DEVICE, what);
-        self.transcript.says("", &why);
-        if let Some(expected) = expected {
-            ensure!(
-                errno == expected.raw_os_error(),
-                "{errno} is not {expected}"
-            );
-        }
+        let errno = Errno::from_raw_os_error(errno);
+        self.transcript.says(DEVICE, &format!("{what}: {errno}"));
+        self.transcript.says("", &format!("({advice})"));
+        ensure!(
+            errno == expected,
+            "{expected} was promised, and {errno} was seen"
+        );
         Ok(())
     }
 

@@ -6,7 +6,7 @@
 use std::fs::{self, File};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use address_space::{AddressSpace, Prot, page_size};
 use anyhow::{Context as _, Result, bail};
@@ -18,10 +18,10 @@ use crate::process;
 struct Server {
     window: AddressSpace,
     /// The file that it has made.
-    own: Option<OwnFile>,
+    own: Option<File>,
 }
 
-pub fn run(dir: &Path) -> Result<()> {
+pub fn run() -> Result<()> {
     let mut server = None;
     process::live(|order, mut fds, _| {
         if let ServerOrder::Begin = order {
@@ -30,12 +30,12 @@ pub fn run(dir: &Path) -> Result<()> {
             server = Some(Server { window, own: None });
             return Ok(Answer::Done);
         }
-        server.as_mut().context("not begun")?.serve(order, dir)
+        server.as_mut().context("not begun")?.serve(order)
     })
 }
 
 impl Server {
-    fn serve(&mut self, order: ServerOrder, dir: &Path) -> Result<Answer> {
+    fn serve(&mut self, order: ServerOrder) -> Result<Answer> {
         match order {
             ServerOrder::Begin => bail!("begun already"),
             ServerOrder::Map { path, offset } => {
@@ -44,22 +44,23 @@ impl Server {
                 // The mapping needs no open file.
                 line_of(&file)
             }
-            ServerOrder::Replace { line, offset } => {
-                let own = self.own.insert(OwnFile::new(dir)?);
-                own.set_line(&line)?;
+            ServerOrder::Replace { path, line, offset } => {
+                let file = new_file(&path)?;
+                set_line(&file, &line)?;
                 self.window
-                    .map(&own.file)
+                    .map(&file)
                     .at(offset)
                     .prot(Prot::READ | Prot::WRITE)
                     .replace()
                     .commit()?;
-                Ok(Answer::Text(own.path.display().to_string()))
-            }
-            ServerOrder::Edit { line } => {
-                self.own()?.set_line(&line)?;
+                self.own = Some(file);
                 Ok(Answer::Done)
             }
-            ServerOrder::ReadFile => line_of(&self.own()?.file),
+            ServerOrder::Edit { line } => {
+                set_line(self.own()?, &line)?;
+                Ok(Answer::Done)
+            }
+            ServerOrder::ReadFile => line_of(self.own()?),
             ServerOrder::Unmap => {
                 self.window.unmap(0..self.window.length()?)?;
                 Ok(Answer::Done)
@@ -73,9 +74,27 @@ impl Server {
         }
     }
 
-    fn own(&self) -> Result<&OwnFile> {
+    fn own(&self) -> Result<&File> {
         self.own.as_ref().context("no file was made")
     }
+}
+
+/// Makes a file of one page.
+fn new_file(path: &Path) -> Result<File> {
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(path)
+        .with_context(|| format!("cannot make {}", path.display()))?;
+    file.set_len(page_size())?;
+    Ok(file)
+}
+
+/// Writes a line to the beginning of a file, as files are written.
+fn set_line(file: &File, line: &str) -> Result<()> {
+    file.write_all_at(format!("{line}\n").as_bytes(), 0)?;
+    Ok(())
 }
 
 /// The first line of a file, read as files are read.
@@ -83,37 +102,4 @@ fn line_of(file: &File) -> Result<Answer> {
     let mut bytes = [0; LINE];
     let length = file.read_at(&mut bytes, 0)?;
     Ok(Answer::Line(first_line(&bytes[..length])))
-}
-
-/// A file of one page, which is removed in the end.
-struct OwnFile {
-    file: File,
-    path: PathBuf,
-}
-
-impl OwnFile {
-    fn new(dir: &Path) -> Result<OwnFile> {
-        let path = dir.join(format!("address-space-demo-{}.txt", std::process::id()));
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(&path)
-            .with_context(|| format!("cannot make {}", path.display()))?;
-        let own = OwnFile { file, path };
-        own.file.set_len(page_size())?;
-        Ok(own)
-    }
-
-    /// Writes a line at the beginning.
-    fn set_line(&self, line: &str) -> Result<()> {
-        self.file.write_all_at(format!("{line}\n").as_bytes(), 0)?;
-        Ok(())
-    }
-}
-
-impl Drop for OwnFile {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
-    }
 }
