@@ -362,7 +362,8 @@ impl<M: Store> Layout<M> {
     /// first call to the last is in some piece (it may be in two if it is cut at the right
     /// moment), provided that [`Self::hold_joins()`] was called before the first, and
     /// [`Self::release_joins()`] not until the last: a range that joins one which was passed
-    /// already would be passed with it.
+    /// already would be passed with it. What is replaced is gone, even by the very same; finding
+    /// that is up to whoever replaces it.
     pub(crate) fn next_showing(
         &self,
         id: u64,

@@ -43,7 +43,9 @@ fn without_memory_a_change_is_refused_and_changes_nothing() {
         Err(Refused::Nodes)
     );
     assert_eq!(crate::host::listed(&layout), before);
-    // What cuts nothing in two needs nothing.
+    // What cuts nothing in two needs nothing, not even where it ends with the range.
+    assert_eq!(layout.remove(8, 10, |_| ()), Ok(()));
+    layout.insert(range(9, 10, &segment, 0)).unwrap_err();
     assert_eq!(layout.remove(5, 11, |_| ()), Ok(()));
     layout.check(true);
 }
