@@ -31,6 +31,7 @@ mod segment;
 mod space;
 #[forbid(unsafe_code)]
 mod stale;
+mod trace;
 mod uapi;
 mod view;
 mod workers;

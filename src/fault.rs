@@ -31,6 +31,7 @@ use crate::{
     resolve::{Learned, Miss, Resolved, TRIES},
     segment::Segment,
     space::Space,
+    trace,
 };
 
 type VmFault = bindings::vm_fault_t;
@@ -275,6 +276,15 @@ impl Fault<'_> {
 
     /// Resolves the fault with `use_frame`, which is given one page.
     fn resolve(&self, use_frame: impl Fn(Resolved) -> VmFault) -> VmFault {
+        let ret = self.try_resolve(use_frame);
+        if ret & RETRY == 0 {
+            // Else the lock is gone, and with it perhaps the space.
+            trace::fault(&self.space.mapping, self.page(), self.access, ret);
+        }
+        ret
+    }
+
+    fn try_resolve(&self, use_frame: impl Fn(Resolved) -> VmFault) -> VmFault {
         if self.make_page_table().is_err() {
             return OOM;
         }
@@ -325,6 +335,7 @@ impl Fault<'_> {
             if self.has(bindings::fault_flag_FAULT_FLAG_RETRY_NOWAIT) {
                 return Some(RETRY);
             }
+            trace::fault(&self.space.mapping, key, self.access, RETRY);
             // The file keeps the space, once the lock no longer keeps the VMA.
             //
             // SAFETY: An attachment has a file.
@@ -476,7 +487,10 @@ unsafe extern "C" fn huge_fault(vmf: *mut bindings::vm_fault, order: c_uint) -> 
             // the entry is empty; nothing is allocated on this architecture.
             unsafe { bindings::vmf_insert_pfn_pmd(vmf, frame.pfn, write) }
         }) {
-            Ok(ret) => return ret,
+            Ok(ret) => {
+                trace::fault(&fault.space.mapping, first, fault.access, ret);
+                return ret;
+            }
             Err(miss) => miss,
         };
         let Miss::Unknown(segment, page) = miss else {

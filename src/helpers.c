@@ -16,6 +16,9 @@
 
 #include "helpers.h"
 
+#define CREATE_TRACE_POINTS
+#include "address_space_events.h"
+
 void address_space_helper_init_rwsem(struct rw_semaphore *sem)
 {
 	init_rwsem(sem);
@@ -249,4 +252,22 @@ bool address_space_helper_is_kvm_vm(struct file *file)
 {
 	return file_inode(file)->i_sb->s_magic == ANON_INODE_FS_MAGIC &&
 	       !strcmp(file->f_path.dentry->d_name.name, "kvm-vm");
+}
+
+void address_space_helper_trace_change(unsigned long ino, u64 start, u64 end,
+				       unsigned int prot, bool revoked)
+{
+	trace_address_space_change(ino, start, end, prot, revoked);
+}
+
+void address_space_helper_trace_fault(unsigned long ino, u64 page, unsigned int access,
+				      unsigned int ret)
+{
+	trace_address_space_fault(ino, page, access, ret);
+}
+
+void address_space_helper_trace_invalidate(unsigned long ino, u64 segment, u64 start, u64 end,
+					   bool deferred)
+{
+	trace_address_space_invalidate(ino, segment, start, end, deferred);
 }

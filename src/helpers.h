@@ -64,4 +64,12 @@ unsigned int address_space_helper_limits(struct file *file);
 bool address_space_helper_unshowable(struct file *file);
 bool address_space_helper_is_kvm_vm(struct file *file);
 
+/* Tracepoints; see address_space_events.h. */
+void address_space_helper_trace_change(unsigned long ino, u64 start, u64 end,
+				       unsigned int prot, bool revoked);
+void address_space_helper_trace_fault(unsigned long ino, u64 page, unsigned int access,
+				      unsigned int ret);
+void address_space_helper_trace_invalidate(unsigned long ino, u64 segment, u64 start, u64 end,
+					   bool deferred);
+
 #endif

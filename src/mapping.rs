@@ -47,6 +47,12 @@ impl Mapping {
         unsafe { (*self.inode.as_ptr()).i_mapping }
     }
 
+    /// The inode's number, which tells the space from others.
+    pub(crate) fn ino(&self) -> usize {
+        // SAFETY: The inode is valid by the type's invariant; its number is constant.
+        unsafe { (*self.inode.as_ptr()).i_ino as usize }
+    }
+
     /// Makes pages `range` of the space unreachable through every attachment and
     /// every VM. Waits for the lock: no other may be held.
     pub(crate) fn zap(&self, range: &Range<u64>) {

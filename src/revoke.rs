@@ -37,7 +37,7 @@ use crate::{
     segment::Segment,
     space::{Space, REAP, REVOKE},
     stale::{Place, Task},
-    workers,
+    trace, workers,
 };
 
 /// Frames that are let go at a time: what fits the stack.
@@ -132,6 +132,7 @@ impl Space {
         self.counts.invalidations.fetch_add(1, Relaxed);
 
         let Some(place) = place else {
+            trace::invalidate(&self.mapping, segment.id(), start..end, true);
             self.call_worker(closed);
             return true;
         };
@@ -158,9 +159,11 @@ impl Space {
                     unsafe { bindings::address_space_helper_lockdep_on() };
                 }
                 drop(attached);
+                trace::invalidate(&self.mapping, segment.id(), start..end, false);
                 self.settle(segment, start, end, place, closed);
             }
             None => {
+                trace::invalidate(&self.mapping, segment.id(), start..end, true);
                 self.install.write().stale.leave(place);
                 self.call_worker(closed);
             }

@@ -53,7 +53,7 @@ use crate::{
     mapping::Mapping,
     segment::{Segment, Source},
     stale::Stale,
-    workers,
+    trace, workers,
 };
 
 /// The work item that revokes what the notifier could not.
@@ -309,18 +309,23 @@ impl Space {
 
         let at = self.place(&place, &wanted);
         let at = at.and_then(|start| {
-            self.change(&ops, start..start + pages as u64, |layout, removed| {
-                layout.replace(
-                    layout::Range {
-                        start,
-                        end: start + pages as u64,
-                        segment: segment.clone(),
-                        offset: (wanted.first - segment.first()) as u64,
-                        prot,
-                    },
-                    |range| removed.add(range),
-                )
-            })?;
+            self.change(
+                &ops,
+                start..start + pages as u64,
+                prot,
+                |layout, removed| {
+                    layout.replace(
+                        layout::Range {
+                            start,
+                            end: start + pages as u64,
+                            segment: segment.clone(),
+                            offset: (wanted.first - segment.first()) as u64,
+                            prot,
+                        },
+                        |range| removed.add(range),
+                    )
+                },
+            )?;
             Ok(start)
         });
         if at.is_err() {
@@ -361,7 +366,7 @@ impl Space {
     /// reaches what was shown there.
     pub(crate) fn unmap(self: &Arc<Self>, range: Range<u64>) -> Result {
         let ops = self.ops.lock();
-        self.change(&ops, range.clone(), |layout, removed| {
+        self.change(&ops, range.clone(), Prot::NONE, |layout, removed| {
             layout.remove(range.start, range.end, |range| removed.add(range))
         })
     }
@@ -390,6 +395,7 @@ impl Space {
         self: &Arc<Self>,
         ops: &Ops,
         range: Range<u64>,
+        prot: Prot,
         change: impl FnOnce(&mut Layout<Kernel>, &mut Removed) -> Result<(), layout::Refused>,
     ) -> Result {
         let need = self
@@ -413,6 +419,7 @@ impl Space {
             self.install.write().zapping = false;
             self.retire(ops, &removed);
         }
+        trace::change(&self.mapping, &range, prot, removed.any);
         Ok(())
     }
 
