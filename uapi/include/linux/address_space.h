@@ -75,7 +75,9 @@ struct address_space_create {
  * @fd: The file to map, open for reading, and for writing if @prot has
  *      PROT_WRITE
  * @prot: PROT_NONE, or PROT_READ with any of PROT_WRITE and PROT_EXEC: the most
- *        that anyone may do to the range through this address space
+ *        that anyone may do to the range through this address space. (The kernel
+ *        lets no process map an asfd or a view with PROT_EXEC today, since
+ *        anonymous inodes are noexec: EPERM.)
  * @offset: Where in the file
  * @length: How much, not 0. It may reach past the end of the file: as with
  *          mmap(), touching what the file does not have is SIGBUS.
@@ -173,7 +175,9 @@ struct address_space_view {
  * Errors: EBADF for @vmfd; EINVAL where it is no virtual machine; EIO where it
  * is another process's; EACCES where a view does not allow writing and
  * KVM_MEM_READONLY is not set; EINVAL where the window leaves the address space
- * or view; EEXIST where the slot is taken or overlaps another; ENOMEM.
+ * or view, or KVM does not take the slot, one that has other memory for example;
+ * EEXIST where the slot shows this address space already, or overlaps another
+ * slot; ENOMEM.
  */
 struct kvm_map_address_space {
 	__u32 size;
