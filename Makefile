@@ -18,31 +18,30 @@ help:
 env:
 	@scripts/env
 
-# CC is the name by which Debian called its compiler: it is in the config.
-in-env := scripts/in-env sh -c 'exec make -C "$$ADDRESS_SPACE_ENV/build" \
-	CC=x86_64-linux-gnu-gcc-14 M="$$PWD" -j"$$(nproc)" "$$@"' make
-
 ifdef KDIR
 module:
 	@scripts/check-kdir "$(KDIR)"
 	$(MAKE) -C "$(KDIR)" M="$(CURDIR)" modules
 else
 module:
-	@$(in-env) modules $(if $(CLIPPY),CLIPPY=$(CLIPPY)) $(if $(V),V=$(V))
+	@scripts/build-module modules $(if $(CLIPPY),CLIPPY=$(CLIPPY)) $(if $(V),V=$(V))
 endif
 
 check:
 	@scripts/check
 
 kselftest: module
-	@scripts/check kselftest
+	@scripts/in-env scripts/build-tests kselftest
+	@scripts/vm -- selftests/run-in-vm $$(sed -n 's/^TEST_GEN_PROGS := //p' \
+		selftests/kselftest/Makefile)
 
 demo: module
-	@scripts/check --show demo
+	@scripts/in-env scripts/build-tests demo
+	@scripts/vm -- build/demo
 
 shell: module
 	@scripts/vm
 
 clean:
-	@$(in-env) clean
+	@scripts/build-module clean
 	rm -rf build target

@@ -1,0 +1,59 @@
+# shellcheck shell=bash
+# What scripts/env and scripts/debug-kernel have in common: named steps, timed,
+# one run at a time, and none done twice. Source it, set $dir to the folder that
+# is made, call steps_begin, then step for each.
+
+me=${0##*/}
+
+die() {
+	echo "$me: $*" >&2
+	exit 1
+}
+
+child=
+stop() {
+	[ -z "$child" ] || kill -TERM -- "-$child" 2>/dev/null || true
+	echo "$me: interrupted; run it again to go on from here" >&2
+	exit 130
+}
+
+steps_begin() {
+	mkdir -p "$dir/done" "$dir/log"
+	exec 9>"$dir/lock"
+	if ! flock -n 9; then
+		echo "$me: another run is making it; waiting"
+		flock 9
+	fi
+	trap stop INT TERM HUP
+	echo "$me: making $dir"
+}
+
+# step STAMP NAME WHAT: run step_NAME unless STAMP says that it was done.
+step() {
+	local stamp=$dir/done/$1 name=$2 what=$3 log=$dir/log/$2 start=$SECONDS
+
+	[ ! -e "$stamp" ] || return 0
+	[ -t 1 ] || printf '%s: %-9s %s\n' "$me" "$name" "$what"
+	# a job of its own, to be stopped with all its children
+	set -m
+	( set -e; "step_$name" ) >"$log" 2>&1 </dev/null &
+	child=$!
+	set +m
+	while [ -t 1 ] && kill -0 "$child" 2>/dev/null; do
+		printf '\r%s: %-9s %s ... %d s' "$me" "$name" "$what" $((SECONDS - start))
+		sleep 1
+	done
+	if ! wait "$child"; then
+		child=
+		[ ! -t 1 ] || echo
+		tail -n 20 "$log" >&2
+		die "step $name failed; the whole log is $log"
+	fi
+	child=
+	if [ -t 1 ]; then
+		printf '\r%s: %-9s %s: %d s    \n' "$me" "$name" "$what" $((SECONDS - start))
+	else
+		printf '%s: %-9s done in %d s\n' "$me" "$name" $((SECONDS - start))
+	fi
+	echo "$((SECONDS - start))" >"$stamp"
+}
