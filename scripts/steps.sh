@@ -3,6 +3,7 @@
 # one run at a time, and none done twice. Source it, set $dir to the folder that
 # is made, call steps_begin, then step for each.
 
+# shellcheck disable=SC2154	# dir is the caller's
 me=${0##*/}
 
 die() {
