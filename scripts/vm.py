@@ -5,10 +5,12 @@ virtme-run, and tells what became of the guest from its console."""
 import argparse
 import os
 import re
+import select
 import selectors
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -64,6 +66,12 @@ def say(text):
     print(f"scripts/vm: {text}", file=sys.stderr, flush=True)
 
 
+def show(title, lines):
+    say(title)
+    sys.stderr.buffer.write(b"\n".join(lines) + b"\n")
+    sys.stderr.flush()
+
+
 def make_disk(path):
     with open(path, "wb") as disk:
         disk.truncate(256 << 20)
@@ -87,7 +95,7 @@ def virtme(args, run):
         # Under emulation a request to virtiofsd takes many times one to 9p.
         "--disable-microvm", "--force-9p", "--blk-disk", f"ext4={run}/disk",
     ]
-    options = ["-no-reboot"]
+    options = ["-no-reboot", "-monitor", f"unix:{run}/monitor,server=on,wait=off"]
     if not args.kvm:
         words.append("--disable-kvm")
         options += ["-cpu", "EPYC-Milan,+svm,+npt", "-accel", "tcg"]
@@ -103,7 +111,7 @@ def virtme(args, run):
     for option in (
         # The first init= counts, and virtme's own comes last.
         f"init={HERE}/vm-init", f"as_dir={run}", f"as_top={TOP}",
-        "ignore_loglevel", "panic=-1", "oops=panic", "softlockup_panic=1", "watchdog_thresh=30",
+        "ignore_loglevel", "sysrq_always_enabled", "unknown_nmi_panic", "panic=-1", "oops=panic", "softlockup_panic=1", "watchdog_thresh=30",
     ):
         words += ["--kopt", option]
     return words + ["--qemu-opts", *options]
@@ -119,6 +127,7 @@ class Guest:
         self.state = "boot"          # boot, loading, ready
         self.status = None
         self.lines = []              # of the console, since the module was loaded
+        self.hung = []               # what it said when asked who hangs
         self.partial = b""
         self.control = b""
         os.mkdir(f"{self.run}/old")
@@ -143,11 +152,39 @@ class Guest:
                 self.status = int(word[5:])
 
     def report(self):
-        """The kernel's first complaint since the module was loaded, with what follows."""
-        for i, line in enumerate(self.lines):
+        """The kernel's first complaint since the module was loaded."""
+        lines = self.lines[:len(self.lines) - len(self.hung)]
+        for i, line in enumerate(lines):
             if REPORT.search(line):
-                return self.lines[max(0, i - 2):i + 100]
+                for end in range(i, min(i + 120, len(lines))):
+                    if b"end trace" in lines[end] or b"end Kernel panic" in lines[end]:
+                        break
+                return lines[max(0, i - 2):end + 1]
         return None
+
+    def ask_who_hangs(self, readers):
+        """Have the kernel print the blocked tasks and where the CPUs are; a
+        kernel that does not even take a key takes an NMI."""
+        mark = len(self.lines)
+        for orders in (("sendkey alt-sysrq-w", "sendkey alt-sysrq-l"), ("nmi",)):
+            try:
+                with socket.socket(socket.AF_UNIX) as monitor:
+                    monitor.connect(f"{self.run}/monitor")
+                    for order in orders:
+                        monitor.sendall(order.encode() + b"\n")
+                        time.sleep(0.5)
+            except OSError:
+                return []
+            end = time.monotonic() + 5
+            while (left := end - time.monotonic()) > 0:
+                if select.select([readers["console"]], [], [], left)[0]:
+                    data = os.read(readers["console"], 65536)
+                    if not data:
+                        break
+                    self.console(data)
+            if len(self.lines) > mark:
+                break
+        return self.lines[mark:]
 
     def boot(self):
         """Returns (exit status, a word on why)."""
@@ -159,7 +196,10 @@ class Guest:
                                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
         readers["console"] = process.stdout.fileno()
         try:
-            return self.watch(process, readers)
+            status, why = self.watch(process, readers)
+            if status == HANG and why is not None and self.state != "boot":
+                self.hung = self.ask_who_hangs(readers)
+            return status, why
         finally:
             try:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -269,10 +309,10 @@ def main():
             say(f"{why}, before the module was loaded: that is the emulator's doing; booting once more")
     report = guest.report()
     if report is not None:
-        say("the kernel reports:")
-        sys.stderr.flush()
-        sys.stderr.buffer.write(b"\n".join(report) + b"\n")
+        show("the kernel reports:", report)
         status = CRASH if status != HANG else HANG
+    if guest.hung:
+        show("asked who hangs, the kernel says:", guest.hung[:200])
     if why is not None:
         say(why)
     if report is not None or why is not None:
