@@ -13,6 +13,7 @@ mod arena;
 mod asfd;
 mod bindings;
 mod birth;
+mod change;
 mod device;
 mod fault;
 mod fdinfo;
@@ -28,6 +29,7 @@ mod notifier;
 mod resolve;
 mod revoke;
 mod segment;
+mod segments;
 mod space;
 #[forbid(unsafe_code)]
 mod stale;

@@ -2,23 +2,29 @@
 
 //! The asfd: the file with all rights to a space, and its calls.
 
+use core::{mem::offset_of, ops::Range};
+
 use kernel::{
     bindings::{O_CLOEXEC, O_RDONLY, O_RDWR},
     fs::{
         file::{FileDescriptorReservation, LocalFile},
         File,
     },
+    page::PAGE_SIZE,
     prelude::*,
     seq_file::SeqFile,
     sync::aref::ARef,
 };
 
 use crate::{
+    bindings,
+    change::Change,
     fdinfo, file,
     file::SpaceFile,
     kvm,
     layout::Prot,
-    space::{Handle, Place},
+    segments::Pinned,
+    space::{bytes, Handle},
     uapi,
     view::View,
 };
@@ -58,6 +64,11 @@ impl SpaceFile for Asfd {
             uapi::MMAP => self.mmap(arg),
             uapi::MUNMAP => self.munmap(arg),
             uapi::VIEW => self.view(arg),
+            uapi::REGISTER => self.register(arg),
+            uapi::UNREGISTER => self.unregister(arg),
+            uapi::BATCH => self.batch(arg),
+            uapi::PROTECT => self.protect(arg),
+            uapi::MOVE => self.r#move(arg),
             uapi::KVM_MAP => kvm::map(self, file, arg),
             uapi::KVM_UNMAP => kvm::unmap(self, arg),
             _ => Err(ENOTTY),
@@ -69,48 +80,106 @@ impl SpaceFile for Asfd {
     }
 }
 
+/// What a map asks for, checked as far as it can be without the file.
+struct MapRequest {
+    fd: i32,
+    /// Pages of the file.
+    part: Range<u64>,
+    /// Pages of the space; without meaning where the kernel is to choose.
+    target: Range<u64>,
+    prot: Prot,
+    replace: bool,
+}
+
 impl Asfd {
-    fn mmap(&self, ptr: UserPtr) -> Result<isize> {
-        let arg: uapi::Mmap = uapi::read(ptr)?;
-        let known = uapi::MAP_REPLACE | uapi::MAP_ANYWHERE | uapi::MAP_POPULATE;
-        uapi::only(arg.flags, known)?;
-        let anywhere = arg.flags & uapi::MAP_ANYWHERE != 0;
-        let replace = arg.flags & uapi::MAP_REPLACE != 0;
-        if anywhere && (replace || arg.addr != 0) {
-            return Err(EINVAL);
-        }
-        let prot = uapi::prot(arg.prot)?;
-        let part = uapi::range(arg.offset, arg.length)?;
-        let target = uapi::range_within(arg.addr, arg.length, self.pages())?;
-        if arg.offset + arg.length > i64::MAX as u64 {
-            // No file is that long.
+    /// Checks the values of a map. `EOPNOTSUPP` for flags that are not in `known`.
+    fn check_map(&self, op: &uapi::Op, known: u32) -> Result<MapRequest> {
+        uapi::only(op.flags, known)?;
+        let prot = uapi::prot(op.prot)?;
+        let part = uapi::range(op.offset, op.length)?;
+        let target = uapi::range_within(op.addr, op.length, self.pages())?;
+        // No file is longer.
+        if op.offset + op.length > i64::MAX as u64 {
             return Err(EOVERFLOW);
         }
-        let file = regular_file(arg.fd)?;
+        Ok(MapRequest {
+            fd: op.fd,
+            part,
+            target,
+            prot,
+            replace: op.flags & uapi::MAP_REPLACE != 0,
+        })
+    }
+
+    /// The segment that a map is to show, and the page of it to begin with.
+    fn obtain(&self, request: &MapRequest) -> Result<(Pinned, u64)> {
+        let file = regular_file(request.fd)?;
+        let part = &request.part;
+        let pages = (part.end - part.start) as usize;
+        let space = self.handle.space();
+        let pinned = space.obtain(file, part.start as usize, pages, request.prot)?;
+        let offset = part.start - pinned.segment().first() as u64;
+        Ok((pinned, offset))
+    }
+
+    fn mmap(&self, ptr: UserPtr) -> Result<isize> {
+        let arg: uapi::Mmap = uapi::read(ptr)?;
+        let anywhere = arg.flags & uapi::MAP_ANYWHERE != 0;
+        if anywhere && (arg.flags & uapi::MAP_REPLACE != 0 || arg.addr != 0) {
+            return Err(EINVAL);
+        }
+        let op = uapi::Op {
+            opcode: uapi::OP_MMAP,
+            flags: arg.flags,
+            fd: arg.fd,
+            prot: arg.prot,
+            offset: arg.offset,
+            length: arg.length,
+            addr: arg.addr,
+        };
+        let known = uapi::MAP_REPLACE | uapi::MAP_ANYWHERE | uapi::MAP_POPULATE;
+        let mut request = self.check_map(&op, known)?;
+        let (pinned, offset) = self.obtain(&request)?;
+        let segment = pinned.segment().clone();
 
         let space = self.handle.space();
-        let place = match (anywhere, replace) {
-            (true, _) => Place::Anywhere,
-            (_, true) => Place::Over(target.start),
-            _ => Place::Empty(target.start),
-        };
-        let pages = part.end - part.start;
-        let at = space.map(
-            file,
-            part.start as usize,
-            pages as usize,
-            prot,
-            place,
-            arg.flags & uapi::MAP_POPULATE != 0,
-        )?;
+        let pages = request.part.end - request.part.start;
+        let ops = space.ops.lock();
+        let made = if anywhere {
+            space
+                .find_room(pages, request.part.start)
+                .map(|start| request.target = start..start + pages)
+        } else {
+            Ok(())
+        }
+        .and_then(|()| {
+            space.change(
+                &ops,
+                &Change::Map {
+                    pages: request.target.clone(),
+                    segment: pinned,
+                    offset,
+                    prot: request.prot,
+                    replace: request.replace,
+                },
+            )
+        });
+        drop(ops);
+        if let Err(error) = made {
+            // The segment may have been made for nothing.
+            space.reap_later();
+            return Err(error);
+        }
         if anywhere {
-            let addr = crate::space::bytes(at);
-            if let Err(error) = uapi::write_back(ptr, core::mem::offset_of!(uapi::Mmap, addr), addr)
-            {
+            let addr = bytes(request.target.start);
+            if let Err(error) = uapi::write_back(ptr, offset_of!(uapi::Mmap, addr), addr) {
                 // A call that fails has changed nothing; nothing was there before.
-                space.unmap(at..at + pages)?;
+                self.remove(request.target)?;
                 return Err(error);
             }
+        }
+        if arg.flags & uapi::MAP_POPULATE != 0 {
+            space.populate(&segment, offset as usize, pages as usize, request.prot);
         }
         Ok(0)
     }
@@ -118,9 +187,145 @@ impl Asfd {
     fn munmap(&self, ptr: UserPtr) -> Result<isize> {
         let arg: uapi::Munmap = uapi::read(ptr)?;
         uapi::only(arg.flags, 0)?;
-        let range = uapi::range_within(arg.addr, arg.length, self.pages())?;
-        self.handle.space().unmap(range)?;
+        self.remove(uapi::range_within(arg.addr, arg.length, self.pages())?)?;
         Ok(0)
+    }
+
+    fn remove(&self, pages: Range<u64>) -> Result {
+        self.change(Change::Unmap { pages })
+    }
+
+    fn change(&self, change: Change) -> Result {
+        let space = self.handle.space();
+        let ops = space.ops.lock();
+        space.change(&ops, &change)
+    }
+
+    fn protect(&self, ptr: UserPtr) -> Result<isize> {
+        let arg: uapi::Protect = uapi::read(ptr)?;
+        uapi::only(arg.flags | arg.reserved, 0)?;
+        self.change(Change::Protect {
+            prot: uapi::prot(arg.prot)?,
+            pages: uapi::range_within(arg.addr, arg.length, self.pages())?,
+        })?;
+        Ok(0)
+    }
+
+    fn r#move(&self, ptr: UserPtr) -> Result<isize> {
+        let arg: uapi::Move = uapi::read(ptr)?;
+        uapi::only(arg.flags, uapi::MOVE_REPLACE)?;
+        let pages = uapi::range_within(arg.addr, arg.length, self.pages())?;
+        let target = uapi::range_within(arg.new_addr, arg.length, self.pages())?;
+        if pages.start < target.end && target.start < pages.end {
+            return Err(EINVAL);
+        }
+        self.change(Change::Move {
+            pages,
+            to: target.start,
+            replace: arg.flags & uapi::MOVE_REPLACE != 0,
+        })?;
+        Ok(0)
+    }
+
+    fn register(&self, ptr: UserPtr) -> Result<isize> {
+        let arg: uapi::Register = uapi::read(ptr)?;
+        uapi::only(arg.flags, uapi::REGISTER_POPULATE)?;
+        let prot = uapi::prot(arg.prot)?;
+        let file = regular_file(arg.fd)?;
+        let length = match arg.length {
+            0 => to_the_end(&file, arg.offset)?,
+            length => length,
+        };
+        let part = uapi::range(arg.offset, length)?;
+        self.handle.space().register(
+            file,
+            part.start as usize,
+            (part.end - part.start) as usize,
+            prot,
+            arg.flags & uapi::REGISTER_POPULATE != 0,
+        )?;
+        Ok(0)
+    }
+
+    fn unregister(&self, ptr: UserPtr) -> Result<isize> {
+        let arg: uapi::Unregister = uapi::read(ptr)?;
+        uapi::only(arg.flags | arg.reserved, 0)?;
+        let file = regular_file(arg.fd)?;
+        self.handle.space().unregister(&file)?;
+        Ok(0)
+    }
+
+    fn batch(&self, ptr: UserPtr) -> Result<isize> {
+        let arg: uapi::Batch = uapi::read(ptr)?;
+        uapi::only(arg.flags | arg.reserved, 0)?;
+        if arg.nr_ops == 0 || arg.nr_ops > uapi::MAX_OPS {
+            return Err(EINVAL);
+        }
+        self.run_batch(&arg).map_err(|(index, error)| {
+            // Where not even this can be told, the error is the refused operation's
+            // all the same.
+            let _ = uapi::write_back(ptr, offset_of!(uapi::Batch, failed), index as u32);
+            error
+        })?;
+        Ok(0)
+    }
+
+    /// Runs a batch; on error tells which operation was refused.
+    fn run_batch(&self, arg: &uapi::Batch) -> Result<(), (usize, Error)> {
+        let count = arg.nr_ops as usize;
+        let mut changes = KVVec::with_capacity(count, GFP_KERNEL_ACCOUNT)
+            .map_err(|error| (0, Error::from(error)))?;
+        for index in 0..count {
+            self.read_op(arg, index)
+                .and_then(|op| self.change_of(&op))
+                .and_then(|change| Ok(changes.push(change, GFP_KERNEL_ACCOUNT)?))
+                .map_err(|error| (index, error))?;
+        }
+        let space = self.handle.space();
+        let ops = space.ops.lock();
+        let made = space.change_all(&ops, &changes);
+        drop(ops);
+        if made.is_err() {
+            space.reap_later();
+        }
+        made
+    }
+
+    fn read_op(&self, arg: &uapi::Batch, index: usize) -> Result<uapi::Op> {
+        let size = arg.op_size as usize;
+        let start = size.checked_mul(index).ok_or(EOVERFLOW)?;
+        let addr = (arg.ops as usize).checked_add(start).ok_or(EFAULT)?;
+        uapi::read_sized(UserPtr::from_addr(addr), size)
+    }
+
+    fn change_of(&self, op: &uapi::Op) -> Result<Change> {
+        match op.opcode {
+            uapi::OP_MMAP => {
+                let request = self.check_map(op, uapi::MAP_REPLACE)?;
+                let (segment, offset) = self.obtain(&request)?;
+                Ok(Change::Map {
+                    pages: request.target,
+                    segment,
+                    offset,
+                    prot: request.prot,
+                    replace: request.replace,
+                })
+            }
+            uapi::OP_MUNMAP => {
+                uapi::only(op.flags, 0)?;
+                Ok(Change::Unmap {
+                    pages: uapi::range_within(op.addr, op.length, self.pages())?,
+                })
+            }
+            uapi::OP_PROTECT => {
+                uapi::only(op.flags, 0)?;
+                Ok(Change::Protect {
+                    prot: uapi::prot(op.prot)?,
+                    pages: uapi::range_within(op.addr, op.length, self.pages())?,
+                })
+            }
+            _ => Err(EOPNOTSUPP),
+        }
     }
 
     fn view(&self, ptr: UserPtr) -> Result<isize> {
@@ -159,4 +364,17 @@ fn regular_file(fd: i32) -> Result<ARef<File>> {
         return Err(ELOOP);
     }
     Ok(file)
+}
+
+/// How many bytes, in whole pages, a file has from `offset` on. `EINVAL` for none.
+fn to_the_end(file: &File, offset: u64) -> Result<u64> {
+    // SAFETY: The file is held.
+    let size = unsafe { bindings::address_space_helper_size(file.as_ptr()) } as u64;
+    let end = size
+        .checked_next_multiple_of(PAGE_SIZE as u64)
+        .ok_or(EOVERFLOW)?;
+    match end.checked_sub(offset) {
+        Some(length) if length > 0 => Ok(length),
+        _ => Err(EINVAL),
+    }
 }

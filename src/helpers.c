@@ -206,6 +206,11 @@ void address_space_helper_set_size(struct file *file, loff_t size)
 	i_size_write(file_inode(file), size);
 }
 
+loff_t address_space_helper_size(struct file *file)
+{
+	return i_size_read(file_inode(file));
+}
+
 unsigned long address_space_helper_huge_page_size(struct file *file)
 {
 	return is_file_hugepages(file) ? huge_page_size(hstate_file(file)) : 0;

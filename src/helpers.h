@@ -59,6 +59,7 @@ int address_space_helper_make_page_table(struct mm_struct *mm, unsigned long add
 
 /* Files. */
 void address_space_helper_set_size(struct file *file, loff_t size);
+loff_t address_space_helper_size(struct file *file);
 unsigned long address_space_helper_huge_page_size(struct file *file);
 unsigned int address_space_helper_limits(struct file *file);
 bool address_space_helper_unshowable(struct file *file);

@@ -35,7 +35,7 @@ use crate::{
     frames::Taken,
     notifier::Notifier,
     segment::Segment,
-    space::{Space, REAP, REVOKE},
+    space::{Space, REVOKE},
     stale::{Place, Task},
     trace, workers,
 };
@@ -87,7 +87,8 @@ impl Space {
 
     /// Lets go of all frames of a segment that nothing shows any more.
     ///
-    /// The ops lock must be held, so that no removed range is still to be zapped.
+    /// The ops lock must be held, so that no removed range is still to be zapped; or
+    /// the segment must be off the list, which it gets only when all are.
     pub(crate) fn forget_frames(&self, segment: &Segment) {
         self.take_frames(segment, 0, segment.pages());
     }
@@ -262,28 +263,5 @@ impl WorkItem<REVOKE> for Space {
                 }
             }
         }
-    }
-}
-
-impl WorkItem<REAP> for Space {
-    type Pointer = Arc<Space>;
-
-    fn run(space: Arc<Space>) {
-        loop {
-            let Some(segment) = space.ops.lock().take_idle(&space) else {
-                break;
-            };
-            space.forget_frames_of_ended(&segment);
-            let (addr, length) = segment.area();
-            space.arena.unmap_here(addr, length);
-        }
-    }
-}
-
-impl Space {
-    /// A segment that was taken off the list, so nobody can find it again.
-    fn forget_frames_of_ended(&self, segment: &Segment) {
-        segment.end(self);
-        self.take_frames(segment, 0, segment.pages());
     }
 }

@@ -116,6 +116,10 @@ pub(crate) struct Segment {
     /// Whether a range that showed it was removed since it was last looked at.
     /// The space's ops lock guards it.
     pub(crate) suspect: Atomic<bool>,
+    /// Whether it is kept although nothing shows it.
+    pub(crate) registered: Atomic<bool>,
+    /// Calls that are about to show it.
+    pub(crate) pins: Atomic<u32>,
     pub(crate) frames: Frames,
     #[pin]
     pub(crate) notifier: Notifier,
@@ -190,6 +194,8 @@ impl Segment {
                 addr,
                 live: Atomic::new(true),
                 suspect: Atomic::new(false),
+                registered: Atomic::new(false),
+                pins: Atomic::new(0),
                 frames,
                 notifier <- Notifier::new(),
             }),
@@ -281,6 +287,11 @@ impl Segment {
             return Ok(());
         }
         to_result(ret)
+    }
+
+    /// Whether its pages may be shown for `prot`.
+    pub(crate) fn allows(&self, prot: Prot) -> bool {
+        self.source.prot.contains(prot)
     }
 
     /// Its pages that lie in `start..end` of the arena.

@@ -28,6 +28,16 @@ pub(crate) const MMAP: u32 = _IO(TYPE, 0x01);
 pub(crate) const MUNMAP: u32 = _IO(TYPE, 0x02);
 /// On an asfd.
 pub(crate) const VIEW: u32 = _IO(TYPE, 0x03);
+/// On an asfd.
+pub(crate) const REGISTER: u32 = _IO(TYPE, 0x04);
+/// On an asfd.
+pub(crate) const UNREGISTER: u32 = _IO(TYPE, 0x05);
+/// On an asfd.
+pub(crate) const BATCH: u32 = _IO(TYPE, 0x06);
+/// On an asfd.
+pub(crate) const PROTECT: u32 = _IO(TYPE, 0x07);
+/// On an asfd.
+pub(crate) const MOVE: u32 = _IO(TYPE, 0x08);
 /// On an asfd or a view.
 pub(crate) const KVM_MAP: u32 = _IO(TYPE, 0x10);
 /// On an asfd or a view.
@@ -38,12 +48,23 @@ pub(crate) const MAP_REPLACE: u32 = 1 << 0;
 pub(crate) const MAP_ANYWHERE: u32 = 1 << 1;
 pub(crate) const MAP_POPULATE: u32 = 1 << 2;
 
-/// A struct that a call takes. It begins with its size, as the caller knows it.
+/// Flag of [`Register`].
+pub(crate) const REGISTER_POPULATE: u32 = 1 << 0;
+/// Flag of [`Move`].
+pub(crate) const MOVE_REPLACE: u32 = MAP_REPLACE;
+
+/// Opcodes of a batch.
+pub(crate) const OP_MMAP: u32 = 1;
+pub(crate) const OP_MUNMAP: u32 = 2;
+pub(crate) const OP_PROTECT: u32 = 3;
+/// The most operations that a batch may have.
+pub(crate) const MAX_OPS: u32 = 1 << 16;
+
+/// A struct that a call takes.
 ///
 /// # Safety
 ///
-/// The type must be `repr(C)` without padding, begin with a `u32`, and allow all
-/// bit patterns.
+/// The type must be `repr(C)` without padding, and allow all bit patterns.
 pub(crate) unsafe trait Arg: Copy {
     /// The size of the first published version.
     const FIRST: usize = size_of::<Self>();
@@ -87,6 +108,16 @@ args! {
     Munmap { addr: u64, length: u64 }
     /// Argument of [`VIEW`].
     View { prot: u32, reserved: u32, offset: u64, length: u64 }
+    /// Argument of [`REGISTER`].
+    Register { fd: i32, prot: u32, offset: u64, length: u64 }
+    /// Argument of [`UNREGISTER`].
+    Unregister { fd: i32, reserved: u32 }
+    /// Argument of [`BATCH`].
+    Batch { ops: u64, nr_ops: u32, op_size: u32, failed: u32, reserved: u32 }
+    /// Argument of [`PROTECT`].
+    Protect { addr: u64, length: u64, prot: u32, reserved: u32 }
+    /// Argument of [`MOVE`].
+    Move { addr: u64, length: u64, new_addr: u64 }
     /// Argument of [`KVM_MAP`].
     KvmMap {
         vmfd: i32, slot: u32, guest_phys_addr: u64, memory_size: u64, offset: u64, window: u64,
@@ -94,6 +125,40 @@ args! {
     /// Argument of [`KVM_UNMAP`].
     KvmUnmap { vmfd: i32, slot: u32 }
 }
+
+/// One operation of a batch, of which the batch tells the size.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Op {
+    pub(crate) opcode: u32,
+    pub(crate) flags: u32,
+    pub(crate) fd: i32,
+    pub(crate) prot: u32,
+    pub(crate) offset: u64,
+    pub(crate) length: u64,
+    pub(crate) addr: u64,
+}
+
+// SAFETY: Integers only, without padding, as asserted below. (It begins with no size;
+// `read_sized` is told one.)
+unsafe impl Arg for Op {
+    const ZERO: Self = Self {
+        opcode: 0,
+        flags: 0,
+        fd: 0,
+        prot: 0,
+        offset: 0,
+        length: 0,
+        addr: 0,
+    };
+}
+
+// SAFETY: All bytes are initialised: there is no padding.
+unsafe impl AsBytes for Op {}
+// SAFETY: Integers allow all bit patterns.
+unsafe impl FromBytes for Op {}
+
+const _: () = assert!(size_of::<Op>() == 40);
 
 /// Reads the argument of a call.
 ///
@@ -103,6 +168,11 @@ pub(crate) fn read<T: Arg + AsBytes + FromBytes>(ptr: UserPtr) -> Result<T> {
     let size = UserSlice::new(ptr, size_of::<u32>())
         .reader()
         .read::<u32>()? as usize;
+    read_sized(ptr, size)
+}
+
+/// Reads a struct of which the caller says how large it is; errors as for [`read`].
+pub(crate) fn read_sized<T: Arg + AsBytes + FromBytes>(ptr: UserPtr, size: usize) -> Result<T> {
     if size < T::FIRST {
         return Err(EINVAL);
     }
@@ -125,9 +195,9 @@ pub(crate) fn read<T: Arg + AsBytes + FromBytes>(ptr: UserPtr) -> Result<T> {
     Ok(arg)
 }
 
-/// Writes one `u64` of the argument back, at `offset` bytes of it.
-pub(crate) fn write_back(ptr: UserPtr, offset: usize, value: u64) -> Result {
-    UserSlice::new(ptr.wrapping_byte_add(offset), size_of::<u64>())
+/// Writes one value of the argument back, at `offset` bytes of it.
+pub(crate) fn write_back<T: AsBytes>(ptr: UserPtr, offset: usize, value: T) -> Result {
+    UserSlice::new(ptr.wrapping_byte_add(offset), size_of::<T>())
         .writer()
         .write(&value)
 }

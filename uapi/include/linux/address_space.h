@@ -154,6 +154,159 @@ struct address_space_view {
 #define ADDRESS_SPACE_VIEW	_IO(ADDRESS_SPACE_TYPE, 0x03)
 
 /**
+ * struct address_space_register - ioctl(ADDRESS_SPACE_REGISTER)
+ * @size: sizeof(struct address_space_register)
+ * @flags: ADDRESS_SPACE_REGISTER_POPULATE: bring the pages into memory, as far as
+ *         that is possible
+ * @fd: The file, open as for a map with @prot
+ * @prot: The most that maps of it will ask for; as for a map
+ * @offset: Where in the file
+ * @length: How much; 0: to the end of the file as it is now
+ *
+ * Makes ready a part of a file that is going to be mapped again and again, and
+ * keeps it ready. Maps that lie within it, of the same open file, by a caller with
+ * the same credentials, are then changes of the layout and nothing else. Nothing
+ * shows before it is mapped.
+ *
+ * Errors: as for ADDRESS_SPACE_MMAP; EINVAL where @length is 0 and the file ends
+ * before @offset.
+ */
+struct address_space_register {
+	__u32 size;
+	__u32 flags;
+	__s32 fd;
+	__u32 prot;
+	__aligned_u64 offset;
+	__aligned_u64 length;
+};
+#define ADDRESS_SPACE_REGISTER	_IO(ADDRESS_SPACE_TYPE, 0x04)
+#define ADDRESS_SPACE_REGISTER_POPULATE	(1U << 0)
+
+/**
+ * struct address_space_unregister - ioctl(ADDRESS_SPACE_UNREGISTER)
+ * @size: sizeof(struct address_space_unregister)
+ * @flags: Must be 0
+ * @fd: The file, the same open file as was registered
+ * @__reserved: Must be 0
+ *
+ * Ends all registrations of the file. What is mapped of it stays mapped.
+ *
+ * Errors: EBADF; ENOENT where it is not registered.
+ */
+struct address_space_unregister {
+	__u32 size;
+	__u32 flags;
+	__s32 fd;
+	__u32 __reserved;
+};
+#define ADDRESS_SPACE_UNREGISTER	_IO(ADDRESS_SPACE_TYPE, 0x05)
+
+/* Opcodes of struct address_space_op. */
+#define ADDRESS_SPACE_OP_MMAP		1
+#define ADDRESS_SPACE_OP_MUNMAP		2
+#define ADDRESS_SPACE_OP_PROTECT	3
+
+/**
+ * struct address_space_op - one operation of a batch
+ * @opcode: ADDRESS_SPACE_OP_*; others are EOPNOTSUPP
+ * @flags: ADDRESS_SPACE_MAP_REPLACE for a map; else 0
+ * @fd: For a map: the file
+ * @prot: For a map and a protect
+ * @offset: For a map: where in the file
+ * @length: How much
+ * @addr: Where in the address space
+ *
+ * Fields that an operation does not use are not looked at.
+ */
+struct address_space_op {
+	__u32 opcode;
+	__u32 flags;
+	__s32 fd;
+	__u32 prot;
+	__aligned_u64 offset;
+	__aligned_u64 length;
+	__aligned_u64 addr;
+};
+
+/**
+ * struct address_space_batch - ioctl(ADDRESS_SPACE_BATCH)
+ * @size: sizeof(struct address_space_batch)
+ * @flags: Must be 0
+ * @ops: Address of an array of struct address_space_op
+ * @nr_ops: How many there are, 1 to 65536
+ * @op_size: sizeof(struct address_space_op), as the caller knows it; the contract
+ *           for structs holds for each
+ * @failed: Out, where the call failed for one of them: its index
+ * @__reserved: Must be 0
+ *
+ * Does all of the operations, in their order, or none: everything that has the
+ * address space attached sees it as it was before or as it is after, never between.
+ * When the call returns, what was unmapped or replaced has been revoked everywhere.
+ *
+ * Errors: EINVAL for @nr_ops; ENOMEM; those of the operations.
+ */
+struct address_space_batch {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 ops;
+	__u32 nr_ops;
+	__u32 op_size;
+	__u32 failed;
+	__u32 __reserved;
+};
+#define ADDRESS_SPACE_BATCH	_IO(ADDRESS_SPACE_TYPE, 0x06)
+
+/**
+ * struct address_space_protect - ioctl(ADDRESS_SPACE_PROTECT)
+ * @size: sizeof(struct address_space_protect)
+ * @flags: Must be 0
+ * @addr: Where in the address space
+ * @length: How much, not 0
+ * @prot: As for a map
+ * @__reserved: Must be 0
+ *
+ * Changes what anyone may do to what is mapped in the range. When the call
+ * returns, nobody can do more any longer.
+ *
+ * Errors: ENOENT where there is a hole in the range; EACCES for more than what the
+ * mapping, or the registration it came from, was made for; EINVAL where the range
+ * leaves the address space; ENOMEM.
+ */
+struct address_space_protect {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 addr;
+	__aligned_u64 length;
+	__u32 prot;
+	__u32 __reserved;
+};
+#define ADDRESS_SPACE_PROTECT	_IO(ADDRESS_SPACE_TYPE, 0x07)
+
+/**
+ * struct address_space_move - ioctl(ADDRESS_SPACE_MOVE)
+ * @size: sizeof(struct address_space_move)
+ * @flags: ADDRESS_SPACE_MAP_REPLACE: what is mapped where it goes gives way
+ * @addr: Where in the address space
+ * @length: How much, not 0
+ * @new_addr: Where it goes; the two ranges must not overlap
+ *
+ * Shows at @new_addr what was shown at @addr, and nothing at @addr any more, at
+ * once.
+ *
+ * Errors: ENOENT where there is a hole in the range; EEXIST where something is
+ * mapped at @new_addr; EINVAL where a range leaves the address space, or they
+ * overlap; ENOMEM.
+ */
+struct address_space_move {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 addr;
+	__aligned_u64 length;
+	__aligned_u64 new_addr;
+};
+#define ADDRESS_SPACE_MOVE	_IO(ADDRESS_SPACE_TYPE, 0x08)
+
+/**
  * struct kvm_map_address_space - ioctl(KVM_MAP_ADDRESS_SPACE)
  * @size: sizeof(struct kvm_map_address_space)
  * @flags: KVM_MEM_READONLY and KVM_MEM_LOG_DIRTY_PAGES, as for

@@ -1,0 +1,412 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Changes of the layout by its owner: map, unmap, protect, move, alone or as a
+//! batch.
+//!
+//! A change is made in one go under the install lock, so that attachers and guests
+//! see the layout before or after it, and then revoked with no lock held but `ops`.
+//! All memory that it may need, to be made and to be undone, is there beforehand.
+
+use core::ops::Range;
+
+use kernel::{
+    alloc::AllocError,
+    prelude::*,
+    sync::{atomic::ordering::*, Arc},
+};
+
+use crate::{
+    frames::HUGE_PAGES,
+    layout::{self, Layout, Prot, Spare},
+    segment::Segment,
+    segments::{Ops, Pinned},
+    space::{Kernel, Space},
+    trace,
+};
+
+type Shown = layout::Range<Arc<Segment>>;
+
+/// How many segments a change remembers before it looks at all instead.
+const REMEMBERED: usize = 8;
+
+/// Nodes that one change takes at most, and as many to undo it.
+const NODES: usize = 2 * Layout::<Kernel>::REPLACE_NODES;
+
+/// One change. Pages lie within the space.
+pub(crate) enum Change {
+    /// Shows pages of a segment from `offset` on. `EEXIST` where something is shown,
+    /// unless it may be replaced.
+    Map {
+        pages: Range<u64>,
+        segment: Pinned,
+        offset: u64,
+        prot: Prot,
+        replace: bool,
+    },
+    /// Shows nothing.
+    Unmap { pages: Range<u64> },
+    /// Changes the protection. `ENOENT` where there is a hole, `EACCES` for more than
+    /// what the segment was checked for.
+    Protect { pages: Range<u64>, prot: Prot },
+    /// Shows elsewhere what is shown here, and nothing here. `ENOENT` where there is
+    /// a hole; `EEXIST` as for a map.
+    Move {
+        pages: Range<u64>,
+        to: u64,
+        replace: bool,
+    },
+}
+
+impl Change {
+    /// The pages that show something else afterwards; for a move, where they were.
+    fn pages(&self) -> &Range<u64> {
+        match self {
+            Change::Map { pages, .. }
+            | Change::Unmap { pages }
+            | Change::Protect { pages, .. }
+            | Change::Move { pages, .. } => pages,
+        }
+    }
+
+    /// Where a move goes.
+    fn target(&self) -> Option<Range<u64>> {
+        match self {
+            Change::Move { pages, to, .. } => Some(*to..*to + (pages.end - pages.start)),
+            _ => None,
+        }
+    }
+
+    fn prot(&self) -> Prot {
+        match self {
+            Change::Map { prot, .. } | Change::Protect { prot, .. } => *prot,
+            _ => Prot::NONE,
+        }
+    }
+
+    /// Refuses what the layout as it is does not allow.
+    fn check(&self, layout: &Layout<Kernel>) -> Result {
+        let empty = |range: &Range<u64>| {
+            if layout.overlaps(range.start, range.end) {
+                Err(EEXIST)
+            } else {
+                Ok(())
+            }
+        };
+        let covered = |range: &Range<u64>| {
+            if layout.covered(range.start, range.end) {
+                Ok(())
+            } else {
+                Err(ENOENT)
+            }
+        };
+        match self {
+            Change::Map {
+                pages,
+                replace: false,
+                ..
+            } => empty(pages),
+            Change::Map { .. } | Change::Unmap { .. } => Ok(()),
+            Change::Protect { pages, prot } => {
+                covered(pages)?;
+                let more = layout
+                    .ranges(pages.start, pages.end)
+                    .any(|range| !range.segment.allows(*prot));
+                if more {
+                    Err(EACCES)
+                } else {
+                    Ok(())
+                }
+            }
+            Change::Move { pages, to, replace } => {
+                covered(pages)?;
+                if *replace {
+                    Ok(())
+                } else {
+                    empty(&(*to..*to + (pages.end - pages.start)))
+                }
+            }
+        }
+    }
+
+    /// Makes the change, which [`Self::check`] has allowed, handing out what is no
+    /// longer shown or with other rights.
+    fn apply(&self, layout: &mut Layout<Kernel>, mut old: impl FnMut(Shown)) -> Result {
+        let changed: Result<(), layout::Refused> = match self {
+            Change::Map {
+                pages,
+                segment,
+                offset,
+                prot,
+                ..
+            } => layout.replace(
+                layout::Range {
+                    start: pages.start,
+                    end: pages.end,
+                    segment: segment.segment().clone(),
+                    offset: *offset,
+                    prot: *prot,
+                },
+                old,
+            ),
+            Change::Unmap { pages } => layout.remove(pages.start, pages.end, old),
+            Change::Protect { pages, prot } => {
+                parts(layout, pages, &mut old);
+                layout.protect(pages.start, pages.end, *prot)
+            }
+            Change::Move { pages, to, .. } => {
+                let mut at = pages.start;
+                let mut result = Ok(());
+                while let Some(mut part) = part(layout, at, pages) {
+                    at = part.end;
+                    result = result.and(layout.remove(part.start, part.end, &mut old));
+                    part.start = part.start - pages.start + to;
+                    part.end = part.end - pages.start + to;
+                    result = result.and(layout.replace(part, &mut old));
+                }
+                result
+            }
+        };
+        // All that could be refused was: ranges lie within the space, and there are
+        // nodes enough.
+        changed.map_err(|_| EINVAL)
+    }
+}
+
+/// The first range that is shown from page `at` on, cut to `within`.
+fn part(layout: &Layout<Kernel>, at: u64, within: &Range<u64>) -> Option<Shown> {
+    let mut part = layout.next(at)?.clone();
+    let start = part.start.max(at);
+    part.offset = part.offset_of(start)?;
+    part.start = start;
+    part.end = part.end.min(within.end);
+    (part.start < part.end).then_some(part)
+}
+
+/// Copies what is shown in `within`.
+fn parts(layout: &Layout<Kernel>, within: &Range<u64>, mut each: impl FnMut(Shown)) {
+    let mut at = within.start;
+    while let Some(part) = part(layout, at, within) {
+        at = part.end;
+        each(part);
+    }
+}
+
+/// What a change took away: the segments to look after, and what must be zapped.
+struct Removed {
+    segments: [Option<Arc<Segment>>; REMEMBERED],
+    any: bool,
+    more: bool,
+}
+
+impl Removed {
+    fn new() -> Self {
+        Removed {
+            segments: [const { None }; REMEMBERED],
+            any: false,
+            more: false,
+        }
+    }
+
+    /// Remembers the segment of a range. Called under the install lock; the space's
+    /// own reference keeps the drop of the range's from being the last.
+    fn add(&mut self, range: Shown) {
+        self.any = true;
+        if range.segment.suspect.xchg(true, Relaxed) {
+            return;
+        }
+        match self.segments.iter_mut().find(|place| place.is_none()) {
+            Some(place) => *place = Some(range.segment),
+            None => self.more = true,
+        }
+    }
+}
+
+/// What a batch has changed so far, to be undone if a later change is refused.
+struct Journal {
+    /// What was shown, in the order in which it was taken away.
+    old: KVVec<Shown>,
+}
+
+impl Journal {
+    /// Takes back the changes of a batch, the last first; `marks` tells how much each
+    /// had taken away. Nobody has seen them.
+    fn undo(&mut self, layout: &mut Layout<Kernel>, done: &[Change], marks: &[usize]) {
+        for (change, mark) in done.iter().zip(marks).rev() {
+            let pages = change.pages();
+            // Cannot be refused: ranges and nodes are those that there were.
+            let _ = layout.remove(pages.start, pages.end, drop);
+            while self.old.len() > *mark {
+                let Some(range) = self.old.pop() else { break };
+                let _ = layout.replace(range, drop);
+            }
+        }
+    }
+}
+
+impl Space {
+    /// Makes one change.
+    pub(crate) fn change(self: &Arc<Self>, ops: &Ops, change: &Change) -> Result {
+        let need = {
+            let shown = self.install.read();
+            change.check(&shown.layout)?;
+            shown.layout.need(NODES)
+        };
+        let mut spare = Spare::<Kernel>::new(need)?;
+        let mut removed = Removed::new();
+        let mut shown = self.install.write();
+        shown.layout.refill(&mut spare);
+        let changed = change.apply(&mut shown.layout, |range| removed.add(range));
+        shown.zapping = removed.any;
+        drop(shown);
+        drop(spare);
+        self.revoke(ops, core::slice::from_ref(change), &removed);
+        changed
+    }
+
+    /// Makes all of `changes`, or none: then the index of the one that was refused is
+    /// told. No change may be a move.
+    pub(crate) fn change_all(
+        self: &Arc<Self>,
+        ops: &Ops,
+        changes: &[Change],
+    ) -> Result<(), (usize, Error)> {
+        let failed = |error: AllocError| (0, Error::from(error));
+        let (need, room) = {
+            let shown = self.install.read();
+            let layout = &shown.layout;
+            // What can be taken away is what is shown now, and what the batch itself
+            // shows, each cut at the borders of every change.
+            let now: usize = changes
+                .iter()
+                .map(|change| {
+                    layout
+                        .ranges(change.pages().start, change.pages().end)
+                        .count()
+                })
+                .sum();
+            let room = now + 4 * changes.len();
+            // What is taken away gives its nodes back, so undoing needs no more.
+            (layout.need(NODES * changes.len()), room)
+        };
+        let mut spare = Spare::<Kernel>::new(need).map_err(|error| (0, error))?;
+        let mut journal = Journal {
+            old: KVVec::with_capacity(room, GFP_KERNEL_ACCOUNT).map_err(failed)?,
+        };
+        let mut marks: KVVec<usize> =
+            KVVec::with_capacity(changes.len(), GFP_KERNEL_ACCOUNT).map_err(failed)?;
+
+        let mut shown = self.install.write();
+        shown.layout.refill(&mut spare);
+        let mut refused = None;
+        for (index, change) in changes.iter().enumerate() {
+            let layout = &mut shown.layout;
+            let taken = layout
+                .ranges(change.pages().start, change.pages().end)
+                .count();
+            let fits = journal.old.len() + taken <= room;
+            let made = if fits {
+                change.check(layout)
+            } else {
+                Err(ENOMEM)
+            }
+            .and_then(|()| {
+                let mark = journal.old.len();
+                let made = change.apply(layout, |range| {
+                    // There is room: it was just counted.
+                    let _ = journal.old.push_within_capacity(range);
+                });
+                let _ = marks.push_within_capacity(mark);
+                made
+            });
+            if let Err(error) = made {
+                refused = Some((index, error));
+                break;
+            }
+        }
+        if refused.is_some() {
+            journal.undo(&mut shown.layout, &changes[..marks.len()], &marks);
+        }
+        shown.zapping = refused.is_none() && !journal.old.is_empty();
+        drop(shown);
+        drop(spare);
+
+        if let Some(refused) = refused {
+            return Err(refused);
+        }
+        let mut removed = Removed::new();
+        while let Some(range) = journal.old.pop() {
+            removed.add(range);
+        }
+        self.revoke(ops, changes, &removed);
+        Ok(())
+    }
+
+    /// Revokes what changes have taken away.
+    fn revoke(self: &Arc<Self>, ops: &Ops, changes: &[Change], removed: &Removed) {
+        if removed.any {
+            let mut run: Option<Range<u64>> = None;
+            let ranges = changes
+                .iter()
+                .flat_map(|change| [Some(change.pages().clone()), change.target()])
+                .flatten();
+            for range in ranges {
+                // Ranges that meet are zapped as one: each zap asks every attachment.
+                run = match run {
+                    Some(run) if range.start <= run.end && run.start <= range.end => {
+                        Some(run.start.min(range.start)..run.end.max(range.end))
+                    }
+                    run => {
+                        run.inspect(|run| self.zap(run));
+                        Some(range)
+                    }
+                };
+            }
+            run.inspect(|run| self.zap(run));
+            self.install.write().zapping = false;
+            self.retire(ops, removed);
+        }
+        for change in changes {
+            trace::change(&self.mapping, change.pages(), change.prot(), removed.any);
+        }
+    }
+
+    /// Looks after the segments of which something was removed: where nothing is
+    /// shown any more, lets go of the frames at once (a held frame keeps a memfd
+    /// from being sealed) and of the rest in a while.
+    fn retire(self: &Arc<Self>, ops: &Ops, removed: &Removed) {
+        let mut idle = false;
+        let mut look = |segment: &Arc<Segment>| {
+            if !segment.suspect.xchg(false, Relaxed)
+                || segment.registered.load(Relaxed)
+                || self.install.read().layout.shows(segment.id())
+            {
+                return;
+            }
+            self.forget_frames(segment);
+            idle = true;
+        };
+        if removed.more {
+            ops.segments().iter().for_each(&mut look);
+        } else {
+            removed.segments.iter().flatten().for_each(&mut look);
+        }
+        if idle {
+            self.reap_later();
+        }
+    }
+
+    /// Where `pages` pages of a file from page `first` on may go, so that huge pages
+    /// can be used if there are any. `ENOSPC`. The ops lock must be held.
+    pub(crate) fn find_room(&self, pages: u64, first: u64) -> Result<u64> {
+        let shown = self.install.read();
+        let huge = HUGE_PAGES as u64;
+        let aligned = if pages >= huge {
+            shown.layout.find_hole(pages, huge, first % huge)
+        } else {
+            None
+        };
+        aligned
+            .or_else(|| shown.layout.find_hole(pages, 1, 0))
+            .ok_or(ENOSPC)
+    }
+}
