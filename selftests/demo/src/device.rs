@@ -10,6 +10,7 @@ use address_space::{AddressSpace, Error, Prot, View, Window};
 use anyhow::{Context as _, Result, bail};
 use rustix::io::{Errno, read};
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::channel::Channel;
 use crate::message::{Answer, DeviceOrder, LINE, first_line};
@@ -21,6 +22,13 @@ struct Device {
 }
 
 pub fn run() -> Result<()> {
+    // It is to die of a signal, which is no crash to keep a record of.
+    let no_core = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    setrlimit(Resource::Core, no_core).context("RLIMIT_CORE")?;
+
     let mut device = None;
     process::live(|order, mut fds, _| {
         if let DeviceOrder::Begin = order {
