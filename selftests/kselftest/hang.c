@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * No mix of calls stops the machine. Whoever makes a virtual machine takes the
+ * lock of every file that its process maps, one after another; whoever punches
+ * a file holds that file's lock while the space is told. If the space then
+ * waited for a lock of its own, both would wait for ever, and could not even be
+ * killed. (See section "why the notifier may not wait" of the design.)
+ */
+#include <dirent.h>
+#include <linux/kvm.h>
+#include <pthread.h>
+#include <sys/prctl.h>
+
+#include "kselftest_harness.h"
+#include "as_util.h"
+
+#define FILES		300
+#define SECONDS		15
+#define PATIENCE_MS	30000ULL
+#define MAX_WORKERS	10
+
+/* In memory that the watchdog, the test itself, shares with its child. */
+struct shared {
+	volatile bool stop;
+	struct {
+		const char *name;
+		volatile uint64_t done, failed;
+	} worker[MAX_WORKERS];
+};
+
+struct machine {
+	struct shared *shared;
+	int asfd, kvm;
+	int files[FILES];
+	char *maps[FILES];
+	char *win;
+};
+
+struct worker {
+	struct machine *m;
+	unsigned int seed;
+	/* 0 or an errno */
+	int (*fn)(struct machine *m, unsigned int *seed);
+	volatile uint64_t *done, *failed;
+};
+
+static int make_vm(struct machine *m, unsigned int *seed)
+{
+	int vm = ioctl(m->kvm, KVM_CREATE_VM, 0);
+
+	(void)seed;
+	if (vm < 0)
+		return errno;
+	close(vm);
+	return 0;
+}
+
+static int punch(struct machine *m, unsigned int *seed)
+{
+	return fallocate(m->files[rand_r(seed) % FILES], FALLOC_FL_PUNCH_HOLE |
+			 FALLOC_FL_KEEP_SIZE, 0, PAGE) ? errno : 0;
+}
+
+static int truncate_and_extend(struct machine *m, unsigned int *seed)
+{
+	int file = m->files[rand_r(seed) % FILES];
+
+	return ftruncate(file, 0) || ftruncate(file, 2 * PAGE) ? errno : 0;
+}
+
+static int attach_and_touch(struct machine *m, unsigned int *seed)
+{
+	char *win = attach(m->asfd, 0, FILES * 2 * PAGE, RW);
+	unsigned int i;
+
+	if (!win)
+		return errno;
+	for (i = 0; i < 32; i++)
+		poke(win + rand_r(seed) % (FILES * 2) * PAGE, i);
+	return munmap(win, FILES * 2 * PAGE) ? errno : 0;
+}
+
+static int touch(struct machine *m, unsigned int *seed)
+{
+	unsigned int i;
+
+	for (i = 0; i < 32; i++)
+		poke(m->win + rand_r(seed) % (FILES * 2) * PAGE, i);
+	return 0;
+}
+
+static int fork_and_touch(struct machine *m, unsigned int *seed)
+{
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		touch(m, seed);
+		_exit(0);
+	}
+	return pid < 0 || waitpid(pid, NULL, 0) < 0 ? errno : 0;
+}
+
+static int unmap_and_map(struct machine *m, unsigned int *seed)
+{
+	unsigned int i = rand_r(seed) % FILES;
+	int ret = as_unmap(m->asfd, i * 2 * PAGE, 2 * PAGE);
+
+	ret = ret ?: as_map(m->asfd, i * 2 * PAGE, m->files[i], 0, 2 * PAGE, RW,
+			    ADDRESS_SPACE_MAP_REPLACE);
+	return -ret;
+}
+
+static int map_the_file(struct machine *m, unsigned int *seed)
+{
+	unsigned int i = rand_r(seed) % FILES;
+	char *map = attach(m->files[i], 0, 2 * PAGE, RW);
+
+	if (!map)
+		return errno;
+	poke(map, 1);
+	return munmap(map, 2 * PAGE) ? errno : 0;
+}
+
+static void *work(void *arg)
+{
+	struct worker *w = arg;
+
+	while (!w->m->shared->stop) {
+		if (w->fn(w->m, &w->seed))
+			++*w->failed;
+		++*w->done;
+	}
+	return NULL;
+}
+
+static int set_up(struct machine *m)
+{
+	unsigned int i;
+	int ret;
+
+	m->kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	m->asfd = as_create(FILES * 2 * PAGE);
+	if (m->asfd < 0)
+		return m->asfd;
+	for (i = 0; i < FILES; i++) {
+		m->files[i] = memfd_pages("hang", 2, 'h');
+		if (m->files[i] < 0)
+			return m->files[i];
+		m->maps[i] = attach(m->files[i], 0, 2 * PAGE, RW);
+		if (!m->maps[i])
+			return -errno;
+		ret = as_map(m->asfd, i * 2 * PAGE, m->files[i], 0, 2 * PAGE, RW, 0);
+		if (ret)
+			return ret;
+	}
+	m->win = attach(m->asfd, 0, FILES * 2 * PAGE, RW);
+	return m->win ? 0 : -errno;
+}
+
+/* Everything at once, in a process that may not come back. */
+static int run_all(struct shared *shared, bool with_kvm)
+{
+	static struct machine m;
+	struct worker workers[] = {
+		{ .fn = punch }, { .fn = truncate_and_extend },
+		{ .fn = attach_and_touch }, { .fn = touch },
+		{ .fn = fork_and_touch }, { .fn = unmap_and_map },
+		{ .fn = map_the_file }, { .fn = make_vm }, { .fn = make_vm },
+	};
+	static const char * const names[] = {
+		"punch", "truncate", "attach", "touch", "fork", "unmap", "mmap",
+		"kvm", "kvm",
+	};
+	unsigned int n = ARRAY_SIZE(workers) - (with_kvm ? 0 : 2), i;
+	pthread_t threads[ARRAY_SIZE(workers)];
+	int ret;
+
+	m.shared = shared;
+	ret = set_up(&m);
+	if (ret) {
+		fprintf(stderr, "# set up: %s\n", strerror(-ret));
+		return 1;
+	}
+	for (i = 0; i < n; i++) {
+		workers[i].m = &m;
+		workers[i].seed = i;
+		workers[i].done = &shared->worker[i].done;
+		workers[i].failed = &shared->worker[i].failed;
+		shared->worker[i].name = names[i];
+		if (pthread_create(&threads[i], NULL, work, &workers[i]))
+			return 1;
+	}
+	for (i = 0; i < n; i++)
+		pthread_join(threads[i], NULL);
+	return 0;
+}
+
+/* Where every task of @pid and its children is, for whoever reads the log. */
+static void dump_stacks(pid_t group)
+{
+	DIR *proc = opendir("/proc");
+	struct dirent *entry;
+	char command[256];
+
+	while (proc && (entry = readdir(proc))) {
+		pid_t pid = atoi(entry->d_name);
+
+		if (pid <= 0 || getpgid(pid) != group || pid == getpid())
+			continue;
+		snprintf(command, sizeof(command),
+			 "for t in /proc/%d/task/*; do echo \"# $t $(cat $t/comm) $(grep State $t/status)\"; sed 's/^/#   /' $t/stack; done >&2",
+			 pid);
+		if (system(command))
+			continue;
+	}
+	if (proc)
+		closedir(proc);
+}
+
+/* For how long the slowest has done nothing; @when is what all began with. */
+static uint64_t silent_for(struct shared *shared, uint64_t *last, uint64_t *when)
+{
+	uint64_t now = now_ms(), oldest = shared->worker[0].name ? now : when[0];
+	unsigned int i;
+
+	for (i = 0; i < MAX_WORKERS && shared->worker[i].name; i++) {
+		if (shared->worker[i].done != last[i]) {
+			last[i] = shared->worker[i].done;
+			when[i] = now;
+		}
+		if (when[i] < oldest)
+			oldest = when[i];
+	}
+	return now - oldest;
+}
+
+static void watch(struct __test_metadata *_metadata, bool with_kvm)
+{
+	struct shared *shared = mmap(NULL, PAGE, RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	uint64_t last[MAX_WORKERS], when[MAX_WORKERS];
+	uint64_t end = 0, silence;
+	unsigned int i;
+	int status;
+	pid_t pid;
+
+	ASSERT_NE(MAP_FAILED, (void *)shared);
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		_exit(run_all(shared, with_kvm));
+	}
+	for (i = 0; i < MAX_WORKERS; i++) {
+		last[i] = 0;
+		when[i] = now_ms();
+	}
+	do {
+		sleep_ms(100);
+		if (!end && shared->worker[0].name)
+			end = now_ms() + 1000 * SECONDS;
+		if (end && now_ms() > end)
+			shared->stop = true;
+		if (waitpid(pid, &status, WNOHANG) == pid)
+			goto ended;
+		silence = silent_for(shared, last, when);
+	} while (silence < PATIENCE_MS);
+	for (i = 0; i < MAX_WORKERS && shared->worker[i].name; i++)
+		TH_LOG("%s: done %ju, nothing for %ju ms", shared->worker[i].name,
+		       (uintmax_t)last[i], (uintmax_t)(now_ms() - when[i]));
+	dump_stacks(getpgrp());
+	kill(pid, SIGKILL);
+	/* not waited for: it may be beyond killing */
+	ASSERT_GT(PATIENCE_MS, silence);
+	return;
+ended:
+	EXPECT_EQ(0, status);
+	ASSERT_NE(NULL, shared->worker[0].name);
+	for (i = 0; i < MAX_WORKERS && shared->worker[i].name; i++) {
+		TH_LOG("%s: done %ju", shared->worker[i].name,
+		       (uintmax_t)shared->worker[i].done);
+		EXPECT_LT(0ULL, shared->worker[i].done);
+		EXPECT_EQ(0ULL, shared->worker[i].failed);
+	}
+}
+
+FIXTURE(machine)
+{
+};
+
+FIXTURE_SETUP(machine)
+{
+}
+
+FIXTURE_TEARDOWN(machine)
+{
+}
+
+TEST_F_TIMEOUT(machine, is_not_stopped_by_changing_files, 120)
+{
+	watch(_metadata, false);
+}
+
+TEST_F_TIMEOUT(machine, is_not_stopped_by_making_vms, 120)
+{
+	if (access("/dev/kvm", R_OK | W_OK))
+		SKIP(return, "no /dev/kvm");
+	watch(_metadata, true);
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: GPL-2.0
+/* A guest sees what the space shows, and nothing that it no longer shows. */
+#include "kselftest_harness.h"
+#include "kvm_util.h"
+
+#define SLOT	1
+
+FIXTURE(guest)
+{
+	struct space s;
+	struct vm vm;
+	char *window;
+};
+
+FIXTURE_SETUP(guest)
+{
+	if (!have_kvm())
+		SKIP(return, "no /dev/kvm");
+	ASSERT_EQ(0, space_init(&self->s));
+	ASSERT_EQ(0, vm_create(&self->vm));
+	ASSERT_EQ(0, as_kvm_map(self->s.asfd, self->vm.vm, SLOT, WINDOW_GPA,
+				WINDOW_LEN, 0, 0, &self->window));
+}
+
+FIXTURE_TEARDOWN(guest)
+{
+	vm_destroy(&self->vm);
+	space_free(&self->s);
+}
+
+/* maps all of 'a', 'b', ... at 0 */
+#define MAP_A(prot)	\
+	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0, FILE_LEN, prot, 0))
+
+TEST_F(guest, reads_what_is_mapped)
+{
+	MAP_A(RW);
+	EXPECT_EQ('a', guest_read(&self->vm, 0));
+	EXPECT_EQ('d', guest_read(&self->vm, 3 * PAGE + 17));
+	EXPECT_EQ('p', guest_read(&self->vm, WINDOW_LEN - 1));
+	ASSERT_EQ(0, file_set(self->s.a, 5, '!'));
+	EXPECT_EQ('!', guest_read(&self->vm, 5));
+	/* the caller has the same in its window */
+	EXPECT_EQ('!', peek(self->window + 5));
+	EXPECT_EQ('d', peek(self->window + 3 * PAGE));
+}
+
+TEST_F(guest, writes_into_the_file)
+{
+	MAP_A(RW);
+	EXPECT_EQ('1', guest_write(&self->vm, 0, '1'));
+	EXPECT_EQ('2', guest_write(&self->vm, PAGE + 9, '2'));
+	EXPECT_EQ('1', file_byte(self->s.a, 0));
+	EXPECT_EQ('2', file_byte(self->s.a, PAGE + 9));
+	EXPECT_EQ('1', peek(self->s.win));
+}
+
+/* A read must not leave an entry with which a write becomes an MMIO exit. */
+TEST_F(guest, reads_and_then_writes)
+{
+	MAP_A(RW);
+	EXPECT_EQ('c', guest_read_write(&self->vm, 2 * PAGE, '!'));
+	EXPECT_EQ('!', file_byte(self->s.a, 2 * PAGE));
+	EXPECT_EQ('d', guest_read(&self->vm, 3 * PAGE));
+	EXPECT_EQ('!', guest_write(&self->vm, 3 * PAGE, '!'));
+	EXPECT_EQ('!', file_byte(self->s.a, 3 * PAGE));
+	/* nor must the VMM's own look */
+	EXPECT_EQ('e', peek(self->window + 4 * PAGE));
+	EXPECT_EQ('!', guest_write(&self->vm, 4 * PAGE, '!'));
+	EXPECT_EQ('!', file_byte(self->s.a, 4 * PAGE));
+	/* nor somebody else's */
+	EXPECT_EQ('f', peek(self->s.win + 5 * PAGE));
+	EXPECT_EQ('!', guest_write(&self->vm, 5 * PAGE, '!'));
+	EXPECT_EQ('!', file_byte(self->s.a, 5 * PAGE));
+}
+
+TEST_F(guest, writes_again_after_writeback)
+{
+	char dir[128];
+	int file, round;
+
+	ASSERT_EQ(0, disk_dir(dir, sizeof(dir)));
+	file = file_pages(dir, FILE_PAGES, 'a');
+	ASSERT_LE(0, file);
+	ASSERT_EQ(0, as_map(self->s.asfd, 0, file, 0, FILE_LEN, RW, 0));
+	for (round = 0; round < 4; round++) {
+		EXPECT_EQ('0' + round, guest_write(&self->vm, PAGE, '0' + round));
+		ASSERT_EQ(0, fsync(file));
+		EXPECT_EQ('0' + round, disk_byte(file, PAGE));
+		/* read by all, and then written by the guest */
+		EXPECT_EQ('0' + round, peek(self->window + PAGE));
+		EXPECT_EQ('0' + round, guest_read_write(&self->vm, PAGE, 'A' + round));
+		ASSERT_EQ(0, fsync(file));
+		EXPECT_EQ('A' + round, disk_byte(file, PAGE));
+	}
+	/* never written before, read first */
+	EXPECT_EQ('c', guest_read_write(&self->vm, 2 * PAGE, '!'));
+	ASSERT_EQ(0, fsync(file));
+	EXPECT_EQ('!', disk_byte(file, 2 * PAGE));
+}
+
+TEST_F(guest, meets_a_hole_with_efault_and_can_go_on)
+{
+	EXPECT_EQ(-EFAULT, guest_read(&self->vm, 0));
+	EXPECT_EQ(-EFAULT, guest_write(&self->vm, 0, '!'));
+	/* the access is made again, now that there is something */
+	ASSERT_EQ(0, vm_start(&self->vm, GUEST_READ, PAGE, 0));
+	EXPECT_EQ(-EFAULT, vm_run(&self->vm));
+	EXPECT_EQ(-EFAULT, vm_run(&self->vm));
+	MAP_A(RW);
+	EXPECT_EQ(KVM_EXIT_IO, vm_run(&self->vm));
+	EXPECT_EQ('b', *((char *)self->vm.run + self->vm.run->io.data_offset));
+	ASSERT_EQ(0, as_unmap(self->s.asfd, PAGE, PAGE));
+	EXPECT_EQ(-EFAULT, guest_read(&self->vm, PAGE));
+	EXPECT_EQ('c', guest_read(&self->vm, 2 * PAGE));
+}
+
+static int set_word(int fd, uint32_t value)
+{
+	return pwrite(fd, &value, sizeof(value), 0) == sizeof(value) ? 0 : -EIO;
+}
+
+static uint32_t word(int fd)
+{
+	uint32_t value = 0;
+
+	return pread(fd, &value, sizeof(value), 0) == sizeof(value) ? value : 0;
+}
+
+#define POISON	0xdeadbeef
+
+TEST_F_TIMEOUT(guest, is_reached_by_an_unmap_before_it_returns, 90)
+{
+	unsigned int round;
+
+	for (round = 1; round <= 20; round++) {
+		struct spin spin;
+
+		ASSERT_EQ(0, set_word(self->s.a, round));
+		MAP_A(RW);
+		ASSERT_EQ(0, spin_start(&spin, &self->vm, GUEST_SPIN_READ, 0));
+		ASSERT_EQ(0, spin_rounds(&spin, 1000));
+		ASSERT_EQ(round, vm_mirror(&self->vm)->value);
+		ASSERT_EQ(0, as_unmap(self->s.asfd, 0, FILE_LEN));
+		ASSERT_EQ(0, set_word(self->s.a, POISON));
+		ASSERT_EQ(-EFAULT, spin_end(&spin, 10000));
+		ASSERT_EQ(round, vm_mirror(&self->vm)->value);
+	}
+}
+
+TEST_F_TIMEOUT(guest, writes_nothing_after_an_unmap, 90)
+{
+	unsigned int round;
+
+	for (round = 1; round <= 20; round++) {
+		struct spin spin;
+		uint32_t last;
+
+		MAP_A(RW);
+		ASSERT_EQ(0, spin_start(&spin, &self->vm, GUEST_SPIN_WRITE, 0));
+		ASSERT_EQ(0, spin_rounds(&spin, 1000));
+		ASSERT_EQ(0, as_unmap(self->s.asfd, 0, FILE_LEN));
+		last = word(self->s.a);
+		ASSERT_EQ(-EFAULT, spin_end(&spin, 10000));
+		sleep_ms(2);
+		ASSERT_EQ(last, word(self->s.a));
+	}
+}
+
+/* No call to KVM, no exit: the guest reads the one and then the other. */
+TEST_F_TIMEOUT(guest, sees_a_replace_while_it_runs, 90)
+{
+	unsigned int round;
+	struct spin spin;
+
+	ASSERT_EQ(0, set_word(self->s.a, 0));
+	MAP_A(RW);
+	ASSERT_EQ(0, spin_start(&spin, &self->vm, GUEST_SPIN_READ, 0));
+	for (round = 1; round <= 200; round++) {
+		int file = round % 2 ? self->s.b : self->s.a;
+
+		ASSERT_EQ(0, set_word(file, round));
+		ASSERT_EQ(0, as_map(self->s.asfd, 0, file, 0, FILE_LEN, RW,
+				    ADDRESS_SPACE_MAP_REPLACE));
+		/* what it reads from now on is new */
+		ASSERT_EQ(0, spin_rounds(&spin, 3))
+			TH_LOG("round %u, KVM_RUN: %d", round, spin.ret);
+		ASSERT_EQ(round, vm_mirror(&self->vm)->value);
+	}
+	EXPECT_EQ(0, spin_stop(&spin));
+}
+
+TEST_F_TIMEOUT(guest, sees_a_punched_hole_while_it_runs, 90)
+{
+	unsigned int round;
+	struct spin spin;
+
+	MAP_A(RW);
+	ASSERT_EQ(0, spin_start(&spin, &self->vm, GUEST_SPIN_READ, 0));
+	for (round = 1; round <= 100; round++) {
+		ASSERT_EQ(0, set_word(self->s.a, round));
+		ASSERT_EQ(0, spin_rounds(&spin, 3))
+			TH_LOG("round %u, KVM_RUN: %d", round, spin.ret);
+		ASSERT_EQ(round, vm_mirror(&self->vm)->value);
+		ASSERT_EQ(0, fallocate(self->s.a, FALLOC_FL_PUNCH_HOLE |
+				       FALLOC_FL_KEEP_SIZE, 0, PAGE));
+		ASSERT_EQ(0, spin_rounds(&spin, 3))
+			TH_LOG("round %u, KVM_RUN: %d", round, spin.ret);
+		ASSERT_EQ(0U, vm_mirror(&self->vm)->value);
+	}
+	ASSERT_EQ(0, ftruncate(self->s.a, 0));
+	EXPECT_EQ(-EFAULT, spin_end(&spin, 10000));
+}
+
+TEST_F(guest, does_not_write_what_is_only_to_be_read)
+{
+	int ret;
+
+	MAP_A(PROT_READ);
+	EXPECT_EQ('a', guest_read(&self->vm, 0));
+	/* an exit of some kind, never a write */
+	ret = guest_write(&self->vm, 0, '!');
+	EXPECT_EQ(true, ret == -EFAULT || ret == -ENXIO) TH_LOG("%d", ret);
+	ret = guest_write(&self->vm, PAGE, '!');
+	EXPECT_EQ(true, ret == -EFAULT || ret == -ENXIO) TH_LOG("%d", ret);
+	ret = guest_read_write(&self->vm, 2 * PAGE, '!');
+	EXPECT_EQ(true, ret == -EFAULT || ret == -ENXIO) TH_LOG("%d", ret);
+	EXPECT_EQ('a', file_byte(self->s.a, 0));
+	EXPECT_EQ('b', file_byte(self->s.a, PAGE));
+	EXPECT_EQ('c', file_byte(self->s.a, 2 * PAGE));
+	EXPECT_EQ('b', guest_read(&self->vm, PAGE));
+	/* not after it was writable, either */
+	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0, PAGE, RW,
+			    ADDRESS_SPACE_MAP_REPLACE));
+	EXPECT_EQ('a', guest_write(&self->vm, 0, 'a'));
+	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0, PAGE, PROT_READ,
+			    ADDRESS_SPACE_MAP_REPLACE));
+	ret = guest_write(&self->vm, 0, '!');
+	EXPECT_EQ(true, ret == -EFAULT || ret == -ENXIO) TH_LOG("%d", ret);
+	EXPECT_EQ('a', file_byte(self->s.a, 0));
+}
+
+TEST_F(guest, cannot_touch_what_nobody_may)
+{
+	MAP_A(PROT_NONE);
+	EXPECT_EQ(-EFAULT, guest_read(&self->vm, 0));
+	EXPECT_EQ(-EFAULT, guest_write(&self->vm, 0, '!'));
+	EXPECT_EQ('a', file_byte(self->s.a, 0));
+}
+
+TEST_F(guest, exits_for_a_write_to_a_readonly_slot)
+{
+	ASSERT_EQ(0, as_kvm_unmap(self->s.asfd, self->vm.vm, SLOT));
+	ASSERT_EQ(0, as_kvm_map(self->s.asfd, self->vm.vm, SLOT, WINDOW_GPA,
+				WINDOW_LEN, 0, KVM_MEM_READONLY, &self->window));
+	MAP_A(RW);
+	EXPECT_EQ('a', guest_read(&self->vm, 0));
+	EXPECT_EQ(-ENXIO, guest_write(&self->vm, 0, '!'));
+	EXPECT_EQ((uint64_t)WINDOW_GPA, self->vm.mmio_gpa);
+	EXPECT_EQ('a', file_byte(self->s.a, 0));
+	/* nor does the window let the VMM write */
+	EXPECT_EQ('a', peek(self->window));
+	EXPECT_EQ(-SIGSEGV, poke(self->window, '!'));
+}
+
+TEST_F(guest, has_its_writes_logged)
+{
+	uint8_t bitmap[8] = { 0 };
+	struct kvm_dirty_log log = { .slot = SLOT, .dirty_bitmap = bitmap };
+
+	ASSERT_EQ(0, as_kvm_unmap(self->s.asfd, self->vm.vm, SLOT));
+	ASSERT_EQ(0, as_kvm_map(self->s.asfd, self->vm.vm, SLOT, WINDOW_GPA,
+				WINDOW_LEN, 0, KVM_MEM_LOG_DIRTY_PAGES, NULL));
+	MAP_A(RW);
+	/* KVM counts what it could have written, so nothing else is touched */
+	EXPECT_EQ('!', guest_write(&self->vm, 3 * PAGE, '!'));
+	ASSERT_EQ(0, ioctl(self->vm.vm, KVM_GET_DIRTY_LOG, &log));
+	EXPECT_EQ(8, bitmap[0]);
+	EXPECT_EQ(0, bitmap[1]);
+	/* and again, after it was asked for */
+	EXPECT_EQ('!', guest_write(&self->vm, 3 * PAGE, '!'));
+	EXPECT_EQ('j', guest_read_write(&self->vm, 9 * PAGE, '!'));
+	ASSERT_EQ(0, ioctl(self->vm.vm, KVM_GET_DIRTY_LOG, &log));
+	EXPECT_EQ(8, bitmap[0]);
+	EXPECT_EQ(2, bitmap[1]);
+}
+
+TEST_F(guest, is_reached_through_a_view)
+{
+	int view = as_view(self->s.asfd, 4 * PAGE, 4 * PAGE, RW);
+	int readonly = as_view(self->s.asfd, 4 * PAGE, 4 * PAGE, PROT_READ);
+	char *window;
+
+	ASSERT_LE(0, view);
+	ASSERT_EQ(0, as_kvm_unmap(self->s.asfd, self->vm.vm, SLOT));
+	MAP_A(RW);
+	ASSERT_EQ(0, as_kvm_map(view, self->vm.vm, SLOT, WINDOW_GPA, 2 * PAGE,
+				PAGE, 0, &window));
+	EXPECT_EQ('f', guest_read(&self->vm, 0));
+	EXPECT_EQ('g', guest_read(&self->vm, PAGE));
+	EXPECT_EQ('f', peek(window));
+	EXPECT_EQ('!', guest_write(&self->vm, 0, '!'));
+	EXPECT_EQ('!', file_byte(self->s.a, 5 * PAGE));
+	ASSERT_EQ(0, as_unmap(self->s.asfd, 5 * PAGE, PAGE));
+	EXPECT_EQ(-EFAULT, guest_read(&self->vm, 0));
+	EXPECT_EQ('g', guest_read(&self->vm, PAGE));
+	ASSERT_EQ(0, as_kvm_unmap(view, self->vm.vm, SLOT));
+	/* a view for reading makes a slot for reading */
+	ASSERT_EQ(0, as_kvm_map(readonly, self->vm.vm, SLOT, WINDOW_GPA,
+				4 * PAGE, 0, KVM_MEM_READONLY, &window));
+	EXPECT_EQ('g', guest_read(&self->vm, 2 * PAGE));
+	EXPECT_EQ(-ENXIO, guest_write(&self->vm, 2 * PAGE, '!'));
+	EXPECT_EQ(-SIGSEGV, poke(window + 2 * PAGE, '!'));
+	EXPECT_EQ('g', file_byte(self->s.a, 6 * PAGE));
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,365 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Slots and windows: how many, whose, how they end, and what is refused. */
+#include "kselftest_harness.h"
+#include "kvm_util.h"
+
+#define SLOT	1
+
+FIXTURE(slot)
+{
+	struct space s;
+	struct vm vm;
+	int asfd;
+};
+
+FIXTURE_SETUP(slot)
+{
+	if (!have_kvm())
+		SKIP(return, "no /dev/kvm");
+	ASSERT_EQ(0, space_init(&self->s));
+	self->asfd = self->s.asfd;
+	ASSERT_EQ(0, as_map(self->asfd, 0, self->s.a, 0, FILE_LEN, RW, 0));
+	ASSERT_EQ(0, vm_create(&self->vm));
+}
+
+FIXTURE_TEARDOWN(slot)
+{
+	vm_destroy(&self->vm);
+	space_free(&self->s);
+}
+
+static int map_slot(int asfd, struct vm *vm, char **window)
+{
+	return as_kvm_map(asfd, vm->vm, SLOT, WINDOW_GPA, WINDOW_LEN, 0, 0, window);
+}
+
+TEST_F(slot, goes_with_its_window)
+{
+	char *window;
+
+	ASSERT_EQ(0, map_slot(self->asfd, &self->vm, &window));
+	EXPECT_EQ('a', guest_read(&self->vm, 0));
+	EXPECT_EQ('a', peek(window));
+	EXPECT_EQ(2, fdinfo_value(self->asfd, "attachments"));
+	ASSERT_EQ(0, as_kvm_unmap(self->asfd, self->vm.vm, SLOT));
+	EXPECT_EQ(1, fdinfo_value(self->asfd, "attachments"));
+	EXPECT_EQ(-SIGSEGV, peek(window));
+	/* where there is no slot KVM asks the VMM */
+	EXPECT_EQ(-ENXIO, guest_read(&self->vm, 0));
+	/* and the slot is free again */
+	EXPECT_EQ(-ENOENT, as_kvm_unmap(self->asfd, self->vm.vm, SLOT));
+	ASSERT_EQ(0, map_slot(self->asfd, &self->vm, &window));
+	EXPECT_EQ('b', guest_read(&self->vm, PAGE));
+}
+
+TEST_F(slot, shows_its_part_of_the_space)
+{
+	char *first, *second;
+
+	/* two of one space, crosswise, in one VM and one process */
+	ASSERT_EQ(0, as_kvm_map(self->asfd, self->vm.vm, 1, WINDOW_GPA,
+				4 * PAGE, 8 * PAGE, 0, &first));
+	ASSERT_EQ(0, as_kvm_map(self->asfd, self->vm.vm, 2, WINDOW_GPA + 4 * PAGE,
+				4 * PAGE, 6 * PAGE, 0, &second));
+	EXPECT_EQ('i', guest_read(&self->vm, 0));
+	EXPECT_EQ('g', guest_read(&self->vm, 4 * PAGE));
+	/* page 8 of the space is in both */
+	EXPECT_EQ('i', guest_read(&self->vm, 6 * PAGE));
+	EXPECT_EQ('!', guest_write(&self->vm, 6 * PAGE, '!'));
+	EXPECT_EQ('!', guest_read(&self->vm, 0));
+	EXPECT_EQ('!', peek(first));
+	EXPECT_EQ('!', peek(second + 2 * PAGE));
+	ASSERT_EQ(0, as_unmap(self->asfd, 8 * PAGE, PAGE));
+	EXPECT_EQ(-EFAULT, guest_read(&self->vm, 0));
+	EXPECT_EQ(-EFAULT, guest_read(&self->vm, 6 * PAGE));
+	EXPECT_EQ('j', guest_read(&self->vm, 7 * PAGE));
+	/* one of the two goes alone */
+	ASSERT_EQ(0, as_kvm_unmap(self->asfd, self->vm.vm, 1));
+	EXPECT_EQ('g', guest_read(&self->vm, 4 * PAGE));
+	EXPECT_EQ(-SIGSEGV, peek(first));
+	EXPECT_EQ('g', peek(second));
+}
+
+TEST_F(slot, of_one_space_in_two_vms)
+{
+	struct vm other;
+	struct spin spin;
+
+	ASSERT_EQ(0, vm_create(&other));
+	ASSERT_EQ(0, map_slot(self->asfd, &self->vm, NULL));
+	ASSERT_EQ(0, map_slot(self->asfd, &other, NULL));
+	EXPECT_EQ('!', guest_write(&self->vm, PAGE, '!'));
+	EXPECT_EQ('!', guest_read(&other, PAGE));
+	ASSERT_EQ(0, spin_start(&spin, &other, GUEST_SPIN_READ, 0));
+	ASSERT_EQ(0, spin_rounds(&spin, 100));
+	ASSERT_EQ(0, as_unmap(self->asfd, 0, PAGE));
+	EXPECT_EQ(-EFAULT, guest_read(&self->vm, 0));
+	EXPECT_EQ(-EFAULT, spin_end(&spin, 10000));
+	/* the slot of the one goes, that of the other stays */
+	ASSERT_EQ(0, as_kvm_unmap(self->asfd, self->vm.vm, SLOT));
+	EXPECT_EQ(-ENXIO, guest_read(&self->vm, PAGE));
+	EXPECT_EQ('!', guest_read(&other, PAGE));
+	vm_destroy(&other);
+}
+
+TEST_F(slot, of_two_spaces_in_one_vm)
+{
+	int other = as_create(SPACE_LEN);
+
+	ASSERT_LE(0, other);
+	ASSERT_EQ(0, as_map(other, 0, self->s.b, 0, FILE_LEN, RW, 0));
+	ASSERT_EQ(0, as_kvm_map(self->asfd, self->vm.vm, 1, WINDOW_GPA,
+				4 * PAGE, 0, 0, NULL));
+	ASSERT_EQ(0, as_kvm_map(other, self->vm.vm, 2, WINDOW_GPA + 4 * PAGE,
+				4 * PAGE, 0, 0, NULL));
+	EXPECT_EQ('a', guest_read(&self->vm, 0));
+	EXPECT_EQ('A', guest_read(&self->vm, 4 * PAGE));
+	/* the slot of the one is none of the other */
+	EXPECT_REFUSED(self->asfd, ENOENT, as_kvm_unmap(self->asfd, self->vm.vm, 2));
+	EXPECT_REFUSED(self->asfd, ENOENT, as_kvm_unmap(other, self->vm.vm, 1));
+	ASSERT_EQ(0, as_unmap(other, 0, SPACE_LEN));
+	EXPECT_EQ('a', guest_read(&self->vm, 0));
+	EXPECT_EQ(-EFAULT, guest_read(&self->vm, 4 * PAGE));
+}
+
+TEST_F(slot, outlives_the_fds)
+{
+	char *window;
+
+	ASSERT_EQ(0, map_slot(self->asfd, &self->vm, &window));
+	ASSERT_EQ(0, close(self->s.a));
+	ASSERT_EQ(0, close(self->asfd));
+	EXPECT_EQ('a', guest_read(&self->vm, 0));
+	EXPECT_EQ('!', guest_write(&self->vm, PAGE, '!'));
+	EXPECT_EQ('!', peek(window + PAGE));
+}
+
+/* KVM finds the memory of a new VM where that of an old one was. */
+TEST_F(slot, of_a_vm_that_is_gone_is_no_slot_of_the_next)
+{
+	unsigned int round;
+
+	for (round = 0; round < 10; round++) {
+		struct vm vm;
+
+		ASSERT_EQ(0, vm_create(&vm));
+		ASSERT_EQ(0, map_slot(self->asfd, &vm, NULL));
+		ASSERT_EQ('a', guest_read(&vm, 0));
+		vm_destroy(&vm);
+		/* its window stays, with nobody to unmap it for */
+		ASSERT_EQ(0, vm_create(&vm));
+		ASSERT_EQ(-ENOENT, as_kvm_unmap(self->asfd, vm.vm, SLOT));
+		vm_destroy(&vm);
+	}
+}
+
+TEST_F(slot, whose_window_the_vmm_unmapped_is_let_go)
+{
+	char *window;
+
+	ASSERT_EQ(0, map_slot(self->asfd, &self->vm, &window));
+	EXPECT_EQ('a', guest_read(&self->vm, 0));
+	ASSERT_EQ(0, munmap(window, WINDOW_LEN));
+	EXPECT_EQ(-EFAULT, guest_read(&self->vm, 0));
+	/* whatever is at that address now is not for the guest to lose */
+	ASSERT_EQ((void *)window, mmap(window, PAGE, RW, MAP_PRIVATE | MAP_FIXED |
+				       MAP_ANONYMOUS, -1, 0));
+	*window = 'm';
+	as_kvm_unmap(self->asfd, self->vm.vm, SLOT);
+	EXPECT_EQ('m', peek(window));
+}
+
+TEST_F(slot, is_not_taken_twice)
+{
+	ASSERT_EQ(0, map_slot(self->asfd, &self->vm, NULL));
+	EXPECT_REFUSED(self->asfd, EEXIST, map_slot(self->asfd, &self->vm, NULL));
+	/* under another number, where it overlaps */
+	EXPECT_REFUSED(self->asfd, EEXIST,
+		       as_kvm_map(self->asfd, self->vm.vm, 7, WINDOW_GPA + PAGE,
+				  PAGE, 0, 0, NULL));
+	EXPECT_EQ('a', guest_read(&self->vm, 0));
+	/* by a slot that this space did not make */
+	EXPECT_REFUSED(self->asfd, EEXIST,
+		       as_kvm_map(self->asfd, self->vm.vm, 0, 0, PAGE, 0, 0, NULL));
+	EXPECT_REFUSED(self->asfd, EEXIST,
+		       as_kvm_map(self->asfd, self->vm.vm, 0, 1 << 20, LOW_LEN, 0,
+				  0, NULL));
+	EXPECT_REFUSED(self->asfd, ENOENT, as_kvm_unmap(self->asfd, self->vm.vm, 0));
+	EXPECT_EQ('b', guest_read(&self->vm, PAGE));
+}
+
+TEST_F(slot, of_a_readonly_view_must_be_readonly)
+{
+	int view = as_view(self->asfd, 0, SPACE_LEN, PROT_READ);
+
+	ASSERT_LE(0, view);
+	EXPECT_REFUSED(self->asfd, EACCES, map_slot(view, &self->vm, NULL));
+	EXPECT_REFUSED(self->asfd, EACCES,
+		       as_kvm_map(view, self->vm.vm, SLOT, WINDOW_GPA, PAGE, 0,
+				  KVM_MEM_LOG_DIRTY_PAGES, NULL));
+	EXPECT_EQ(-ENXIO, guest_read(&self->vm, 0));
+}
+
+TEST_F(slot, is_for_a_vm_of_ones_own)
+{
+	int null = open("/dev/null", O_RDWR);
+	int path = open("/tmp", O_PATH);
+	int wrong[] = { null, self->s.a, self->asfd, self->vm.kvm, self->vm.vcpu };
+	int bad[] = { -1, closed_fd(), INT32_MAX, INT32_MIN, path };
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(bad); i++) {
+		EXPECT_REFUSED(self->asfd, EBADF,
+			       as_kvm_map(self->asfd, bad[i], SLOT, WINDOW_GPA,
+					  PAGE, 0, 0, NULL));
+		EXPECT_REFUSED(self->asfd, EBADF,
+			       as_kvm_unmap(self->asfd, bad[i], SLOT));
+	}
+	for (i = 0; i < ARRAY_SIZE(wrong); i++) {
+		EXPECT_REFUSED(self->asfd, EINVAL,
+			       as_kvm_map(self->asfd, wrong[i], SLOT, WINDOW_GPA,
+					  PAGE, 0, 0, NULL));
+		EXPECT_REFUSED(self->asfd, EINVAL,
+			       as_kvm_unmap(self->asfd, wrong[i], SLOT));
+	}
+}
+
+static long map_in_child(void *arg)
+{
+	FIXTURE_DATA(slot) *self = arg;
+
+	return as_kvm_map(self->asfd, self->vm.vm, SLOT + 1, WINDOW_GPA + 8 * PAGE,
+			  PAGE, 0, 0, NULL);
+}
+
+static long unmap_in_child(void *arg)
+{
+	FIXTURE_DATA(slot) *self = arg;
+
+	return as_kvm_unmap(self->asfd, self->vm.vm, SLOT);
+}
+
+TEST_F(slot, of_another_processs_vm_is_refused)
+{
+	struct agent child;
+
+	ASSERT_EQ(0, as_kvm_map(self->asfd, self->vm.vm, SLOT, WINDOW_GPA,
+				4 * PAGE, 0, 0, NULL));
+	/* the child has the fd of the VM, and a copy of the window */
+	ASSERT_EQ(0, agent_start(&child));
+	EXPECT_EQ(-EIO, agent_call(&child, map_in_child, self));
+	EXPECT_EQ(-EIO, agent_call(&child, unmap_in_child, self));
+	EXPECT_EQ('a', guest_read(&self->vm, 0));
+	EXPECT_EQ(0, agent_stop(&child));
+	EXPECT_EQ('b', guest_read(&self->vm, PAGE));
+	EXPECT_EQ(0, as_kvm_unmap(self->asfd, self->vm.vm, SLOT));
+}
+
+TEST_F(slot, takes_ranges_that_make_sense)
+{
+	static const struct {
+		uint64_t gpa, length, offset;
+		int err;
+	} cases[] = {
+		{ WINDOW_GPA, 0, 0, EINVAL },
+		{ WINDOW_GPA, 1, 0, EINVAL },
+		{ WINDOW_GPA, PAGE + 1, 0, EINVAL },
+		{ WINDOW_GPA + 1, PAGE, 0, EINVAL },
+		{ WINDOW_GPA, PAGE, 1, EINVAL },
+		{ WINDOW_GPA, SPACE_LEN + PAGE, 0, EINVAL },
+		{ WINDOW_GPA, SPACE_LEN, PAGE, EINVAL },
+		{ WINDOW_GPA, PAGE, SPACE_LEN, EINVAL },
+		{ WINDOW_GPA, PAGE, -PAGE, EOVERFLOW },
+		{ WINDOW_GPA, -PAGE, 2 * PAGE, EOVERFLOW },
+		{ -PAGE, PAGE, 0, EOVERFLOW },
+		{ -PAGE, 4 * PAGE, 0, EOVERFLOW },
+	};
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(cases); i++)
+		EXPECT_REFUSED(self->asfd, cases[i].err,
+			       as_kvm_map(self->asfd, self->vm.vm, SLOT,
+					  cases[i].gpa, cases[i].length,
+					  cases[i].offset, 0, NULL));
+	EXPECT_EQ(-ENXIO, guest_read(&self->vm, 0));
+	EXPECT_EQ(0, map_slot(self->asfd, &self->vm, NULL));
+}
+
+TEST_F(slot, follows_the_contract_of_all_calls)
+{
+	union {
+		struct kvm_map_address_space map;
+		struct kvm_unmap_address_space unmap;
+		uint32_t head[2];
+		char room[128];
+	} arg = { .map = {
+		.vmfd = self->vm.vm, .slot = SLOT, .guest_phys_addr = WINDOW_GPA,
+		.memory_size = WINDOW_LEN,
+	} };
+	uint32_t size, bit;
+
+	for (size = 0; size < sizeof(arg.map); size++) {
+		arg.head[0] = size;
+		EXPECT_REFUSED(self->asfd, EINVAL,
+			       as_ioctl(self->asfd, KVM_MAP_ADDRESS_SPACE, &arg));
+	}
+	arg.head[0] = sizeof(arg);
+	arg.room[127] = 1;
+	EXPECT_REFUSED(self->asfd, E2BIG,
+		       as_ioctl(self->asfd, KVM_MAP_ADDRESS_SPACE, &arg));
+	arg.room[127] = 0;
+	/* KVM_MEM_GUEST_MEMFD is known to KVM, but not meant here */
+	for (bit = 2; bit < 32; bit++) {
+		arg.head[1] = 1U << bit;
+		EXPECT_REFUSED(self->asfd, EOPNOTSUPP,
+			       as_ioctl(self->asfd, KVM_MAP_ADDRESS_SPACE, &arg));
+	}
+	arg.head[1] = 0;
+	EXPECT_REFUSED(self->asfd, EFAULT,
+		       as_ioctl(self->asfd, KVM_MAP_ADDRESS_SPACE, NULL));
+	EXPECT_EQ(0, as_ioctl(self->asfd, KVM_MAP_ADDRESS_SPACE, &arg));
+
+	memset(arg.room + sizeof(arg.unmap), 0, sizeof(arg) - sizeof(arg.unmap));
+	for (size = 0; size < sizeof(arg.unmap); size++) {
+		arg.head[0] = size;
+		EXPECT_REFUSED(self->asfd, EINVAL,
+			       as_ioctl(self->asfd, KVM_UNMAP_ADDRESS_SPACE, &arg));
+	}
+	arg.head[0] = sizeof(arg.unmap);
+	for (bit = 0; bit < 32; bit++) {
+		arg.head[1] = 1U << bit;
+		EXPECT_REFUSED(self->asfd, EOPNOTSUPP,
+			       as_ioctl(self->asfd, KVM_UNMAP_ADDRESS_SPACE, &arg));
+	}
+	arg.head[1] = 0;
+	EXPECT_REFUSED(self->asfd, EFAULT,
+		       as_ioctl(self->asfd, KVM_UNMAP_ADDRESS_SPACE, NULL));
+	arg.head[0] = sizeof(arg.unmap) + 8;
+	arg.room[sizeof(arg.unmap)] = 1;
+	EXPECT_REFUSED(self->asfd, E2BIG,
+		       as_ioctl(self->asfd, KVM_UNMAP_ADDRESS_SPACE, &arg));
+	EXPECT_EQ('a', guest_read(&self->vm, 0));
+	arg.room[sizeof(arg.unmap)] = 0;
+	EXPECT_EQ(0, as_ioctl(self->asfd, KVM_UNMAP_ADDRESS_SPACE, &arg));
+}
+
+/* The window's address is written back; where that cannot be, there is none. */
+TEST_F(slot, whose_answer_cannot_be_written_is_undone)
+{
+	struct kvm_map_address_space *arg;
+
+	arg = mmap(NULL, PAGE, RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, (void *)arg);
+	arg->size = sizeof(*arg);
+	arg->vmfd = self->vm.vm;
+	arg->slot = SLOT;
+	arg->guest_phys_addr = WINDOW_GPA;
+	arg->memory_size = WINDOW_LEN;
+	ASSERT_EQ(0, mprotect(arg, PAGE, PROT_READ));
+	EXPECT_REFUSED(self->asfd, EFAULT,
+		       as_ioctl(self->asfd, KVM_MAP_ADDRESS_SPACE, arg));
+	EXPECT_EQ(-ENXIO, guest_read(&self->vm, 0));
+	EXPECT_EQ(0, map_slot(self->asfd, &self->vm, NULL));
+}
+
+TEST_HARNESS_MAIN

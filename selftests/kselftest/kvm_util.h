@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* A guest of a few bytes in real mode, which looks at a window at 64 KiB. */
+#ifndef KVM_UTIL_H
+#define KVM_UTIL_H
+
+#include <linux/kvm.h>
+#include <pthread.h>
+
+#include "as_util.h"
+
+#define LOW_LEN		0x10000UL	/* ordinary memory, slot 0 */
+#define WINDOW_GPA	0x10000UL	/* what the tests map, in 64 KiB */
+#define WINDOW_LEN	0x10000UL
+#define MIRROR		0x2000		/* where a spinning guest tells what it saw */
+
+struct vm {
+	int kvm, vm, vcpu;
+	struct kvm_run *run;
+	size_t run_len;
+	char *low;
+	uint64_t mmio_gpa;	/* of the last exit for what is no memory */
+};
+
+/* what a guest that never ends writes into its own memory */
+struct mirror {
+	volatile uint32_t value;	/* the last that it has read */
+	volatile uint32_t rounds;
+};
+
+enum program {
+	GUEST_READ,		/* al = [bx], tells al, halts */
+	GUEST_WRITE,		/* [bx] = al, tells al, halts */
+	GUEST_READ_WRITE,	/* dl = [bx], [bx] = al, tells dl, halts */
+	GUEST_SPIN_READ,	/* for ever: mirror.value = [bx], mirror.rounds++ */
+	GUEST_SPIN_WRITE,	/* for ever: [bx]++, mirror.rounds++ */
+};
+
+bool have_kvm(void);
+int vm_create(struct vm *vm);
+void vm_destroy(struct vm *vm);
+
+/* What becomes of one KVM_RUN: KVM_EXIT_*, or -errno. */
+int vm_run(struct vm *vm);
+/* @offset in the window is bx; @value is al */
+int vm_start(struct vm *vm, enum program program, unsigned int offset,
+	     uint8_t value);
+
+/*
+ * Runs a program to its end: the byte it tells, or -errno; an exit to the VMM for
+ * memory that is no memory is -ENXIO, any other is -EPROTO.
+ */
+int guest_read(struct vm *vm, unsigned int offset);
+int guest_write(struct vm *vm, unsigned int offset, uint8_t value);
+int guest_read_write(struct vm *vm, unsigned int offset, uint8_t value);
+
+struct mirror *vm_mirror(struct vm *vm);
+
+/* A vCPU that runs in a thread of its own until it cannot, or is stopped. */
+struct spin {
+	struct vm *vm;
+	pthread_t thread;
+	volatile bool stop, ended;
+	volatile int ret;
+};
+
+int spin_start(struct spin *s, struct vm *vm, enum program program,
+	       unsigned int offset);
+/* until the guest has gone round @n times more: 0 or -ETIMEDOUT, -ECANCELED */
+int spin_rounds(struct spin *s, unsigned int n);
+/* until it has ended by itself, or -ETIMEDOUT; gives what ended it */
+int spin_end(struct spin *s, unsigned int ms);
+int spin_stop(struct spin *s);
+
+/* Maps @length from @offset of @fd at @gpa as @slot; 0 or -errno. */
+int as_kvm_map(int fd, int vm, uint32_t slot, uint64_t gpa, uint64_t length,
+	       uint64_t offset, uint32_t flags, char **window);
+int as_kvm_unmap(int fd, int vm, uint32_t slot);
+
+#endif

@@ -1,0 +1,367 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The promises while everything happens at once. Each test runs for a while
+ * (RACE_SECONDS, else 6) and checks in every round that a value which may no
+ * longer be reached is not: POISON is only in the file while nothing shows it.
+ */
+#include <pthread.h>
+#include <sys/prctl.h>
+
+#include "kselftest_harness.h"
+#include "as_util.h"
+
+#define POISON		0xdeadULL
+#define PAGES		8
+#define LEN		(PAGES * PAGE)
+#define TIMEOUT		120
+
+/* Between all threads and processes of a test. */
+struct shared {
+	volatile bool stop;
+	volatile bool revoked;		/* nothing may be reached now */
+	volatile uint64_t reads, hits, poisoned, signals, odd;
+	volatile uint64_t odd_value;
+};
+
+FIXTURE(race)
+{
+	int asfd, file;
+	char *win;
+	struct shared *shared;
+	uint64_t until;
+};
+
+static unsigned int seconds(void)
+{
+	const char *text = getenv("RACE_SECONDS");
+
+	return text && atoi(text) > 0 ? atoi(text) : 6;
+}
+
+FIXTURE_SETUP(race)
+{
+	self->asfd = as_create(LEN);
+	ASSERT_LE(0, self->asfd);
+	self->file = memfd_pages("race", PAGES, 0);
+	ASSERT_LE(0, self->file);
+	self->win = attach(self->asfd, 0, LEN, RW);
+	ASSERT_NE(NULL, self->win);
+	self->shared = mmap(NULL, PAGE, RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, (void *)self->shared);
+	self->until = now_ms() + 1000 * seconds();
+}
+
+FIXTURE_TEARDOWN(race)
+{
+	close(self->asfd);
+}
+
+struct worker {
+	struct shared *shared;
+	int asfd, file;
+	char *win;
+	unsigned int seed;
+};
+
+static int set_all(int file, uint64_t value)
+{
+	unsigned int i;
+
+	for (i = 0; i < PAGES; i++)
+		if (pwrite(file, &value, sizeof(value), i * PAGE) != sizeof(value))
+			return -EIO;
+	return 0;
+}
+
+static void bump(volatile uint64_t *count)
+{
+	__atomic_add_fetch(count, 1, __ATOMIC_RELAXED);
+}
+
+/* Reads a page; whoever sees POISON has reached what was taken away. */
+static void look(struct shared *shared, const char *at)
+{
+	uint64_t value;
+
+	bump(&shared->reads);
+	if (peek64(at, &value)) {
+		bump(&shared->signals);
+		return;
+	}
+	bump(&shared->hits);
+	if (value == POISON)
+		bump(&shared->poisoned);
+}
+
+static void *look_for_ever(void *arg)
+{
+	struct worker *w = arg;
+
+	while (!w->shared->stop)
+		look(w->shared, w->win + rand_r(&w->seed) % PAGES * PAGE);
+	return NULL;
+}
+
+/* attach, look, detach: a window that comes while another change is made */
+static void *attach_for_ever(void *arg)
+{
+	struct worker *w = arg;
+
+	while (!w->shared->stop) {
+		unsigned int i;
+		char *win = attach(w->asfd, 0, LEN, RW);
+
+		if (!win) {
+			bump(&w->shared->odd);
+			break;
+		}
+		for (i = 0; i < PAGES; i++)
+			look(w->shared, win + i * PAGE);
+		munmap(win, LEN);
+	}
+	return NULL;
+}
+
+static void *move_for_ever(void *arg)
+{
+	struct worker *w = arg;
+	char *room = mmap(NULL, 4 * LEN, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *win = attach(w->asfd, 0, LEN, RW);
+	unsigned int i, step;
+
+	for (step = 0; !w->shared->stop; step++) {
+		char *to = room + step % 3 * LEN + PAGE;
+
+		win = mremap(win, LEN, LEN, MREMAP_MAYMOVE | MREMAP_FIXED, to);
+		if (win != to) {
+			bump(&w->shared->odd);
+			break;
+		}
+		for (i = 0; i < PAGES; i++)
+			look(w->shared, win + i * PAGE);
+	}
+	return NULL;
+}
+
+static void *protect_for_ever(void *arg)
+{
+	struct worker *w = arg;
+	char *win = attach(w->asfd, 0, LEN, RW);
+
+	while (!w->shared->stop) {
+		unsigned int page = rand_r(&w->seed) % PAGES;
+
+		mprotect(win + page * PAGE, PAGE, PROT_READ);
+		look(w->shared, win + page * PAGE);
+		mprotect(win + page * PAGE, PAGE, RW);
+		look(w->shared, win + page * PAGE);
+	}
+	return NULL;
+}
+
+/* Children that are forked while a change is made, and look for a moment. */
+static void *fork_for_ever(void *arg)
+{
+	struct worker *w = arg;
+
+	while (!w->shared->stop) {
+		pid_t pid = fork();
+
+		if (pid == 0) {
+			unsigned int i;
+
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			for (i = 0; i < 64; i++)
+				look(w->shared, w->win + i % PAGES * PAGE);
+			_exit(0);
+		}
+		if (pid < 0 || waitpid(pid, NULL, 0) != pid)
+			bump(&w->shared->odd);
+	}
+	return NULL;
+}
+
+/* The main thread of a child: threads do not come along with a fork. */
+static pid_t in_process(void *(*fn)(void *), struct worker *w)
+{
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		fn(w);
+		_exit(0);
+	}
+	return pid;
+}
+
+/*
+ * Map; unmap; and only then poison the file, for a while in which nobody may
+ * see it; and heal it before it is mapped again. Twice over: part and whole.
+ */
+static int revoke_rounds(struct worker *w, uint64_t until, bool replace, int other)
+{
+	int rounds = 0, ret;
+
+	while (now_ms() < until) {
+		unsigned int first = replace ? 0 : rounds % 3;
+		unsigned int n = replace ? PAGES : PAGES - rounds % 2 - first;
+		uint64_t seen;
+
+		ret = set_all(w->file, rounds) ?:
+		      as_map(w->asfd, first * PAGE, w->file, first * PAGE,
+			     n * PAGE, RW, replace ? ADDRESS_SPACE_MAP_REPLACE : 0);
+		if (ret)
+			return ret;
+		seen = w->shared->hits;
+		while (w->shared->hits < seen + 4 && now_ms() < until)
+			sched_yield();
+		ret = replace ? as_map(w->asfd, 0, other, 0, LEN, RW,
+				       ADDRESS_SPACE_MAP_REPLACE) :
+				as_unmap(w->asfd, first * PAGE, n * PAGE);
+		if (ret)
+			return ret;
+		ret = set_all(w->file, POISON);
+		if (ret)
+			return ret;
+		seen = w->shared->reads;
+		while (w->shared->reads < seen + 8 && now_ms() < until)
+			sched_yield();
+		rounds++;
+	}
+	w->shared->stop = true;
+	return rounds;
+}
+
+#define EXPECT_NOTHING_REACHED(shared, rounds) do {			\
+	EXPECT_LT(10, rounds);						\
+	EXPECT_EQ(0ULL, (shared)->poisoned);				\
+	EXPECT_EQ(0ULL, (shared)->odd);					\
+	/* else nobody was there to reach it */				\
+	EXPECT_LT(100ULL, (shared)->hits);				\
+	TH_LOG("%d rounds, %ju reads, %ju hits, %ju signals", rounds,	\
+	       (uintmax_t)(shared)->reads, (uintmax_t)(shared)->hits,	\
+	       (uintmax_t)(shared)->signals);				\
+} while (0)
+
+#define WORKER(i)	{ self->shared, self->asfd, self->file, self->win, i }
+
+/* @thread and @process do what they do, while mappings come and go. */
+static int race(struct worker *w, void *(*thread)(void *),
+		void *(*process)(void *), uint64_t until, bool replace, int other)
+{
+	struct worker w1 = *w, w2 = *w;
+	pthread_t t;
+	pid_t pid;
+	int rounds;
+
+	w1.seed++;
+	pid = in_process(process, &w1);
+	if (pid < 0)
+		return -errno;
+	if (pthread_create(&t, NULL, thread, &w2))
+		return -EAGAIN;
+	rounds = revoke_rounds(w, until, replace, other);
+	w->shared->stop = true;
+	pthread_join(t, NULL);
+	waitpid(pid, NULL, 0);
+	return rounds;
+}
+
+TEST_F_TIMEOUT(race, readers_and_unmap, TIMEOUT)
+{
+	struct worker w = WORKER(1);
+	int rounds = race(&w, look_for_ever, look_for_ever, self->until, false, -1);
+
+	EXPECT_NOTHING_REACHED(self->shared, rounds);
+}
+
+TEST_F_TIMEOUT(race, readers_and_replace, TIMEOUT)
+{
+	int other = memfd_pages("other", PAGES, 0);
+	struct worker w = WORKER(1);
+	int rounds;
+
+	ASSERT_LE(0, other);
+	ASSERT_EQ(0, as_map(self->asfd, 0, other, 0, LEN, RW, 0));
+	rounds = race(&w, look_for_ever, look_for_ever, self->until, true, other);
+	EXPECT_NOTHING_REACHED(self->shared, rounds);
+	/* nor was there ever a hole */
+	EXPECT_EQ(0ULL, self->shared->signals);
+}
+
+TEST_F_TIMEOUT(race, attach_and_unmap, TIMEOUT)
+{
+	struct worker w = WORKER(1);
+	int rounds = race(&w, attach_for_ever, attach_for_ever, self->until, false, -1);
+
+	EXPECT_NOTHING_REACHED(self->shared, rounds);
+	EXPECT_EQ(1, fdinfo_value(self->asfd, "attachments"));
+}
+
+TEST_F_TIMEOUT(race, fork_and_unmap, TIMEOUT)
+{
+	struct worker w = WORKER(1);
+	int rounds = race(&w, look_for_ever, fork_for_ever, self->until, false, -1);
+
+	EXPECT_NOTHING_REACHED(self->shared, rounds);
+	EXPECT_EQ(1, fdinfo_value(self->asfd, "attachments"));
+}
+
+TEST_F_TIMEOUT(race, fork_and_replace, TIMEOUT)
+{
+	int other = memfd_pages("other", PAGES, 0);
+	struct worker w = WORKER(1);
+	int rounds;
+
+	ASSERT_EQ(0, as_map(self->asfd, 0, other, 0, LEN, RW, 0));
+	rounds = race(&w, look_for_ever, fork_for_ever, self->until, true, other);
+	EXPECT_NOTHING_REACHED(self->shared, rounds);
+	EXPECT_EQ(0ULL, self->shared->signals);
+}
+
+TEST_F_TIMEOUT(race, mremap_and_unmap, TIMEOUT)
+{
+	struct worker w = WORKER(1);
+	int rounds = race(&w, move_for_ever, move_for_ever, self->until, false, -1);
+
+	EXPECT_NOTHING_REACHED(self->shared, rounds);
+}
+
+TEST_F_TIMEOUT(race, mprotect_and_unmap, TIMEOUT)
+{
+	struct worker w = WORKER(1);
+	int rounds = race(&w, protect_for_ever, protect_for_ever, self->until, false, -1);
+
+	EXPECT_NOTHING_REACHED(self->shared, rounds);
+}
+
+/* Two owners change the same space: what each has done holds. */
+static void *map_elsewhere_for_ever(void *arg)
+{
+	struct worker *w = arg;
+	int mine = memfd_pages("mine", 4, 0);
+
+	while (!w->shared->stop) {
+		if (as_map(w->asfd, LEN, mine, 0, 4 * PAGE, RW, 0) ||
+		    as_unmap(w->asfd, LEN + PAGE, 2 * PAGE) ||
+		    as_unmap(w->asfd, LEN, 4 * PAGE))
+			bump(&w->shared->odd);
+	}
+	return NULL;
+}
+
+TEST_F_TIMEOUT(race, two_owners, TIMEOUT)
+{
+	struct worker w = WORKER(1);
+	int rounds;
+
+	close(self->asfd);
+	self->asfd = w.asfd = as_create(2 * LEN);
+	ASSERT_LE(0, self->asfd);
+	self->win = w.win = attach(self->asfd, 0, LEN, RW);
+	ASSERT_NE(NULL, self->win);
+	rounds = race(&w, look_for_ever, map_elsewhere_for_ever, self->until, false, -1);
+	EXPECT_NOTHING_REACHED(self->shared, rounds);
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,381 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Files change behind the owner's back while they are touched: punched,
+ * truncated, written, written back, reclaimed. Each test runs for RACE_SECONDS,
+ * else for 6.
+ */
+#include <pthread.h>
+#include <sys/prctl.h>
+
+#include "kselftest_harness.h"
+#include "as_util.h"
+
+#define PAGES		8
+#define LEN		(PAGES * PAGE)
+#define TIMEOUT		120
+
+/*
+ * While @seq is even, every page of the file reads @now (or raises -@now); a
+ * reader that finds @seq unchanged has looked in between.
+ */
+struct shared {
+	volatile unsigned int seq;
+	volatile int64_t now;
+	volatile bool stop;
+	volatile uint64_t reads, checked, wrong;
+	volatile int64_t got, want;
+};
+
+FIXTURE(race)
+{
+	int asfd, file;
+	char *win;
+	struct shared *shared;
+	uint64_t until;
+};
+
+FIXTURE_VARIANT(race)
+{
+	bool disk;
+};
+
+FIXTURE_VARIANT_ADD(race, memfd) { .disk = false };
+FIXTURE_VARIANT_ADD(race, ext4) { .disk = true };
+
+FIXTURE_SETUP(race)
+{
+	const char *text = getenv("RACE_SECONDS");
+	char dir[128];
+
+	self->asfd = as_create(2 * LEN);
+	ASSERT_LE(0, self->asfd);
+	if (variant->disk) {
+		ASSERT_EQ(0, disk_dir(dir, sizeof(dir)));
+		self->file = file_pages(dir, PAGES, -1);
+	} else {
+		self->file = memfd_pages("race", PAGES, -1);
+	}
+	ASSERT_LE(0, self->file);
+	self->win = attach(self->asfd, 0, LEN, RW);
+	ASSERT_NE(NULL, self->win);
+	ASSERT_EQ(0, as_map(self->asfd, 0, self->file, 0, LEN, RW, 0));
+	self->shared = mmap(NULL, PAGE, RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, (void *)self->shared);
+	self->until = now_ms() + 1000 * (text && atoi(text) > 0 ? atoi(text) : 6);
+}
+
+FIXTURE_TEARDOWN(race)
+{
+	close(self->asfd);
+	close(self->file);
+}
+
+struct worker {
+	struct shared *shared;
+	int asfd;
+	char *win;
+	unsigned int seed;
+};
+
+static int set_all(int file, uint64_t value)
+{
+	unsigned int i;
+
+	for (i = 0; i < PAGES; i++)
+		if (pwrite(file, &value, sizeof(value), i * PAGE) != sizeof(value))
+			return -EIO;
+	return 0;
+}
+
+static int punch_all(int file)
+{
+	return fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+			 LEN) ? -errno : 0;
+}
+
+static int64_t value_at(const char *at)
+{
+	uint64_t value;
+	int ret = peek64(at, &value);
+
+	return ret ? ret : (int64_t)value;
+}
+
+static void *check_for_ever(void *arg)
+{
+	struct worker *w = arg;
+	struct shared *shared = w->shared;
+
+	while (!shared->stop) {
+		unsigned int seq = __atomic_load_n(&shared->seq, __ATOMIC_ACQUIRE);
+		int64_t want = shared->now, got;
+
+		got = value_at(w->win + rand_r(&w->seed) % PAGES * PAGE);
+		__atomic_thread_fence(__ATOMIC_ACQUIRE);
+		__atomic_add_fetch(&shared->reads, 1, __ATOMIC_RELAXED);
+		if (seq % 2 || seq != shared->seq)
+			continue;
+		__atomic_add_fetch(&shared->checked, 1, __ATOMIC_RELAXED);
+		if (got == want)
+			continue;
+		shared->got = got;
+		shared->want = want;
+		__atomic_add_fetch(&shared->wrong, 1, __ATOMIC_RELAXED);
+	}
+	return NULL;
+}
+
+static pid_t in_process(void *(*fn)(void *), struct worker *w)
+{
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		fn(w);
+		_exit(0);
+	}
+	return pid;
+}
+
+static void begin(struct shared *shared)
+{
+	__atomic_add_fetch(&shared->seq, 1, __ATOMIC_SEQ_CST);
+}
+
+/* What was begun is done, and now everybody must see @now; lets them look. */
+static void done(struct shared *shared, int64_t now, uint64_t until)
+{
+	uint64_t seen = shared->reads;
+
+	shared->now = now;
+	__atomic_add_fetch(&shared->seq, 1, __ATOMIC_SEQ_CST);
+	while (shared->reads < seen + 6 && now_ms() < until)
+		sched_yield();
+}
+
+enum change { PUNCH, TRUNCATE };
+
+static int change_rounds(int file, struct shared *shared, uint64_t until,
+			 enum change change)
+{
+	int rounds = 0, ret;
+
+	while (now_ms() < until) {
+		begin(shared);
+		ret = set_all(file, rounds + 1);
+		if (ret)
+			return ret;
+		done(shared, rounds + 1, until);
+		begin(shared);
+		if (change == PUNCH) {
+			ret = punch_all(file);
+		} else {
+			ret = ftruncate(file, 0) ? -errno : 0;
+			done(shared, -SIGBUS, until);
+			begin(shared);
+			if (!ret && ftruncate(file, LEN))
+				ret = -errno;
+		}
+		if (ret)
+			return ret;
+		done(shared, 0, until);
+		rounds++;
+	}
+	return rounds;
+}
+
+#define WORKER(i)	{ self->shared, self->asfd, self->win, i }
+
+#define EXPECT_ALL_RIGHT(shared, rounds) do {				\
+	EXPECT_LT(10, rounds);						\
+	EXPECT_LT(100ULL, (shared)->checked);				\
+	EXPECT_EQ(0ULL, (shared)->wrong)				\
+		TH_LOG("saw %jd for %jd", (intmax_t)(shared)->got,	\
+		       (intmax_t)(shared)->want);			\
+	TH_LOG("%d rounds, %ju reads, %ju checked", rounds,		\
+	       (uintmax_t)(shared)->reads, (uintmax_t)(shared)->checked); \
+} while (0)
+
+static int check_while(struct worker *w, int file, uint64_t until,
+		       enum change change)
+{
+	struct worker w1 = *w, w2 = *w;
+	pthread_t t;
+	pid_t pid;
+	int rounds;
+
+	w1.seed++;
+	pid = in_process(check_for_ever, &w1);
+	if (pid < 0)
+		return -errno;
+	if (pthread_create(&t, NULL, check_for_ever, &w2))
+		return -EAGAIN;
+	rounds = change_rounds(file, w->shared, until, change);
+	w->shared->stop = true;
+	pthread_join(t, NULL);
+	waitpid(pid, NULL, 0);
+	return rounds;
+}
+
+TEST_F_TIMEOUT(race, punch_and_fault, TIMEOUT)
+{
+	struct worker w = WORKER(1);
+	int rounds = check_while(&w, self->file, self->until, PUNCH);
+
+	EXPECT_ALL_RIGHT(self->shared, rounds);
+}
+
+TEST_F_TIMEOUT(race, truncate_and_fault, TIMEOUT)
+{
+	struct worker w = WORKER(1);
+	int rounds = check_while(&w, self->file, self->until, TRUNCATE);
+
+	EXPECT_ALL_RIGHT(self->shared, rounds);
+}
+
+static void *change_maps_for_ever(void *arg)
+{
+	struct worker *w = arg;
+
+	while (!w->shared->stop) {
+		char *win = attach(w->asfd, 0, LEN, RW);
+		pid_t pid = fork();
+		unsigned int i;
+
+		if (pid == 0)
+			_exit(0);
+		for (i = 0; i < PAGES; i++)
+			value_at(win + i * PAGE);
+		munmap(win, LEN);
+		waitpid(pid, NULL, 0);
+		__atomic_add_fetch(&w->shared->reads, 1, __ATOMIC_RELAXED);
+	}
+	return NULL;
+}
+
+/*
+ * Where attached processes change their maps at that very moment it may take
+ * milliseconds until it shows. An emulated CPU may sleep for longer than that;
+ * what is missed is missed for ever.
+ */
+#define SOON_MS	5000
+
+TEST_F_TIMEOUT(race, punch_and_changing_maps, TIMEOUT)
+{
+	struct worker w1 = WORKER(1), w2 = WORKER(2);
+	uint64_t worst = 0;
+	pthread_t t;
+	int rounds;
+	pid_t pid;
+
+	pid = in_process(change_maps_for_ever, &w1);
+	ASSERT_LT(0, pid);
+	ASSERT_EQ(0, pthread_create(&t, NULL, change_maps_for_ever, &w2));
+	for (rounds = 0; now_ms() < self->until; rounds++) {
+		char *at = self->win + rounds % PAGES * PAGE;
+		uint64_t start, took;
+
+		ASSERT_EQ(0, poke64(at, rounds + 1));
+		ASSERT_EQ(rounds + 1, value_at(at));
+		start = now_ms();
+		ASSERT_EQ(0, punch_all(self->file));
+		while (value_at(at) != 0)
+			ASSERT_GT(start + SOON_MS, now_ms());
+		took = now_ms() - start;
+		if (took > worst)
+			worst = took;
+		/* and it stays so */
+		sched_yield();
+		ASSERT_EQ(0, value_at(at));
+	}
+	self->shared->stop = true;
+	pthread_join(t, NULL);
+	waitpid(pid, NULL, 0);
+	TH_LOG("%d rounds, seen after %ju ms at worst", rounds, (uintmax_t)worst);
+	EXPECT_LT(10, rounds);
+	EXPECT_LT(10ULL, self->shared->reads);
+}
+
+/* A write that was made is in the file, whatever else goes on. */
+static void *count_for_ever(void *arg)
+{
+	struct worker *w = arg;
+	uint64_t *page = (uint64_t *)(w->win + w->seed * PAGE);
+	uint64_t i;
+
+	for (i = 1; !w->shared->stop; i++)
+		if (poke64(page, i))
+			__atomic_add_fetch(&w->shared->wrong, 1, __ATOMIC_RELAXED);
+	__atomic_add_fetch(&w->shared->reads, i, __ATOMIC_RELAXED);
+	/* the last value, where the test can find it */
+	poke64((uint64_t *)(w->win + w->seed * PAGE) + 1, i - 1);
+	return NULL;
+}
+
+TEST_F_TIMEOUT(race, writeback_and_writes, TIMEOUT)
+{
+	struct worker w[2] = { WORKER(1), WORKER(2) };
+	int view = as_view(self->asfd, 0, LEN, RW), rounds;
+	uint64_t counts[2];
+	unsigned int i;
+	pthread_t t;
+	pid_t pid;
+
+	w[1].win = attach(view, 0, LEN, RW);
+	ASSERT_NE(NULL, w[1].win);
+	pid = in_process(count_for_ever, &w[0]);
+	ASSERT_LT(0, pid);
+	ASSERT_EQ(0, pthread_create(&t, NULL, count_for_ever, &w[1]));
+	for (rounds = 0; now_ms() < self->until; rounds++) {
+		ASSERT_EQ(0, fsync(self->file));
+		if (rounds % 16 == 0)
+			ASSERT_EQ(0, drop_caches());
+	}
+	self->shared->stop = true;
+	pthread_join(t, NULL);
+	waitpid(pid, NULL, 0);
+	ASSERT_EQ(0, fsync(self->file));
+	EXPECT_EQ(0ULL, self->shared->wrong);
+	EXPECT_LT(1000ULL, self->shared->reads);
+	for (i = 1; i <= 2; i++) {
+		ASSERT_EQ(16, pread(self->file, counts, 16, i * PAGE));
+		EXPECT_EQ(counts[0], counts[1]);
+		if (variant->disk) {
+			EXPECT_EQ((int)(counts[0] & 0xff),
+				  disk_byte(self->file, i * PAGE));
+			EXPECT_EQ((int)(counts[0] >> 8 & 0xff),
+				  disk_byte(self->file, i * PAGE + 1));
+		}
+	}
+	EXPECT_LT(10, rounds);
+}
+
+/* Segments are found again, dropped and made anew while the file changes. */
+TEST_F_TIMEOUT(race, punch_and_remap, TIMEOUT)
+{
+	struct worker w = WORKER(1);
+	int rounds;
+	pid_t pid;
+
+	pid = in_process(change_maps_for_ever, &w);
+	ASSERT_LT(0, pid);
+	for (rounds = 0; now_ms() < self->until; rounds++) {
+		unsigned int page = rounds % PAGES;
+		char *at = self->win + page * PAGE;
+
+		ASSERT_EQ(0, as_map(self->asfd, page * PAGE, self->file, 0,
+				    PAGE, RW, ADDRESS_SPACE_MAP_REPLACE));
+		ASSERT_EQ(0, poke64(at, rounds + 1));
+		ASSERT_EQ(0, punch_all(self->file));
+		ASSERT_EQ(0, as_unmap(self->asfd, page * PAGE, PAGE));
+		ASSERT_EQ(-SIGBUS, value_at(at));
+		/* every so often long enough for the worker to drop segments */
+		if (rounds % 64 == 0)
+			sleep_ms(150);
+	}
+	self->shared->stop = true;
+	waitpid(pid, NULL, 0);
+	EXPECT_LT(10, rounds);
+}
+
+TEST_HARNESS_MAIN
