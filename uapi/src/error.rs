@@ -204,6 +204,9 @@ impl Error {
                  multiples of the page size; the protection must have READ"
             }
 
+            (Attach { prot, .. }, Errno::PERM) if prot.contains(Prot::EXEC) => {
+                "the kernel lets no process map an address space or view with EXEC"
+            }
             (Attach { .. }, Errno::ACCESS | Errno::PERM) => {
                 "a view cannot be attached with more than its own protection"
             }
@@ -216,7 +219,8 @@ impl Error {
             }
 
             (KvmMap { .. }, Errno::EXIST) => {
-                "the slot is taken, or overlaps another: choose another slot or guest address"
+                "the slot shows this address space already, or overlaps another: choose another \
+                 slot or guest address"
             }
             (KvmMap { .. }, Errno::ACCESS) => {
                 "the view does not allow writing: pass KvmFlags::READONLY"
@@ -228,7 +232,8 @@ impl Error {
             (KvmMap { .. }, Errno::INVAL) => {
                 "the VM must be a KVM virtual machine (not its vCPU, not /dev/kvm), the guest \
                  address and the range multiples of the page size, the range not empty and \
-                 within the address space or view"
+                 within the address space or view, the slot one that KVM takes and that has \
+                 no other memory"
             }
             (KvmMap { .. }, Errno::NOTTY) => "this file descriptor is no address space and no view",
             (KvmUnmap { .. }, Errno::NOENT) => "the slot is none of this address space or view",

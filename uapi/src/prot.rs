@@ -15,7 +15,8 @@ bitflags::bitflags! {
         const READ = 1 << 0;
         /// It may be written.
         const WRITE = 1 << 1;
-        /// Code in it may be run.
+        /// Code in it may be run. Today's kernels let no process attach an
+        /// address space for that (EPERM).
         const EXEC = 1 << 2;
     }
 }

@@ -193,7 +193,7 @@ impl AddressSpace {
     /// # Errors
     ///
     /// [`Error::Attach`]: EINVAL where the range is empty, does not begin at a
-    /// page, or leaves the address space; ENOMEM.
+    /// page, or leaves the address space; EPERM for [`Prot::EXEC`]; ENOMEM.
     pub fn attach(&self, range: Range<u64>, prot: Prot) -> Result<Window> {
         Window::attach(self.as_fd(), range, prot)
     }
@@ -229,9 +229,10 @@ impl AddressSpace {
     /// # Errors
     ///
     /// [`Error::KvmMap`]: EINVAL where `vm` is no virtual machine, a number is
-    /// not of whole pages, or the range is empty or leaves the address space;
-    /// EIO where the virtual machine is another process's; EEXIST where the slot
-    /// is taken or overlaps another; ENOMEM.
+    /// not of whole pages, the range is empty or leaves the address space, or
+    /// KVM does not take the slot, one that has other memory for example; EIO
+    /// where the virtual machine is another process's; EEXIST where the slot
+    /// shows this address space already, or overlaps another; ENOMEM.
     pub fn attach_kvm(
         &self,
         vm: impl AsFd,

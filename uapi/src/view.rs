@@ -36,8 +36,8 @@ impl View {
     /// # Errors
     ///
     /// [`Error::Attach`](crate::Error::Attach): EACCES where the view does not
-    /// allow the protection; EINVAL where the range is empty, does not begin at
-    /// a page, or leaves the view; ENOMEM.
+    /// allow the protection; EPERM for [`Prot::EXEC`]; EINVAL where the range is
+    /// empty, does not begin at a page, or leaves the view; ENOMEM.
     pub fn attach(&self, range: Range<u64>, prot: Prot) -> Result<Window> {
         Window::attach(self.as_fd(), range, prot)
     }

@@ -388,6 +388,25 @@ fn taken_slot_is_eexist() {
 }
 
 #[test]
+fn slot_of_another_address_space_is_left_alone() {
+    let (first, _) = mapped("a");
+    let (second, _) = mapped("x");
+    let mut guest = Guest::with(&first);
+    let error = second
+        .attach_kvm(
+            vm_fd(&guest.vm),
+            SLOT,
+            TESTED,
+            pages(0, 1),
+            KvmFlags::empty(),
+        )
+        .unwrap_err();
+    let refused = [Some(Errno::EXIST), Some(Errno::INVAL)];
+    assert!(refused.contains(&error.errno()), "{error}");
+    assert_eq!(guest.letter(0), Access::Done('a'));
+}
+
+#[test]
 fn another_process_s_vm_is_refused() {
     let (space, _) = mapped("a");
     let guest = Guest::new();

@@ -264,6 +264,22 @@ fn attaching_past_the_end_is_refused() {
 }
 
 #[test]
+fn attaching_to_run_code_is_refused() {
+    let space = space(1);
+    space
+        .map(&file("a"))
+        .at(0)
+        .prot(Prot::READ | Prot::EXEC)
+        .commit()
+        .unwrap();
+    let error = space
+        .attach(pages(0, 1), Prot::READ | Prot::EXEC)
+        .unwrap_err();
+    assert_eq!(error.errno(), Some(Errno::PERM), "{error}");
+    assert!(error.to_string().contains("EXEC"), "{error}");
+}
+
+#[test]
 fn address_spaces_do_not_nest() {
     let outer = space(1);
     let inner = space(1);
