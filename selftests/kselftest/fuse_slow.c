@@ -1,0 +1,412 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A file that takes its time, here one of a FUSE server that answers when it is
+ * told to, is waited for by who touches it and by nobody and nothing else: not by
+ * the same process's other memory, not by the owner of the space, and not by a
+ * signal that kills.
+ */
+#define FUSE_USE_VERSION 32
+#include <fuse.h>
+#include <linux/magic.h>
+#include <pthread.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/vfs.h>
+
+#include "kselftest_harness.h"
+#include "as_util.h"
+
+#define SLOW_LEN	(16 * PAGE)
+#define FAST		(SLOW_LEN / PAGE)	/* the page where a memfd begins */
+#define SOON_MS		2000
+#define KILLED_MS	5000
+#define ENOUGH_MS	25000	/* then the server answers, told or not */
+
+/* Between the server, the test, and those that touch. */
+struct shared {
+	volatile bool closed;		/* reads wait */
+	volatile bool fail;		/* reads fail */
+	volatile int waiting, given_up;
+	volatile bool touched;
+	volatile int value;
+};
+
+static struct shared *shared;
+
+static int slow_getattr(const char *path, struct stat *st,
+			struct fuse_file_info *info)
+{
+	(void)info;
+	memset(st, 0, sizeof(*st));
+	st->st_nlink = 1;
+	if (!strcmp(path, "/")) {
+		st->st_mode = S_IFDIR | 0755;
+		return 0;
+	}
+	if (strcmp(path, "/slow"))
+		return -ENOENT;
+	st->st_mode = S_IFREG | 0644;
+	st->st_size = SLOW_LEN;
+	return 0;
+}
+
+static int slow_open(const char *path, struct fuse_file_info *info)
+{
+	(void)info;
+	return strcmp(path, "/slow") ? -ENOENT : 0;
+}
+
+static int slow_read(const char *path, char *to, size_t size, off_t offset,
+		     struct fuse_file_info *info)
+{
+	uint64_t until = now_ms() + ENOUGH_MS;
+	size_t i;
+
+	(void)path;
+	(void)info;
+	__atomic_add_fetch(&shared->waiting, 1, __ATOMIC_SEQ_CST);
+	while (shared->closed) {
+		if (now_ms() > until) {
+			shared->given_up = 1;
+			break;
+		}
+		sleep_ms(2);
+	}
+	__atomic_sub_fetch(&shared->waiting, 1, __ATOMIC_SEQ_CST);
+	if (shared->fail)
+		return -EIO;
+	if (offset >= (off_t)SLOW_LEN)
+		return 0;
+	if (offset + size > SLOW_LEN)
+		size = SLOW_LEN - offset;
+	for (i = 0; i < size; i++)
+		to[i] = 'a' + (offset + i) / PAGE;
+	return size;
+}
+
+static const struct fuse_operations operations = {
+	.getattr = slow_getattr,
+	.open = slow_open,
+	.read = slow_read,
+};
+
+static int serve(const char *dir)
+{
+	char *argv[] = { "slow", NULL };
+	struct fuse_args args = FUSE_ARGS_INIT(1, argv);
+	struct fuse_loop_config config = { .clone_fd = 0, .max_idle_threads = 8 };
+	struct fuse *fuse = fuse_new(&args, &operations, sizeof(operations), NULL);
+
+	if (!fuse || fuse_mount(fuse, dir))
+		return 1;
+	return fuse_loop_mt(fuse, &config);
+}
+
+FIXTURE(slow)
+{
+	struct agent toucher;
+	int asfd, file, fast;
+	char *win;
+	char dir[64];
+	pid_t server;
+};
+
+FIXTURE_SETUP(slow)
+{
+	uint64_t until = now_ms() + 10000;
+	char path[80];
+	struct statfs fs;
+
+	if (access("/dev/fuse", R_OK | W_OK))
+		SKIP(return, "no /dev/fuse");
+	shared = mmap(NULL, PAGE, RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, (void *)shared);
+	ASSERT_EQ(0, own_mounts());
+	strcpy(self->dir, "/tmp/address_space.XXXXXX");
+	ASSERT_NE(NULL, mkdtemp(self->dir));
+	self->server = fork();
+	ASSERT_LE(0, self->server);
+	if (self->server == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		_exit(serve(self->dir));
+	}
+	do {
+		sleep_ms(5);
+		ASSERT_EQ(0, statfs(self->dir, &fs));
+		ASSERT_GT(until, now_ms());
+	} while (fs.f_type != FUSE_SUPER_MAGIC);
+	snprintf(path, sizeof(path), "%s/slow", self->dir);
+	self->file = open(path, O_RDONLY | O_CLOEXEC);
+	ASSERT_LE(0, self->file);
+	self->fast = memfd_pages("fast", 16, 'A');
+	self->asfd = as_create(SPACE_LEN);
+	ASSERT_LE(0, self->asfd);
+	ASSERT_EQ(0, as_map(self->asfd, 0, self->file, 0, SLOW_LEN, PROT_READ, 0));
+	ASSERT_EQ(0, as_map(self->asfd, SLOW_LEN, self->fast, 0, 16 * PAGE, RW, 0));
+	self->win = attach(self->asfd, 0, SPACE_LEN, RW);
+	ASSERT_NE(NULL, self->win);
+	ASSERT_EQ(0, agent_start(&self->toucher));
+	shared->closed = true;
+}
+
+FIXTURE_TEARDOWN(slow)
+{
+	shared->closed = false;
+	if (self->toucher.pid)
+		agent_stop(&self->toucher);
+	kill(self->server, SIGKILL);
+	umount2(self->dir, MNT_DETACH);
+	rmdir(self->dir);
+	/* it was the test that told the server, not the clock */
+	EXPECT_EQ(0, shared->given_up);
+}
+
+static void *touch_thread(void *arg)
+{
+	shared->value = peek(arg);
+	shared->touched = true;
+	return NULL;
+}
+
+/* in the toucher: a thread of it is to wait, itself is to go on */
+static long begin_touching(void *arg)
+{
+	pthread_t thread;
+
+	shared->touched = false;
+	return -pthread_create(&thread, NULL, touch_thread, arg);
+}
+
+/* The toucher's thread waits for the server, which has been asked. */
+static int wait_until_it_waits(void)
+{
+	uint64_t until = now_ms() + 10000;
+
+	while (!shared->waiting)
+		if (now_ms() > until)
+			return -ETIMEDOUT;
+	return shared->touched ? -EALREADY : 0;
+}
+
+static int wait_until_touched(void)
+{
+	uint64_t until = now_ms() + 10000;
+
+	while (!shared->touched)
+		if (now_ms() > until)
+			return -ETIMEDOUT;
+	return 0;
+}
+
+#define BEGIN_TO_TOUCH(at) do {						\
+	ASSERT_EQ(0, agent_call(&self->toucher, begin_touching, at));	\
+	ASSERT_EQ(0, wait_until_it_waits());				\
+} while (0)
+
+#define END_OF_THE_WAIT(expected) do {					\
+	/* all the while nobody was told anything */			\
+	ASSERT_EQ(false, shared->touched);				\
+	shared->closed = false;						\
+	ASSERT_EQ(0, wait_until_touched());				\
+	EXPECT_EQ(expected, shared->value);				\
+} while (0)
+
+TEST_F(slow, is_read_when_the_server_answers)
+{
+	BEGIN_TO_TOUCH(self->win + 3 * PAGE);
+	END_OF_THE_WAIT('d');
+	EXPECT_EQ('d', peek(self->win + 3 * PAGE));
+	EXPECT_EQ('p', peek(self->win + 15 * PAGE));
+	EXPECT_EQ(-SIGSEGV, poke(self->win, '!'));
+}
+
+static long map_and_fault(void *arg)
+{
+	unsigned int i, j;
+
+	(void)arg;
+	for (i = 0; i < 100; i++) {
+		char *map = mmap(NULL, 16 * PAGE, RW, MAP_PRIVATE | MAP_ANONYMOUS,
+				 -1, 0);
+
+		if (map == MAP_FAILED)
+			return -errno;
+		for (j = 0; j < 16; j++)
+			map[j * PAGE] = j;
+		if (mprotect(map, PAGE, PROT_READ) || munmap(map, 16 * PAGE))
+			return -errno;
+	}
+	return 0;
+}
+
+static long fork_and_wait(void *arg)
+{
+	pid_t pid = fork();
+	int status;
+
+	(void)arg;
+	if (pid == 0)
+		_exit(3);
+	if (pid < 0 || waitpid(pid, &status, 0) != pid)
+		return -errno;
+	return WEXITSTATUS(status);
+}
+
+TEST_F(slow, leaves_the_processs_other_memory_alone)
+{
+	uint64_t start;
+
+	BEGIN_TO_TOUCH(self->win);
+	start = now_ms();
+	EXPECT_EQ(0, agent_call(&self->toucher, map_and_fault, NULL));
+	EXPECT_EQ(3, agent_call(&self->toucher, fork_and_wait, NULL));
+	EXPECT_GT(start + SOON_MS, now_ms());
+	END_OF_THE_WAIT('a');
+}
+
+TEST_F(slow, leaves_other_segments_alone)
+{
+	uint64_t start;
+
+	BEGIN_TO_TOUCH(self->win);
+	start = now_ms();
+	/* for the same process, and for another; never touched before */
+	EXPECT_EQ('A', agent_peek(&self->toucher, self->win + FAST * PAGE));
+	EXPECT_EQ(0, agent_poke(&self->toucher, self->win + (FAST + 1) * PAGE, '!'));
+	EXPECT_EQ('C', peek(self->win + (FAST + 2) * PAGE));
+	EXPECT_EQ(0, poke(self->win + (FAST + 3) * PAGE, '!'));
+	EXPECT_GT(start + SOON_MS, now_ms());
+	END_OF_THE_WAIT('a');
+}
+
+TEST_F(slow, leaves_the_owner_alone)
+{
+	int other = memfd_pages("other", 4, '0');
+	uint64_t start;
+
+	BEGIN_TO_TOUCH(self->win);
+	start = now_ms();
+	/* a file that was never mapped, so that a segment must be made */
+	EXPECT_EQ(0, as_map(self->asfd, 40 * PAGE, other, 0, 4 * PAGE, RW, 0));
+	EXPECT_EQ('1', peek(self->win + 41 * PAGE));
+	EXPECT_EQ('2', agent_peek(&self->toucher, self->win + 42 * PAGE));
+	EXPECT_EQ(0, as_unmap(self->asfd, 40 * PAGE, PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->win + 40 * PAGE));
+	EXPECT_EQ(-SIGBUS, agent_peek(&self->toucher, self->win + 40 * PAGE));
+	/* punching goes by the notifier */
+	EXPECT_EQ(0, fallocate(other, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			       PAGE, PAGE));
+	EXPECT_EQ(0, peek(self->win + 41 * PAGE));
+	EXPECT_GT(start + SOON_MS, now_ms());
+	END_OF_THE_WAIT('a');
+}
+
+TEST_F(slow, can_be_unmapped_while_it_is_waited_for)
+{
+	uint64_t start;
+
+	BEGIN_TO_TOUCH(self->win);
+	start = now_ms();
+	EXPECT_EQ(0, as_unmap(self->asfd, 0, SLOW_LEN));
+	EXPECT_EQ(-SIGBUS, peek(self->win));
+	EXPECT_GT(start + SOON_MS, now_ms());
+	/* what comes late is not shown any more */
+	END_OF_THE_WAIT(-SIGBUS);
+}
+
+TEST_F(slow, can_be_replaced_while_it_is_waited_for)
+{
+	uint64_t start;
+
+	BEGIN_TO_TOUCH(self->win);
+	start = now_ms();
+	EXPECT_EQ(0, as_map(self->asfd, 0, self->fast, 0, PAGE, RW,
+			    ADDRESS_SPACE_MAP_REPLACE));
+	EXPECT_EQ('A', peek(self->win));
+	EXPECT_EQ('A', agent_peek(&self->toucher, self->win));
+	EXPECT_GT(start + SOON_MS, now_ms());
+	END_OF_THE_WAIT('A');
+}
+
+static int killed_within(struct agent *a, unsigned int ms)
+{
+	uint64_t until = now_ms() + ms;
+	int status;
+
+	if (kill(a->pid, SIGKILL))
+		return -errno;
+	while (waitpid(a->pid, &status, WNOHANG) == 0) {
+		if (now_ms() > until)
+			return -ETIMEDOUT;
+		sleep_ms(5);
+	}
+	a->pid = 0;
+	return 0;
+}
+
+TEST_F(slow, does_not_keep_a_process_alive)
+{
+	BEGIN_TO_TOUCH(self->win);
+	EXPECT_EQ(0, killed_within(&self->toucher, KILLED_MS));
+	EXPECT_LT(0, shared->waiting);
+	EXPECT_EQ(1, fdinfo_value(self->asfd, "attachments"));
+}
+
+static long populate(void *arg)
+{
+	FIXTURE_DATA(slow) *self = arg;
+
+	return as_map(self->asfd, 48 * PAGE, self->file, 0, SLOW_LEN, PROT_READ,
+		      ADDRESS_SPACE_MAP_POPULATE);
+}
+
+static void *populate_thread(void *arg)
+{
+	populate(arg);
+	return NULL;
+}
+
+static long begin_to_populate(void *arg)
+{
+	pthread_t thread;
+
+	return -pthread_create(&thread, NULL, populate_thread, arg);
+}
+
+TEST_F(slow, does_not_keep_one_who_populates_alive)
+{
+	uint64_t start;
+
+	ASSERT_EQ(0, agent_call(&self->toucher, begin_to_populate, self));
+	ASSERT_EQ(0, wait_until_it_waits());
+	start = now_ms();
+	/* meanwhile the space can be used and changed */
+	EXPECT_EQ('A', peek(self->win + FAST * PAGE));
+	EXPECT_EQ(0, as_unmap(self->asfd, FAST * PAGE, PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->win + FAST * PAGE));
+	EXPECT_GT(start + SOON_MS, now_ms());
+	EXPECT_EQ(0, killed_within(&self->toucher, KILLED_MS));
+	EXPECT_LT(0, shared->waiting);
+}
+
+TEST_F(slow, that_fails_is_sigbus)
+{
+	BEGIN_TO_TOUCH(self->win);
+	shared->fail = true;
+	END_OF_THE_WAIT(-SIGBUS);
+	/* and is asked again by the next */
+	shared->fail = false;
+	EXPECT_EQ('a', peek(self->win));
+}
+
+TEST_F(slow, whose_server_dies_is_sigbus)
+{
+	BEGIN_TO_TOUCH(self->win);
+	ASSERT_EQ(0, kill(self->server, SIGKILL));
+	ASSERT_EQ(0, wait_until_touched());
+	EXPECT_EQ(-SIGBUS, shared->value);
+	EXPECT_EQ(-SIGBUS, peek(self->win + PAGE));
+	EXPECT_EQ('A', peek(self->win + FAST * PAGE));
+}
+
+TEST_HARNESS_MAIN

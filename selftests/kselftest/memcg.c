@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Memory that is first touched through an address space is its creator's: it is
+ * charged to the creator's cgroup, whoever touches it, and also when the creator
+ * has exited.
+ */
+#include <sys/syscall.h>
+
+#include "kselftest_harness.h"
+#include "as_util.h"
+
+#define ROOT	"/sys/fs/cgroup"
+#define CREATOR	ROOT "/address_space_creator"
+#define TOUCHER	ROOT "/address_space_toucher"
+
+#define TOUCHED	(16L << 20)
+#define MOST	(12L << 20)	/* charges are rounded, and caught up with later */
+#define LITTLE	(4L << 20)	/* page tables and the like */
+
+FIXTURE(group)
+{
+	struct agent creator, toucher;
+	int asfd, file;
+};
+
+FIXTURE_VARIANT(group)
+{
+	enum { MEMFD, EXT4 } kind;
+	bool read_only;
+	bool creator_exits;
+};
+
+FIXTURE_VARIANT_ADD(group, memfd)
+{
+	.kind = MEMFD, .read_only = false, .creator_exits = false,
+};
+
+FIXTURE_VARIANT_ADD(group, memfd_of_one_that_exited)
+{
+	.kind = MEMFD, .read_only = false, .creator_exits = true,
+};
+
+FIXTURE_VARIANT_ADD(group, ext4_read)
+{
+	.kind = EXT4, .read_only = true, .creator_exits = false,
+};
+
+FIXTURE_VARIANT_ADD(group, ext4_of_one_that_exited)
+{
+	.kind = EXT4, .read_only = false, .creator_exits = true,
+};
+
+static long memory_of(const char *group)
+{
+	char path[128], text[32];
+
+	snprintf(path, sizeof(path), "%s/memory.current", group);
+	return read_text(path, text, sizeof(text)) ? -1 : atol(text);
+}
+
+/* as a fresh group: what an earlier run has left is not counted */
+static int make_group(const char *group)
+{
+	rmdir(group);
+	return mkdir(group, 0755) && errno != EEXIST ? -errno : 0;
+}
+
+static long enter(void *arg)
+{
+	char path[128], pid[16];
+
+	snprintf(path, sizeof(path), "%s/cgroup.procs", (char *)arg);
+	snprintf(pid, sizeof(pid), "%d", getpid());
+	return write_text(path, pid);
+}
+
+static long create(void *arg)
+{
+	(void)arg;
+	return as_create(TOUCHED);
+}
+
+/* an fd of the agent's, here; the agent keeps its own until it exits */
+static int take_from(struct agent *a, int number)
+{
+	int pidfd = syscall(SYS_pidfd_open, a->pid, 0), fd;
+
+	if (pidfd < 0)
+		return -errno;
+	fd = syscall(SYS_pidfd_getfd, pidfd, number, 0);
+	close(pidfd);
+	return fd < 0 ? -errno : fd;
+}
+
+FIXTURE_SETUP(group)
+{
+	char dir[128];
+
+	self->asfd = -1;
+	write_text(ROOT "/cgroup.subtree_control", "+memory");
+	if (access(ROOT "/memory.stat", R_OK))
+		SKIP(return, "no memory controller in cgroup2 at " ROOT);
+	ASSERT_EQ(0, make_group(CREATOR));
+	ASSERT_EQ(0, make_group(TOUCHER));
+	if (variant->kind == EXT4) {
+		ASSERT_EQ(0, disk_dir(dir, sizeof(dir)));
+		self->file = file_pages(dir, 0, -1);
+	} else {
+		self->file = memfd_pages("touched", 0, -1);
+	}
+	ASSERT_LE(0, self->file);
+	ASSERT_EQ(0, ftruncate(self->file, TOUCHED));
+	if (variant->read_only) {
+		/* on the disk, but not in memory */
+		ASSERT_EQ(0, posix_fallocate(self->file, 0, TOUCHED));
+		ASSERT_EQ(0, file_set(self->file, 0, 'x'));
+		ASSERT_EQ(0, drop_caches());
+	}
+	ASSERT_EQ(0, agent_start(&self->toucher));
+	ASSERT_EQ(0, agent_call(&self->toucher, enter, TOUCHER));
+	ASSERT_EQ(0, agent_start(&self->creator));
+	ASSERT_EQ(0, agent_call(&self->creator, enter, CREATOR));
+}
+
+FIXTURE_TEARDOWN(group)
+{
+	if (self->creator.pid)
+		agent_stop(&self->creator);
+	agent_stop(&self->toucher);
+	close(self->asfd);
+	close(self->file);
+	rmdir(CREATOR);
+	rmdir(TOUCHER);
+}
+
+/* The agent was forked before: what it is told comes by value. */
+static long read_all(void *arg)
+{
+	char *win = arg;
+	long at;
+
+	for (at = 0; at < TOUCHED; at += PAGE)
+		if (peek(win + at) < 0)
+			return -EIO;
+	return 0;
+}
+
+static long write_all(void *arg)
+{
+	char *win = arg;
+	long at;
+
+	for (at = 0; at < TOUCHED; at += PAGE)
+		if (poke(win + at, 1) < 0)
+			return -EIO;
+	return 0;
+}
+
+TEST_F_TIMEOUT(group, of_the_creator_is_charged, 60)
+{
+	long creators, touchers;
+	char *win;
+	int number;
+
+	number = agent_call(&self->creator, create, NULL);
+	ASSERT_LE(0, number);
+	self->asfd = take_from(&self->creator, number);
+	ASSERT_LE(0, self->asfd);
+	ASSERT_EQ(0, as_map(self->asfd, 0, self->file, 0, TOUCHED,
+			    variant->read_only ? PROT_READ : RW, 0));
+	if (variant->creator_exits) {
+		ASSERT_EQ(0, agent_stop(&self->creator));
+		self->creator.pid = 0;
+	}
+	creators = memory_of(CREATOR);
+	touchers = memory_of(TOUCHER);
+	ASSERT_LE(0, creators);
+	ASSERT_LE(0, touchers);
+
+	/* the toucher attaches, and touches what nobody has touched before */
+	win = agent_attach(&self->toucher, self->asfd, 0, TOUCHED, RW);
+	ASSERT_NE(NULL, win);
+	EXPECT_EQ(0, agent_call(&self->toucher,
+				variant->read_only ? read_all : write_all, win));
+	creators = memory_of(CREATOR) - creators;
+	touchers = memory_of(TOUCHER) - touchers;
+	TH_LOG("creator %+ld KiB, toucher %+ld KiB", creators >> 10, touchers >> 10);
+	EXPECT_LE(MOST, creators);
+	EXPECT_GT(LITTLE, touchers);
+}
+
+/* Else the above would prove nothing: without a space the toucher pays. */
+TEST_F_TIMEOUT(group, of_the_toucher_is_charged_for_an_ordinary_mapping, 60)
+{
+	long creators = memory_of(CREATOR), touchers = memory_of(TOUCHER);
+	char *win = agent_attach(&self->toucher, self->file, 0, TOUCHED, RW);
+
+	ASSERT_NE(NULL, win);
+	EXPECT_EQ(0, agent_call(&self->toucher,
+				variant->read_only ? read_all : write_all, win));
+	creators = memory_of(CREATOR) - creators;
+	touchers = memory_of(TOUCHER) - touchers;
+	EXPECT_LE(MOST, touchers);
+	EXPECT_GT(LITTLE, creators);
+}
+
+TEST_HARNESS_MAIN
