@@ -22,6 +22,7 @@ use kernel::{
     prelude::*,
     sync::{aref::ARef, atomic::ordering::*, new_spinlock, SpinLock},
     task::Task,
+    time::{Delta, Instant, Monotonic},
 };
 
 use crate::{
@@ -53,7 +54,10 @@ struct VmOps(bindings::vm_operations_struct);
 unsafe impl Sync for VmOps {}
 
 impl VmOps {
-    const fn new(fault: unsafe extern "C" fn(*mut bindings::vm_fault) -> VmFault) -> Self {
+    const fn new(
+        fault: unsafe extern "C" fn(*mut bindings::vm_fault) -> VmFault,
+        huge_fault: unsafe extern "C" fn(*mut bindings::vm_fault, c_uint) -> VmFault,
+    ) -> Self {
         VmOps(bindings::vm_operations_struct {
             open: Some(open),
             close: Some(close),
@@ -66,9 +70,9 @@ impl VmOps {
     }
 }
 
-static VM_OPS: VmOps = VmOps::new(fault);
+static VM_OPS: VmOps = VmOps::new(fault, huge_fault);
 /// Of windows that are memory slots of a VM.
-static SLOT_VM_OPS: VmOps = VmOps::new(slot_fault);
+static SLOT_VM_OPS: VmOps = VmOps::new(slot_fault, slot_huge_fault);
 
 /// Makes a new VMA an attachment that shows the space from page `first` on, for no
 /// more than `prot`.
@@ -208,6 +212,44 @@ impl Fault<'_> {
         Fault { vmf, space, access }
     }
 
+    /// The same fault, looked at once more.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Fault::new`].
+    unsafe fn again(vmf: *mut bindings::vm_fault) -> Self {
+        Fault {
+            vmf,
+            // SAFETY: By our caller.
+            space: unsafe { space_of((*vmf).__bindgen_anon_1.vma) },
+            access: Prot::READ,
+        }
+    }
+
+    /// What to return to KVM for `ret`.
+    ///
+    /// KVM has a page faulted in, looks, and where it finds nothing takes that for a
+    /// hole, though a revocation may only have been faster. It looks again only when
+    /// the lock was let go of meanwhile; so it is, once.
+    fn for_kvm(&self, ret: VmFault) -> VmFault {
+        use bindings::{
+            fault_flag_FAULT_FLAG_ALLOW_RETRY as ALLOW_RETRY,
+            fault_flag_FAULT_FLAG_RETRY_NOWAIT as RETRY_NOWAIT,
+            fault_flag_FAULT_FLAG_TRIED as TRIED,
+        };
+        if ret != NOPAGE
+            || !self.has(ALLOW_RETRY)
+            || self.has(TRIED)
+            || self.has(RETRY_NOWAIT)
+            || !self.is_by_kvm()
+        {
+            return ret;
+        }
+        // SAFETY: The fault's lock is held; the fault is not used any more.
+        unsafe { bindings::address_space_helper_release_fault_lock(self.vmf) };
+        RETRY
+    }
+
     fn has(&self, flag: bindings::fault_flag) -> bool {
         // SAFETY: By the type's invariant.
         unsafe { (*self.vmf).flags & flag != 0 }
@@ -320,22 +362,44 @@ impl Fault<'_> {
         SIGBUS
     }
 
+    /// How the wait of this fault's previous try ended, if in an error: that could not
+    /// be told then, with the lock let go of.
+    ///
+    /// KVM does not hear of an error either when the lock was let go of in any try,
+    /// but begins anew. So it is told at the beginning of the next fault.
+    fn failed(&self, write: bool) -> Option<VmFault> {
+        let what = (self.page(), write);
+        let tried = self.has(bindings::fault_flag_FAULT_FLAG_TRIED);
+        let error = if !self.is_by_kvm() {
+            tried.then(|| self.space.failures.take(what))??
+        } else if tried {
+            self.space.failures.peek(what)?
+        } else {
+            self.space.failures.take(what)?
+        };
+        Some(fault_of(error))
+    }
+
+    /// Whether KVM has the page faulted in for a guest: with the window of a slot,
+    /// and not because user space itself touched it.
+    fn is_by_kvm(&self) -> bool {
+        // SAFETY: The fault's lock is held.
+        let ops = unsafe { (*self.vma()).vm_ops };
+        core::ptr::eq(ops, &SLOT_VM_OPS.0) && !self.has(bindings::fault_flag_FAULT_FLAG_USER)
+    }
+
     /// Has the arena fault the page in. [`None`]: look again.
     fn wait_for(&self, segment: &Segment, page: usize, write: bool, busy: bool) -> Option<VmFault> {
-        let key = self.page();
-        if self.has(bindings::fault_flag_FAULT_FLAG_TRIED) {
-            // The wait of this fault's previous try may have ended in an error, which
-            // could not be told then, with the lock let go of.
-            if let Some(error) = self.space.failures.take(key) {
-                return Some(fault_of(error));
-            }
+        let key = (self.page(), write);
+        if let Some(ret) = self.failed(write) {
+            return Some(ret);
         }
         let addr = segment.addr_of(page);
         if self.has(bindings::fault_flag_FAULT_FLAG_ALLOW_RETRY) {
             if self.has(bindings::fault_flag_FAULT_FLAG_RETRY_NOWAIT) {
                 return Some(RETRY);
             }
-            trace::fault(&self.space.mapping, key, self.access, RETRY);
+            trace::fault(&self.space.mapping, self.page(), self.access, RETRY);
             // The file keeps the space, once the lock no longer keeps the VMA.
             //
             // SAFETY: An attachment has a file.
@@ -399,15 +463,35 @@ unsafe extern "C" fn slot_fault(vmf: *mut bindings::vm_fault) -> VmFault {
     // SAFETY: The fault's lock is held.
     let flags = unsafe { (*fault.vma()).__bindgen_anon_2.vm_flags };
     if fault.access == Prot::READ && flags & bindings::VM_WRITE as usize != 0 {
+        // Where reading has failed, writing had before.
+        if let Some(ret) = fault.failed(false) {
+            return ret;
+        }
         fault.access = Prot::WRITE;
         let ret = fault.resolve(|frame| fault.insert(frame));
         if ret & (SIGBUS | SIGSEGV) == 0 {
-            return ret;
+            return fault.for_kvm(ret);
         }
         // The layout does not allow writing, or the file has no room for a page.
         fault.access = Prot::READ;
     }
-    fault.resolve(|frame| fault.insert(frame))
+    let ret = fault.resolve(|frame| fault.insert(frame));
+    fault.for_kvm(ret)
+}
+
+/// As [`huge_fault`], in a window that a VM uses.
+///
+/// # Safety
+///
+/// As for [`fault`].
+unsafe extern "C" fn slot_huge_fault(vmf: *mut bindings::vm_fault, order: c_uint) -> VmFault {
+    // SAFETY: By our caller.
+    let ret = unsafe { huge_fault(vmf, order) };
+    if ret & FALLBACK != 0 {
+        return ret;
+    }
+    // SAFETY: By our caller; the lock is still held.
+    unsafe { Fault::again(vmf) }.for_kvm(ret)
 }
 
 /// Something is written that has an entry for reading.
@@ -614,9 +698,13 @@ struct Remembered {
 struct Failure {
     /// Who waited; compared, never followed.
     task: usize,
-    page: u64,
+    what: Waited,
     error: Error,
+    since: Instant<Monotonic>,
 }
+
+/// A page of the space, and whether it was to be written.
+type Waited = (u64, bool);
 
 impl Failures {
     pub(crate) fn new() -> impl PinInit<Self> {
@@ -636,24 +724,37 @@ impl Failures {
         (task, (task >> 12) % FAILURES)
     }
 
-    fn put(&self, page: u64, error: Error) {
+    fn put(&self, what: Waited, error: Error) {
         let (task, place) = Self::place();
         if let Some(slot) = self.inner.lock().failures.get_mut(place) {
-            *slot = Some(Failure { task, page, error });
+            *slot = Some(Failure {
+                task,
+                what,
+                error,
+                since: Instant::now(),
+            });
         }
     }
 
-    fn take(&self, page: u64) -> Option<Error> {
-        let (task, place) = Self::place();
-        let mut inner = self.inner.lock();
-        let slot = inner.failures.get_mut(place)?;
-        match slot {
-            Some(failure) if failure.task == task => {
-                let failure = slot.take()?;
-                (failure.page == page).then_some(failure.error)
-            }
-            _ => None,
+    /// The error of the current task's wait, which is forgotten then.
+    fn take(&self, what: Waited) -> Option<Error> {
+        let error = self.peek(what)?;
+        if let Some(slot) = self.inner.lock().failures.get_mut(Self::place().1) {
+            *slot = None;
         }
+        Some(error)
+    }
+
+    /// The error of the current task's wait.
+    fn peek(&self, what: Waited) -> Option<Error> {
+        let (task, place) = Self::place();
+        let inner = self.inner.lock();
+        let failure = inner.failures.get(place)?.as_ref()?;
+        (failure.task == task
+            && failure.what == what
+            // What nobody came back for soon need not be true any more.
+            && failure.since.elapsed() < Delta::from_secs(1))
+        .then_some(failure.error)
     }
 
     fn note_hole(&self, page: u64) {

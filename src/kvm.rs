@@ -77,10 +77,9 @@ impl Machine {
         Ok(machine)
     }
 
-    /// Something that tells it from other VMs as long as it exists.
-    fn id(&self) -> usize {
-        // SAFETY: The file is open; the pointer is compared, not followed.
-        unsafe { (*self.0.as_ptr()).private_data as usize }
+    /// Whether it is the same VM.
+    fn is(&self, other: &Machine) -> bool {
+        self.0.as_ptr() == other.0.as_ptr()
     }
 
     fn call(&self, cmd: u32, arg: usize) -> Result<isize> {
@@ -172,9 +171,10 @@ impl Drop for Mapped {
 
 /// A window that is a memory slot.
 struct Slot {
-    /// The process's mm, the VM: compared, never followed.
+    /// The process's mm: compared, never followed.
     mm: usize,
-    machine: usize,
+    /// Held, or the next VM might be taken for it. The window's end lets it go.
+    machine: Machine,
     slot: u32,
     window: usize,
     length: usize,
@@ -198,18 +198,18 @@ impl Slots {
         Ok(self.inner.lock().push(slot, GFP_KERNEL_ACCOUNT)?)
     }
 
-    fn has(&self, machine: usize, slot: u32) -> bool {
+    fn has(&self, machine: &Machine, slot: u32) -> bool {
         self.inner
             .lock()
             .iter()
-            .any(|known| known.machine == machine && known.slot == slot)
+            .any(|known| known.machine.is(machine) && known.slot == slot)
     }
 
-    fn take(&self, machine: usize, slot: u32) -> Option<Slot> {
+    fn take(&self, machine: &Machine, slot: u32) -> Option<Slot> {
         let mut inner = self.inner.lock();
         let at = inner
             .iter()
-            .position(|known| known.machine == machine && known.slot == slot)?;
+            .position(|known| known.machine.is(machine) && known.slot == slot)?;
         inner.remove(at).ok()
     }
 
@@ -230,7 +230,7 @@ pub(crate) fn map(of: &impl SpaceFile, file: &File, ptr: UserPtr) -> Result<isiz
     uapi::range_within(arg.offset, arg.memory_size, of.pages())?;
     let machine = Machine::get(arg.vmfd)?;
     let slots = &of.handle().space().slots;
-    if slots.has(machine.id(), arg.slot) {
+    if slots.has(&machine, arg.slot) {
         return Err(EEXIST);
     }
     let prot = if arg.flags & KVM_MEM_READONLY != 0 {
@@ -245,7 +245,7 @@ pub(crate) fn map(of: &impl SpaceFile, file: &File, ptr: UserPtr) -> Result<isiz
     make_slot_window(mm, window.addr);
     slots.add(Slot {
         mm: mm.as_raw() as usize,
-        machine: machine.id(),
+        machine: Machine(machine.0.clone()),
         slot: arg.slot,
         window: window.addr,
         length: window.length,
@@ -274,7 +274,7 @@ pub(crate) fn unmap(of: &impl SpaceFile, ptr: UserPtr) -> Result<isize> {
     uapi::only(arg.flags, 0)?;
     let machine = Machine::get(arg.vmfd)?;
     let space = of.handle().space();
-    let slot = space.slots.take(machine.id(), arg.slot).ok_or(ENOENT)?;
+    let slot = space.slots.take(&machine, arg.slot).ok_or(ENOENT)?;
     if let Err(error) = machine.remove_region(arg.slot) {
         space.slots.add(slot)?;
         return Err(error);
