@@ -15,7 +15,8 @@ use crate::sys;
 /// # Safety
 ///
 /// `OPCODE` must be a call that takes a pointer to `Self`, reads no more than
-/// `size` bytes from it and writes nothing to it but its own fields.
+/// `size` bytes from it and writes nothing to it but its own fields. Other memory
+/// that it points to may only be read.
 pub(crate) unsafe trait Argument {
     const OPCODE: Opcode;
 }
@@ -43,6 +44,11 @@ arguments! {
     address_space_mmap => ADDRESS_SPACE_MMAP,
     address_space_munmap => ADDRESS_SPACE_MUNMAP,
     address_space_view => ADDRESS_SPACE_VIEW,
+    address_space_register => ADDRESS_SPACE_REGISTER,
+    address_space_unregister => ADDRESS_SPACE_UNREGISTER,
+    address_space_batch => ADDRESS_SPACE_BATCH,
+    address_space_protect => ADDRESS_SPACE_PROTECT,
+    address_space_move => ADDRESS_SPACE_MOVE,
     kvm_map_address_space => KVM_MAP_ADDRESS_SPACE,
     kvm_unmap_address_space => KVM_UNMAP_ADDRESS_SPACE,
 }
@@ -77,7 +83,8 @@ unsafe impl<T: Argument> Ioctl for Call<'_, T> {
 /// Makes a call. What the call writes back is then in `argument`.
 pub(crate) fn call<T: Argument>(fd: impl AsFd, argument: &mut T) -> Result<c_int> {
     // SAFETY: All that the calls do to the caller's memory is to write back to
-    // the argument, to make a window where nothing is mapped, and to remove one
+    // the argument, to read the operations that a batch points to (EFAULT where
+    // there is nothing), to make a window where nothing is mapped, and to remove one
     // that such a call made: `KvmWindow` sees to it that nobody uses it then.
     // On a file that is none of ours the call is ENOTTY: the type is no other
     // driver's.

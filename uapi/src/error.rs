@@ -57,6 +57,54 @@ pub enum Error {
         /// Why.
         errno: Errno,
     },
+    /// A file could not be registered.
+    Register {
+        /// From where in the file, in bytes.
+        offset: u64,
+        /// How much, in bytes; `None` for all from there on.
+        length: Option<u64>,
+        /// Why.
+        errno: Errno,
+    },
+    /// The registrations of a file could not be ended.
+    Unregister {
+        /// Why.
+        errno: Errno,
+    },
+    /// The protection of a range could not be changed.
+    Protect {
+        /// The range of the address space, in bytes.
+        range: Range<u64>,
+        /// The protection asked for.
+        prot: Prot,
+        /// Why.
+        errno: Errno,
+    },
+    /// A range could not be moved.
+    Move {
+        /// The range of the address space, in bytes.
+        range: Range<u64>,
+        /// Where it was to go, in bytes.
+        new_addr: u64,
+        /// Why.
+        errno: Errno,
+    },
+    /// A batch was refused, and nothing of it was done.
+    Batch {
+        /// How many operations it had.
+        operations: usize,
+        /// The index of the operation that it was refused for; `None` where it
+        /// was for none of them.
+        failed: Option<usize>,
+        /// That operation's own error, or that of the batch as a whole.
+        error: Box<Error>,
+    },
+    /// A batch as a whole was refused: what [`Error::Batch`] has where the batch
+    /// was refused for none of its operations.
+    WholeBatch {
+        /// Why.
+        errno: Errno,
+    },
     /// A view could not be made.
     View {
         /// The range of the address space, in bytes.
@@ -128,7 +176,13 @@ impl Error {
     /// The errno of the system call that failed; `None` where no call was made.
     pub fn errno(&self) -> Option<Errno> {
         match *self {
-            Error::Open { errno }
+            Error::Batch { ref error, .. } => error.errno(),
+            Error::Register { errno, .. }
+            | Error::Unregister { errno }
+            | Error::Protect { errno, .. }
+            | Error::Move { errno, .. }
+            | Error::WholeBatch { errno }
+            | Error::Open { errno }
             | Error::Create { errno, .. }
             | Error::Map { errno, .. }
             | Error::FileLength { errno }
@@ -143,9 +197,21 @@ impl Error {
         }
     }
 
+    /// The index of the operation that a batch was refused for.
+    pub fn failed_operation(&self) -> Option<usize> {
+        match *self {
+            Error::Batch { failed, .. } => failed,
+            _ => None,
+        }
+    }
+
     /// What to do about it, where the errno tells.
     pub fn advice(&self) -> Option<&'static str> {
         use Error::*;
+
+        if let Batch { error, .. } = self {
+            return error.advice();
+        }
 
         // The particular before the general: what an errno means whatever the
         // call comes last.
@@ -198,6 +264,59 @@ impl Error {
                 "the range must be within the address space, not empty, and begin and end at \
                  multiples of the page size"
             }
+
+            (Register { .. }, Errno::INVAL) => {
+                "offset and length must be multiples of the page size, the offset within the \
+                 file where no length is given, the protection without WRITE or EXEC where there \
+                 is no READ"
+            }
+            (Register { .. }, Errno::ACCESS) => {
+                "the file must be open for reading, and for writing where the protection has WRITE"
+            }
+            (Register { .. }, Errno::PERM) => {
+                "the file is sealed against writing, or on a noexec mount and the protection has \
+                 EXEC"
+            }
+            (Register { .. }, Errno::NODEV) => {
+                "this kind of file cannot be mapped, or its memory cannot be shown to others \
+                 (a directory, a pipe, device memory, secret memory, DAX)"
+            }
+            (Register { .. } | Unregister { .. }, Errno::LOOP) => {
+                "the file is an address space or a view, and those cannot be nested"
+            }
+            (Register { .. } | Unregister { .. }, Errno::BADF) => {
+                "the file is not open, or opened with O_PATH"
+            }
+            (Unregister { .. }, Errno::NOENT) => {
+                "this open file is not registered: it must be the one that was, or a duplicate \
+                 of it, not the same file opened again"
+            }
+
+            (Protect { .. }, Errno::NOENT) => {
+                "something must be mapped in all of the range, with no hole in it"
+            }
+            (Protect { .. }, Errno::ACCESS) => {
+                "no more than what the range was mapped or registered for: map it again with \
+                 replace() to allow more"
+            }
+            (Protect { .. }, Errno::INVAL) => {
+                "the range must be within the address space, not empty, and begin and end at \
+                 multiples of the page size, the protection without WRITE or EXEC where there is \
+                 no READ"
+            }
+
+            (Move { .. }, Errno::NOENT) => {
+                "something must be mapped in all of the range, with no hole in it"
+            }
+            (Move { .. }, Errno::EXIST) => {
+                "something is mapped where it goes: unmap it, or use move_over()"
+            }
+            (Move { .. }, Errno::INVAL) => {
+                "both ranges must be within the address space, not empty, not overlap, and begin \
+                 and end at multiples of the page size"
+            }
+
+            (WholeBatch { .. }, Errno::INVAL) => "a batch has at most 65536 operations",
 
             (View { .. }, Errno::INVAL) => {
                 "the range must be within the address space, not empty, and begin and end at \
@@ -276,6 +395,35 @@ impl fmt::Display for Error {
             }
             Error::FileLength { .. } => write!(f, "cannot learn the length of the file to map"),
             Error::Unmap { range, .. } => write!(f, "cannot unmap {}", Hex(range)),
+            Error::Register { offset, length, .. } => {
+                write!(f, "cannot register ")?;
+                match length {
+                    Some(length) => write!(f, "{length:#x} bytes from {offset:#x} of the file"),
+                    None => write!(f, "the file from {offset:#x} on"),
+                }
+            }
+            Error::Unregister { .. } => write!(f, "cannot end the registrations of the file"),
+            Error::Protect { range, prot, .. } => {
+                write!(f, "cannot protect {} with {prot}", Hex(range))
+            }
+            Error::Move {
+                range, new_addr, ..
+            } => write!(f, "cannot move {} to {new_addr:#x}", Hex(range)),
+            Error::Batch {
+                operations,
+                failed,
+                error,
+            } => {
+                // The message of the inner error ends in errno and advice.
+                return match failed {
+                    Some(failed) => write!(
+                        f,
+                        "batch refused for operation {failed} of {operations}: {error}"
+                    ),
+                    None => write!(f, "batch of {operations} operations refused: {error}"),
+                };
+            }
+            Error::WholeBatch { .. } => write!(f, "cannot change the address space"),
             Error::View { range, prot, .. } => {
                 write!(f, "cannot make a view of {}, {prot}", Hex(range))
             }
@@ -394,6 +542,25 @@ mod tests {
         };
         assert_eq!(error.advice(), None);
         assert!(error.to_string().starts_with("cannot unmap 0x0-0x1000: "));
+    }
+
+    #[test]
+    fn batch_error_tells_which_operation_and_what_to_do() {
+        let error = Error::Batch {
+            operations: 3,
+            failed: Some(1),
+            error: Box::new(Error::Map {
+                addr: Some(0x4000),
+                offset: 0,
+                length: 0x1000,
+                errno: Errno::EXIST,
+            }),
+        };
+        assert_eq!(error.errno(), Some(Errno::EXIST));
+        assert_eq!(error.failed_operation(), Some(1));
+        let text = error.to_string();
+        assert!(text.starts_with("batch refused for operation 1 of 3: cannot map "));
+        assert_eq!(text.matches("use replace()").count(), 1, "{text}");
     }
 
     #[test]

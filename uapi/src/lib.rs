@@ -36,6 +36,13 @@
 //! # }
 //! ```
 //!
+//! # Changing much at once
+//!
+//! [`AddressSpace::register()`] makes a file ready that is mapped again and
+//! again, [`AddressSpace::batch()`] makes many changes in one step, of which
+//! all are made or none; [`AddressSpace::protect()`] and
+//! [`AddressSpace::move_to()`] change what is mapped.
+//!
 //! # Giving others less
 //!
 //! ```no_run
@@ -70,6 +77,7 @@
 #![deny(missing_docs, clippy::undocumented_unsafe_blocks)]
 #![warn(rust_2018_idioms, unsafe_op_in_unsafe_fn)]
 
+mod batch;
 mod call;
 mod error;
 mod kvm;
@@ -79,6 +87,7 @@ pub mod sys;
 mod view;
 mod window;
 
+pub use batch::Batch;
 pub use error::{Error, Result};
 #[cfg(feature = "kvm-ioctls")]
 pub use kvm::vm_fd;
@@ -86,7 +95,7 @@ pub use kvm::{KvmFlags, KvmWindow};
 pub use prot::Prot;
 /// The number of an error of the system.
 pub use rustix::io::Errno;
-pub use space::{AddressSpace, Device, Map};
+pub use space::{AddressSpace, Device, Map, Registration};
 pub use view::View;
 pub use window::{Memory, Window, Word};
 

@@ -5,8 +5,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, fstat, open};
 
+use crate::batch::{Batch, length_of};
 use crate::call::{call, call_for_fd, size_field};
-use crate::{Error, KvmFlags, KvmWindow, Prot, Result, View, Window, page_size, sys};
+use crate::{Errno, Error, KvmFlags, KvmWindow, Prot, Result, View, Window, page_size, sys};
 
 /// An open `/dev/address_space`, which makes address spaces.
 ///
@@ -146,11 +147,159 @@ impl AddressSpace {
             size: size_field::<sys::address_space_munmap>(),
             flags: 0,
             addr: range.start,
-            length: range.end.saturating_sub(range.start),
+            length: length_of(&range),
         };
         match call(&self.fd, &mut argument) {
             Ok(_) => Ok(()),
             Err(errno) => Err(Error::Unmap { range, errno }),
+        }
+    }
+
+    /// Begins to make a file ready for maps of it, again and again. Nothing
+    /// happens before [`Registration::commit()`].
+    ///
+    /// Maps of what is registered, with no more than its protection, are then
+    /// changes of the layout and nothing else, for this very open file and its
+    /// duplicates, by a caller with the same credentials. Nothing shows before
+    /// it is mapped.
+    ///
+    /// ```no_run
+    /// # use address_space::{AddressSpace, Prot};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let space = AddressSpace::new(1 << 30)?;
+    /// # let ram = std::fs::File::open("/dev/shm/ram")?;
+    /// let prot = Prot::READ | Prot::WRITE;
+    /// space.register(&ram).prot(prot).commit()?;
+    /// for page in (0..1 << 20).step_by(4096) {
+    ///     space.map(&ram).offset(page).length(4096).at(0).prot(prot).commit()?;
+    ///     space.unmap(0..4096)?;
+    /// }
+    /// space.unregister(&ram)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn register<'a>(&'a self, file: &'a impl AsFd) -> Registration<'a> {
+        Registration {
+            space: self,
+            file: file.as_fd(),
+            offset: 0,
+            length: None,
+            prot: Prot::READ,
+            flags: 0,
+        }
+    }
+
+    /// Ends all registrations of a file: the same open file, or a duplicate of
+    /// it. What is mapped of it stays mapped.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unregister`]: ENOENT where it is not registered; EBADF; ELOOP
+    /// for an asfd or a view.
+    pub fn unregister(&self, file: impl AsFd) -> Result<()> {
+        let mut argument = sys::address_space_unregister {
+            size: size_field::<sys::address_space_unregister>(),
+            flags: 0,
+            fd: file.as_fd().as_raw_fd(),
+            __reserved: 0,
+        };
+        match call(&self.fd, &mut argument) {
+            Ok(_) => Ok(()),
+            Err(errno) => Err(Error::Unregister { errno }),
+        }
+    }
+
+    /// Begins a batch: changes that are all made, or none. Nothing happens
+    /// before [`Batch::commit()`].
+    ///
+    /// ```no_run
+    /// # use address_space::{AddressSpace, Prot};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let space = AddressSpace::new(1 << 30)?;
+    /// # let file = std::fs::File::open("/dev/shm/ram")?;
+    /// let done = space
+    ///     .batch()
+    ///     .unmap(0..0x10000)
+    ///     .map(&file, 0x4000, 0..0x1000, Prot::READ)
+    ///     .protect(0x20000..0x30000, Prot::READ)
+    ///     .commit();
+    /// if let Err(error) = done {
+    ///     eprintln!("nothing has changed: {error}");
+    ///     assert!(error.failed_operation() < Some(3));
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn batch(&self) -> Batch<'_> {
+        Batch {
+            space: self,
+            operations: Vec::new(),
+        }
+    }
+
+    /// Changes what anyone may do to what is mapped in a range (bytes,
+    /// multiples of the page size). When this returns, nobody can do more any
+    /// longer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Protect`]: ENOENT where there is a hole in the range; EACCES for
+    /// more than what the mapping, or the registration it came from, was made
+    /// for; EINVAL where the range is empty, not of whole pages, or leaves the
+    /// address space; ENOMEM.
+    pub fn protect(&self, range: Range<u64>, prot: Prot) -> Result<()> {
+        let mut argument = sys::address_space_protect {
+            size: size_field::<sys::address_space_protect>(),
+            flags: 0,
+            addr: range.start,
+            length: length_of(&range),
+            prot: prot.bits(),
+            __reserved: 0,
+        };
+        match call(&self.fd, &mut argument) {
+            Ok(_) => Ok(()),
+            Err(errno) => Err(Error::Protect { range, prot, errno }),
+        }
+    }
+
+    /// Shows at `new_addr` what is shown in a range (bytes, multiples of the
+    /// page size), and nothing in the range any more.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Move`]: ENOENT where there is a hole in the range; EEXIST where
+    /// something is mapped where it goes; EINVAL where the range is empty, not
+    /// of whole pages, one of the two leaves the address space, or they overlap;
+    /// ENOMEM.
+    pub fn move_to(&self, range: Range<u64>, new_addr: u64) -> Result<()> {
+        self.move_with(range, new_addr, 0)
+    }
+
+    /// As [`move_to()`](AddressSpace::move_to), but what is mapped where it goes
+    /// gives way.
+    ///
+    /// # Errors
+    ///
+    /// As [`move_to()`](AddressSpace::move_to), without EEXIST.
+    pub fn move_over(&self, range: Range<u64>, new_addr: u64) -> Result<()> {
+        self.move_with(range, new_addr, sys::ADDRESS_SPACE_MAP_REPLACE)
+    }
+
+    fn move_with(&self, range: Range<u64>, new_addr: u64, flags: u32) -> Result<()> {
+        let mut argument = sys::address_space_move {
+            size: size_field::<sys::address_space_move>(),
+            flags,
+            addr: range.start,
+            length: length_of(&range),
+            new_addr,
+        };
+        match call(&self.fd, &mut argument) {
+            Ok(_) => Ok(()),
+            Err(errno) => Err(Error::Move {
+                range,
+                new_addr,
+                errno,
+            }),
         }
     }
 
@@ -179,7 +328,7 @@ impl AddressSpace {
             prot: prot.bits(),
             __reserved: 0,
             offset: range.start,
-            length: range.end.saturating_sub(range.start),
+            length: length_of(&range),
         };
         match call_for_fd(&self.fd, argument) {
             Ok(fd) => Ok(View::from(fd)),
@@ -383,6 +532,79 @@ impl Map<'_> {
     }
 }
 
+/// A file about to be registered: made by [`AddressSpace::register()`].
+///
+/// Unless told otherwise it registers the whole file, to be read.
+#[derive(Clone, Debug)]
+#[must_use = "nothing is registered before commit()"]
+pub struct Registration<'a> {
+    space: &'a AddressSpace,
+    file: BorrowedFd<'a>,
+    offset: u64,
+    length: Option<u64>,
+    prot: Prot,
+    flags: u32,
+}
+
+impl Registration<'_> {
+    /// From where in the file, in bytes, a multiple of the page size. Else 0.
+    pub fn offset(mut self, offset: u64) -> Self {
+        self.offset = offset;
+        self
+    }
+
+    /// How much, in bytes, a multiple of the page size. Else, all of the file
+    /// from the offset on, as it is now.
+    pub fn length(mut self, length: u64) -> Self {
+        self.length = Some(length);
+        self
+    }
+
+    /// The most that maps of it will ask for. Else [`Prot::READ`].
+    pub fn prot(mut self, prot: Prot) -> Self {
+        self.prot = prot;
+        self
+    }
+
+    /// Brings the pages into memory before it returns, as far as that is
+    /// possible.
+    pub fn populate(mut self) -> Self {
+        self.flags |= sys::ADDRESS_SPACE_REGISTER_POPULATE;
+        self
+    }
+
+    /// Registers the file.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Register`]: as for a map of the file (EBADF, EACCES, EPERM,
+    /// ENODEV, ELOOP, EINVAL, ENOMEM), and EINVAL where it ends before the
+    /// offset and no length was given.
+    pub fn commit(self) -> Result<()> {
+        let error = |errno| Error::Register {
+            offset: self.offset,
+            length: self.length,
+            errno,
+        };
+        if self.length == Some(0) {
+            // The kernel would take it for "to the end".
+            return Err(error(Errno::INVAL));
+        }
+        let mut argument = sys::address_space_register {
+            size: size_field::<sys::address_space_register>(),
+            flags: self.flags,
+            fd: self.file.as_raw_fd(),
+            prot: self.prot.bits(),
+            offset: self.offset,
+            length: self.length.unwrap_or(0),
+        };
+        match call(self.space, &mut argument) {
+            Ok(_) => Ok(()),
+            Err(errno) => Err(error(errno)),
+        }
+    }
+}
+
 /// From `offset` to the end of a file, its last page whole. 0 where there is
 /// nothing: the kernel's to refuse.
 fn rest_of_file(file: BorrowedFd<'_>, offset: u64) -> Result<u64> {
@@ -401,7 +623,6 @@ pub(crate) fn length(fd: BorrowedFd<'_>) -> Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Errno;
     use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 
     fn file(length: u64) -> OwnedFd {
@@ -428,6 +649,11 @@ mod tests {
         let errors = [
             space.map(&file(0x1000)).commit().unwrap_err(),
             space.unmap(0..0x1000).unwrap_err(),
+            space.register(&file(0x1000)).commit().unwrap_err(),
+            space.unregister(file(0x1000)).unwrap_err(),
+            space.batch().unmap(0..0x1000).commit().unwrap_err(),
+            space.protect(0..0x1000, Prot::READ).unwrap_err(),
+            space.move_to(0..0x1000, 0x2000).unwrap_err(),
             space.view(0..0x1000, Prot::READ).unwrap_err(),
             space
                 .attach_kvm(file(0), 0, 0, 0..0x1000, KvmFlags::empty())

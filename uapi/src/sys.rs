@@ -98,6 +98,136 @@ pub struct address_space_view {
 /// On an asfd: returns a view.
 pub const ADDRESS_SPACE_VIEW: Opcode = opcode::none(ADDRESS_SPACE_TYPE, 0x03);
 
+/// Argument of [`ADDRESS_SPACE_REGISTER`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct address_space_register {
+    /// Size of this struct in bytes.
+    pub size: u32,
+    /// [`ADDRESS_SPACE_REGISTER_POPULATE`].
+    pub flags: u32,
+    /// The file.
+    pub fd: i32,
+    /// `PROT_*`: the most that maps of it will ask for.
+    pub prot: u32,
+    /// Where in the file, in bytes, a multiple of the page size.
+    pub offset: u64,
+    /// How much, in bytes, a multiple of the page size; 0: to the end of the file.
+    pub length: u64,
+}
+
+/// On an asfd: makes a part of a file ready for maps, and keeps it ready.
+pub const ADDRESS_SPACE_REGISTER: Opcode = opcode::none(ADDRESS_SPACE_TYPE, 0x04);
+/// The file's pages are brought into memory before the call returns.
+pub const ADDRESS_SPACE_REGISTER_POPULATE: u32 = 1 << 0;
+
+/// Argument of [`ADDRESS_SPACE_UNREGISTER`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct address_space_unregister {
+    /// Size of this struct in bytes.
+    pub size: u32,
+    /// Must be 0.
+    pub flags: u32,
+    /// The file, the same open file as was registered.
+    pub fd: i32,
+    /// Must be 0.
+    pub __reserved: u32,
+}
+
+/// On an asfd: ends all registrations of a file.
+pub const ADDRESS_SPACE_UNREGISTER: Opcode = opcode::none(ADDRESS_SPACE_TYPE, 0x05);
+
+/// An operation of a batch: a map.
+pub const ADDRESS_SPACE_OP_MMAP: u32 = 1;
+/// An operation of a batch: an unmap.
+pub const ADDRESS_SPACE_OP_MUNMAP: u32 = 2;
+/// An operation of a batch: a change of protection.
+pub const ADDRESS_SPACE_OP_PROTECT: u32 = 3;
+
+/// One operation of a batch. Fields that it does not use are not looked at.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct address_space_op {
+    /// `ADDRESS_SPACE_OP_*`.
+    pub opcode: u32,
+    /// [`ADDRESS_SPACE_MAP_REPLACE`] for a map; else 0.
+    pub flags: u32,
+    /// For a map: the file.
+    pub fd: i32,
+    /// For a map and a protect: `PROT_*`.
+    pub prot: u32,
+    /// For a map: where in the file, in bytes, a multiple of the page size.
+    pub offset: u64,
+    /// How much, in bytes, a multiple of the page size.
+    pub length: u64,
+    /// Where in the address space, in bytes, a multiple of the page size.
+    pub addr: u64,
+}
+
+/// Argument of [`ADDRESS_SPACE_BATCH`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct address_space_batch {
+    /// Size of this struct in bytes.
+    pub size: u32,
+    /// Must be 0.
+    pub flags: u32,
+    /// Address of an array of [`address_space_op`].
+    pub ops: u64,
+    /// How many there are, 1 to 65536.
+    pub nr_ops: u32,
+    /// Size of [`address_space_op`] in bytes.
+    pub op_size: u32,
+    /// Out: the index of the operation that was refused.
+    pub failed: u32,
+    /// Must be 0.
+    pub __reserved: u32,
+}
+
+/// On an asfd: makes all of the changes, or none.
+pub const ADDRESS_SPACE_BATCH: Opcode = opcode::none(ADDRESS_SPACE_TYPE, 0x06);
+
+/// Argument of [`ADDRESS_SPACE_PROTECT`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct address_space_protect {
+    /// Size of this struct in bytes.
+    pub size: u32,
+    /// Must be 0.
+    pub flags: u32,
+    /// Where in the address space, in bytes, a multiple of the page size.
+    pub addr: u64,
+    /// How much, in bytes, a multiple of the page size.
+    pub length: u64,
+    /// `PROT_*`.
+    pub prot: u32,
+    /// Must be 0.
+    pub __reserved: u32,
+}
+
+/// On an asfd: changes what may be done to a range.
+pub const ADDRESS_SPACE_PROTECT: Opcode = opcode::none(ADDRESS_SPACE_TYPE, 0x07);
+
+/// Argument of [`ADDRESS_SPACE_MOVE`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct address_space_move {
+    /// Size of this struct in bytes.
+    pub size: u32,
+    /// [`ADDRESS_SPACE_MAP_REPLACE`].
+    pub flags: u32,
+    /// Where in the address space, in bytes, a multiple of the page size.
+    pub addr: u64,
+    /// How much, in bytes, a multiple of the page size.
+    pub length: u64,
+    /// Where it goes, in bytes, a multiple of the page size.
+    pub new_addr: u64,
+}
+
+/// On an asfd: shows a range at another address.
+pub const ADDRESS_SPACE_MOVE: Opcode = opcode::none(ADDRESS_SPACE_TYPE, 0x08);
+
 /// The guest may only read: see `KVM_SET_USER_MEMORY_REGION`.
 pub const KVM_MEM_READONLY: u32 = 1 << 1;
 /// KVM keeps a log of the pages the guest writes to.
@@ -153,6 +283,12 @@ const _: () = {
     assert!(size_of::<address_space_mmap>() == 40);
     assert!(size_of::<address_space_munmap>() == 24);
     assert!(size_of::<address_space_view>() == 32);
+    assert!(size_of::<address_space_register>() == 32);
+    assert!(size_of::<address_space_unregister>() == 16);
+    assert!(size_of::<address_space_op>() == 40);
+    assert!(size_of::<address_space_batch>() == 32);
+    assert!(size_of::<address_space_protect>() == 32);
+    assert!(size_of::<address_space_move>() == 32);
     assert!(size_of::<kvm_map_address_space>() == 48);
     assert!(size_of::<kvm_unmap_address_space>() == 16);
 };
@@ -228,6 +364,53 @@ mod tests {
             offset,
             length
         });
+        same_struct!(address_space_register {
+            size,
+            flags,
+            fd,
+            prot,
+            offset,
+            length
+        });
+        same_struct!(address_space_unregister {
+            size,
+            flags,
+            fd,
+            __reserved
+        });
+        same_struct!(address_space_op {
+            opcode,
+            flags,
+            fd,
+            prot,
+            offset,
+            length,
+            addr
+        });
+        same_struct!(address_space_batch {
+            size,
+            flags,
+            ops,
+            nr_ops,
+            op_size,
+            failed,
+            __reserved
+        });
+        same_struct!(address_space_protect {
+            size,
+            flags,
+            addr,
+            length,
+            prot,
+            __reserved
+        });
+        same_struct!(address_space_move {
+            size,
+            flags,
+            addr,
+            length,
+            new_addr
+        });
         same_struct!(kvm_map_address_space {
             size,
             flags,
@@ -250,6 +433,15 @@ mod tests {
             ADDRESS_SPACE_MMAP,
             ADDRESS_SPACE_MUNMAP,
             ADDRESS_SPACE_VIEW,
+            ADDRESS_SPACE_REGISTER,
+            ADDRESS_SPACE_UNREGISTER,
+            ADDRESS_SPACE_BATCH,
+            ADDRESS_SPACE_PROTECT,
+            ADDRESS_SPACE_MOVE,
+            ADDRESS_SPACE_REGISTER_POPULATE,
+            ADDRESS_SPACE_OP_MMAP,
+            ADDRESS_SPACE_OP_MUNMAP,
+            ADDRESS_SPACE_OP_PROTECT,
             KVM_MAP_ADDRESS_SPACE,
             KVM_UNMAP_ADDRESS_SPACE,
             ADDRESS_SPACE_MAP_REPLACE,

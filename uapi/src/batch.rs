@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use crate::call::{call, size_field};
+use crate::{AddressSpace, Errno, Error, Prot, Result, sys};
+
+/// Changes of an address space that are all made, in their order, or none: made
+/// by [`AddressSpace::batch()`].
+///
+/// Nobody who has the address space attached sees a layout between the one
+/// before and the one after. Once [`commit()`](Batch::commit) returns, what was
+/// unmapped or replaced is beyond everybody's reach.
+#[derive(Clone, Debug)]
+#[must_use = "nothing is changed before commit()"]
+pub struct Batch<'a> {
+    pub(crate) space: &'a AddressSpace,
+    pub(crate) operations: Vec<Operation<'a>>,
+}
+
+/// An operation, and the file that it needs.
+#[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
+pub(crate) struct Operation<'a> {
+    op: sys::address_space_op,
+    file: PhantomData<BorrowedFd<'a>>,
+}
+
+impl<'a> Batch<'a> {
+    /// Maps a range of a file, from `offset` on, at `range` of the address
+    /// space, where nothing may be mapped. All are bytes, multiples of the page
+    /// size.
+    pub fn map(
+        self,
+        file: &'a (impl AsFd + ?Sized),
+        offset: u64,
+        range: Range<u64>,
+        prot: Prot,
+    ) -> Self {
+        self.map_with(file, offset, range, prot, 0)
+    }
+
+    /// As [`map()`](Batch::map), in the place of whatever is mapped in the range.
+    pub fn replace(
+        self,
+        file: &'a (impl AsFd + ?Sized),
+        offset: u64,
+        range: Range<u64>,
+        prot: Prot,
+    ) -> Self {
+        self.map_with(file, offset, range, prot, sys::ADDRESS_SPACE_MAP_REPLACE)
+    }
+
+    fn map_with(
+        self,
+        file: &'a (impl AsFd + ?Sized),
+        offset: u64,
+        range: Range<u64>,
+        prot: Prot,
+        flags: u32,
+    ) -> Self {
+        self.add(sys::address_space_op {
+            opcode: sys::ADDRESS_SPACE_OP_MMAP,
+            flags,
+            fd: file.as_fd().as_raw_fd(),
+            prot: prot.bits(),
+            offset,
+            length: length_of(&range),
+            addr: range.start,
+        })
+    }
+
+    /// Empties a range, as [`AddressSpace::unmap()`] does.
+    pub fn unmap(self, range: Range<u64>) -> Self {
+        self.add(sys::address_space_op {
+            opcode: sys::ADDRESS_SPACE_OP_MUNMAP,
+            fd: -1,
+            length: length_of(&range),
+            addr: range.start,
+            ..Default::default()
+        })
+    }
+
+    /// Changes the protection of a range, as [`AddressSpace::protect()`] does.
+    pub fn protect(self, range: Range<u64>, prot: Prot) -> Self {
+        self.add(sys::address_space_op {
+            opcode: sys::ADDRESS_SPACE_OP_PROTECT,
+            fd: -1,
+            prot: prot.bits(),
+            length: length_of(&range),
+            addr: range.start,
+            ..Default::default()
+        })
+    }
+
+    fn add(mut self, op: sys::address_space_op) -> Self {
+        self.operations.push(Operation {
+            op,
+            file: PhantomData,
+        });
+        self
+    }
+
+    /// How many operations it has. At most 65536 are taken.
+    pub fn len(&self) -> usize {
+        self.operations.len()
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.operations.is_empty()
+    }
+
+    /// Makes all of the changes. A batch of none is done at once.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Batch`], and nothing has changed. It tells which operation it
+    /// was, and has that one's own error. EINVAL for more than 65536 operations.
+    pub fn commit(&self) -> Result<()> {
+        if self.is_empty() {
+            return Ok(());
+        }
+        // What the kernel leaves there where it refused it for no operation.
+        const NONE: u32 = u32::MAX;
+        // More than fit are too many for the kernel just the same.
+        let nr_ops = u32::try_from(self.operations.len()).unwrap_or(u32::MAX);
+        let mut argument = sys::address_space_batch {
+            size: size_field::<sys::address_space_batch>(),
+            flags: 0,
+            ops: self.operations.as_ptr() as u64,
+            nr_ops,
+            op_size: size_of::<sys::address_space_op>() as u32,
+            failed: NONE,
+            __reserved: 0,
+        };
+        match call(self.space, &mut argument) {
+            Ok(_) => Ok(()),
+            Err(errno) => Err(self.error(argument.failed as usize, errno)),
+        }
+    }
+
+    fn error(&self, failed: usize, errno: Errno) -> Error {
+        let operation = self.operations.get(failed);
+        let error = match operation.map(|operation| operation.op) {
+            None => Error::WholeBatch { errno },
+            Some(op) => {
+                // Wrong numbers are among those that are refused.
+                let range = op.addr..op.addr.saturating_add(op.length);
+                match op.opcode {
+                    sys::ADDRESS_SPACE_OP_MUNMAP => Error::Unmap { range, errno },
+                    sys::ADDRESS_SPACE_OP_PROTECT => Error::Protect {
+                        range,
+                        prot: Prot::from_bits_retain(op.prot),
+                        errno,
+                    },
+                    _ => Error::Map {
+                        addr: Some(op.addr),
+                        offset: op.offset,
+                        length: op.length,
+                        errno,
+                    },
+                }
+            }
+        };
+        Error::Batch {
+            operations: self.operations.len(),
+            failed: operation.map(|_| failed),
+            error: Box::new(error),
+        }
+    }
+}
+
+/// The length of a range; 0, which the kernel refuses, where it ends before it
+/// begins.
+pub(crate) fn length_of(range: &Range<u64>) -> u64 {
+    range.end.saturating_sub(range.start)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::os::fd::OwnedFd;
+
+    /// No address space: every call on it fails.
+    fn no_space() -> AddressSpace {
+        AddressSpace::from(OwnedFd::from(File::open("/dev/null").unwrap()))
+    }
+
+    #[test]
+    fn batch_of_nothing_makes_no_call() {
+        assert!(no_space().batch().is_empty());
+        assert_eq!(no_space().batch().commit(), Ok(()));
+    }
+
+    #[test]
+    fn error_is_that_of_the_operation() {
+        let space = no_space();
+        let file = File::open("/dev/null").unwrap();
+        let batch = space
+            .batch()
+            .unmap(0..0x1000)
+            .map(&file, 0x3000, 0x1000..0x2000, Prot::READ)
+            .protect(0x2000..0x3000, Prot::READ);
+        assert_eq!(batch.len(), 3);
+        let inner = |failed| match batch.error(failed, Errno::NOMEM) {
+            Error::Batch {
+                operations: 3,
+                failed: index,
+                error,
+            } => (index, *error),
+            error => panic!("{error}"),
+        };
+        let errno = Errno::NOMEM;
+        let range = 0..0x1000;
+        assert_eq!(inner(0), (Some(0), Error::Unmap { range, errno }));
+        let map = Error::Map {
+            addr: Some(0x1000),
+            offset: 0x3000,
+            length: 0x1000,
+            errno,
+        };
+        assert_eq!(inner(1), (Some(1), map));
+        let (range, prot) = (0x2000..0x3000, Prot::READ);
+        assert_eq!(inner(2), (Some(2), Error::Protect { range, prot, errno }));
+        assert_eq!(
+            inner(u32::MAX as usize),
+            (None, Error::WholeBatch { errno })
+        );
+    }
+
+    #[test]
+    fn refused_call_is_of_no_operation() {
+        let error = no_space().batch().unmap(0..0x1000).commit().unwrap_err();
+        assert_eq!(error.errno(), Some(Errno::NOTTY));
+        assert_eq!(error.failed_operation(), None);
+    }
+}

@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Registered files, batches, and what changes the layout alone, seen from
+//! processes that have it attached. Needs the module.
+
+use std::fs::File;
+use std::os::fd::AsFd as _;
+
+use address_space::{Errno, Error, Prot, page_size};
+use rustix::fs::{Mode, OFlags, open};
+
+mod common;
+
+use common::{Process, READ_WRITE, SIGBUS, SIGSEGV, file, letters, pages, space};
+
+#[test]
+fn registered_file_shows_only_once_it_is_mapped() {
+    let space = space(1);
+    let file = file("ab");
+    space.register(&file).prot(READ_WRITE).commit().unwrap();
+    assert_eq!(
+        Process::attaching(&space, Prot::READ).letter(0),
+        Err(SIGBUS)
+    );
+    for (page, letter) in [(0, 'a'), (1, 'b'), (0, 'a')] {
+        space
+            .map(&file)
+            .offset(page * page_size())
+            .length(page_size())
+            .at(0)
+            .prot(READ_WRITE)
+            .replace()
+            .commit()
+            .unwrap();
+        let mut process = Process::attaching(&space, READ_WRITE);
+        assert_eq!(process.letter(0), Ok(letter));
+        assert_eq!(process.set_letter(0, letter), Ok(()));
+    }
+}
+
+#[test]
+fn unregistered_file_stays_mapped() {
+    let space = space(1);
+    let file = file("a");
+    space.register(&file).commit().unwrap();
+    space.map(&file).at(0).commit().unwrap();
+    // A duplicate is the same open file.
+    space.unregister(file.try_clone().unwrap()).unwrap();
+    assert_eq!(
+        letters(&space.attach(pages(0, 1), Prot::READ).unwrap()),
+        "a"
+    );
+    let error = space.unregister(&file).unwrap_err();
+    assert_eq!(error.errno(), Some(Errno::NOENT), "{error}");
+    assert!(error.to_string().contains("not registered"), "{error}");
+}
+
+#[test]
+fn part_of_a_file_is_registered() {
+    let space = space(1);
+    let file = file("abc");
+    let (offset, length) = (page_size(), 2 * page_size());
+    space
+        .register(&file)
+        .offset(offset)
+        .length(length)
+        .populate()
+        .commit()
+        .unwrap();
+    space
+        .map(&file)
+        .offset(2 * page_size())
+        .at(0)
+        .commit()
+        .unwrap();
+    assert_eq!(
+        letters(&space.attach(pages(0, 1), Prot::READ).unwrap()),
+        "c"
+    );
+}
+
+#[test]
+fn what_cannot_be_registered_is_refused() {
+    let space = space(1);
+    let file = file("a");
+    let errno = |result: Result<(), Error>| {
+        let error = result.unwrap_err();
+        assert!(error.advice().is_some(), "{error}");
+        error.errno().unwrap()
+    };
+    assert_eq!(errno(space.register(&space).commit()), Errno::LOOP);
+    assert_eq!(
+        errno(space.register(&file).length(0).commit()),
+        Errno::INVAL
+    );
+    assert_eq!(
+        errno(space.register(&file).offset(4 * page_size()).commit()),
+        Errno::INVAL
+    );
+    assert_eq!(
+        errno(space.register(&file).length(1).commit()),
+        Errno::INVAL
+    );
+    let name = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
+    let reader = File::from(open(name.as_str(), OFlags::RDONLY, Mode::empty()).unwrap());
+    assert_eq!(
+        errno(space.register(&reader).prot(READ_WRITE).commit()),
+        Errno::ACCESS
+    );
+}
+
+#[test]
+fn batch_is_seen_by_an_attached_process() {
+    let space = space(4);
+    let (old, new) = (file("abcd"), file("xyz"));
+    space.map(&old).at(0).prot(READ_WRITE).commit().unwrap();
+    let mut process = Process::attaching(&space, READ_WRITE);
+    for (page, letter) in (0..).zip("abcd".chars()) {
+        assert_eq!(process.letter(page), Ok(letter));
+    }
+
+    let page = page_size();
+    space
+        .batch()
+        .unmap(pages(1, 2))
+        .map(&new, 2 * page, pages(1, 2), Prot::READ)
+        .replace(&new, 0, pages(2, 3), READ_WRITE)
+        .protect(pages(0, 1), Prot::READ)
+        .unmap(pages(3, 4))
+        .commit()
+        .unwrap();
+    assert_eq!(process.letter(0), Ok('a'));
+    assert_eq!(process.letter(1), Ok('z'));
+    assert_eq!(process.letter(2), Ok('x'));
+    assert_eq!(process.set_letter(2, 'X'), Ok(()));
+    assert_eq!(
+        Process::attaching(&space, READ_WRITE).set_letter(0, 'A'),
+        Err(SIGSEGV)
+    );
+    assert_eq!(process.letter(3), Err(SIGBUS));
+}
+
+#[test]
+fn refused_batch_tells_which_and_changes_nothing() {
+    let space = space(4);
+    let (old, new) = (file("abcd"), file("xyz"));
+    space.map(&old).at(0).commit().unwrap();
+    let window = space.attach(pages(0, 4), Prot::READ).unwrap();
+
+    // Something is mapped in the last one's range.
+    let batch = space
+        .batch()
+        .unmap(pages(0, 2))
+        .map(&new, 0, pages(0, 1), Prot::READ)
+        .map(&new, 0, pages(2, 3), Prot::READ);
+    let error = batch.commit().unwrap_err();
+    assert_eq!(error.failed_operation(), Some(2), "{error}");
+    assert_eq!(error.errno(), Some(Errno::EXIST), "{error}");
+    assert!(error.to_string().contains("operation 2 of 3"), "{error}");
+    assert_eq!(letters(&window), "abcd");
+
+    let batch = space.batch().unmap(pages(0, 2)).unmap(pages(3, 5));
+    let error = batch.commit().unwrap_err();
+    assert_eq!(error.failed_operation(), Some(1), "{error}");
+    assert!(matches!(&error, Error::Batch { error, .. } if matches!(**error, Error::Unmap { .. })));
+    assert_eq!(letters(&window), "abcd");
+}
+
+#[test]
+fn batch_may_be_long_but_not_too_long() {
+    const MOST: u64 = 65536;
+    let space = space(MOST);
+    let one = file("a");
+    let mut batch = space.batch();
+    for page in 0..1024 {
+        batch = batch.map(&one, 0, pages(page, page + 1), Prot::READ);
+    }
+    batch.commit().unwrap();
+    assert_eq!(
+        letters(&space.attach(pages(1023, 1024), Prot::READ).unwrap()),
+        "a"
+    );
+
+    let mut batch = space.batch();
+    for page in 0..=MOST {
+        batch = batch.unmap(pages(page.min(MOST - 1), MOST));
+    }
+    let error = batch.commit().unwrap_err();
+    assert_eq!(error.errno(), Some(Errno::INVAL), "{error}");
+    assert_eq!(error.failed_operation(), None, "{error}");
+}
+
+#[test]
+fn protect_takes_and_gives_back() {
+    let space = space(2);
+    space
+        .map(&file("ab"))
+        .at(0)
+        .prot(READ_WRITE)
+        .commit()
+        .unwrap();
+    let mut process = Process::attaching(&space, READ_WRITE);
+    assert_eq!(process.set_letter(0, 'A'), Ok(()));
+
+    space.protect(pages(0, 1), Prot::READ).unwrap();
+    assert_eq!(process.letter(0), Ok('A'));
+    assert_eq!(process.set_letter(1, 'B'), Ok(()));
+    assert_eq!(process.set_letter(0, 'x'), Err(SIGSEGV));
+
+    space.protect(pages(0, 1), READ_WRITE).unwrap();
+    let mut process = Process::attaching(&space, READ_WRITE);
+    assert_eq!(process.set_letter(0, 'y'), Ok(()));
+    space.protect(pages(0, 1), Prot::empty()).unwrap();
+    assert_eq!(process.letter(0), Err(SIGSEGV));
+}
+
+#[test]
+fn protect_needs_something_mapped_and_allowed() {
+    let space = space(2);
+    space.map(&file("a")).at(0).commit().unwrap();
+    let error = space.protect(pages(0, 2), Prot::READ).unwrap_err();
+    assert_eq!(error.errno(), Some(Errno::NOENT), "{error}");
+    assert!(error.advice().is_some());
+    let error = space.protect(pages(0, 1), READ_WRITE).unwrap_err();
+    assert_eq!(error.errno(), Some(Errno::ACCESS), "{error}");
+    assert!(error.advice().is_some());
+}
+
+#[test]
+fn move_is_seen_by_an_attached_process() {
+    let space = space(4);
+    space.map(&file("ab")).at(0).commit().unwrap();
+    let mut process = Process::attaching(&space, Prot::READ);
+    assert_eq!(process.letter(0), Ok('a'));
+
+    space.move_to(pages(0, 2), 2 * page_size()).unwrap();
+    assert_eq!(process.letter(2), Ok('a'));
+    assert_eq!(process.letter(3), Ok('b'));
+    assert_eq!(process.letter(0), Err(SIGBUS));
+
+    space.map(&file("x")).at(0).commit().unwrap();
+    let error = space.move_to(pages(3, 4), 0).unwrap_err();
+    assert_eq!(error.errno(), Some(Errno::EXIST), "{error}");
+    assert!(error.to_string().contains("move_over()"), "{error}");
+    space.move_over(pages(3, 4), 0).unwrap();
+    assert_eq!(
+        letters(&space.attach(pages(0, 1), Prot::READ).unwrap()),
+        "b"
+    );
+    let error = space.move_to(pages(3, 4), 0).unwrap_err();
+    assert_eq!(error.errno(), Some(Errno::NOENT), "{error}");
+}
+
+#[test]
+fn view_of_a_space_cannot_change_it() {
+    let space = space(1);
+    space.map(&file("a")).at(0).commit().unwrap();
+    let view = space.view(pages(0, 1), Prot::READ).unwrap();
+    let claim = address_space::AddressSpace::from(view.as_fd().try_clone_to_owned().unwrap());
+    let file = file("x");
+    for error in [
+        claim.register(&file).commit().unwrap_err(),
+        claim.unregister(&file).unwrap_err(),
+        claim.batch().unmap(pages(0, 1)).commit().unwrap_err(),
+        claim.protect(pages(0, 1), Prot::READ).unwrap_err(),
+        claim.move_to(pages(0, 1), page_size()).unwrap_err(),
+    ] {
+        assert_eq!(error.errno(), Some(Errno::NOTTY), "{error}");
+    }
+}
