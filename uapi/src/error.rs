@@ -151,6 +151,25 @@ pub enum Error {
         /// Why.
         errno: Errno,
     },
+    /// I/O virtual addresses that the domain has not. Nothing has changed.
+    OutOfAperture {
+        /// The first, in bytes.
+        iova: u64,
+        /// How much, in bytes.
+        length: u64,
+    },
+    /// Guest physical addresses that are not all RAM. Nothing has changed.
+    NotRam {
+        /// The first, in bytes.
+        gpa: u64,
+        /// How much, in bytes.
+        length: u64,
+    },
+    /// RAM where the guest has RAM already. Nothing has changed.
+    RamOverlaps {
+        /// The guest physical addresses.
+        gpa: Range<u64>,
+    },
     /// An access reaches past the end of a window. Nothing was accessed.
     OutOfWindow {
         /// Where the access would have begun, in bytes.
@@ -193,7 +212,12 @@ impl Error {
             | Error::Duplicate { errno }
             | Error::KvmMap { errno, .. }
             | Error::KvmUnmap { errno, .. } => Some(errno),
-            Error::OutOfWindow { .. } | Error::Misaligned { .. } | Error::NotWritable => None,
+            Error::OutOfAperture { .. }
+            | Error::NotRam { .. }
+            | Error::RamOverlaps { .. }
+            | Error::OutOfWindow { .. }
+            | Error::Misaligned { .. }
+            | Error::NotWritable => None,
         }
     }
 
@@ -443,6 +467,17 @@ impl fmt::Display for Error {
                 Hex(range)
             ),
             Error::KvmUnmap { slot, .. } => write!(f, "cannot remove memory slot {slot:#x}"),
+            Error::OutOfAperture { iova, length } => write!(
+                f,
+                "{length:#x} bytes at I/O virtual address {iova:#x} are not within the domain"
+            ),
+            Error::NotRam { gpa, length } => write!(
+                f,
+                "{length:#x} bytes at guest address {gpa:#x} are not all RAM: see add_ram()"
+            ),
+            Error::RamOverlaps { gpa } => {
+                write!(f, "there is RAM already in guest addresses {}", Hex(gpa))
+            }
             Error::OutOfWindow {
                 offset,
                 length,

@@ -67,8 +67,14 @@
 //!
 //! See [`AddressSpace::attach_kvm()`].
 //!
+//! # In front of a device
+//!
+//! See [`iommu`]: an IOMMU domain that an unmodified vhost-user device cannot
+//! reach beyond.
+//!
 //! # Features
 //!
+//! - `iommu`: [`iommu::Domain`] implements `vm_memory::Iommu`.
 //! - `vm-memory`: `Memory::as_volatile_slice()`, for code that speaks the
 //!   `vm-memory` crate.
 //! - `kvm-ioctls`: `vm_fd()`, to pass a virtual machine of the `kvm-ioctls`
@@ -80,6 +86,7 @@
 mod batch;
 mod call;
 mod error;
+pub mod iommu;
 mod kvm;
 mod prot;
 mod space;

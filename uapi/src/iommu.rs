@@ -1,0 +1,661 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! An IOMMU domain that is enforced: devices in other processes reach what is
+//! mapped in it, and nothing else.
+//!
+//! A [`Domain`] is an address space whose offsets are I/O virtual addresses
+//! (IOVAs), over the memory files that guest RAM is made of. A VMM gives a
+//! device process one [view](Domain::view) of it, where it would have given it
+//! the file descriptors of all RAM; an unmodified vhost-user device takes it for
+//! one region of guest memory (`SET_MEM_TABLE`) whose guest physical addresses
+//! are IOVAs. From then on the device needs no messages: a [`map()`](Domain::map)
+//! shows at once, and when [`unmap()`](Domain::unmap) returns the device has
+//! lost it.
+//!
+//! ```no_run
+//! use address_space::Prot;
+//! use address_space::iommu::{Domain, Mapping};
+//!
+//! # fn give_to_device(_: impl std::os::fd::AsFd, _: std::ops::Range<u64>) {}
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let ram = std::fs::File::open("/dev/shm/ram")?;
+//! // IOVAs from 4 GiB to 5 GiB; 256 MiB of RAM at guest address 0.
+//! let domain = Domain::new(4 << 30..5 << 30)?;
+//! domain.add_ram(0, &ram, 0, 256 << 20)?;
+//! give_to_device(domain.view(Prot::READ | Prot::WRITE)?, domain.aperture());
+//!
+//! // The guest's IOMMU driver maps a buffer for one transfer.
+//! domain.map((5 << 30) - 0x1000, 0x7000, 0x1000, Prot::READ)?;
+//! domain.unmap((5 << 30) - 0x1000, 0x1000)?;
+//!
+//! // The guest attaches the device to another domain: one step, with nothing
+//! // between.
+//! domain.replace(&[Mapping { iova: 4 << 30, gpa: 0, length: 2 << 20, prot: Prot::READ }])?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What the device sees
+//!
+//! Where nothing is mapped, the device's own access is SIGBUS, and a system call
+//! that it passes the address to fails with EFAULT: the page as a buffer for
+//! reading or writing a file is an I/O error for the guest, a ring or a request
+//! header there ends the device. Where it may only read, writing is SIGSEGV, or
+//! EFAULT. O_DIRECT does not work on such memory.
+//!
+//! # Strict and deferred
+//!
+//! [`unmap()`](Domain::unmap) is strict: one call for each. With
+//! [`unmap_later()`](Domain::unmap_later) the device may still reach the range
+//! until [`flush()`](Domain::flush), which revokes all that is pending in one
+//! batch. That is what the flush queue of a real IOMMU does: faster, and for
+//! devices that are trusted a little longer.
+//!
+//! # For devices in the VMM itself
+//!
+//! With the feature `iommu`, a domain is a `vm_memory::Iommu`: an
+//! `IommuMemory` over guest memory and the domain translates through it.
+
+use std::ops::Range;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::{AddressSpace, Batch, Errno, Error, Prot, Result, View, page_size};
+
+/// How many deferred unmaps may be pending: the next flushes them.
+const MOST_PENDING: usize = 1024;
+
+/// One mapping of a domain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// Where the device finds it, in bytes, a multiple of the page size.
+    pub iova: u64,
+    /// The guest physical address that it shows, in bytes, a multiple of the
+    /// page size.
+    pub gpa: u64,
+    /// How much, in bytes, a multiple of the page size.
+    pub length: u64,
+    /// What the device may do. [`Prot::WRITE`] goes with [`Prot::READ`].
+    pub prot: Prot,
+}
+
+/// An IOMMU domain: see the [module](self).
+#[derive(Debug)]
+pub struct Domain {
+    space: AddressSpace,
+    aperture: Range<u64>,
+    state: Mutex<State>,
+    #[cfg(feature = "iommu")]
+    translation: translation::Translation,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    ram: Vec<Ram>,
+    pending: Pending,
+}
+
+/// A part of guest RAM.
+#[derive(Debug)]
+struct Ram {
+    gpa: Range<u64>,
+    file: OwnedFd,
+    offset: u64,
+}
+
+/// A part of a mapping that lies within one part of RAM.
+#[derive(Debug)]
+struct Piece<'a> {
+    ram: &'a Ram,
+    /// Where in the RAM's file.
+    offset: u64,
+    /// Where in the address space.
+    range: Range<u64>,
+}
+
+impl Domain {
+    /// Makes a domain for these IOVAs (bytes, multiples of the page size), in
+    /// which nothing is mapped.
+    ///
+    /// Devices see them as one region of memory, so that most of them take an
+    /// aperture of no more than some terabytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`AddressSpace::new()`].
+    pub fn new(aperture: Range<u64>) -> Result<Domain> {
+        let space = AddressSpace::new(crate::batch::length_of(&aperture))?;
+        Ok(Domain::of(space, aperture))
+    }
+
+    fn of(space: AddressSpace, aperture: Range<u64>) -> Domain {
+        Domain {
+            space,
+            aperture,
+            state: Mutex::default(),
+            #[cfg(feature = "iommu")]
+            translation: Default::default(),
+        }
+    }
+
+    /// Tells of guest RAM: `length` bytes at the guest physical address `gpa`
+    /// are those at `offset` of a file, open for reading and writing. The file
+    /// is registered with the address space; a device sees nothing of it before
+    /// it is mapped.
+    ///
+    /// # Errors
+    ///
+    /// As [`Registration::commit()`](crate::Registration::commit);
+    /// [`Error::Duplicate`]; [`Error::RamOverlaps`] where there is RAM already.
+    pub fn add_ram(&self, gpa: u64, file: impl AsFd, offset: u64, length: u64) -> Result<()> {
+        let file = file
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(|error| Error::Duplicate {
+                errno: Errno::from_io_error(&error).unwrap_or(Errno::MFILE),
+            })?;
+        let gpa = gpa..gpa
+            .checked_add(length)
+            .ok_or(Error::NotRam { gpa, length })?;
+        let mut state = self.state();
+        if state.ram.iter().any(|ram| overlap(&ram.gpa, &gpa)) {
+            return Err(Error::RamOverlaps { gpa });
+        }
+        self.space
+            .register(&file)
+            .offset(offset)
+            .length(length)
+            .prot(Prot::READ | Prot::WRITE)
+            .commit()?;
+        state.ram.push(Ram { gpa, file, offset });
+        state.ram.sort_by_key(|ram| ram.gpa.start);
+        Ok(())
+    }
+
+    /// The IOVAs that can be mapped.
+    pub fn aperture(&self) -> Range<u64> {
+        self.aperture.clone()
+    }
+
+    /// The address space: offset 0 of it is the start of the aperture.
+    pub fn space(&self) -> &AddressSpace {
+        &self.space
+    }
+
+    /// Makes a view of the whole aperture, for a device. Whatever is mapped, the
+    /// device can do no more than `prot`.
+    ///
+    /// # Errors
+    ///
+    /// As [`AddressSpace::view()`].
+    pub fn view(&self, prot: Prot) -> Result<View> {
+        self.space
+            .view(0..self.aperture.end - self.aperture.start, prot)
+    }
+
+    /// Maps `length` bytes of guest RAM at `gpa` to the IOVA `iova`, where
+    /// nothing may be mapped. All are bytes, multiples of the page size. Where an
+    /// unmap of something there is pending, the same step makes it final.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfAperture`]; [`Error::NotRam`]; [`Error::Map`] (or, for more
+    /// than one step, [`Error::Batch`] with it): EEXIST where something is mapped
+    /// there; EINVAL where a number is not of whole pages or the length 0.
+    pub fn map(&self, iova: u64, gpa: u64, length: u64, prot: Prot) -> Result<()> {
+        let mapping = Mapping {
+            iova,
+            gpa,
+            length,
+            prot,
+        };
+        let mut state = self.state();
+        let State { ram, pending } = &mut *state;
+        let range = self.offsets(iova, length)?;
+        let pieces = pieces(ram, &range, gpa)?;
+        match &pieces[..] {
+            [piece] if !pending.overlaps(&range) => {
+                self.space
+                    .map(&piece.ram.file)
+                    .offset(piece.offset)
+                    .length(length)
+                    .at(range.start)
+                    .prot(prot)
+                    .commit()?;
+            }
+            _ => {
+                let mut batch = self.space.batch();
+                if pending.overlaps(&range) {
+                    batch = pending.unmap_all(batch);
+                }
+                add(batch, &pieces, prot).commit()?;
+                if pending.overlaps(&range) {
+                    pending.clear();
+                }
+            }
+        }
+        self.translate_also(std::slice::from_ref(&mapping));
+        Ok(())
+    }
+
+    /// Unmaps a range of IOVAs; holes in it are fine. When this returns, no
+    /// device reaches what was mapped there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfAperture`]; [`Error::Unmap`]: EINVAL where a number is not of
+    /// whole pages or the length 0; ENOMEM.
+    pub fn unmap(&self, iova: u64, length: u64) -> Result<()> {
+        let _state = self.state();
+        let range = self.offsets(iova, length)?;
+        self.space.unmap(range)?;
+        self.translate_no_more(iova, length);
+        Ok(())
+    }
+
+    /// Unmaps a range of IOVAs, but lets devices reach it until
+    /// [`flush()`](Domain::flush). Until then, or until it is mapped again,
+    /// devices may use what was mapped there: the guest must not yet use that
+    /// memory for anything that they may not see or change.
+    ///
+    /// At most 1024 such ranges are pending: one more has all of them flushed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfAperture`]; [`Error::Unmap`]: EINVAL where a number is not of
+    /// whole pages or the length 0; and those of a flush.
+    pub fn unmap_later(&self, iova: u64, length: u64) -> Result<()> {
+        let mut state = self.state();
+        let range = self.offsets(iova, length)?;
+        if length == 0 || (range.start | length) % page_size() != 0 {
+            // One that the kernel would refuse is not to spoil the others' flush.
+            let errno = Errno::INVAL;
+            return Err(Error::Unmap { range, errno });
+        }
+        self.translate_no_more(iova, length);
+        state.pending.add(range);
+        if state.pending.ranges.len() > MOST_PENDING {
+            self.flush_all(&mut state)?;
+        }
+        Ok(())
+    }
+
+    /// Makes all pending unmaps final, in one step. When this returns, no device
+    /// reaches what was mapped there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Batch`]; what was pending still is.
+    pub fn flush(&self) -> Result<()> {
+        self.flush_all(&mut self.state())
+    }
+
+    fn flush_all(&self, state: &mut State) -> Result<()> {
+        match &state.pending.ranges[..] {
+            [] => return Ok(()),
+            [range] => self.space.unmap(range.clone())?,
+            _ => state.pending.unmap_all(self.space.batch()).commit()?,
+        }
+        state.pending.clear();
+        Ok(())
+    }
+
+    /// Unmaps all and maps these, in one step: devices see the domain as it was
+    /// or as it is now. Pending unmaps are final with it.
+    ///
+    /// # Errors
+    ///
+    /// As [`map()`](Domain::map). Nothing has changed then.
+    pub fn replace(&self, mappings: &[Mapping]) -> Result<()> {
+        let mut state = self.state();
+        let State { ram, pending } = &mut *state;
+        let mut batch = self
+            .space
+            .batch()
+            .unmap(0..self.aperture.end - self.aperture.start);
+        for mapping in mappings {
+            let range = self.offsets(mapping.iova, mapping.length)?;
+            batch = add(batch, &pieces(ram, &range, mapping.gpa)?, mapping.prot);
+        }
+        self.translate_instead(mappings, || batch.commit())?;
+        pending.clear();
+        Ok(())
+    }
+
+    /// Where in the address space a range of IOVAs is.
+    fn offsets(&self, iova: u64, length: u64) -> Result<Range<u64>> {
+        let start = iova.checked_sub(self.aperture.start);
+        let end = iova.checked_add(length);
+        match (start, end) {
+            (Some(start), Some(end)) if end <= self.aperture.end => Ok(start..start + length),
+            _ => Err(Error::OutOfAperture { iova, length }),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Whoever panicked left it whole: it is changed after the kernel's part,
+        // and by what cannot fail.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(not(feature = "iommu"))]
+impl Domain {
+    fn translate_also(&self, _: &[Mapping]) {}
+
+    fn translate_no_more(&self, _: u64, _: u64) {}
+
+    fn translate_instead(&self, _: &[Mapping], step: impl FnOnce() -> Result<()>) -> Result<()> {
+        step()
+    }
+}
+
+/// Cuts a mapping to `range` of the address space where RAM is cut.
+fn pieces<'a>(ram: &'a [Ram], range: &Range<u64>, gpa: u64) -> Result<Vec<Piece<'a>>> {
+    let length = range.end - range.start;
+    let hole = Error::NotRam { gpa, length };
+    let end = gpa.checked_add(length).ok_or_else(|| hole.clone())?;
+    let mut pieces = Vec::with_capacity(1);
+    let mut at = gpa;
+    loop {
+        // A mapping of nothing is the kernel's to refuse.
+        let part = ram
+            .iter()
+            .find(|ram| ram.gpa.contains(&at))
+            .ok_or_else(|| hole.clone())?;
+        let piece_end = end.min(part.gpa.end);
+        pieces.push(Piece {
+            ram: part,
+            offset: part.offset + (at - part.gpa.start),
+            range: range.start + (at - gpa)..range.start + (piece_end - gpa),
+        });
+        at = piece_end;
+        if at == end {
+            return Ok(pieces);
+        }
+    }
+}
+
+fn add<'a>(mut batch: Batch<'a>, pieces: &[Piece<'a>], prot: Prot) -> Batch<'a> {
+    for piece in pieces {
+        batch = batch.map(&piece.ram.file, piece.offset, piece.range.clone(), prot);
+    }
+    batch
+}
+
+fn overlap(one: &Range<u64>, other: &Range<u64>) -> bool {
+    one.start < other.end && other.start < one.end
+}
+
+/// Ranges of the address space that are to be unmapped.
+#[derive(Debug, Default)]
+struct Pending {
+    ranges: Vec<Range<u64>>,
+}
+
+impl Pending {
+    /// One more. What goes on where the last one ended is one with it, as the
+    /// buffers of one request often do.
+    fn add(&mut self, range: Range<u64>) {
+        match self.ranges.last_mut() {
+            Some(last) if last.end == range.start => last.end = range.end,
+            _ => self.ranges.push(range),
+        }
+    }
+
+    fn overlaps(&self, range: &Range<u64>) -> bool {
+        self.ranges.iter().any(|pending| overlap(pending, range))
+    }
+
+    fn unmap_all<'a>(&self, batch: Batch<'a>) -> Batch<'a> {
+        self.ranges
+            .iter()
+            .fold(batch, |batch, range| batch.unmap(range.clone()))
+    }
+
+    fn clear(&mut self) {
+        self.ranges.clear();
+    }
+}
+
+#[cfg(feature = "iommu")]
+mod translation {
+    use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+    use vm_memory::iommu::{Error as IommuError, Iommu, Iotlb, IotlbIterator, IovaRange};
+    use vm_memory::{GuestAddress, Permissions};
+
+    use super::{Domain, Mapping};
+    use crate::{Prot, Result};
+
+    /// What is mapped, for those who translate themselves. Not a cache: all of
+    /// it.
+    #[derive(Debug, Default)]
+    pub(super) struct Translation {
+        table: RwLock<Iotlb>,
+    }
+
+    impl Translation {
+        fn write(&self) -> RwLockWriteGuard<'_, Iotlb> {
+            self.table.write().unwrap_or_else(PoisonError::into_inner)
+        }
+    }
+
+    impl Domain {
+        /// After the kernel has mapped them.
+        pub(super) fn translate_also(&self, mappings: &[Mapping]) {
+            set(&mut self.translation.write(), mappings);
+        }
+
+        /// Once devices do not reach it, or soon will not. Whoever is translating
+        /// now is waited for.
+        pub(super) fn translate_no_more(&self, iova: u64, length: u64) {
+            self.translation
+                .write()
+                .invalidate_mapping(GuestAddress(iova), length as usize);
+        }
+
+        /// With the kernel's step: who translates sees both or none.
+        pub(super) fn translate_instead(
+            &self,
+            mappings: &[Mapping],
+            step: impl FnOnce() -> Result<()>,
+        ) -> Result<()> {
+            let mut table = self.translation.write();
+            step()?;
+            table.invalidate_all();
+            set(&mut table, mappings);
+            Ok(())
+        }
+    }
+
+    fn set(table: &mut Iotlb, mappings: &[Mapping]) {
+        for mapping in mappings {
+            // It has no error to give.
+            let _ = table.set_mapping(
+                GuestAddress(mapping.iova),
+                GuestAddress(mapping.gpa),
+                mapping.length as usize,
+                mapping.prot.into(),
+            );
+        }
+    }
+
+    /// Translates as the kernel enforces, but for what is pending of
+    /// [`Domain::unmap_later()`], which is translated no more.
+    ///
+    /// While an iterator exists, changes of the domain wait.
+    impl Iommu for Domain {
+        type IotlbGuard<'a> = RwLockReadGuard<'a, Iotlb>;
+
+        fn translate(
+            &self,
+            iova: GuestAddress,
+            length: usize,
+            access: Permissions,
+        ) -> std::result::Result<IotlbIterator<Self::IotlbGuard<'_>>, IommuError> {
+            let failed = |reason: String| IommuError::CannotResolve {
+                iova_range: IovaRange { base: iova, length },
+                reason,
+            };
+            if iova.0.checked_add(length as u64).is_none() {
+                return Err(failed("it ends past 2^64".into()));
+            }
+            let table = self
+                .translation
+                .table
+                .read()
+                .unwrap_or_else(PoisonError::into_inner);
+            Iotlb::lookup(table, iova, length, access).map_err(|fails| {
+                failed(if fails.misses.is_empty() {
+                    "it may not be accessed so".into()
+                } else {
+                    "nothing is mapped there".into()
+                })
+            })
+        }
+    }
+
+    impl From<Prot> for Permissions {
+        fn from(prot: Prot) -> Permissions {
+            match (prot.contains(Prot::READ), prot.contains(Prot::WRITE)) {
+                (false, false) => Permissions::No,
+                (true, false) => Permissions::Read,
+                (false, true) => Permissions::Write,
+                (true, true) => Permissions::ReadWrite,
+            }
+        }
+    }
+
+    /// An address space has nothing that can only be written, so what may be
+    /// written may be read.
+    impl From<Permissions> for Prot {
+        fn from(permissions: Permissions) -> Prot {
+            match permissions {
+                Permissions::No => Prot::empty(),
+                Permissions::Read => Prot::READ,
+                Permissions::Write | Permissions::ReadWrite => Prot::READ | Prot::WRITE,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+
+    const PAGE: u64 = 4096;
+
+    fn null() -> OwnedFd {
+        File::open("/dev/null").unwrap().into()
+    }
+
+    fn ram(gpa: Range<u64>, offset: u64) -> Ram {
+        Ram {
+            gpa,
+            file: null(),
+            offset,
+        }
+    }
+
+    /// A domain whose every call to the kernel fails.
+    fn domain() -> Domain {
+        let domain = Domain::of(AddressSpace::from(null()), 0x10000..0x20000);
+        domain.state().ram.push(ram(0..8 * PAGE, 0));
+        domain
+    }
+
+    #[test]
+    fn mapping_is_cut_where_ram_is() {
+        let ram = [ram(0..0x4000, 0x1000), ram(0x4000..0x8000, 0x9000)];
+        let cut = |gpa, length| {
+            pieces(&ram, &(0x100000..0x100000 + length), gpa).map(|pieces| {
+                pieces
+                    .into_iter()
+                    .map(|piece| (piece.offset, piece.range))
+                    .collect::<Vec<_>>()
+            })
+        };
+        assert_eq!(cut(0x1000, 0x2000), Ok(vec![(0x2000, 0x100000..0x102000)]));
+        assert_eq!(
+            cut(0x3000, 0x2000),
+            Ok(vec![
+                (0x4000, 0x100000..0x101000),
+                (0x9000, 0x101000..0x102000)
+            ])
+        );
+        for (gpa, length) in [(0x7000, 0x2000), (0x8000, 0x1000), (u64::MAX, 0x1000)] {
+            assert_eq!(cut(gpa, length), Err(Error::NotRam { gpa, length }));
+        }
+    }
+
+    #[test]
+    fn iovas_are_within_the_aperture() {
+        let domain = domain();
+        assert_eq!(domain.offsets(0x11000, 0x1000), Ok(0x1000..0x2000));
+        assert_eq!(domain.offsets(0x1f000, 0x1000), Ok(0xf000..0x10000));
+        for (iova, length) in [(0xf000, 0x1000), (0x1f000, 0x2000), (u64::MAX, 1)] {
+            let error = Error::OutOfAperture { iova, length };
+            assert_eq!(domain.offsets(iova, length), Err(error.clone()));
+            assert_eq!(domain.map(iova, 0, length, Prot::READ), Err(error.clone()));
+            assert_eq!(domain.unmap(iova, length), Err(error.clone()));
+            assert_eq!(domain.unmap_later(iova, length), Err(error));
+        }
+    }
+
+    #[test]
+    fn pending_ranges_that_go_on_are_one() {
+        let mut pending = Pending::default();
+        pending.add(0..0x1000);
+        pending.add(0x1000..0x3000);
+        pending.add(0x8000..0x9000);
+        assert_eq!(pending.ranges, [0..0x3000, 0x8000..0x9000]);
+        assert!(pending.overlaps(&(0x2000..0x4000)));
+        assert!(!pending.overlaps(&(0x3000..0x8000)));
+    }
+
+    #[test]
+    fn what_could_not_be_flushed_is_still_pending() {
+        let domain = domain();
+        domain.flush().unwrap();
+        domain.unmap_later(0x10000, PAGE).unwrap();
+        assert!(domain.flush().is_err());
+        domain.unmap_later(0x13000, PAGE).unwrap();
+        for (iova, length) in [(0x14000, 0), (0x14001, PAGE), (0x14000, 1)] {
+            let error = domain.unmap_later(iova, length).unwrap_err();
+            assert_eq!(error.errno(), Some(Errno::INVAL));
+        }
+        let error = domain.flush().unwrap_err();
+        assert!(matches!(error, Error::Batch { operations: 2, .. }));
+        assert_eq!(domain.state().pending.ranges.len(), 2);
+    }
+
+    #[cfg(feature = "iommu")]
+    #[test]
+    fn what_the_kernel_refused_is_not_translated() {
+        use vm_memory::iommu::Iommu as _;
+        use vm_memory::{GuestAddress, Permissions};
+
+        let domain = domain();
+        assert!(domain.map(0x10000, 0, PAGE, Prot::READ).is_err());
+        let translated = domain.translate(GuestAddress(0x10000), 1, Permissions::Read);
+        assert!(translated.is_err());
+        assert!(
+            domain
+                .translate(GuestAddress(u64::MAX), 2, Permissions::Read)
+                .is_err()
+        );
+    }
+
+    #[cfg(feature = "iommu")]
+    #[test]
+    fn permissions_and_protections_are_the_same() {
+        use vm_memory::Permissions;
+
+        for prot in [Prot::empty(), Prot::READ, Prot::READ | Prot::WRITE] {
+            assert_eq!(Prot::from(Permissions::from(prot)), prot);
+        }
+        assert_eq!(Prot::from(Permissions::Write), Prot::READ | Prot::WRITE);
+    }
+}
