@@ -11,10 +11,12 @@ use kernel::{
 
 mod arena;
 mod asfd;
+mod attach;
 mod bindings;
 mod birth;
 mod change;
 mod device;
+mod failures;
 mod fault;
 mod fdinfo;
 mod file;
@@ -33,6 +35,7 @@ mod segments;
 mod space;
 #[forbid(unsafe_code)]
 mod stale;
+mod streak;
 mod trace;
 mod uapi;
 mod view;

@@ -90,11 +90,11 @@ impl Arena {
     /// Whether the memory mapped at `addr` is of a kind that frames can be taken
     /// from: page cache, not device memory.
     pub(crate) fn has_pages(&self, addr: usize) -> bool {
-        const ODD: usize = (bindings::VM_IO | bindings::VM_PFNMAP | bindings::VM_MIXEDMAP) as usize;
+        const ODD: usize = bindings::VM_IO | bindings::VM_PFNMAP | bindings::VM_MIXEDMAP;
         let guard = self.mm.mmap_read_lock();
         guard
             .vma_lookup(addr)
-            .is_some_and(|vma| vma.flags() as usize & ODD == 0)
+            .is_some_and(|vma| vma.flags() & ODD == 0)
     }
 
     /// Takes the mmap lock for reading if it can be had at once.

@@ -250,7 +250,7 @@ impl Asfd {
     fn unregister(&self, ptr: UserPtr) -> Result<isize> {
         let arg: uapi::Unregister = uapi::read(ptr)?;
         uapi::only(arg.flags | arg.reserved, 0)?;
-        let file = regular_file(arg.fd)?;
+        let file = any_file(arg.fd)?;
         self.handle.space().unregister(&file)?;
         Ok(0)
     }
@@ -262,33 +262,32 @@ impl Asfd {
             return Err(EINVAL);
         }
         self.run_batch(&arg).map_err(|(index, error)| {
-            // Where not even this can be told, the error is the refused operation's
-            // all the same.
-            let _ = uapi::write_back(ptr, offset_of!(uapi::Batch, failed), index as u32);
+            if let Some(index) = index {
+                // Where not even this can be told, the error is the refused
+                // operation's all the same.
+                let _ = uapi::write_back(ptr, offset_of!(uapi::Batch, failed), index as u32);
+            }
+            // Segments may have been made for nothing.
+            self.handle.space().reap_later();
             error
         })?;
         Ok(0)
     }
 
-    /// Runs a batch; on error tells which operation was refused.
-    fn run_batch(&self, arg: &uapi::Batch) -> Result<(), (usize, Error)> {
+    /// Runs a batch; on error tells which operation was refused, if it was one.
+    fn run_batch(&self, arg: &uapi::Batch) -> Result<(), (Option<usize>, Error)> {
         let count = arg.nr_ops as usize;
         let mut changes = KVVec::with_capacity(count, GFP_KERNEL_ACCOUNT)
-            .map_err(|error| (0, Error::from(error)))?;
+            .map_err(|error| (None, Error::from(error)))?;
         for index in 0..count {
             self.read_op(arg, index)
                 .and_then(|op| self.change_of(&op))
                 .and_then(|change| Ok(changes.push(change, GFP_KERNEL_ACCOUNT)?))
-                .map_err(|error| (index, error))?;
+                .map_err(|error| (Some(index), error))?;
         }
         let space = self.handle.space();
         let ops = space.ops.lock();
-        let made = space.change_all(&ops, &changes);
-        drop(ops);
-        if made.is_err() {
-            space.reap_later();
-        }
-        made
+        space.change_all(&ops, &changes)
     }
 
     fn read_op(&self, arg: &uapi::Batch, index: usize) -> Result<uapi::Op> {
@@ -357,13 +356,19 @@ impl Asfd {
 /// The file that an fd of the caller stands for; `EBADF`, and `ELOOP` for an address
 /// space, which cannot be mapped in one.
 fn regular_file(fd: i32) -> Result<ARef<File>> {
-    let fd = u32::try_from(fd).map_err(|_| EBADF)?;
-    // SAFETY: An ioctl does not hold a file position.
-    let file = unsafe { LocalFile::assume_no_fdget_pos(LocalFile::fget(fd)?) };
+    let file = any_file(fd)?;
     if file::is_space_file(&file) {
         return Err(ELOOP);
     }
     Ok(file)
+}
+
+/// The file that an fd of the caller stands for; `EBADF`.
+fn any_file(fd: i32) -> Result<ARef<File>> {
+    let fd = u32::try_from(fd).map_err(|_| EBADF)?;
+    let file = LocalFile::fget(fd)?;
+    // SAFETY: An ioctl does not hold a file position.
+    Ok(unsafe { LocalFile::assume_no_fdget_pos(file) })
 }
 
 /// How many bytes, in whole pages, a file has from `offset` on. `EINVAL` for none.

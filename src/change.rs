@@ -191,6 +191,22 @@ fn parts(layout: &Layout<Kernel>, within: &Range<u64>, mut each: impl FnMut(Show
     }
 }
 
+/// Where a change shows something else than before.
+fn touched(change: &Change) -> impl Iterator<Item = Range<u64>> + '_ {
+    [Some(change.pages().clone()), change.target()]
+        .into_iter()
+        .flatten()
+}
+
+/// The smallest range around all that changes touch.
+fn hull(changes: &[Change]) -> Range<u64> {
+    changes
+        .iter()
+        .flat_map(touched)
+        .reduce(|a, b| a.start.min(b.start)..a.end.max(b.end))
+        .unwrap_or(0..0)
+}
+
 /// What a change took away: the segments to look after, and what must be zapped.
 struct Removed {
     segments: [Option<Arc<Segment>>; REMEMBERED],
@@ -218,6 +234,22 @@ impl Removed {
             Some(place) => *place = Some(range.segment),
             None => self.more = true,
         }
+    }
+}
+
+/// Why a batch was not made.
+enum Refusal {
+    /// The layout does not allow the change with this index.
+    Of(usize, Error),
+    /// The journal is too short.
+    Full,
+    /// There is no memory.
+    Memory,
+}
+
+impl From<AllocError> for Refusal {
+    fn from(_: AllocError) -> Self {
+        Refusal::Memory
     }
 }
 
@@ -256,60 +288,70 @@ impl Space {
         let mut shown = self.install.write();
         shown.layout.refill(&mut spare);
         let changed = change.apply(&mut shown.layout, |range| removed.add(range));
-        shown.zapping = removed.any;
+        if removed.any {
+            shown.zapping = hull(core::slice::from_ref(change));
+        }
         drop(shown);
         drop(spare);
         self.revoke(ops, core::slice::from_ref(change), &removed);
         changed
     }
 
-    /// Makes all of `changes`, or none: then the index of the one that was refused is
-    /// told. No change may be a move.
+    /// Makes all of `changes`, or none: then it is told why, and which was refused, if
+    /// it was one. No change may be a move.
     pub(crate) fn change_all(
         self: &Arc<Self>,
         ops: &Ops,
         changes: &[Change],
-    ) -> Result<(), (usize, Error)> {
-        let failed = |error: AllocError| (0, Error::from(error));
-        let (need, room) = {
+    ) -> Result<(), (Option<usize>, Error)> {
+        // What is shown now can be taken away, and be cut at the borders of every
+        // change; and so can what the batch itself shows, again and again.
+        let now: usize = {
             let shown = self.install.read();
-            let layout = &shown.layout;
-            // What can be taken away is what is shown now, and what the batch itself
-            // shows, each cut at the borders of every change.
-            let now: usize = changes
-                .iter()
-                .map(|change| {
-                    layout
-                        .ranges(change.pages().start, change.pages().end)
-                        .count()
-                })
-                .sum();
-            let room = now + 4 * changes.len();
-            // What is taken away gives its nodes back, so undoing needs no more.
-            (layout.need(NODES * changes.len()), room)
+            let count = |change: &Change| {
+                let pages = change.pages();
+                shown.layout.ranges(pages.start, pages.end).count()
+            };
+            changes.iter().map(count).sum()
         };
-        let mut spare = Spare::<Kernel>::new(need).map_err(|error| (0, error))?;
+        let mut room = now + 4 * changes.len();
+        loop {
+            match self.try_changes(ops, changes, room) {
+                Err(Refusal::Full) => room *= 2,
+                Err(Refusal::Memory) => return Err((None, ENOMEM)),
+                Err(Refusal::Of(index, error)) => return Err((Some(index), error)),
+                Ok(()) => return Ok(()),
+            }
+        }
+    }
+
+    /// The same with a journal of a certain length.
+    fn try_changes(
+        self: &Arc<Self>,
+        ops: &Ops,
+        changes: &[Change],
+        room: usize,
+    ) -> Result<(), Refusal> {
+        // What is taken away gives its nodes back, so undoing needs no more.
+        let need = self.install.read().layout.need(NODES * changes.len());
+        let mut spare = Spare::<Kernel>::new(need).map_err(|_| Refusal::Memory)?;
         let mut journal = Journal {
-            old: KVVec::with_capacity(room, GFP_KERNEL_ACCOUNT).map_err(failed)?,
+            old: KVVec::with_capacity(room, GFP_KERNEL_ACCOUNT)?,
         };
-        let mut marks: KVVec<usize> =
-            KVVec::with_capacity(changes.len(), GFP_KERNEL_ACCOUNT).map_err(failed)?;
+        let mut marks: KVVec<usize> = KVVec::with_capacity(changes.len(), GFP_KERNEL_ACCOUNT)?;
 
         let mut shown = self.install.write();
         shown.layout.refill(&mut spare);
         let mut refused = None;
         for (index, change) in changes.iter().enumerate() {
             let layout = &mut shown.layout;
-            let taken = layout
-                .ranges(change.pages().start, change.pages().end)
-                .count();
-            let fits = journal.old.len() + taken <= room;
-            let made = if fits {
-                change.check(layout)
-            } else {
-                Err(ENOMEM)
+            let pages = change.pages();
+            let taken = layout.ranges(pages.start, pages.end).count();
+            if journal.old.len() + taken > room {
+                refused = Some(Refusal::Full);
+                break;
             }
-            .and_then(|()| {
+            let made = change.check(layout).and_then(|()| {
                 let mark = journal.old.len();
                 let made = change.apply(layout, |range| {
                     // There is room: it was just counted.
@@ -319,14 +361,15 @@ impl Space {
                 made
             });
             if let Err(error) = made {
-                refused = Some((index, error));
+                refused = Some(Refusal::Of(index, error));
                 break;
             }
         }
         if refused.is_some() {
             journal.undo(&mut shown.layout, &changes[..marks.len()], &marks);
+        } else if !journal.old.is_empty() {
+            shown.zapping = hull(changes);
         }
-        shown.zapping = refused.is_none() && !journal.old.is_empty();
         drop(shown);
         drop(spare);
 
@@ -345,11 +388,7 @@ impl Space {
     fn revoke(self: &Arc<Self>, ops: &Ops, changes: &[Change], removed: &Removed) {
         if removed.any {
             let mut run: Option<Range<u64>> = None;
-            let ranges = changes
-                .iter()
-                .flat_map(|change| [Some(change.pages().clone()), change.target()])
-                .flatten();
-            for range in ranges {
+            for range in changes.iter().flat_map(touched) {
                 // Ranges that meet are zapped as one: each zap asks every attachment.
                 run = match run {
                     Some(run) if range.start <= run.end && run.start <= range.end => {
@@ -362,11 +401,13 @@ impl Space {
                 };
             }
             run.inspect(|run| self.zap(run));
-            self.install.write().zapping = false;
+            self.install.write().zapping = 0..0;
             self.retire(ops, removed);
         }
         for change in changes {
-            trace::change(&self.mapping, change.pages(), change.prot(), removed.any);
+            for range in touched(change) {
+                trace::change(&self.mapping, &range, change.prot(), removed.any);
+            }
         }
     }
 

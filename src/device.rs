@@ -11,7 +11,7 @@ use kernel::{
 
 use crate::{asfd::Asfd, file, mapping::Mapping, space::Handle, uapi};
 
-/// The most pages that a space may have: what a process can map.
+/// The most bytes that a space may have: half of what a process can map.
 const MAX_LENGTH: u64 = 1 << 46;
 
 /// The device. It has no state: what it makes lives in the fds it returns.

@@ -19,7 +19,7 @@ use kernel::{
 };
 
 use crate::{
-    bindings, fault,
+    attach, bindings,
     layout::Prot,
     space::{bytes, Handle},
     LocalModule,
@@ -166,7 +166,7 @@ impl<T: SpaceFile> Operations<T> {
             }
             // SAFETY: The VMA is of this file, whose state keeps a handle.
             unsafe {
-                fault::attach(
+                attach::attach(
                     vma,
                     state.handle().space(),
                     state.first() + first,

@@ -15,7 +15,7 @@ use core::mem::offset_of;
 use kernel::{
     bindings::mm_struct,
     fs::{file::LocalFile, File},
-    mm::MmWithUser,
+    mm::{virt::VmaRef, MmWithUser, MmapReadGuard},
     page::PAGE_SIZE,
     prelude::*,
     sync::{aref::ARef, new_mutex, Mutex},
@@ -24,8 +24,8 @@ use kernel::{
 };
 
 use crate::{
+    attach::{is_attachment_of, make_slot_window},
     bindings,
-    fault::{is_attachment_of, make_slot_window},
     file::SpaceFile,
     layout::Prot,
     space::Space,
@@ -279,21 +279,43 @@ pub(crate) fn unmap(of: &impl SpaceFile, ptr: UserPtr) -> Result<isize> {
         space.slots.add(slot)?;
         return Err(error);
     }
-    if is_window(space, slot.window) {
+    let end = slot.window + slot.length;
+    let mut at = slot.window;
+    // What the caller has put in the window's place meanwhile stays.
+    while let Some((start, stop)) = next_window(space, at, end) {
         drop(Mapped {
-            addr: slot.window,
-            length: slot.length,
+            addr: start,
+            length: stop - start,
         });
+        at = stop;
     }
     Ok(0)
 }
 
-/// Whether a window of the space is (still) at `addr` of the caller.
-fn is_window(space: &Space, addr: usize) -> bool {
+/// The first part of a window of the space that the caller has in `start..end`.
+fn next_window(space: &Space, start: usize, end: usize) -> Option<(usize, usize)> {
     let current = current!();
-    current.mm().is_some_and(|mm: &MmWithUser| {
-        mm.mmap_read_lock()
-            .vma_lookup(addr)
-            .is_some_and(|vma| is_attachment_of(vma, space))
-    })
+    let mm = current.mm()?;
+    let guard = mm.mmap_read_lock();
+    let mut at = start;
+    while at < end {
+        let vma = first_vma(&guard, mm, at)?;
+        let from = vma.start().max(at);
+        if from < end && is_attachment_of(vma, space) {
+            return Some((from, vma.end().min(end)));
+        }
+        at = vma.end();
+    }
+    None
+}
+
+/// The first VMA that ends after `addr`.
+fn first_vma<'a>(_held: &'a MmapReadGuard<'_>, mm: &MmWithUser, addr: usize) -> Option<&'a VmaRef> {
+    // SAFETY: The mmap lock is held.
+    let vma = unsafe { bindings::find_vma(mm.as_raw(), addr) };
+    if vma.is_null() {
+        return None;
+    }
+    // SAFETY: The VMA is valid while the lock is held.
+    Some(unsafe { VmaRef::from_raw(vma) })
 }

@@ -16,7 +16,7 @@ use kernel::{
     types::Opaque,
 };
 
-use crate::bindings;
+use crate::{bindings, streak::MOST};
 
 /// An interval notifier in the making or in use.
 ///
@@ -37,6 +37,7 @@ unsafe impl Send for Notifier {}
 unsafe impl Sync for Notifier {}
 
 /// What the mm that a segment is mapped in has for one page.
+#[derive(Clone, Copy)]
 pub(crate) struct Entry {
     /// The page frame.
     pub(crate) pfn: usize,
@@ -112,41 +113,52 @@ impl Notifier {
         unsafe { bindings::address_space_helper_interval_set_seq(self.inner.get(), seq) };
     }
 
-    /// What is present at `addr` in the notifier's mm; never faults anything in
-    /// and does no I/O.
+    /// What is present from `addr` on in the notifier's mm, a page an entry; never
+    /// faults anything in and does no I/O. [`None`] where nothing is present.
     ///
-    /// `EBUSY` where the mm was changing; [`None`] where nothing is present.
+    /// `EBUSY` where the mm was changing.
     pub(crate) fn look(
         &self,
         _held: &MmapReadGuard<'_>,
         seq: usize,
         addr: usize,
-    ) -> Result<Option<Entry>> {
-        let mut pfn: usize = 0;
+        entries: &mut [Option<Entry>],
+    ) -> Result {
+        let mut pfns = [0; MOST];
+        let count = entries.len().min(MOST);
         let mut range = bindings::hmm_range {
             notifier: self.inner.get(),
             notifier_seq: seq,
             start: addr,
-            end: addr + PAGE_SIZE,
-            hmm_pfns: &mut pfn,
+            end: addr + count * PAGE_SIZE,
+            hmm_pfns: pfns.as_mut_ptr(),
             // No flags: report, do not fault.
             default_flags: 0,
             pfn_flags_mask: 0,
             dev_private_owner: core::ptr::null_mut(),
         };
         // SAFETY: The mmap lock is held for reading, `hmm_pfns` has room for the
-        // one page asked for, and the notifier covers it.
+        // pages asked for, and the notifier covers them.
         to_result(unsafe { bindings::hmm_range_fault(&mut range) })?;
 
-        let flags = bindings::hmm_pfn_flags_HMM_PFN_FLAGS as usize;
-        if pfn & bindings::hmm_pfn_flags_HMM_PFN_VALID as usize == 0 {
-            return Ok(None);
+        for (entry, pfn) in entries.iter_mut().zip(pfns) {
+            *entry = Entry::of(pfn);
         }
-        Ok(Some(Entry {
-            pfn: pfn & !flags,
-            writable: pfn & bindings::hmm_pfn_flags_HMM_PFN_WRITE as usize != 0,
+        Ok(())
+    }
+}
+
+impl Entry {
+    /// What HMM says of a page.
+    fn of(pfn: usize) -> Option<Entry> {
+        if pfn & bindings::hmm_pfn_flags_HMM_PFN_VALID == 0 {
+            return None;
+        }
+        Some(Entry {
+            pfn: pfn & !bindings::hmm_pfn_flags_HMM_PFN_FLAGS,
+            writable: pfn & bindings::hmm_pfn_flags_HMM_PFN_WRITE != 0,
             // SAFETY: Pure arithmetic.
             order: unsafe { bindings::address_space_helper_hmm_order(pfn) },
-        }))
+        })
     }
 }

@@ -16,7 +16,8 @@ use crate::{
     frames::{Frame, HUGE_ORDER, HUGE_PAGES},
     layout::{Prot, Range},
     segment::Segment,
-    space::Space,
+    space::{Shown, Space},
+    streak::MOST,
 };
 
 /// A frame that may be used as long as the install lock is held.
@@ -67,6 +68,21 @@ impl Space {
         access: Prot,
         use_frame: impl FnOnce(Resolved) -> R,
     ) -> Result<R, Miss> {
+        self.with_frames(page, 1, access, use_frame, |_, _| ())
+            .map(|(ret, _)| ret)
+    }
+
+    /// As [`Space::with_frame`], and then `use_next` with the frames of the pages that
+    /// follow, up to the first that is not known or may not be accessed so; `count`
+    /// pages at most in all. Also tells how many there were.
+    pub(crate) fn with_frames<R>(
+        &self,
+        page: u64,
+        count: usize,
+        access: Prot,
+        use_frame: impl FnOnce(Resolved) -> R,
+        mut use_next: impl FnMut(usize, Resolved),
+    ) -> Result<(R, usize), Miss> {
         let shown = self.install.read();
         let range = shown.layout.lookup(page).ok_or(Miss::Hole)?;
         if !allowed(range, access) {
@@ -74,15 +90,30 @@ impl Space {
         }
         let segment = &range.segment;
         let at = range.offset_of(page).ok_or(Miss::Hole)? as usize;
-        if shown.stale.overlaps(segment.id(), at, at + 1) {
+        if shown.is_stale(segment, page, at, 1) {
             return Err(Miss::Stale);
         }
-        match segment.frames.get(at) {
-            Some(frame) if frame.writable || !access.contains(Prot::WRITE) => {
-                Ok(use_frame(Resolved::new(range, frame)))
-            }
-            _ => Err(Miss::Unknown(segment.clone(), at)),
+        let frame = |at: usize| {
+            segment
+                .frames
+                .get(at)
+                .filter(|frame| frame.writable || !access.contains(Prot::WRITE))
+                .map(|frame| Resolved::new(range, frame))
+        };
+        let first = frame(at).ok_or_else(|| Miss::Unknown(segment.clone(), at))?;
+        let ret = use_frame(first);
+
+        let count = count.min((range.end - page) as usize);
+        if count == 1 || shown.is_stale(segment, page, at, count) {
+            return Ok((ret, 1));
         }
+        let mut done = 1;
+        while done < count {
+            let Some(next) = frame(at + done) else { break };
+            use_next(done, next);
+            done += 1;
+        }
+        Ok((ret, done))
     }
 
     /// As [`Space::with_frame`], with the huge frame that begins at `page`, all of
@@ -105,7 +136,7 @@ impl Space {
         if !segment.frames.can_be_huge(at) {
             return Err(Miss::Denied);
         }
-        if shown.stale.overlaps(segment.id(), at, at + HUGE_PAGES) {
+        if shown.is_stale(segment, page, at, HUGE_PAGES) {
             return Err(Miss::Stale);
         }
         match segment.frames.get_huge(at) {
@@ -116,49 +147,75 @@ impl Space {
         }
     }
 
-    /// Enters what the arena has for page `page` of a segment into its table.
+    /// Enters what the arena has for page `page` of a segment into its table, and what
+    /// of the pages that follow is resident, up to `count` in all.
     ///
     /// Does not fault anything in; allocates, so no install lock may be held. May
     /// be called with another mm's lock held. `ENOMEM`.
-    pub(crate) fn learn(&self, segment: &Segment, page: usize, write: bool) -> Result<Learned> {
+    pub(crate) fn learn(
+        &self,
+        segment: &Segment,
+        page: usize,
+        count: usize,
+        write: bool,
+    ) -> Result<Learned> {
+        let count = count.clamp(1, MOST).min(segment.pages() - page);
         segment.frames.reserve(page)?;
+        segment.frames.reserve(page + count - 1)?;
         let seq = segment.notifier.begin();
         let Some(held) = self.arena.try_read() else {
             return Ok(Learned::Busy);
         };
-        let entry = match segment.notifier.look(&held, seq, segment.addr_of(page)) {
-            Ok(entry) => entry,
+        let mut entries = [const { None }; MOST];
+        let entries = &mut entries[..count];
+        match segment
+            .notifier
+            .look(&held, seq, segment.addr_of(page), entries)
+        {
+            Ok(()) => (),
             // The mm changed under us.
             Err(error) if error == EBUSY => return Ok(Learned::Again),
-            Err(_) => None,
-        };
+            Err(_) => entries.fill(None),
+        }
         drop(held);
-        let entry = match entry {
-            Some(entry) if entry.writable || !write => entry,
+        match &entries[0] {
+            Some(entry) if entry.writable || !write => (),
             _ => return Ok(Learned::Missing),
-        };
+        }
 
         let shown = self.install.read();
         if !segment.is_live() || segment.notifier.retry(seq) {
             return Ok(Learned::Again);
         }
-        // A huge entry stands for more than this page.
-        let (from, to) = if entry.order >= HUGE_ORDER {
-            (page.saturating_sub(HUGE_PAGES), page + HUGE_PAGES)
-        } else {
-            (page, page + 1)
-        };
-        if shown.stale.overlaps(segment.id(), from, to) {
-            return Ok(Learned::Stale);
+        for (page, entry) in (page..).zip(entries) {
+            let Some(entry) = entry else { continue };
+            // A huge entry stands for more than this page.
+            let (from, to) = if entry.order >= HUGE_ORDER {
+                (page.saturating_sub(HUGE_PAGES), page + HUGE_PAGES)
+            } else {
+                (page, page + 1)
+            };
+            if shown.stale.overlaps(segment.id(), from, to) {
+                return Ok(Learned::Stale);
+            }
+            let frame = Frame {
+                pfn: entry.pfn,
+                writable: entry.writable,
+            };
+            // SAFETY: The lock is held, and under it the notifier has confirmed that
+            // the arena still maps what was seen.
+            unsafe { segment.frames.set(page, frame, entry.order) };
         }
-        let frame = Frame {
-            pfn: entry.pfn,
-            writable: entry.writable,
-        };
-        // SAFETY: The lock is held, and under it the notifier has confirmed that
-        // the arena still maps what was seen.
-        unsafe { segment.frames.set(page, frame, entry.order) };
         Ok(Learned::Again)
+    }
+}
+
+impl Shown {
+    /// Whether something of `count` pages is being revoked, by whomever: from page
+    /// `page` of the space, which shows page `at` of the segment, on.
+    fn is_stale(&self, segment: &Segment, page: u64, at: usize, count: usize) -> bool {
+        self.stale.overlaps(segment.id(), at, at + count)
+            || (page < self.zapping.end && self.zapping.start < page + count as u64)
     }
 }
 

@@ -175,7 +175,7 @@ impl Space {
     /// A listed range has been zapped wherever the layout shows it: let it go.
     fn settle(&self, segment: &Segment, start: usize, end: usize, place: Place, closed: bool) {
         let mut shown = self.install.write();
-        if shown.zapping {
+        if !shown.zapping.is_empty() {
             // A range that the owner has just removed from the layout may still be
             // mapped. Who zaps it holds the ops lock; the worker waits for that.
             shown.stale.leave(place);

@@ -11,16 +11,17 @@
 //!
 //! 1. `ops`, a mutex: one change of the layout at a time, from the check to the
 //!    end of the zap. Also taken by the worker, never by a fault or a notifier.
-//! 2. The asfd inode's `i_mmap_rwsem` (see `mapping.rs`): waited for under `ops`
-//!    only; elsewhere, above all inside another file's, only tried.
-//! 3. An attached process's mmap lock, which a fault comes with.
-//! 4. The arena's mmap lock, and whatever a file takes under it: under an attached
-//!    process's lock it is only tried.
+//! 2. An attached process's mmap lock, which a fault comes with.
+//! 3. The asfd inode's `i_mmap_rwsem` (see `mapping.rs`): the kernel takes it under
+//!    2; the module waits for it under `ops` only, with neither 2 nor 4, and
+//!    elsewhere, above all inside another file's, only tries it.
+//! 4. The arena's mmap lock, and whatever a file takes under it: under 2 it is only
+//!    tried.
 //! 5. `install` (see `install.rs`): held for moments; nothing is allocated and
 //!    nothing slept for under it, but page table locks are taken.
 //!
 //! A notifier is called under 4 or under a file's own locks and takes 5, and tries
-//! 2. The layout is read under `install` held shared, or under `ops`, and changed
+//! 3. The layout is read under `install` held shared, or under `ops`, and changed
 //! under both, `install` exclusively.
 
 use core::ops::Range;
@@ -40,7 +41,7 @@ use kernel::{
 use crate::{
     arena::Arena,
     bindings,
-    fault::Failures,
+    failures::Failures,
     install::InstallLock,
     kvm::Slots,
     layout::{self, Layout},
@@ -48,6 +49,7 @@ use crate::{
     segment::Segment,
     segments::Ops,
     stale::Stale,
+    streak::Streaks,
 };
 
 /// The work item that revokes what the notifier could not.
@@ -85,8 +87,10 @@ pub(crate) struct Shown {
     pub(crate) layout: Layout<Kernel>,
     /// What is being revoked behind the owner's back.
     pub(crate) stale: Stale,
-    /// Whether the owner has removed something that may not be zapped yet.
-    pub(crate) zapping: bool,
+    /// Where the owner has removed something that may not be zapped yet; empty where
+    /// nothing. Nothing is installed there meanwhile, or an attacher could meet the
+    /// new in one place and after that the old in another.
+    pub(crate) zapping: Range<u64>,
     /// Whether no file of the space is open any more.
     pub(crate) closed: bool,
 }
@@ -121,6 +125,8 @@ pub(crate) struct Space {
     /// Faults whose wait ended in an error.
     #[pin]
     pub(crate) failures: Failures,
+    /// How many pages a fault enters.
+    pub(crate) streaks: Streaks,
     /// Windows that are memory slots.
     #[pin]
     pub(crate) slots: Slots,
@@ -156,7 +162,7 @@ impl Space {
                 install <- InstallLock::new(Shown {
                     layout,
                     stale: Stale::new(),
-                    zapping: false,
+                    zapping: 0..0,
                     closed: false,
                 }),
                 counts: Counts {
@@ -167,6 +173,7 @@ impl Space {
                     deferred: Atomic::new(0),
                 },
                 failures <- Failures::new(),
+                streaks: Streaks::new(),
                 slots <- Slots::new(),
                 handles: Atomic::new(0),
                 revoke_work <- new_work!("address_space::revoke"),

@@ -41,7 +41,9 @@
  * it.
  *
  * Errors: EINVAL for @length, ENOMEM, EMFILE and ENFILE as for open(), EBUSY
- * while the system is going to sleep.
+ * while the system is going to sleep, ENODEV where the kernel cannot start a
+ * usermode helper, from which the module borrows an mm on kernels that do not
+ * export mm_alloc().
  */
 struct address_space_create {
 	__u32 size;
@@ -191,7 +193,7 @@ struct address_space_register {
  *
  * Ends all registrations of the file. What is mapped of it stays mapped.
  *
- * Errors: EBADF; ENOENT where it is not registered.
+ * Errors: EBADF; ENOENT where it is not registered in this address space.
  */
 struct address_space_unregister {
 	__u32 size;
@@ -236,12 +238,12 @@ struct address_space_op {
  * @nr_ops: How many there are, 1 to 65536
  * @op_size: sizeof(struct address_space_op), as the caller knows it; the contract
  *           for structs holds for each
- * @failed: Out, where the call failed for one of them: its index
+ * @failed: Out, where the call failed for one of them: its index; else left alone
  * @__reserved: Must be 0
  *
  * Does all of the operations, in their order, or none: everything that has the
- * address space attached sees it as it was before or as it is after, never between.
- * When the call returns, what was unmapped or replaced has been revoked everywhere.
+ * address space attached sees it as it was before or as it is after, never between,
+ * and nobody who has seen what is after sees what was before. When the call returns, what was unmapped or replaced has been revoked everywhere.
  *
  * Errors: EINVAL for @nr_ops; ENOMEM; those of the operations.
  */
@@ -268,9 +270,9 @@ struct address_space_batch {
  * Changes what anyone may do to what is mapped in the range. When the call
  * returns, nobody can do more any longer.
  *
- * Errors: ENOENT where there is a hole in the range; EACCES for more than what the
- * mapping, or the registration it came from, was made for; EINVAL where the range
- * leaves the address space; ENOMEM.
+ * Errors: ENOENT where there is a hole in the range; EACCES for more than what was
+ * checked when the file's range was first mapped or registered by this caller
+ * through this open file; EINVAL where the range leaves the address space; ENOMEM.
  */
 struct address_space_protect {
 	__u32 size;
@@ -317,7 +319,9 @@ struct address_space_move {
  * @guest_phys_addr: Where the guest finds it
  * @memory_size: How much of the address space or view the guest is shown, not 0
  * @offset: From where in the address space or view
- * @window: Out: where the caller finds the same memory in its own address space
+ * @window: Out: where the caller finds the same memory in its own address space,
+ *          readable, and writable unless KVM_MEM_READONLY is set. As long as it is
+ *          there the virtual machine is held open.
  *
  * Called on an asfd or a view. Attaches a window of it to the caller and makes
  * it a memory slot of the virtual machine. The slot follows the address space
@@ -349,12 +353,12 @@ struct kvm_map_address_space {
  * @size: sizeof(struct kvm_unmap_address_space)
  * @flags: Must be 0
  * @vmfd: The virtual machine
- * @slot: A slot made by KVM_MAP_ADDRESS_SPACE on this asfd or view
+ * @slot: A slot made by KVM_MAP_ADDRESS_SPACE on any fd of this address space
  *
  * Removes the memory slot and the caller's window.
  *
  * Errors: EBADF, EINVAL and EIO for @vmfd as for KVM_MAP_ADDRESS_SPACE; ENOENT
- * where the slot is none of this asfd or view.
+ * where the slot is none of this address space.
  */
 struct kvm_unmap_address_space {
 	__u32 size;
