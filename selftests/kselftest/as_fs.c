@@ -33,6 +33,19 @@ int mount_tmpfs(char *dir, const char *options)
 	return ret;
 }
 
+int umount_within(const char *dir, unsigned int ms)
+{
+	uint64_t until = now_ms() + ms;
+
+	for (;;) {
+		if (!umount2(dir, 0))
+			return 0;
+		if (now_ms() > until)
+			return -errno;
+		sleep_ms(10);
+	}
+}
+
 static int run(const char *command)
 {
 	int status = system(command);

@@ -1,88 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
+#include <dirent.h>
 #include <setjmp.h>
 #include <time.h>
 #include <sys/syscall.h>
 
 #include "as_util.h"
-
-int as_ioctl(int fd, unsigned long call, void *arg)
-{
-	int ret = ioctl(fd, call, arg);
-
-	return ret < 0 ? -errno : ret;
-}
-
-int as_create(uint64_t length)
-{
-	struct address_space_create arg = {
-		.size = sizeof(arg),
-		.length = length,
-	};
-	int dev = open("/dev/address_space", O_RDWR | O_CLOEXEC);
-	int ret;
-
-	if (dev < 0)
-		return -errno;
-	ret = as_ioctl(dev, ADDRESS_SPACE_CREATE, &arg);
-	close(dev);
-	return ret;
-}
-
-int as_map(int asfd, uint64_t addr, int fd, uint64_t offset, uint64_t length,
-	   int prot, uint32_t flags)
-{
-	struct address_space_mmap arg = {
-		.size = sizeof(arg),
-		.flags = flags,
-		.fd = fd,
-		.prot = prot,
-		.offset = offset,
-		.length = length,
-		.addr = addr,
-	};
-
-	return as_ioctl(asfd, ADDRESS_SPACE_MMAP, &arg);
-}
-
-int as_map_anywhere(int asfd, uint64_t *addr, int fd, uint64_t offset,
-		    uint64_t length, int prot)
-{
-	struct address_space_mmap arg = {
-		.size = sizeof(arg),
-		.flags = ADDRESS_SPACE_MAP_ANYWHERE,
-		.fd = fd,
-		.prot = prot,
-		.offset = offset,
-		.length = length,
-	};
-	int ret = as_ioctl(asfd, ADDRESS_SPACE_MMAP, &arg);
-
-	*addr = arg.addr;
-	return ret;
-}
-
-int as_unmap(int asfd, uint64_t addr, uint64_t length)
-{
-	struct address_space_munmap arg = {
-		.size = sizeof(arg),
-		.addr = addr,
-		.length = length,
-	};
-
-	return as_ioctl(asfd, ADDRESS_SPACE_MUNMAP, &arg);
-}
-
-int as_view(int asfd, uint64_t offset, uint64_t length, int prot)
-{
-	struct address_space_view arg = {
-		.size = sizeof(arg),
-		.prot = prot,
-		.offset = offset,
-		.length = length,
-	};
-
-	return as_ioctl(asfd, ADDRESS_SPACE_VIEW, &arg);
-}
 
 void *attach(int fd, uint64_t offset, uint64_t length, int prot)
 {
@@ -326,7 +248,7 @@ char *state_of(int asfd)
 	unsigned int fds = 0;
 	FILE *out, *maps;
 	size_t size;
-	int fd;
+	DIR *dir;
 
 	out = open_memstream(&state, &size);
 	if (!out)
@@ -340,8 +262,11 @@ char *state_of(int asfd)
 			fputs(line, out);
 	if (maps)
 		fclose(maps);
-	for (fd = 0; fd < 1024; fd++)
-		fds += fcntl(fd, F_GETFD) >= 0;
+	dir = opendir("/proc/self/fd");
+	while (dir && readdir(dir))
+		fds++;
+	if (dir)
+		closedir(dir);
 	fprintf(out, "fds %u\n", fds);
 	fclose(out);
 	return state;
@@ -376,6 +301,14 @@ uint64_t now_ms(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return ts.tv_sec * 1000ULL + ts.tv_nsec / 1000000;
+}
+
+unsigned int race_ms(void)
+{
+	const char *text = getenv("RACE_SECONDS");
+	int seconds = text ? atoi(text) : 0;
+
+	return 1000 * (seconds > 0 ? seconds : 3);
 }
 
 void sleep_ms(unsigned int ms)

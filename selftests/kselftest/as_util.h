@@ -42,6 +42,15 @@ int as_map_anywhere(int asfd, uint64_t *addr, int fd, uint64_t offset,
 		    uint64_t length, int prot);
 int as_unmap(int asfd, uint64_t addr, uint64_t length);
 int as_view(int asfd, uint64_t offset, uint64_t length, int prot);
+int as_register(int asfd, int fd, uint64_t offset, uint64_t length, int prot,
+		uint32_t flags);
+int as_unregister(int asfd, int fd);
+int as_protect(int asfd, uint64_t addr, uint64_t length, int prot);
+int as_move(int asfd, uint64_t addr, uint64_t length, uint64_t new_addr,
+	    uint32_t flags);
+/* @failed, where not NULL: what the call left there, UINT32_MAX if nothing */
+int as_batch(int asfd, const struct address_space_op *ops, uint32_t n,
+	     uint32_t *failed);
 
 /* mmap(MAP_SHARED), or NULL with errno set */
 void *attach(int fd, uint64_t offset, uint64_t length, int prot);
@@ -136,6 +145,12 @@ int agent_stop(struct agent *a);
 /* File systems: in a mount namespace of the test's own, gone with it. */
 int own_mounts(void);
 int mount_tmpfs(char *dir, const char *options);
+/*
+ * Unmounts it when nothing holds a file of it any more; -EBUSY if that takes
+ * longer. An unused segment may be dropped later, by the worker: not much later.
+ */
+int umount_within(const char *dir, unsigned int ms);
+#define WORKER_MS	5000
 /* a directory on ext4: /mnt/ext4, or a fresh image on a loop device */
 int disk_dir(char *dir, size_t size);
 int drop_caches(void);
@@ -143,6 +158,8 @@ int drop_caches(void);
 int disk_byte(int fd, uint64_t offset);
 
 uint64_t now_ms(void);
+/* how long a race is to be run for: RACE_SECONDS, else 3 */
+unsigned int race_ms(void);
 void sleep_ms(unsigned int ms);
 int write_text(const char *path, const char *text);
 int read_text(const char *path, char *text, size_t size);

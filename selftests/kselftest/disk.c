@@ -170,8 +170,8 @@ TEST_F(disk, agrees_with_direct_writes)
 	EXPECT_EQ('x', disk_byte(self->file, 2 * PAGE));
 }
 
-#define BIG_PAGES	8192		/* 32 MiB, with room for 12 */
-#define LIMIT		"12M"
+#define BIG_PAGES	5120		/* 20 MiB, with room for 8 */
+#define LIMIT		"8M"
 #define GROUP		"/sys/fs/cgroup/address_space_disk"
 
 static int enter_limited_group(void)

@@ -12,6 +12,11 @@ union any {
 	struct address_space_mmap mmap;
 	struct address_space_munmap munmap;
 	struct address_space_view view;
+	struct address_space_register reg;
+	struct address_space_unregister unreg;
+	struct address_space_batch batch;
+	struct address_space_protect protect;
+	struct address_space_move move;
 	uint32_t head[2];		/* size, flags */
 	char room[128];
 };
@@ -21,6 +26,7 @@ FIXTURE(call)
 	struct space s;
 	int fd;			/* what the call is made on */
 	union any arg;		/* a call that succeeds */
+	struct address_space_op op;	/* of a batch */
 };
 
 FIXTURE_VARIANT(call)
@@ -28,36 +34,40 @@ FIXTURE_VARIANT(call)
 	unsigned long nr;
 	size_t size;
 	uint32_t flags;		/* those that there are */
+	size_t reserved;	/* where there is a field that must be 0 */
 };
+
+#define CALL(number, type, known, field) {			\
+	.nr = number,						\
+	.size = sizeof(struct type),				\
+	.flags = known,						\
+	.reserved = field,					\
+}
 
 FIXTURE_VARIANT_ADD(call, create)
-{
-	.nr = ADDRESS_SPACE_CREATE,
-	.size = sizeof(struct address_space_create),
-	.flags = 0,
-};
-
+	CALL(ADDRESS_SPACE_CREATE, address_space_create, 0, 0);
 FIXTURE_VARIANT_ADD(call, mmap)
-{
-	.nr = ADDRESS_SPACE_MMAP,
-	.size = sizeof(struct address_space_mmap),
-	.flags = ADDRESS_SPACE_MAP_REPLACE | ADDRESS_SPACE_MAP_ANYWHERE |
-		 ADDRESS_SPACE_MAP_POPULATE,
-};
-
+	CALL(ADDRESS_SPACE_MMAP, address_space_mmap, ADDRESS_SPACE_MAP_REPLACE |
+	     ADDRESS_SPACE_MAP_ANYWHERE | ADDRESS_SPACE_MAP_POPULATE, 0);
 FIXTURE_VARIANT_ADD(call, munmap)
-{
-	.nr = ADDRESS_SPACE_MUNMAP,
-	.size = sizeof(struct address_space_munmap),
-	.flags = 0,
-};
-
+	CALL(ADDRESS_SPACE_MUNMAP, address_space_munmap, 0, 0);
 FIXTURE_VARIANT_ADD(call, view)
-{
-	.nr = ADDRESS_SPACE_VIEW,
-	.size = sizeof(struct address_space_view),
-	.flags = 0,
-};
+	CALL(ADDRESS_SPACE_VIEW, address_space_view, 0,
+	     offsetof(struct address_space_view, __reserved));
+FIXTURE_VARIANT_ADD(call, register)
+	CALL(ADDRESS_SPACE_REGISTER, address_space_register,
+	     ADDRESS_SPACE_REGISTER_POPULATE, 0);
+FIXTURE_VARIANT_ADD(call, unregister)
+	CALL(ADDRESS_SPACE_UNREGISTER, address_space_unregister, 0,
+	     offsetof(struct address_space_unregister, __reserved));
+FIXTURE_VARIANT_ADD(call, batch)
+	CALL(ADDRESS_SPACE_BATCH, address_space_batch, 0,
+	     offsetof(struct address_space_batch, __reserved));
+FIXTURE_VARIANT_ADD(call, protect)
+	CALL(ADDRESS_SPACE_PROTECT, address_space_protect, 0,
+	     offsetof(struct address_space_protect, __reserved));
+FIXTURE_VARIANT_ADD(call, move)
+	CALL(ADDRESS_SPACE_MOVE, address_space_move, ADDRESS_SPACE_MAP_REPLACE, 0);
 
 FIXTURE_SETUP(call)
 {
@@ -82,6 +92,30 @@ FIXTURE_SETUP(call)
 	case ADDRESS_SPACE_VIEW:
 		self->arg.view.prot = PROT_READ;
 		self->arg.view.length = PAGE;
+		break;
+	case ADDRESS_SPACE_REGISTER:
+		self->arg.reg.fd = self->s.b;
+		self->arg.reg.prot = RW;
+		self->arg.reg.length = FILE_LEN;
+		break;
+	case ADDRESS_SPACE_UNREGISTER:
+		ASSERT_EQ(0, as_register(self->fd, self->s.b, 0, PAGE, RW, 0));
+		self->arg.unreg.fd = self->s.b;
+		break;
+	case ADDRESS_SPACE_BATCH:
+		self->op.opcode = ADDRESS_SPACE_OP_MUNMAP;
+		self->op.length = PAGE;
+		self->arg.batch.ops = (uintptr_t)&self->op;
+		self->arg.batch.nr_ops = 1;
+		self->arg.batch.op_size = sizeof(self->op);
+		break;
+	case ADDRESS_SPACE_PROTECT:
+		self->arg.protect.length = PAGE;
+		self->arg.protect.prot = PROT_READ;
+		break;
+	case ADDRESS_SPACE_MOVE:
+		self->arg.move.length = PAGE;
+		self->arg.move.new_addr = FILE_LEN;
 		break;
 	}
 	self->arg.head[0] = variant->size;
@@ -181,6 +215,20 @@ TEST_F(call, unknown_flags_are_eopnotsupp)
 	EXPECT_LE(0, as_ioctl(self->fd, variant->nr, &self->arg));
 }
 
+TEST_F(call, reserved_fields_are_eopnotsupp)
+{
+	uint32_t *field = (uint32_t *)(self->arg.room + variant->reserved);
+	unsigned int bit;
+
+	for (bit = 0; variant->reserved && bit < 32; bit++) {
+		*field = 1U << bit;
+		EXPECT_REFUSED(self->s.asfd, EOPNOTSUPP,
+			       as_ioctl(self->fd, variant->nr, &self->arg));
+		*field = 0;
+	}
+	EXPECT_LE(0, as_ioctl(self->fd, variant->nr, &self->arg));
+}
+
 /* The structs are the same for 32-bit programs: so must the calls be. */
 static long ioctl32(int fd, unsigned long nr, void *arg)
 {
@@ -217,7 +265,7 @@ FIXTURE(fd)
 
 FIXTURE_VARIANT(fd)
 {
-	uint8_t known[8];
+	uint8_t known[16];
 	enum { DEVICE, ASFD, VIEW } kind;
 };
 
@@ -231,8 +279,10 @@ FIXTURE_VARIANT_ADD(fd, asfd)
 {
 	.known = {
 		_IOC_NR(ADDRESS_SPACE_MMAP), _IOC_NR(ADDRESS_SPACE_MUNMAP),
-		_IOC_NR(ADDRESS_SPACE_VIEW), _IOC_NR(KVM_MAP_ADDRESS_SPACE),
-		_IOC_NR(KVM_UNMAP_ADDRESS_SPACE),
+		_IOC_NR(ADDRESS_SPACE_VIEW), _IOC_NR(ADDRESS_SPACE_REGISTER),
+		_IOC_NR(ADDRESS_SPACE_UNREGISTER), _IOC_NR(ADDRESS_SPACE_BATCH),
+		_IOC_NR(ADDRESS_SPACE_PROTECT), _IOC_NR(ADDRESS_SPACE_MOVE),
+		_IOC_NR(KVM_MAP_ADDRESS_SPACE), _IOC_NR(KVM_UNMAP_ADDRESS_SPACE),
 	},
 	.kind = ASFD,
 };
@@ -263,7 +313,7 @@ static bool knows(const uint8_t *known, unsigned int nr, bool zero)
 {
 	unsigned int i;
 
-	for (i = 0; i < 8; i++)
+	for (i = 0; i < 16; i++)
 		if (known[i] == nr && (nr || zero))
 			return true;
 	return false;

@@ -286,18 +286,4 @@ TEST_F(space, view_takes_protections_that_there_are)
 		EXPECT_LE(0, as_view(self->asfd, 0, PAGE, right[i]));
 }
 
-TEST_F(space, view_has_a_reserved_field)
-{
-	struct address_space_view arg = {
-		.size = sizeof(arg), .prot = PROT_READ, .length = PAGE,
-	};
-	unsigned int bit;
-
-	for (bit = 0; bit < 32; bit++) {
-		arg.__reserved = 1U << bit;
-		EXPECT_REFUSED(self->asfd, EOPNOTSUPP,
-			       as_ioctl(self->asfd, ADDRESS_SPACE_VIEW, &arg));
-	}
-}
-
 TEST_HARNESS_MAIN

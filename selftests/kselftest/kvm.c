@@ -133,7 +133,7 @@ TEST_F_TIMEOUT(guest, is_reached_by_an_unmap_before_it_returns, 90)
 {
 	unsigned int round;
 
-	for (round = 1; round <= 20; round++) {
+	for (round = 1; round <= 10; round++) {
 		struct spin spin;
 
 		ASSERT_EQ(0, set_word(self->s.a, round));
@@ -152,7 +152,7 @@ TEST_F_TIMEOUT(guest, writes_nothing_after_an_unmap, 90)
 {
 	unsigned int round;
 
-	for (round = 1; round <= 20; round++) {
+	for (round = 1; round <= 10; round++) {
 		struct spin spin;
 		uint32_t last;
 
@@ -176,7 +176,7 @@ TEST_F_TIMEOUT(guest, sees_a_replace_while_it_runs, 90)
 	ASSERT_EQ(0, set_word(self->s.a, 0));
 	MAP_A(RW);
 	ASSERT_EQ(0, spin_start(&spin, &self->vm, GUEST_SPIN_READ, 0));
-	for (round = 1; round <= 200; round++) {
+	for (round = 1; round <= 50; round++) {
 		int file = round % 2 ? self->s.b : self->s.a;
 
 		ASSERT_EQ(0, set_word(file, round));
@@ -197,7 +197,7 @@ TEST_F_TIMEOUT(guest, sees_a_punched_hole_while_it_runs, 90)
 
 	MAP_A(RW);
 	ASSERT_EQ(0, spin_start(&spin, &self->vm, GUEST_SPIN_READ, 0));
-	for (round = 1; round <= 100; round++) {
+	for (round = 1; round <= 50; round++) {
 		ASSERT_EQ(0, set_word(self->s.a, round));
 		ASSERT_EQ(0, spin_rounds(&spin, 3))
 			TH_LOG("round %u, KVM_RUN: %d", round, spin.ret);

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Who may go first: fds, files, processes, the creator, the module. */
 #include <pthread.h>
-#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -108,23 +107,6 @@ TEST_F(space, the_creator_may_exit)
 	EXPECT_EQ(-SIGBUS, peek(win));
 	EXPECT_EQ('q', peek(win + PAGE));
 }
-
-/* A file system can be unmounted when nothing holds a file of it any more. */
-static int umount_within(const char *path, unsigned int ms)
-{
-	uint64_t until = now_ms() + ms;
-
-	for (;;) {
-		if (!umount2(path, 0))
-			return 0;
-		if (now_ms() > until)
-			return -errno;
-		sleep_ms(10);
-	}
-}
-
-/* An unused segment may be dropped later, by the worker: not much later. */
-#define WORKER_MS	5000
 
 TEST_F(space, a_closed_space_lets_go_of_its_files)
 {

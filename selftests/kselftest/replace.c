@@ -9,7 +9,7 @@
 #include "kselftest_harness.h"
 #include "as_util.h"
 
-#define ROUNDS	2000
+#define LEAST	100	/* rounds, however slow the machine is */
 
 /*
  * Readers and the replacer share this, across processes. @seq is odd while a
@@ -138,12 +138,12 @@ static void stop_readers(struct reader *r, unsigned int n)
 
 /* swaps the files, and lets a reader in now and then */
 static int replace_rounds(struct space *s, struct shared *shared,
-			  unsigned int pages, unsigned int rounds)
+			  unsigned int pages)
 {
-	uint64_t until = now_ms() + 25000;
+	uint64_t until = now_ms() + race_ms();
 	unsigned int i;
 
-	for (i = 0; i < rounds && now_ms() < until; i++) {
+	for (i = 0; i < LEAST || now_ms() < until; i++) {
 		int file = i % 2 ? s->a : s->b;
 		unsigned long seen = shared->reads;
 		int ret;
@@ -168,7 +168,7 @@ static int replace_rounds(struct space *s, struct shared *shared,
 	EXPECT_EQ(0UL, (shared)->stale);				\
 	/* else nobody looked */					\
 	EXPECT_LT((unsigned long)(rounds) / 4, (shared)->reads);	\
-	EXPECT_LT(100UL, (shared)->checked);				\
+	EXPECT_LT(20UL, (shared)->checked);				\
 } while (0)
 
 TEST_F_TIMEOUT(space, is_never_a_hole_to_threads, 90)
@@ -182,9 +182,9 @@ TEST_F_TIMEOUT(space, is_never_a_hole_to_threads, 90)
 					variant->write, 0, 0 };
 		ASSERT_EQ(0, start_reader(&r[i], false));
 	}
-	rounds = replace_rounds(&self->s, self->shared, variant->pages, ROUNDS);
+	rounds = replace_rounds(&self->s, self->shared, variant->pages);
 	stop_readers(r, 2);
-	EXPECT_LT(100, rounds);
+	EXPECT_LE(LEAST, rounds);
 	EXPECT_OLD_OR_NEW(self->shared, rounds);
 }
 
@@ -202,9 +202,9 @@ TEST_F_TIMEOUT(space, is_never_a_hole_to_processes_and_views, 90)
 					variant->pages, variant->write, 0, 0 };
 		ASSERT_EQ(0, start_reader(&r[i], i < 2));
 	}
-	rounds = replace_rounds(&self->s, self->shared, variant->pages, ROUNDS / 2);
+	rounds = replace_rounds(&self->s, self->shared, variant->pages);
 	stop_readers(r, 3);
-	EXPECT_LT(100, rounds);
+	EXPECT_LE(LEAST, rounds);
 	EXPECT_OLD_OR_NEW(self->shared, rounds);
 }
 
@@ -235,7 +235,7 @@ TEST_F_TIMEOUT(replace, leaves_the_neighbours_alone, 90)
 
 	self->shared->now = 'a';
 	ASSERT_EQ(0, start_reader(&r, false));
-	for (i = 0; i < 500; i++) {
+	for (i = 0; i < 150; i++) {
 		int file = i % 2 ? self->s.a : self->s.b;
 
 		ASSERT_EQ(0, as_map(self->s.asfd, PAGE, file, PAGE, PAGE, RW,
@@ -260,7 +260,7 @@ TEST_F_TIMEOUT(replace, that_fails_is_not_seen_at_all, 60)
 	unsigned int i;
 
 	ASSERT_EQ(0, start_reader(&r, false));
-	for (i = 0; i < 300; i++) {
+	for (i = 0; i < 100; i++) {
 		ASSERT_EQ(-EBADF, as_map(self->s.asfd, 0, path, 0, PAGE, RW,
 					 ADDRESS_SPACE_MAP_REPLACE));
 		ASSERT_EQ(-ENODEV, as_map(self->s.asfd, 0, dir, 0, PAGE, PROT_READ,
@@ -283,7 +283,7 @@ TEST_F_TIMEOUT(replace, by_a_new_file_is_never_a_hole, 90)
 	unsigned int i;
 
 	ASSERT_EQ(0, start_reader(&r, false));
-	for (i = 0; i < 150; i++) {
+	for (i = 0; i < 60; i++) {
 		int file = memfd_pages("new", 1, i % 2 ? 'a' : 'A');
 
 		ASSERT_LE(0, file);

@@ -327,7 +327,7 @@ TEST_F(space, ends_writing_to_the_old_file)
 	w[1].at += 8;
 	for (i = 0; i < 2; i++)
 		ASSERT_EQ(0, pthread_create(&threads[i], NULL, write_for_ever, &w[i]));
-	for (round = 0; round < 100; round++) {
+	for (round = 0; round < 40; round++) {
 		uint64_t after[2], later[2];
 		unsigned long seen = w[0].writes;
 

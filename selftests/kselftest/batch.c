@@ -1,0 +1,432 @@
+// SPDX-License-Identifier: GPL-2.0
+/* A batch is done in its order, or not at all, and never seen half done. */
+#include <pthread.h>
+#include <sched.h>
+
+#include "kselftest_harness.h"
+#include "as_util.h"
+
+#define REPLACE	ADDRESS_SPACE_MAP_REPLACE
+
+static struct address_space_op op_map(uint64_t addr, int fd, uint64_t offset,
+				      uint64_t length, int prot, uint32_t flags)
+{
+	return (struct address_space_op) {
+		.opcode = ADDRESS_SPACE_OP_MMAP, .flags = flags, .fd = fd,
+		.prot = prot, .offset = offset, .length = length, .addr = addr,
+	};
+}
+
+/* what an operation does not use is full of what would be wrong elsewhere */
+static struct address_space_op op_unmap(uint64_t addr, uint64_t length)
+{
+	return (struct address_space_op) {
+		.opcode = ADDRESS_SPACE_OP_MUNMAP, .fd = -7, .prot = ~0U,
+		.offset = ~0ULL, .length = length, .addr = addr,
+	};
+}
+
+static struct address_space_op op_protect(uint64_t addr, uint64_t length, int prot)
+{
+	return (struct address_space_op) {
+		.opcode = ADDRESS_SPACE_OP_PROTECT, .fd = -7, .prot = prot,
+		.offset = ~0ULL, .length = length, .addr = addr,
+	};
+}
+
+FIXTURE(space)
+{
+	struct space s;
+	int asfd;
+	char *win;
+};
+
+FIXTURE_SETUP(space)
+{
+	ASSERT_EQ(0, space_init(&self->s));
+	self->asfd = self->s.asfd;
+	self->win = self->s.win;
+	ASSERT_EQ(0, as_map(self->asfd, 0, self->s.a, 0, FILE_LEN, RW, 0));
+	ASSERT_EQ('a', peek(self->win));
+}
+
+FIXTURE_TEARDOWN(space)
+{
+	space_free(&self->s);
+}
+
+TEST_F(space, is_done_in_its_order)
+{
+	struct address_space_op ops[] = {
+		/* each of these needs the one before it */
+		op_unmap(0, 4 * PAGE),
+		op_map(PAGE, self->s.b, 0, 2 * PAGE, RW, 0),
+		op_protect(2 * PAGE, PAGE, PROT_READ),
+		op_map(40 * PAGE, self->s.b, 0, 4 * PAGE, RW, 0),
+		op_map(41 * PAGE, self->s.a, 8 * PAGE, PAGE, RW, REPLACE),
+		op_unmap(42 * PAGE, PAGE),
+	};
+	uint32_t failed;
+
+	ASSERT_EQ(0, as_batch(self->asfd, ops, ARRAY_SIZE(ops), &failed));
+	EXPECT_EQ(-SIGBUS, peek(self->win));
+	EXPECT_EQ('A', peek(self->win + PAGE));
+	EXPECT_EQ('B', peek(self->win + 2 * PAGE));
+	EXPECT_EQ(-SIGSEGV, poke(self->win + 2 * PAGE, '!'));
+	EXPECT_EQ(-SIGBUS, peek(self->win + 3 * PAGE));
+	EXPECT_EQ('e', peek(self->win + 4 * PAGE));
+	EXPECT_EQ('A', peek(self->win + 40 * PAGE));
+	EXPECT_EQ('i', peek(self->win + 41 * PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->win + 42 * PAGE));
+	EXPECT_EQ('D', peek(self->win + 43 * PAGE));
+}
+
+TEST_F(space, reaches_everybody)
+{
+	struct address_space_op ops[] = {
+		op_unmap(0, PAGE),
+		op_map(PAGE, self->s.b, 0, PAGE, RW, REPLACE),
+		op_protect(2 * PAGE, PAGE, PROT_READ),
+	};
+	int view = as_view(self->asfd, 0, FILE_LEN, RW);
+	char *view_win = attach(view, 0, FILE_LEN, RW);
+	struct agent child;
+	unsigned int i;
+
+	ASSERT_NE(NULL, view_win);
+	ASSERT_EQ(0, agent_start(&child));
+	for (i = 0; i < 3; i++) {
+		EXPECT_EQ(0, poke(view_win + i * PAGE, '!'));
+		EXPECT_EQ('!', agent_peek(&child, self->win + i * PAGE));
+	}
+	ASSERT_EQ(0, as_batch(self->asfd, ops, ARRAY_SIZE(ops), NULL));
+	EXPECT_EQ(-SIGBUS, peek(view_win));
+	EXPECT_EQ(-SIGBUS, agent_peek(&child, self->win));
+	EXPECT_EQ('A', peek(view_win + PAGE));
+	EXPECT_EQ('A', agent_peek(&child, self->win + PAGE));
+	EXPECT_EQ(-SIGSEGV, poke(view_win + 2 * PAGE, '?'));
+	EXPECT_EQ(-SIGSEGV, agent_poke(&child, self->win + 2 * PAGE, '?'));
+	EXPECT_EQ('!', file_byte(self->s.a, 2 * PAGE));
+	EXPECT_EQ(0, agent_stop(&child));
+}
+
+/* Whatever is wrong, and wherever: nothing is done, and which it was is told. */
+TEST_F(space, is_not_done_at_all_where_one_is_refused)
+{
+	int dir = open("/tmp", O_RDONLY | O_DIRECTORY);
+	const struct {
+		struct address_space_op op;
+		int err;
+	} wrong[] = {
+		{ op_map(8 * PAGE, self->s.b, 0, PAGE, RW, 0), EEXIST },
+		/* what an earlier one has mapped */
+		{ op_map(32 * PAGE, self->s.b, 0, PAGE, RW, 0), EEXIST },
+		/* what an earlier one has unmapped */
+		{ op_protect(0, PAGE, PROT_READ), ENOENT },
+		{ op_protect(15 * PAGE, 2 * PAGE, PROT_READ), ENOENT },
+		{ op_map(48 * PAGE, closed_fd(), 0, PAGE, RW, 0), EBADF },
+		{ op_map(48 * PAGE, dir, 0, PAGE, PROT_READ, 0), ENODEV },
+		{ op_map(48 * PAGE, self->asfd, 0, PAGE, RW, 0), ELOOP },
+		{ op_map(48 * PAGE, self->s.b, 0, PAGE, PROT_WRITE, 0), EINVAL },
+		{ op_map(48 * PAGE, self->s.b, 0, 0, RW, 0), EINVAL },
+		{ op_map(48 * PAGE, self->s.b, 1, PAGE, RW, 0), EINVAL },
+		{ op_map(SPACE_LEN, self->s.b, 0, PAGE, RW, 0), EINVAL },
+		{ op_map(48 * PAGE, self->s.b, -PAGE, PAGE, RW, 0), EOVERFLOW },
+		{ op_map(48 * PAGE, self->s.b, 0, PAGE, RW,
+			 ADDRESS_SPACE_MAP_POPULATE), EOPNOTSUPP },
+		{ op_map(0, self->s.b, 0, PAGE, RW,
+			 ADDRESS_SPACE_MAP_ANYWHERE), EOPNOTSUPP },
+		{ op_unmap(1, PAGE), EINVAL },
+		{ op_unmap(0, SPACE_LEN + PAGE), EINVAL },
+		{ op_unmap(PAGE, -PAGE), EOVERFLOW },
+		{ op_protect(4 * PAGE, PAGE, PROT_WRITE), EINVAL },
+		{ { .opcode = 0, .length = PAGE }, EOPNOTSUPP },
+		{ { .opcode = 4, .length = PAGE }, EOPNOTSUPP },
+		{ { .opcode = ~0U, .length = PAGE }, EOPNOTSUPP },
+		{ { .opcode = ADDRESS_SPACE_OP_MUNMAP, .flags = 1, .length = PAGE },
+		  EOPNOTSUPP },
+		{ { .opcode = ADDRESS_SPACE_OP_PROTECT, .flags = 1, .length = PAGE },
+		  EOPNOTSUPP },
+	};
+	const struct address_space_op right[] = {
+		op_unmap(0, 4 * PAGE),
+		op_map(32 * PAGE, self->s.b, 0, 4 * PAGE, RW, 0),
+		op_protect(4 * PAGE, 8 * PAGE, PROT_READ),
+		op_map(6 * PAGE, self->s.b, 0, PAGE, RW, REPLACE),
+	};
+	unsigned int i, at;
+
+	for (i = 0; i < ARRAY_SIZE(wrong); i++) {
+		struct address_space_op ops[5];
+		uint32_t failed = 0;
+
+		/* after two that would change things, and after all of them */
+		for (at = 2; at <= 4; at += 2) {
+			memcpy(ops, right, at * sizeof(*ops));
+			ops[at] = wrong[i].op;
+			memcpy(ops + at + 1, right + at, (4 - at) * sizeof(*ops));
+			EXPECT_REFUSED(self->asfd, wrong[i].err,
+				       as_batch(self->asfd, ops, 5, &failed));
+			EXPECT_EQ(at, failed)
+				TH_LOG("case %u", i);
+		}
+		ASSERT_EQ('a', peek(self->win));
+		ASSERT_EQ(0, poke(self->win + 4 * PAGE, 'e'));
+		ASSERT_EQ('g', peek(self->win + 6 * PAGE));
+		ASSERT_EQ(-SIGBUS, peek(self->win + 32 * PAGE));
+	}
+	EXPECT_EQ(0, as_batch(self->asfd, right, 4, NULL));
+	EXPECT_EQ('A', peek(self->win + 6 * PAGE));
+}
+
+TEST_F(space, that_is_refused_lets_its_files_go)
+{
+	struct address_space_op ops[2];
+	char dir[64];
+	int file;
+
+	ASSERT_EQ(0, own_mounts());
+	ASSERT_EQ(0, mount_tmpfs(dir, "size=1m"));
+	file = file_pages(dir, 4, 'x');
+	ASSERT_LE(0, file);
+	/* refused by its file, and by what is mapped already */
+	ops[0] = op_map(32 * PAGE, file, 0, 4 * PAGE, RW, 0);
+	ops[1] = op_map(48 * PAGE, closed_fd(), 0, PAGE, RW, 0);
+	EXPECT_EQ(-EBADF, as_batch(self->asfd, ops, 2, NULL));
+	ops[1] = op_map(0, self->s.b, 0, PAGE, RW, 0);
+	EXPECT_EQ(-EEXIST, as_batch(self->asfd, ops, 2, NULL));
+	ASSERT_EQ(0, close(file));
+	EXPECT_EQ(0, umount_within(dir, WORKER_MS));
+}
+
+static int batch_of_size(int asfd, const void *ops, uint32_t n, uint32_t op_size,
+			 uint32_t *failed)
+{
+	struct address_space_batch arg = {
+		.size = sizeof(arg), .ops = (uintptr_t)ops, .nr_ops = n,
+		.op_size = op_size, .failed = UINT32_MAX,
+	};
+	int ret = as_ioctl(asfd, ADDRESS_SPACE_BATCH, &arg);
+
+	*failed = arg.failed;
+	return ret;
+}
+
+TEST_F(space, has_operations_of_the_callers_size)
+{
+	struct {
+		struct address_space_op op;
+		uint64_t tail[2];
+	} ops[2] = {
+		{ .op = op_unmap(0, PAGE) }, { .op = op_unmap(2 * PAGE, PAGE) },
+	};
+	uint32_t failed, size;
+
+	for (size = 0; size < sizeof(ops[0].op); size++)
+		EXPECT_REFUSED(self->asfd, EINVAL,
+			       batch_of_size(self->asfd, ops, 2, size, &failed));
+	ops[1].tail[1] = 1;
+	EXPECT_REFUSED(self->asfd, E2BIG,
+		       batch_of_size(self->asfd, ops, 2, sizeof(ops[0]), &failed));
+	EXPECT_EQ(1U, failed);
+	EXPECT_EQ('a', peek(self->win));
+	ops[1].tail[1] = 0;
+	EXPECT_EQ(0, batch_of_size(self->asfd, ops, 2, sizeof(ops[0]), &failed));
+	EXPECT_EQ(-SIGBUS, peek(self->win));
+	EXPECT_EQ('b', peek(self->win + PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->win + 2 * PAGE));
+}
+
+TEST_F(space, has_a_number_of_operations_that_makes_sense)
+{
+	const uint32_t most = 65536;
+	struct address_space_op *ops = calloc(most + 1, sizeof(*ops));
+	uint32_t i;
+
+	ASSERT_NE(NULL, ops);
+	for (i = 0; i <= most; i++)
+		ops[i] = i % 2 ? op_unmap(40 * PAGE, PAGE) :
+				 op_map(40 * PAGE, self->s.b, 0, PAGE, RW, 0);
+	EXPECT_REFUSED(self->asfd, EINVAL, as_batch(self->asfd, ops, 0, NULL));
+	EXPECT_REFUSED(self->asfd, EINVAL, as_batch(self->asfd, NULL, 0, NULL));
+	EXPECT_REFUSED(self->asfd, EINVAL, as_batch(self->asfd, ops, most + 1, NULL));
+	EXPECT_REFUSED(self->asfd, EINVAL, as_batch(self->asfd, ops, ~0U, NULL));
+	EXPECT_EQ(0, as_batch(self->asfd, ops, most, NULL));
+	EXPECT_EQ(-SIGBUS, peek(self->win + 40 * PAGE));
+	EXPECT_EQ(0, as_batch(self->asfd, ops, most - 1, NULL));
+	EXPECT_EQ('A', peek(self->win + 40 * PAGE));
+	free(ops);
+}
+
+TEST_F(space, whose_operations_cannot_be_read_is_efault)
+{
+	char *room = mmap(NULL, 2 * PAGE, RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct address_space_op *ops = (void *)(room + PAGE - 2 * sizeof(*ops));
+
+	ASSERT_NE(MAP_FAILED, (void *)room);
+	ASSERT_EQ(0, munmap(room + PAGE, PAGE));
+	ops[0] = op_unmap(0, PAGE);
+	ops[1] = op_unmap(2 * PAGE, PAGE);
+	EXPECT_REFUSED(self->asfd, EFAULT, as_batch(self->asfd, NULL, 1, NULL));
+	EXPECT_REFUSED(self->asfd, EFAULT, as_batch(self->asfd, ops, 3, NULL));
+	EXPECT_REFUSED(self->asfd, EFAULT,
+		       as_batch(self->asfd, (void *)-PAGE, 1, NULL));
+	EXPECT_REFUSED(self->asfd, EFAULT,
+		       as_batch(self->asfd, (void *)-sizeof(*ops), 2, NULL));
+	EXPECT_EQ('a', peek(self->win));
+	EXPECT_EQ(0, as_batch(self->asfd, ops, 2, NULL));
+}
+
+/* More pieces than there were, and operations over all of them. */
+TEST_F(space, may_change_much_of_what_it_has_made)
+{
+	struct address_space_op ops[69];
+	unsigned int i;
+
+	ASSERT_EQ(0, as_unmap(self->asfd, 0, SPACE_LEN));
+	/* pages of alternating files, so that none joins its neighbour */
+	for (i = 0; i < SPACE_PAGES; i++)
+		ops[i] = op_map(i * PAGE, i % 2 ? self->s.a : self->s.b,
+				i % FILE_PAGES * PAGE, PAGE, RW, 0);
+	for (; i < ARRAY_SIZE(ops); i++)
+		ops[i] = op_protect(0, SPACE_LEN, i % 2 ? RW : PROT_READ);
+	ASSERT_EQ(0, as_batch(self->asfd, ops, ARRAY_SIZE(ops), NULL));
+	for (i = 0; i < SPACE_PAGES; i++) {
+		EXPECT_EQ((i % 2 ? 'a' : 'A') + (int)(i % FILE_PAGES),
+			  peek(self->win + i * PAGE));
+		EXPECT_EQ(-SIGSEGV, poke(self->win + i * PAGE, '!'));
+	}
+}
+
+/*
+ * Generations: at each, the same page of a file is shown at FIRST and at SECOND,
+ * far apart, and every page has its own number. Whoever reads one and then the
+ * other can find that there was a change in between, but not that there was none
+ * for the second which there had been for the first.
+ */
+#define GENERATIONS	1024
+#define FIRST		0
+#define SECOND		(40 * PAGE)
+
+struct reader {
+	int asfd;
+	char *win;
+	volatile bool stop;
+	volatile unsigned long reads, backwards, signals;
+};
+
+static void look(struct reader *r, const char *one, const char *then)
+{
+	uint64_t before, after;
+
+	r->reads++;
+	if (peek64(one, &before) || peek64(then, &after))
+		r->signals++;
+	else if (after < before)
+		r->backwards++;
+}
+
+static void *read_for_ever(void *arg)
+{
+	struct reader *r = arg;
+
+	while (!r->stop) {
+		look(r, r->win + FIRST, r->win + SECOND);
+		look(r, r->win + SECOND, r->win + FIRST);
+	}
+	return NULL;
+}
+
+/* The one by a window that has no entry yet, the other by one that has. */
+static void *read_afresh_for_ever(void *arg)
+{
+	struct reader *r = arg;
+
+	while (!r->stop) {
+		char *first = attach(r->asfd, FIRST, PAGE, RW);
+		char *second = attach(r->asfd, SECOND, PAGE, RW);
+
+		look(r, first, r->win + SECOND);
+		look(r, second, r->win + FIRST);
+		munmap(first, PAGE);
+		munmap(second, PAGE);
+	}
+	return NULL;
+}
+
+static int run_generations(int asfd, struct reader *r, int file, void *(*fn)(void *))
+{
+	uint64_t until = now_ms() + race_ms();
+	pthread_t threads[2];
+	uint64_t i;
+
+	if (pthread_create(&threads[0], NULL, fn, r) ||
+	    pthread_create(&threads[1], NULL, fn, r))
+		return -EAGAIN;
+	for (i = 1; i < GENERATIONS && (i < 200 || now_ms() < until); i++) {
+		struct address_space_op ops[] = {
+			op_map(SECOND, file, i * PAGE, PAGE, RW, REPLACE),
+			op_map(FIRST, file, i * PAGE, PAGE, RW, REPLACE),
+		};
+		unsigned long seen = r->reads;
+		int ret = as_batch(asfd, ops, 2, NULL);
+
+		if (ret)
+			return ret;
+		while (i % 4 == 0 && r->reads < seen + 2)
+			sched_yield();
+	}
+	r->stop = true;
+	pthread_join(threads[0], NULL);
+	pthread_join(threads[1], NULL);
+	return i;
+}
+
+FIXTURE(generations)
+{
+	struct space s;
+	struct reader r;
+	int file;
+};
+
+FIXTURE_SETUP(generations)
+{
+	uint64_t i;
+
+	ASSERT_EQ(0, space_init(&self->s));
+	self->file = memfd_pages("generations", GENERATIONS, -1);
+	ASSERT_LE(0, self->file);
+	for (i = 0; i < GENERATIONS; i++)
+		ASSERT_EQ(8, pwrite(self->file, &i, 8, i * PAGE));
+	ASSERT_EQ(0, as_map(self->s.asfd, FIRST, self->file, 0, PAGE, RW, 0));
+	ASSERT_EQ(0, as_map(self->s.asfd, SECOND, self->file, 0, PAGE, RW, 0));
+	self->r.asfd = self->s.asfd;
+	self->r.win = self->s.win;
+}
+
+FIXTURE_TEARDOWN(generations)
+{
+	space_free(&self->s);
+}
+
+TEST_F_TIMEOUT(generations, never_go_backwards, 60)
+{
+	ASSERT_LE(200, run_generations(self->s.asfd, &self->r, self->file,
+				       read_for_ever));
+	EXPECT_LT(100UL, self->r.reads);
+	EXPECT_EQ(0UL, self->r.signals);
+	EXPECT_EQ(0UL, self->r.backwards)
+		TH_LOG("of %lu reads", self->r.reads);
+}
+
+TEST_F_TIMEOUT(generations, never_go_backwards_for_a_new_window, 60)
+{
+	ASSERT_LE(200, run_generations(self->s.asfd, &self->r, self->file,
+				       read_afresh_for_ever));
+	EXPECT_LT(100UL, self->r.reads);
+	EXPECT_EQ(0UL, self->r.signals);
+	EXPECT_EQ(0UL, self->r.backwards)
+		TH_LOG("of %lu reads", self->r.reads);
+}
+
+TEST_HARNESS_MAIN

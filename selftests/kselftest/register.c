@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: GPL-2.0
+/* A registered file is kept ready, shows nothing, and is no way past a check. */
+#include <sys/mount.h>
+
+#include "kselftest_harness.h"
+#include "as_util.h"
+
+FIXTURE(space)
+{
+	struct space s;
+	int asfd;
+	char *win;
+};
+
+FIXTURE_SETUP(space)
+{
+	ASSERT_EQ(0, space_init(&self->s));
+	self->asfd = self->s.asfd;
+	self->win = self->s.win;
+}
+
+FIXTURE_TEARDOWN(space)
+{
+	space_free(&self->s);
+}
+
+TEST_F(space, registering_shows_nothing)
+{
+	char *layout;
+
+	ASSERT_EQ(0, as_register(self->asfd, self->s.a, 0, FILE_LEN, RW, 0));
+	layout = fdinfo_layout(self->asfd);
+	EXPECT_STREQ("", layout);
+	free(layout);
+	EXPECT_EQ(-SIGBUS, peek(self->win));
+	EXPECT_EQ(-SIGBUS, poke(self->win + PAGE, 1));
+}
+
+TEST_F(space, a_registered_file_is_mapped_as_any_other)
+{
+	ASSERT_EQ(0, as_register(self->asfd, self->s.a, 2 * PAGE, 8 * PAGE, RW, 0));
+	/* within it, at its ends, over its end, and outside of it */
+	ASSERT_EQ(0, as_map(self->asfd, 0, self->s.a, 4 * PAGE, 2 * PAGE, RW, 0));
+	ASSERT_EQ(0, as_map(self->asfd, 10 * PAGE, self->s.a, 2 * PAGE, 8 * PAGE, RW, 0));
+	ASSERT_EQ(0, as_map(self->asfd, 20 * PAGE, self->s.a, 9 * PAGE, 2 * PAGE, RW, 0));
+	ASSERT_EQ(0, as_map(self->asfd, 30 * PAGE, self->s.a, 0, PAGE, RW, 0));
+	EXPECT_EQ('e', peek(self->win));
+	EXPECT_EQ('f', peek(self->win + PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->win + 2 * PAGE));
+	EXPECT_EQ('c', peek(self->win + 10 * PAGE));
+	EXPECT_EQ('j', peek(self->win + 17 * PAGE));
+	EXPECT_EQ('j', peek(self->win + 20 * PAGE));
+	EXPECT_EQ('k', peek(self->win + 21 * PAGE));
+	EXPECT_EQ('a', peek(self->win + 30 * PAGE));
+	/* one page, seen at all of its places */
+	EXPECT_EQ(0, poke(self->win + 17 * PAGE, '!'));
+	EXPECT_EQ('!', peek(self->win + 20 * PAGE));
+	EXPECT_EQ('!', file_byte(self->s.a, 9 * PAGE));
+}
+
+TEST_F(space, an_unmap_reaches_what_stays_registered)
+{
+	struct agent child;
+
+	ASSERT_EQ(0, as_register(self->asfd, self->s.a, 0, FILE_LEN, RW, 0));
+	ASSERT_EQ(0, as_map(self->asfd, 0, self->s.a, 0, FILE_LEN, RW, 0));
+	EXPECT_EQ(0, poke(self->win, '!'));
+	ASSERT_EQ(0, agent_start(&child));
+	EXPECT_EQ('!', agent_peek(&child, self->win));
+	ASSERT_EQ(0, as_unmap(self->asfd, 0, FILE_LEN));
+	EXPECT_EQ(-SIGBUS, peek(self->win));
+	EXPECT_EQ(-SIGBUS, agent_peek(&child, self->win));
+	ASSERT_EQ(0, as_map(self->asfd, 0, self->s.a, PAGE, PAGE, RW, 0));
+	EXPECT_EQ('b', peek(self->win));
+	EXPECT_EQ('b', agent_peek(&child, self->win));
+	EXPECT_EQ(0, agent_stop(&child));
+}
+
+TEST_F(space, truncation_of_a_registered_file_shows)
+{
+	ASSERT_EQ(0, as_register(self->asfd, self->s.a, 0, FILE_LEN, RW, 0));
+	ASSERT_EQ(0, as_map(self->asfd, 0, self->s.a, 0, FILE_LEN, RW, 0));
+	EXPECT_EQ('e', peek(self->win + 4 * PAGE));
+	ASSERT_EQ(0, as_unmap(self->asfd, 0, FILE_LEN));
+	/* while nothing shows it */
+	ASSERT_EQ(0, ftruncate(self->s.a, 2 * PAGE));
+	ASSERT_EQ(0, ftruncate(self->s.a, 6 * PAGE));
+	ASSERT_EQ(0, as_map(self->asfd, 0, self->s.a, 0, FILE_LEN, RW, 0));
+	EXPECT_EQ('b', peek(self->win + PAGE));
+	EXPECT_EQ(0, peek(self->win + 4 * PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->win + 6 * PAGE));
+	ASSERT_EQ(0, ftruncate(self->s.a, 0));
+	EXPECT_EQ(-SIGBUS, peek(self->win + PAGE));
+}
+
+/* What is registered holds its file, and with it the file system. */
+TEST_F(space, a_registered_file_is_kept_until_it_is_unregistered)
+{
+	char dir[64];
+	int file;
+
+	ASSERT_EQ(0, own_mounts());
+	ASSERT_EQ(0, mount_tmpfs(dir, "size=1m"));
+	file = file_pages(dir, 4, 'x');
+	ASSERT_LE(0, file);
+	ASSERT_EQ(0, as_register(self->asfd, file, 0, 4 * PAGE, RW, 0));
+	ASSERT_EQ(0, as_map(self->asfd, 0, file, 0, PAGE, RW, 0));
+	EXPECT_EQ('x', peek(self->win));
+	ASSERT_EQ(0, as_unmap(self->asfd, 0, PAGE));
+	/* longer than an unused segment is kept for */
+	sleep_ms(1000);
+	ASSERT_EQ(0, as_unregister(self->asfd, file));
+	ASSERT_EQ(0, as_register(self->asfd, file, 0, 4 * PAGE, RW, 0));
+	ASSERT_EQ(0, as_map(self->asfd, 0, file, PAGE, PAGE, RW, 0));
+	ASSERT_EQ(0, close(file));
+	ASSERT_EQ(0, as_unmap(self->asfd, 0, PAGE));
+	EXPECT_EQ(-EBUSY, umount_within(dir, 1000));
+	ASSERT_EQ(0, close(self->asfd));
+	ASSERT_EQ(0, munmap(self->win, SPACE_LEN));
+	self->s.win = NULL;
+	EXPECT_EQ(0, umount_within(dir, WORKER_MS));
+}
+
+TEST_F(space, an_unregistered_file_is_let_go)
+{
+	char dir[64], path[80];
+	int file, other;
+
+	ASSERT_EQ(0, own_mounts());
+	ASSERT_EQ(0, mount_tmpfs(dir, "size=1m"));
+	file = file_pages(dir, 4, 'x');
+	other = file_pages(dir, 4, 'X');
+	ASSERT_EQ(0, as_register(self->asfd, file, 0, PAGE, RW, 0));
+	ASSERT_EQ(0, as_register(self->asfd, file, PAGE, 2 * PAGE, PROT_READ, 0));
+	ASSERT_EQ(0, as_register(self->asfd, other, 0, 0, PROT_READ, 0));
+	/* all registrations of one, and none of another */
+	ASSERT_EQ(0, as_unregister(self->asfd, file));
+	EXPECT_EQ(-ENOENT, as_unregister(self->asfd, file));
+	ASSERT_EQ(0, close(file));
+	/* the same file opened again is another open file */
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", other);
+	file = open(path, O_RDWR);
+	ASSERT_LE(0, file);
+	EXPECT_EQ(-ENOENT, as_unregister(self->asfd, file));
+	ASSERT_EQ(0, as_unregister(self->asfd, other));
+	ASSERT_EQ(0, close(file));
+	ASSERT_EQ(0, close(other));
+	EXPECT_EQ(0, umount_within(dir, WORKER_MS));
+}
+
+TEST_F(space, unregistering_leaves_what_is_mapped)
+{
+	ASSERT_EQ(0, as_register(self->asfd, self->s.a, 0, FILE_LEN, RW, 0));
+	ASSERT_EQ(0, as_map(self->asfd, 0, self->s.a, 0, 4 * PAGE, RW, 0));
+	EXPECT_EQ('a', peek(self->win));
+	ASSERT_EQ(0, as_unregister(self->asfd, self->s.a));
+	sleep_ms(500);
+	EXPECT_EQ('a', peek(self->win));
+	EXPECT_EQ('b', peek(self->win + PAGE));
+	EXPECT_EQ(0, poke(self->win + 2 * PAGE, '!'));
+	EXPECT_EQ('!', file_byte(self->s.a, 2 * PAGE));
+}
+
+TEST_F(space, no_length_is_to_the_end_of_the_file)
+{
+	ASSERT_EQ(0, ftruncate(self->s.a, 3 * PAGE + 100));
+	ASSERT_EQ(0, as_register(self->asfd, self->s.a, PAGE, 0, RW, 0));
+	ASSERT_EQ(0, as_map(self->asfd, 0, self->s.a, PAGE, 3 * PAGE, RW, 0));
+	EXPECT_EQ('b', peek(self->win));
+	EXPECT_EQ('d', peek(self->win + 2 * PAGE));
+	/* there is nothing to register */
+	EXPECT_REFUSED(self->asfd, EINVAL,
+		       as_register(self->asfd, self->s.a, 4 * PAGE, 0, RW, 0));
+	EXPECT_REFUSED(self->asfd, EINVAL,
+		       as_register(self->asfd, self->s.a, 64 * PAGE, 0, RW, 0));
+	ASSERT_EQ(0, ftruncate(self->s.b, 0));
+	EXPECT_REFUSED(self->asfd, EINVAL,
+		       as_register(self->asfd, self->s.b, 0, 0, RW, 0));
+}
+
+TEST_F(space, populate_brings_the_pages_in)
+{
+	int sparse = memfd_pages("sparse", FILE_PAGES, -1);
+	struct stat st;
+
+	ASSERT_LE(0, sparse);
+	ASSERT_EQ(0, as_register(self->asfd, sparse, 0, 8 * PAGE, RW, 0));
+	ASSERT_EQ(0, fstat(sparse, &st));
+	EXPECT_EQ(0, st.st_blocks);
+	ASSERT_EQ(0, as_register(self->asfd, sparse, 0, 4 * PAGE, RW,
+				 ADDRESS_SPACE_REGISTER_POPULATE));
+	ASSERT_EQ(0, fstat(sparse, &st));
+	EXPECT_EQ(4 * 8, st.st_blocks);
+}
+
+TEST_F(space, a_map_may_ask_for_more_than_was_registered)
+{
+	ASSERT_EQ(0, as_register(self->asfd, self->s.a, 0, FILE_LEN, PROT_READ, 0));
+	ASSERT_EQ(0, as_map(self->asfd, 0, self->s.a, 0, PAGE, RW, 0));
+	EXPECT_EQ(0, poke(self->win, '!'));
+	EXPECT_EQ('!', file_byte(self->s.a, 0));
+	/* where it asks for less, it gets less */
+	ASSERT_EQ(0, as_register(self->asfd, self->s.b, 0, FILE_LEN, RW, 0));
+	ASSERT_EQ(0, as_map(self->asfd, PAGE, self->s.b, 0, PAGE, PROT_READ, 0));
+	EXPECT_EQ('A', peek(self->win + PAGE));
+	EXPECT_EQ(-SIGSEGV, poke(self->win + PAGE, '!'));
+}
+
+/* The checks were made for one open file, as it was then. */
+TEST_F(space, a_registration_is_no_way_past_a_check)
+{
+	char path[64];
+	int readonly;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", self->s.a);
+	readonly = open(path, O_RDONLY);
+	ASSERT_LE(0, readonly);
+	ASSERT_EQ(0, as_register(self->asfd, self->s.a, 0, FILE_LEN, RW, 0));
+	EXPECT_REFUSED(self->asfd, EACCES,
+		       as_map(self->asfd, 0, readonly, 0, PAGE, RW, 0));
+	ASSERT_EQ(0, fcntl(self->s.a, F_ADD_SEALS, F_SEAL_FUTURE_WRITE));
+	EXPECT_REFUSED(self->asfd, EPERM,
+		       as_map(self->asfd, 0, self->s.a, 0, PAGE, RW, 0));
+	EXPECT_REFUSED(self->asfd, EPERM,
+		       as_register(self->asfd, self->s.a, 0, PAGE, RW, 0));
+	ASSERT_EQ(0, as_map(self->asfd, 0, self->s.a, 0, PAGE, PROT_READ, 0));
+	EXPECT_EQ(-SIGSEGV, poke(self->win, '!'));
+	EXPECT_EQ('a', file_byte(self->s.a, 0));
+}
+
+TEST_F(space, what_cannot_be_mapped_cannot_be_registered)
+{
+	static const uint32_t prots[] = {
+		PROT_WRITE, PROT_EXEC, PROT_WRITE | PROT_EXEC, PROT_READ | 8, ~0U,
+	};
+	static const struct {
+		uint64_t offset, length;
+		int err;
+	} ranges[] = {
+		{ 1, PAGE, EINVAL },
+		{ 0, 1, EINVAL },
+		{ 1, 0, EINVAL },
+		{ 0, PAGE + 1, EINVAL },
+		{ -PAGE, PAGE, EOVERFLOW },
+		{ PAGE, -PAGE, EOVERFLOW },
+	};
+	int dir = open("/tmp", O_RDONLY | O_DIRECTORY);
+	int path = open("/tmp", O_PATH);
+	int view = as_view(self->asfd, 0, PAGE, PROT_READ);
+	char name[64];
+	unsigned int i;
+	int writeonly;
+
+	snprintf(name, sizeof(name), "/proc/self/fd/%d", self->s.a);
+	writeonly = open(name, O_WRONLY);
+	ASSERT_LE(0, writeonly);
+	for (i = 0; i < ARRAY_SIZE(prots); i++)
+		EXPECT_REFUSED(self->asfd, EINVAL,
+			       as_register(self->asfd, self->s.a, 0, PAGE,
+					   prots[i], 0));
+	for (i = 0; i < ARRAY_SIZE(ranges); i++)
+		EXPECT_REFUSED(self->asfd, ranges[i].err,
+			       as_register(self->asfd, self->s.a, ranges[i].offset,
+					   ranges[i].length, RW, 0));
+	EXPECT_REFUSED(self->asfd, EBADF,
+		       as_register(self->asfd, closed_fd(), 0, PAGE, RW, 0));
+	EXPECT_REFUSED(self->asfd, EBADF,
+		       as_register(self->asfd, path, 0, PAGE, PROT_READ, 0));
+	EXPECT_REFUSED(self->asfd, EACCES,
+		       as_register(self->asfd, writeonly, 0, PAGE, RW, 0));
+	EXPECT_REFUSED(self->asfd, ENODEV,
+		       as_register(self->asfd, dir, 0, PAGE, PROT_READ, 0));
+	EXPECT_REFUSED(self->asfd, ELOOP,
+		       as_register(self->asfd, self->asfd, 0, PAGE, RW, 0));
+	EXPECT_REFUSED(self->asfd, ELOOP,
+		       as_register(self->asfd, view, 0, PAGE, PROT_READ, 0));
+	EXPECT_REFUSED(self->asfd, EBADF, as_unregister(self->asfd, closed_fd()));
+	EXPECT_REFUSED(self->asfd, EBADF, as_unregister(self->asfd, path));
+	EXPECT_REFUSED(self->asfd, ENOENT, as_unregister(self->asfd, self->s.a));
+}
+
+/* A file registered for writing can be written: so it cannot be sealed. */
+TEST_F(space, sealing_waits_for_the_unregister)
+{
+	uint64_t until = now_ms() + WORKER_MS;
+	int ret;
+
+	ASSERT_EQ(0, as_register(self->asfd, self->s.a, 0, FILE_LEN, RW, 0));
+	sleep_ms(500);
+	EXPECT_EQ(-1, fcntl(self->s.a, F_ADD_SEALS, F_SEAL_WRITE));
+	EXPECT_EQ(EBUSY, errno);
+	ASSERT_EQ(0, as_unregister(self->asfd, self->s.a));
+	do {
+		ret = fcntl(self->s.a, F_ADD_SEALS, F_SEAL_WRITE);
+		sleep_ms(10);
+	} while (ret && now_ms() < until);
+	EXPECT_EQ(0, ret);
+}
+
+TEST_HARNESS_MAIN
