@@ -24,10 +24,10 @@ HANG, CRASH = 124, 125
 
 # A kernel that says one of these cannot be trusted any more.
 REPORT = re.compile(
-    rb"Kernel panic|Oops:|Oops |BUG:|kernel BUG at|WARNING:|INFO: task .* blocked for more"
-    rb"|INFO: rcu.* (stall|detected)|Bad page|general protection fault|KASAN|KCSAN|UBSAN"
+    rb"Kernel panic|Oops: |\bBUG: |kernel BUG at|WARNING: |INFO: task .* blocked for more"
+    rb"|INFO: rcu.* (stall|detected)|Bad (page|rss-counter)|KASAN|KCSAN|UBSAN"
     rb"|possible (circular|recursive|irq)|inconsistent lock state|suspicious RCU usage"
-    rb"|sleeping function called|unreferenced object|Call Trace"
+    rb"|sleeping function called"
 )
 # ... and after these nothing more will come of the command.
 FATAL = re.compile(rb"Kernel panic|kernel BUG at|soft lockup|hard LOCKUP|INFO: task .* blocked for more")
@@ -325,3 +325,7 @@ if __name__ == "__main__":
         sys.exit(main())
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:
+        # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(141)
