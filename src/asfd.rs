@@ -124,6 +124,10 @@ impl Asfd {
 
     fn mmap(&self, ptr: UserPtr) -> Result<isize> {
         let arg: uapi::Mmap = uapi::read(ptr)?;
+        let known = uapi::MAP_REPLACE | uapi::MAP_ANYWHERE | uapi::MAP_POPULATE;
+        // Before anything is made of the flags: who probes for a new one is to get
+        // one answer.
+        uapi::only(arg.flags, known)?;
         let anywhere = arg.flags & uapi::MAP_ANYWHERE != 0;
         if anywhere && (arg.flags & uapi::MAP_REPLACE != 0 || arg.addr != 0) {
             return Err(EINVAL);
@@ -137,7 +141,6 @@ impl Asfd {
             length: arg.length,
             addr: arg.addr,
         };
-        let known = uapi::MAP_REPLACE | uapi::MAP_ANYWHERE | uapi::MAP_POPULATE;
         let mut request = self.check_map(&op, known)?;
         let (pinned, offset) = self.obtain(&request)?;
         let segment = pinned.segment().clone();
