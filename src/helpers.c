@@ -130,13 +130,26 @@ void address_space_helper_frame_get(unsigned long pfn)
 	folio_get(page_folio(pfn_to_page(pfn)));
 }
 
+/*
+ * File systems want a folio locked while it is made dirty, or somebody to hold it
+ * dirty already. This is called where nothing may be waited for; if the lock cannot
+ * be had at once somebody has it, which will do.
+ */
 void address_space_helper_frame_put(unsigned long pfn, bool dirty)
 {
 	struct folio *folio = page_folio(pfn_to_page(pfn));
 
-	if (dirty)
-		folio_mark_dirty(folio);
-	folio_mark_accessed(folio);
+	/* What hugetlb has is never cleaned, and on no list to be aged. */
+	if (!folio_test_hugetlb(folio)) {
+		if (dirty && !folio_test_dirty(folio)) {
+			bool locked = folio_trylock(folio);
+
+			folio_mark_dirty(folio);
+			if (locked)
+				folio_unlock(folio);
+		}
+		folio_mark_accessed(folio);
+	}
 	folio_put(folio);
 }
 
