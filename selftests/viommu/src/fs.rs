@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! virtiofsd, which is another program, by others, for another device: as Debian
+//! has it. The driver in the guest's place speaks as much FUSE as it takes to
+//! read and write a file.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::Command;
+
+use address_space::{Prot, page_size};
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::cases::SECRET;
+use crate::device::{Daemon, Device, Event, patience};
+use crate::machine::{Folder, block};
+use crate::ram::{Bus, READ_WRITE, Ram, Unmap};
+use crate::ring::{Buffer, Kind, Ring};
+use crate::show::Show;
+
+/// Where Debian has it, out of everybody's PATH.
+const PROGRAM: &str = "/usr/libexec/virtiofsd";
+
+const FUSE_LOOKUP: u32 = 1;
+const FUSE_OPEN: u32 = 14;
+const FUSE_READ: u32 = 15;
+const FUSE_WRITE: u32 = 16;
+const FUSE_INIT: u32 = 26;
+
+/// The root folder's node.
+const ROOT: u64 = 1;
+/// The queue for ordinary requests; the one before it is for urgent ones.
+const REQUESTS: usize = 1;
+
+const EFAULT: i32 = -14;
+
+/// The length of the header of a request, and of a reply.
+const IN_HEADER: usize = 40;
+const OUT_HEADER: usize = 16;
+
+/// A guest with a shared folder.
+struct Machine {
+    ram: Ram,
+    bus: Bus,
+    rings: [Ring; 2],
+    device: Device,
+    daemon: Daemon,
+    folder: Folder,
+    request: u64,
+    reply: u64,
+    unique: u64,
+}
+
+/// A reply: an error, or what follows the header.
+type Reply = Result<Vec<u8>, i32>;
+
+/// What a request has besides its header and arguments.
+#[derive(Clone, Copy)]
+enum Data {
+    None,
+    /// So many bytes at a bus address, for the device to read.
+    From(u64, u32),
+    /// So many bytes at a bus address, for the device to write.
+    Into(u64, u32),
+}
+
+impl Machine {
+    fn new(bus: impl FnOnce(&Ram) -> Result<Bus>) -> Result<Machine> {
+        let ram = Ram::new()?;
+        let bus = bus(&ram)?;
+        let folder = Folder::new(&format!("fs-{}", bus.name()))?;
+        let shared = folder.path().join("shared");
+        fs::create_dir(&shared)?;
+        File::create(shared.join("file"))?;
+        let socket = folder.path().join("socket");
+        let mut command = Command::new(PROGRAM);
+        command
+            .arg("--socket-path")
+            .arg(&socket)
+            .arg("--shared-dir")
+            .arg(&shared)
+            .args(["--sandbox", "none"]);
+        let rings = [Ring::new(&ram, &bus)?, Ring::new(&ram, &bus)?];
+        let daemon = Daemon::start(&mut command, folder.path(), &socket)?;
+        let device =
+            Device::connect(&daemon, &bus, &ram, &rings).with_context(|| daemon.complaints())?;
+        Ok(Machine {
+            request: ram.pages(page_size())?,
+            reply: ram.pages(page_size())?,
+            ram,
+            bus,
+            rings,
+            device,
+            daemon,
+            folder,
+            unique: 0,
+        })
+    }
+
+    fn file(&self) -> Result<Vec<u8>> {
+        Ok(fs::read(self.folder.path().join("shared/file"))?)
+    }
+
+    /// A request, and its reply of `length` bytes at the most.
+    fn call(
+        &mut self,
+        opcode: u32,
+        node: u64,
+        body: &[u8],
+        length: u32,
+        data: Data,
+    ) -> Result<Reply> {
+        self.unique += 2;
+        let mut request = Vec::new();
+        let data_length = match data {
+            Data::From(_, length) => length as usize,
+            Data::None | Data::Into(..) => 0,
+        };
+        let total = IN_HEADER + body.len() + data_length;
+        request.extend((total as u32).to_le_bytes());
+        request.extend(opcode.to_le_bytes());
+        request.extend(self.unique.to_le_bytes());
+        request.extend(node.to_le_bytes());
+        // By root, of no process.
+        request.resize(IN_HEADER, 0);
+        request.extend(body);
+        self.ram.write(self.request, &request)?;
+        self.ram.write(self.reply, &vec![0; page_size() as usize])?;
+
+        let from = self.bus.map(self.request, page_size(), Prot::READ)?;
+        let into = self.bus.map(self.reply, page_size(), READ_WRITE)?;
+        let buffer = |addr, length, kind| Buffer { addr, length, kind };
+        let mut buffers = vec![buffer(from.addr, request.len() as u32, Kind::Read)];
+        if let Data::From(addr, length) = data {
+            buffers.push(buffer(addr, length, Kind::Read));
+        }
+        buffers.push(buffer(into.addr, OUT_HEADER as u32 + length, Kind::Write));
+        if let Data::Into(addr, length) = data {
+            buffers.push(buffer(addr, length, Kind::Write));
+        }
+        self.rings[REQUESTS].submit(&self.ram, &buffers)?;
+        self.device.kick(REQUESTS)?;
+        while self.rings[REQUESTS].complete(&self.ram)?.is_none() {
+            match self.device.wait(&mut self.daemon, patience())? {
+                Event::Called => {}
+                event => bail!("virtiofsd: {event:?}: {}", self.daemon.complaints()),
+            }
+        }
+        self.bus.unmap(from, Unmap::Strict)?;
+        self.bus.unmap(into, Unmap::Strict)?;
+
+        let reply = self.ram.read(self.reply, page_size() as usize)?;
+        let word = |at: usize| u32::from_le_bytes(reply[at..at + 4].try_into().unwrap_or_default());
+        ensure!(
+            u64::from(word(8)) == self.unique,
+            "a reply to something else"
+        );
+        Ok(match word(4) as i32 {
+            0 => {
+                let end = OUT_HEADER + (length as usize).min(word(0) as usize - OUT_HEADER);
+                Ok(reply[OUT_HEADER..end].to_vec())
+            }
+            error => Err(error),
+        })
+    }
+
+    fn must(&mut self, opcode: u32, node: u64, body: &[u8], length: u32) -> Result<Vec<u8>> {
+        match self.call(opcode, node, body, length, Data::None)? {
+            Ok(reply) => Ok(reply),
+            Err(error) => bail!("request {opcode}: error {error}"),
+        }
+    }
+
+    /// Opens the file: its node and handle.
+    fn open(&mut self) -> Result<(u64, u64)> {
+        let mut init = Vec::new();
+        for word in [7_u32, 38, 0x10000, 0] {
+            init.extend(word.to_le_bytes());
+        }
+        init.resize(64, 0);
+        self.must(FUSE_INIT, 0, &init, 64)?;
+        let entry = self.must(FUSE_LOOKUP, ROOT, b"file\0", 128)?;
+        let node = first_u64(&entry)?;
+        let read_write = 2_u32.to_le_bytes();
+        let handle = self.must(FUSE_OPEN, node, &[read_write, [0; 4]].concat(), 16)?;
+        Ok((node, first_u64(&handle)?))
+    }
+
+    /// A write of a page that the device finds at `addr`.
+    fn write(&mut self, (node, handle): (u64, u64), offset: u64, addr: u64) -> Result<Reply> {
+        let length = page_size() as u32;
+        self.call(
+            FUSE_WRITE,
+            node,
+            &io(handle, offset),
+            8,
+            Data::From(addr, length),
+        )
+    }
+
+    /// A read of a page, into where the device finds `addr`.
+    fn read(&mut self, (node, handle): (u64, u64), offset: u64, addr: u64) -> Result<Reply> {
+        let length = page_size() as u32;
+        self.call(
+            FUSE_READ,
+            node,
+            &io(handle, offset),
+            0,
+            Data::Into(addr, length),
+        )
+    }
+}
+
+/// The arguments of a read or a write of a page.
+fn io(handle: u64, offset: u64) -> Vec<u8> {
+    let mut body = Vec::new();
+    body.extend(handle.to_le_bytes());
+    body.extend(offset.to_le_bytes());
+    body.extend((page_size() as u32).to_le_bytes());
+    body.resize(40, 0);
+    body
+}
+
+fn first_u64(bytes: &[u8]) -> Result<u64> {
+    let bytes = bytes.first_chunk().context("a short reply")?;
+    Ok(u64::from_le_bytes(*bytes))
+}
+
+pub fn another_device(show: Show, requests: u32) -> Result<()> {
+    ensure!(Path::new(PROGRAM).exists(), "there is no {PROGRAM}");
+    serves(show, Machine::new(|_| Ok(Bus::memfd()))?, requests, false).context("with the memfd")?;
+    serves(show, Machine::new(Bus::iommu)?, requests, true).context("with the address space")
+}
+
+fn serves(show: Show, mut machine: Machine, requests: u32, enforced: bool) -> Result<()> {
+    let name = machine.bus.name();
+    let open = machine.open()?;
+    let page = machine.ram.pages(page_size())?;
+    let back_and_forth = |machine: &mut Machine, index: u32| -> Result<()> {
+        let text = block(&format!("file contents {index}"));
+        let offset = u64::from(index) * page_size();
+        machine.ram.write(page, &text)?;
+        let mapped = machine.bus.map(page, page_size(), Prot::READ)?;
+        let reply = machine.write(open, offset, mapped.addr)?;
+        ensure!(reply.is_ok(), "a write: {reply:?}");
+        machine.bus.unmap(mapped, Unmap::Strict)?;
+        machine.ram.write(page, &vec![0; page_size() as usize])?;
+        let mapped = machine.bus.map(page, page_size(), READ_WRITE)?;
+        let reply = machine.read(open, offset, mapped.addr)?;
+        ensure!(reply.is_ok(), "a read: {reply:?}");
+        machine.bus.unmap(mapped, Unmap::Strict)?;
+        ensure!(machine.ram.read(page, text.len())? == text, "what is read");
+        let file = machine.file()?;
+        ensure!(file[offset as usize..].starts_with(&text), "the file");
+        Ok(())
+    };
+    let rounds = (requests / 10).max(1);
+    for index in 0..rounds {
+        back_and_forth(&mut machine, index)?;
+    }
+    show.says(
+        name,
+        &format!("{rounds} pages are written to a file, and read back"),
+    );
+
+    // As for the disk: a page that is not the device's.
+    let secret = machine.ram.pages(page_size())?;
+    machine.ram.write(secret, SECRET.as_bytes())?;
+    let mapped = machine.bus.map(secret, page_size(), READ_WRITE)?;
+    machine.bus.unmap(mapped, Unmap::Strict)?;
+    let written = machine.write(open, 0, mapped.addr)?;
+    let leaked = machine.file()?.starts_with(SECRET.as_bytes());
+    let read = machine.read(open, page_size(), mapped.addr)?;
+    let intact = machine.ram.read(secret, SECRET.len())? == SECRET.as_bytes();
+    if enforced {
+        ensure!(written == Err(EFAULT), "a write from it: {written:?}");
+        ensure!(read == Err(EFAULT), "a read into it: {read:?}");
+        ensure!(!leaked && intact, "leaked {leaked}, intact {intact}");
+        back_and_forth(&mut machine, 0).context("after that")?;
+        show.says(
+            name,
+            "a page that is not the device's: both are EFAULT, the page is as it was, its secret nowhere",
+        );
+        show.says(name, "virtiofsd lives, and goes on");
+    } else {
+        ensure!(leaked && !intact, "leaked {leaked}, intact {intact}");
+        show.says(
+            name,
+            "a page that is not the device's: its secret is in the file, and it is overwritten",
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,427 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A guest with a disk: RAM, a bus, and a block device that is Debian's
+//! qemu-storage-daemon as it is.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use address_space::iommu::Mapping;
+use address_space::{Prot, page_size};
+use anyhow::{Context as _, Result, bail, ensure};
+use virtio_bindings::virtio_blk::{VIRTIO_BLK_S_OK, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT};
+use vm_memory::ByteValued as _;
+
+use crate::device::{Daemon, Device, Event, patience};
+use crate::ram::{Bus, Mapped, READ_WRITE, Ram, Unmap};
+use crate::ring::{self, Buffer, Kind, Ring};
+
+/// How long the disk is, in bytes.
+pub const DISK_LENGTH: u64 = 64 << 20;
+/// The unit of disk addresses, in bytes.
+pub const SECTOR: u64 = 512;
+
+/// A folder that goes with what is in it.
+pub struct Folder(PathBuf);
+
+impl Folder {
+    pub fn new(name: &str) -> Result<Folder> {
+        let path = std::env::temp_dir().join(format!("viommu-{}-{name}", std::process::id()));
+        fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        Ok(Folder(path))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// How fast the disk is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speed {
+    Full,
+    /// One request a second.
+    Slow,
+}
+
+/// The guest.
+pub struct Machine {
+    pub ram: Ram,
+    pub bus: Bus,
+    pub rings: [Ring; 1],
+    daemon: Daemon,
+    device: Device,
+    folder: Folder,
+    speed: Speed,
+    /// A page for the header and one for the status of each request in flight,
+    slots: BTreeMap<u16, Slot>,
+    /// and those of requests that are done.
+    free: Vec<Slot>,
+    /// What the device has completed and nobody has asked for yet.
+    completed: BTreeMap<u16, u32>,
+}
+
+#[derive(Clone, Copy)]
+struct Slot {
+    header: u64,
+    status: u64,
+}
+
+/// Where something is.
+#[derive(Clone, Copy, Debug)]
+pub enum Place {
+    /// In the guest's memory: the driver maps it, and unmaps it when the request
+    /// is done.
+    Guest(u64),
+    /// At an address that the device is told with nothing mapped for it: what a
+    /// broken or hostile driver does.
+    Told(u64),
+}
+
+/// A request.
+#[derive(Clone, Debug)]
+pub struct Order {
+    pub write: bool,
+    /// Where on the disk, in bytes.
+    pub offset: u64,
+    pub data: Vec<(Place, u32)>,
+    /// Where the header is, if not where it belongs.
+    pub header: Option<Place>,
+    /// Where the status byte is, if not where it belongs.
+    pub status: Option<Place>,
+    /// Where a table of the descriptors is, if it is to be in one.
+    pub table: Option<Place>,
+}
+
+impl Order {
+    pub fn write(offset: u64, place: Place, length: u32) -> Order {
+        Order {
+            write: true,
+            offset,
+            data: vec![(place, length)],
+            header: None,
+            status: None,
+            table: None,
+        }
+    }
+
+    pub fn read(offset: u64, place: Place, length: u32) -> Order {
+        Order {
+            write: false,
+            ..Order::write(offset, place, length)
+        }
+    }
+}
+
+/// A request in flight.
+pub struct Flight {
+    head: u16,
+    status: u64,
+    pub mapped: Vec<Mapped>,
+}
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Completed, with this status.
+    Done(u8),
+    /// The device died of this signal.
+    Died(Option<i32>),
+    /// The device has hung up, and lives.
+    HungUp,
+}
+
+/// It was done as asked.
+pub const GOOD: Outcome = Outcome::Done(VIRTIO_BLK_S_OK as u8);
+/// It failed, as I/O fails.
+pub const IO_ERROR: Outcome = Outcome::Done(virtio_bindings::virtio_blk::VIRTIO_BLK_S_IOERR as u8);
+
+impl Machine {
+    pub fn new(bus: impl FnOnce(&Ram) -> Result<Bus>) -> Result<Machine> {
+        Machine::with_speed(bus, Speed::Full)
+    }
+
+    pub fn with_speed(bus: impl FnOnce(&Ram) -> Result<Bus>, speed: Speed) -> Result<Machine> {
+        let ram = Ram::new()?;
+        let bus = bus(&ram)?;
+        let folder = Folder::new(bus.name())?;
+        File::create(folder.path().join("disk"))?.set_len(DISK_LENGTH)?;
+        let rings = [Ring::new(&ram, &bus)?];
+        let daemon = start_daemon(&folder, speed)?;
+        let device = Device::connect(&daemon, &bus, &ram, &rings)?;
+        Ok(Machine {
+            ram,
+            bus,
+            rings,
+            daemon,
+            device,
+            folder,
+            speed,
+            slots: BTreeMap::new(),
+            free: Vec::new(),
+            completed: BTreeMap::new(),
+        })
+    }
+
+    pub fn daemon(&mut self) -> &mut Daemon {
+        &mut self.daemon
+    }
+
+    /// A new device after the death of the old one, on the same RAM, the same
+    /// bus and the same disk. Requests that were in flight are to be made again.
+    pub fn restart(&mut self) -> Result<()> {
+        self.daemon = start_daemon(&self.folder, self.speed)?;
+        self.reconnect()
+    }
+
+    /// As a driver does that resets its device.
+    pub fn reconnect(&mut self) -> Result<()> {
+        self.completed.clear();
+        let slots = std::mem::take(&mut self.slots);
+        self.free.extend(slots.into_values());
+        self.rings[0].reset(&self.ram)?;
+        self.device = Device::connect(&self.daemon, &self.bus, &self.ram, &self.rings)?;
+        Ok(())
+    }
+
+    /// Gives the device back a page of the ring that was taken from it.
+    pub fn map_ring_again(&self, part: usize) -> Result<()> {
+        let mapping = self.ring_mappings().swap_remove(part);
+        let domain = &self.bus.as_iommu()?.domain;
+        Ok(domain.map(mapping.iova, mapping.gpa, mapping.length, mapping.prot)?)
+    }
+
+    /// The ring, as an IOMMU has it.
+    pub fn ring_mappings(&self) -> Vec<Mapping> {
+        self.rings[0].mappings()
+    }
+
+    /// What is on the disk, by the file it is in.
+    pub fn on_disk(&self, offset: u64, length: usize) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; length];
+        File::open(self.folder.path().join("disk"))?.read_exact_at(&mut bytes, offset)?;
+        Ok(bytes)
+    }
+
+    /// Whether these bytes are anywhere on the disk.
+    pub fn disk_has(&self, bytes: &[u8]) -> Result<bool> {
+        // What was never written is not worth a look.
+        let disk = fs::read(self.folder.path().join("disk"))?;
+        Ok(disk
+            .chunks(page_size() as usize)
+            .filter(|page| page.iter().any(|byte| *byte != 0))
+            .any(|page| page.windows(bytes.len()).any(|window| window == bytes)))
+    }
+
+    /// Makes a request, and does not wait.
+    pub fn begin(&mut self, order: &Order) -> Result<Flight> {
+        let mut mapped = Vec::new();
+        let slot = self.slot()?;
+        let header = [
+            if order.write {
+                VIRTIO_BLK_T_OUT
+            } else {
+                VIRTIO_BLK_T_IN
+            },
+            0,
+            (order.offset / SECTOR) as u32,
+            ((order.offset / SECTOR) >> 32) as u32,
+        ];
+        let header: Vec<u8> = header.iter().flat_map(|word| word.to_le_bytes()).collect();
+        self.ram.write(slot.header, &header)?;
+        self.ram.write(slot.status, &[0xff])?;
+
+        let bus = &self.bus;
+        let mut place = |place, length: u32, prot| match place {
+            Place::Told(addr) => anyhow::Ok(addr),
+            Place::Guest(gpa) => {
+                let offset = gpa % page_size();
+                let map = bus.map(gpa - offset, u64::from(length) + offset, prot)?;
+                mapped.push(map);
+                Ok(map.addr + offset)
+            }
+        };
+        let (data, data_prot) = if order.write {
+            (Kind::Read, Prot::READ)
+        } else {
+            (Kind::Write, READ_WRITE)
+        };
+        let own = Place::Guest;
+        let mut buffers = vec![Buffer {
+            addr: place(order.header.unwrap_or(own(slot.header)), 16, Prot::READ)?,
+            length: 16,
+            kind: Kind::Read,
+        }];
+        for (at, length) in &order.data {
+            buffers.push(Buffer {
+                addr: place(*at, *length, data_prot)?,
+                length: *length,
+                kind: data,
+            });
+        }
+        buffers.push(Buffer {
+            addr: place(order.status.unwrap_or(own(slot.status)), 1, READ_WRITE)?,
+            length: 1,
+            kind: Kind::Write,
+        });
+        if let Some(at) = order.table {
+            let table: Vec<u8> = ring::chain(0, &buffers)
+                .flat_map(|descriptor| descriptor.as_slice().to_vec())
+                .collect();
+            if let Place::Guest(gpa) = at {
+                self.ram.write(gpa, &table)?;
+            }
+            let length = table.len() as u32;
+            buffers = vec![Buffer {
+                addr: place(at, length, Prot::READ)?,
+                length,
+                kind: Kind::Indirect,
+            }];
+        }
+        let head = self.rings[0].submit(&self.ram, &buffers)?;
+        let used = self.slots.insert(head, slot);
+        ensure!(used.is_none(), "descriptor {head} is in use");
+        self.device.kick(0)?;
+        Ok(Flight {
+            head,
+            status: slot.status,
+            mapped,
+        })
+    }
+
+    fn slot(&mut self) -> Result<Slot> {
+        match self.free.pop() {
+            Some(slot) => Ok(slot),
+            None => Ok(Slot {
+                header: self.ram.pages(page_size())?,
+                status: self.ram.pages(page_size())?,
+            }),
+        }
+    }
+
+    /// Waits for the outcome of a request, and unmaps what was mapped for it.
+    pub fn finish(&mut self, flight: Flight, unmap: Unmap) -> Result<Outcome> {
+        let start = Instant::now();
+        let outcome = loop {
+            while let Some((head, length)) = self.rings[0].complete(&self.ram)? {
+                self.completed.insert(head, length);
+            }
+            if self.completed.remove(&flight.head).is_some() {
+                break Outcome::Done(self.ram.read(flight.status, 1)?[0]);
+            }
+            match self.device.wait(&mut self.daemon, patience())? {
+                Event::Called => {}
+                Event::Died(signal) => break Outcome::Died(signal),
+                Event::HungUp => break Outcome::HungUp,
+                Event::Silence => bail!("no answer: {}", self.daemon.complaints()),
+            }
+            ensure!(start.elapsed() < patience(), "calls, but no answer");
+        };
+        self.free.extend(self.slots.remove(&flight.head));
+        for mapped in flight.mapped {
+            self.bus.unmap(mapped, unmap)?;
+        }
+        Ok(outcome)
+    }
+
+    /// Whether the device leaves a request alone for so long.
+    pub fn is_silent(&mut self, flight: &Flight, time: Duration) -> Result<bool> {
+        while let Some((head, length)) = self.rings[0].complete(&self.ram)? {
+            self.completed.insert(head, length);
+        }
+        if self.completed.contains_key(&flight.head) {
+            return Ok(false);
+        }
+        Ok(self.device.wait(&mut self.daemon, time)? == Event::Silence)
+    }
+
+    /// A request, and what became of it.
+    pub fn run(&mut self, order: &Order) -> Result<Outcome> {
+        let flight = self.begin(order)?;
+        self.finish(flight, Unmap::Strict)
+    }
+
+    /// Guest pages with these bytes in them.
+    pub fn page_with(&self, bytes: &[u8]) -> Result<u64> {
+        let gpa = self.ram.pages(bytes.len() as u64)?;
+        self.ram.write(gpa, bytes)?;
+        Ok(gpa)
+    }
+
+    /// An address where a page was mapped for an earlier request, and, where
+    /// there is an IOMMU, is no longer.
+    pub fn stale(&self, gpa: u64) -> Result<u64> {
+        let mapped = self.bus.map(gpa, page_size(), READ_WRITE)?;
+        self.bus.unmap(mapped, Unmap::Strict)?;
+        Ok(mapped.addr)
+    }
+
+    /// Writes to the disk and reads it back, which must both work.
+    pub fn check_io(&mut self, offset: u64, text: &str) -> Result<()> {
+        let bytes = block(text);
+        let from = self.page_with(&bytes)?;
+        let into = self.ram.pages(page_size())?;
+        let length = page_size() as u32;
+        let written = self.run(&Order::write(offset, Place::Guest(from), length))?;
+        ensure!(written == GOOD, "a write: {written:?}");
+        let read = self.run(&Order::read(offset, Place::Guest(into), length))?;
+        ensure!(read == GOOD, "a read: {read:?}");
+        ensure!(
+            self.ram.read(into, bytes.len())? == bytes,
+            "what is read is not what was written"
+        );
+        ensure!(
+            self.on_disk(offset, bytes.len())? == bytes,
+            "what is on the disk is not what was written"
+        );
+        Ok(())
+    }
+}
+
+/// A page that is full of a text.
+pub fn block(text: &str) -> Vec<u8> {
+    text.bytes()
+        .chain([b'\n'])
+        .cycle()
+        .take(page_size() as usize)
+        .collect()
+}
+
+fn start_daemon(folder: &Folder, speed: Speed) -> Result<Daemon> {
+    let disk = folder.path().join("disk");
+    let socket = folder.path().join("socket");
+    let mut command = Command::new("qemu-storage-daemon");
+    command.arg("--blockdev").arg(format!(
+        // O_DIRECT does not work on what is mapped from an address space.
+        "driver=file,node-name=file,filename={},cache.direct=off",
+        disk.display()
+    ));
+    let node = match speed {
+        Speed::Full => "file",
+        Speed::Slow => {
+            command
+                .args(["--object", "throttle-group,id=slow,x-iops-total=1"])
+                .args([
+                    "--blockdev",
+                    "driver=throttle,node-name=slow,throttle-group=slow,file=file",
+                ]);
+            "slow"
+        }
+    };
+    command.arg("--export").arg(format!(
+        "type=vhost-user-blk,id=disk,node-name={node},writable=on,\
+         addr.type=unix,addr.path={}",
+        socket.display()
+    ));
+    Daemon::start(&mut command, folder.path(), &socket)
+}

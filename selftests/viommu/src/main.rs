@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Unmodified vhost-user devices behind an IOMMU that is enforced: the VMM's
+//! side, with a driver in the guest's place, and the cases that show what such a
+//! device can and cannot reach, next to what it can reach today.
+//!
+//! Prints TAP, or with `--transcript` a story. Needs the module,
+//! qemu-storage-daemon and virtiofsd.
+
+#![warn(rust_2018_idioms, clippy::undocumented_unsafe_blocks)]
+
+mod cases;
+mod device;
+mod fs;
+mod machine;
+mod ram;
+mod ring;
+mod show;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use rustix::process::{Resource, Rlimit, setrlimit};
+
+use crate::cases::CASES;
+use crate::show::{Show, line};
+
+/// Show unmodified vhost-user devices behind an IOMMU that is enforced.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    /// Tell it as a story, not as TAP.
+    #[arg(long)]
+    transcript: bool,
+    /// How many requests of each kind the cases about much I/O make.
+    #[arg(long, default_value_t = 500)]
+    requests: u32,
+    /// Only the cases with one of these words in their names.
+    words: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // Devices are to die of signals, which are no crashes to keep a record of.
+    let no_core = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    if let Err(error) = setrlimit(Resource::Core, no_core) {
+        eprintln!("viommu: RLIMIT_CORE: {error}");
+        return ExitCode::FAILURE;
+    }
+
+    let show = Show::new(cli.transcript);
+    let wanted: Vec<_> = CASES
+        .iter()
+        .filter(|case| {
+            cli.words.is_empty()
+                || cli
+                    .words
+                    .iter()
+                    .any(|word| case.name.contains(word.as_str()))
+        })
+        .collect();
+    show.plan(wanted.len());
+    let mut failed = 0;
+    for (number, case) in (1..).zip(&wanted) {
+        show.begin(number, case.title);
+        let result = (case.run)(show, cli.requests);
+        show.end(number, case.name, &result);
+        failed += usize::from(result.is_err());
+    }
+    let passed = wanted.len() - failed;
+    if cli.transcript {
+        line(&format!("\n{passed} of {} as promised.", wanted.len()));
+    } else {
+        line(&format!("# {passed} passed, {failed} failed"));
+    }
+    if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn arguments_make_sense() {
+        Cli::command().debug_assert();
+    }
+}
