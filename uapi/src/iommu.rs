@@ -203,38 +203,54 @@ impl Domain {
     /// than one step, [`Error::Batch`] with it): EEXIST where something is mapped
     /// there; EINVAL where a number is not of whole pages or the length 0.
     pub fn map(&self, iova: u64, gpa: u64, length: u64, prot: Prot) -> Result<()> {
-        let mapping = Mapping {
+        self.map_all(&[Mapping {
             iova,
             gpa,
             length,
             prot,
-        };
+        }])
+    }
+
+    /// Makes several mappings, in one step: all or none. Cheaper than one after
+    /// the other, where a guest asks for several at once.
+    ///
+    /// # Errors
+    ///
+    /// As [`map()`](Domain::map).
+    pub fn map_all(&self, mappings: &[Mapping]) -> Result<()> {
         let mut state = self.state();
         let State { ram, pending } = &mut *state;
-        let range = self.offsets(iova, length)?;
-        let pieces = pieces(ram, &range, gpa)?;
-        match &pieces[..] {
-            [piece] if !pending.overlaps(&range) => {
-                self.space
-                    .map(&piece.ram.file)
-                    .offset(piece.offset)
-                    .length(length)
-                    .at(range.start)
-                    .prot(prot)
-                    .commit()?;
-            }
-            _ => {
-                let mut batch = self.space.batch();
-                if pending.overlaps(&range) {
-                    batch = pending.unmap_all(batch);
-                }
-                add(batch, &pieces, prot).commit()?;
-                if pending.overlaps(&range) {
-                    pending.clear();
-                }
+        let mut all = Vec::with_capacity(mappings.len());
+        let mut meets_pending = false;
+        for mapping in mappings {
+            let range = self.offsets(mapping.iova, mapping.length)?;
+            meets_pending |= pending.overlaps(&range);
+            for piece in pieces(ram, &range, mapping.gpa)? {
+                all.push((piece, mapping.prot));
             }
         }
-        self.translate_also(std::slice::from_ref(&mapping));
+        if let ([(piece, prot)], false) = (&all[..], meets_pending) {
+            self.space
+                .map(&piece.ram.file)
+                .offset(piece.offset)
+                .length(piece.range.end - piece.range.start)
+                .at(piece.range.start)
+                .prot(*prot)
+                .commit()?;
+        } else {
+            let mut batch = self.space.batch();
+            if meets_pending {
+                batch = pending.unmap_all(batch);
+            }
+            for (piece, prot) in &all {
+                batch = add(batch, piece, *prot);
+            }
+            batch.commit()?;
+            if meets_pending {
+                pending.clear();
+            }
+        }
+        self.translate_also(mappings);
         Ok(())
     }
 
@@ -250,6 +266,30 @@ impl Domain {
         let range = self.offsets(iova, length)?;
         self.space.unmap(range)?;
         self.translate_no_more(iova, length);
+        Ok(())
+    }
+
+    /// Unmaps several ranges of IOVAs, in one step: all or none. When this
+    /// returns, no device reaches what was mapped there.
+    ///
+    /// # Errors
+    ///
+    /// As [`unmap()`](Domain::unmap), in [`Error::Batch`]; [`Error::OutOfAperture`]
+    /// for a range that ends before it begins.
+    pub fn unmap_all(&self, ranges: &[Range<u64>]) -> Result<()> {
+        let _state = self.state();
+        let mut batch = self.space.batch();
+        for range in ranges {
+            let (iova, length) = (range.start, crate::batch::length_of(range));
+            if range.end < range.start {
+                return Err(Error::OutOfAperture { iova, length });
+            }
+            batch = batch.unmap(self.offsets(iova, length)?);
+        }
+        batch.commit()?;
+        for range in ranges {
+            self.translate_no_more(range.start, range.end - range.start);
+        }
         Ok(())
     }
 
@@ -315,7 +355,9 @@ impl Domain {
             .unmap(0..self.aperture.end - self.aperture.start);
         for mapping in mappings {
             let range = self.offsets(mapping.iova, mapping.length)?;
-            batch = add(batch, &pieces(ram, &range, mapping.gpa)?, mapping.prot);
+            for piece in pieces(ram, &range, mapping.gpa)? {
+                batch = add(batch, &piece, mapping.prot);
+            }
         }
         self.translate_instead(mappings, || batch.commit())?;
         pending.clear();
@@ -376,11 +418,8 @@ fn pieces<'a>(ram: &'a [Ram], range: &Range<u64>, gpa: u64) -> Result<Vec<Piece<
     }
 }
 
-fn add<'a>(mut batch: Batch<'a>, pieces: &[Piece<'a>], prot: Prot) -> Batch<'a> {
-    for piece in pieces {
-        batch = batch.map(&piece.ram.file, piece.offset, piece.range.clone(), prot);
-    }
-    batch
+fn add<'a>(batch: Batch<'a>, piece: &Piece<'a>, prot: Prot) -> Batch<'a> {
+    batch.map(&piece.ram.file, piece.offset, piece.range.clone(), prot)
 }
 
 fn overlap(one: &Range<u64>, other: &Range<u64>) -> bool {

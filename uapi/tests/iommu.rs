@@ -95,6 +95,47 @@ fn map_onto_something_is_refused() {
 }
 
 #[test]
+fn several_are_mapped_and_unmapped_in_one_step() {
+    let domain = domain();
+    let page = page_size();
+    let mapping = |at, from| Mapping {
+        iova: iova(at),
+        gpa: gpa(from),
+        length: page,
+        prot: Prot::READ,
+    };
+    domain.map_all(&[mapping(2, 0), mapping(5, 9)]).unwrap();
+    let mut device_one = device(&domain);
+    assert_eq!(device_one.letter(2), Ok('a'));
+    assert_eq!(device_one.letter(5), Ok('f'));
+
+    // The second cannot be: neither is.
+    let error = domain.map_all(&[mapping(0, 0), mapping(5, 0)]).unwrap_err();
+    assert_eq!(error.failed_operation(), Some(1), "{error}");
+    assert_eq!(device(&domain).letter(0), Err(SIGBUS));
+
+    // One is where an unmap is pending.
+    domain.unmap_later(iova(2), page).unwrap();
+    domain.map_all(&[mapping(0, 1), mapping(2, 3)]).unwrap();
+    assert_eq!(device_one.letter(0), Ok('b'));
+    assert_eq!(device_one.letter(2), Ok('d'));
+
+    domain
+        .unmap_all(&[iova(0)..iova(1), iova(2)..iova(3)])
+        .unwrap();
+    assert_eq!(device_one.letter(5), Ok('f'));
+    assert_eq!(device_one.letter(2), Err(SIGBUS));
+    assert_eq!(device(&domain).letter(0), Err(SIGBUS));
+    let error = domain
+        .unmap_all(&[iova(5)..iova(6), iova(16)..iova(17)])
+        .unwrap_err();
+    assert!(matches!(error, Error::OutOfAperture { .. }), "{error}");
+    assert_eq!(device(&domain).letter(5), Ok('f'));
+    domain.map_all(&[]).unwrap();
+    domain.unmap_all(&[]).unwrap();
+}
+
+#[test]
 fn deferred_unmap_is_final_once_flushed() {
     let domain = domain();
     let page = page_size();

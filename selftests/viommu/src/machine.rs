@@ -25,6 +25,9 @@ pub const DISK_LENGTH: u64 = 64 << 20;
 /// The unit of disk addresses, in bytes.
 pub const SECTOR: u64 = 512;
 
+/// The most that a table of descriptors takes, in bytes.
+const TABLE: u32 = 8 * 16;
+
 /// A folder that goes with what is in it.
 pub struct Folder(PathBuf);
 
@@ -127,7 +130,7 @@ impl Order {
 pub struct Flight {
     head: u16,
     status: u64,
-    pub mapped: Vec<Mapped>,
+    mapped: Vec<Mapped>,
 }
 
 /// What became of a request.
@@ -225,7 +228,6 @@ impl Machine {
 
     /// Makes a request, and does not wait.
     pub fn begin(&mut self, order: &Order) -> Result<Flight> {
-        let mut mapped = Vec::new();
         let slot = self.slot()?;
         let header = [
             if order.write {
@@ -241,52 +243,53 @@ impl Machine {
         self.ram.write(slot.header, &header)?;
         self.ram.write(slot.status, &[0xff])?;
 
-        let bus = &self.bus;
-        let mut place = |place, length: u32, prot| match place {
-            Place::Told(addr) => anyhow::Ok(addr),
-            Place::Guest(gpa) => {
-                let offset = gpa % page_size();
-                let map = bus.map(gpa - offset, u64::from(length) + offset, prot)?;
-                mapped.push(map);
-                Ok(map.addr + offset)
-            }
-        };
+        let own = Place::Guest;
         let (data, data_prot) = if order.write {
             (Kind::Read, Prot::READ)
         } else {
             (Kind::Write, READ_WRITE)
         };
-        let own = Place::Guest;
-        let mut buffers = vec![Buffer {
-            addr: place(order.header.unwrap_or(own(slot.header)), 16, Prot::READ)?,
-            length: 16,
-            kind: Kind::Read,
-        }];
+        let header = order.header.unwrap_or(own(slot.header));
+        let status = order.status.unwrap_or(own(slot.status));
+        let mut parts = vec![(header, 16, Kind::Read, Prot::READ)];
         for (at, length) in &order.data {
-            buffers.push(Buffer {
-                addr: place(*at, *length, data_prot)?,
-                length: *length,
-                kind: data,
-            });
+            parts.push((*at, *length, data, data_prot));
         }
-        buffers.push(Buffer {
-            addr: place(order.status.unwrap_or(own(slot.status)), 1, READ_WRITE)?,
-            length: 1,
-            kind: Kind::Write,
-        });
+        parts.push((status, 1, Kind::Write, READ_WRITE));
+        if let Some(table) = order.table {
+            parts.push((table, TABLE, Kind::Indirect, Prot::READ));
+        }
+
+        // The driver maps what the request needs, in one step.
+        let mut to_map = Vec::new();
+        for (at, length, _, prot) in &parts {
+            if let Place::Guest(gpa) = at {
+                let offset = gpa % page_size();
+                to_map.push((gpa - offset, u64::from(*length) + offset, *prot));
+            }
+        }
+        let mapped = self.bus.map_all(&to_map)?;
+        let mut addresses = mapped.iter();
+        let mut buffers = Vec::new();
+        for (at, length, kind, _) in parts {
+            let addr = match (at, &mut addresses) {
+                (Place::Told(addr), _) => addr,
+                (Place::Guest(gpa), mapped) => {
+                    mapped.next().context("not mapped")?.addr + gpa % page_size()
+                }
+            };
+            buffers.push(Buffer { addr, length, kind });
+        }
         if let Some(at) = order.table {
-            let table: Vec<u8> = ring::chain(0, &buffers)
+            let mut table = buffers.pop().context("no table")?;
+            let bytes: Vec<u8> = ring::chain(0, &buffers)
                 .flat_map(|descriptor| descriptor.as_slice().to_vec())
                 .collect();
+            table.length = bytes.len() as u32;
             if let Place::Guest(gpa) = at {
-                self.ram.write(gpa, &table)?;
+                self.ram.write(gpa, &bytes)?;
             }
-            let length = table.len() as u32;
-            buffers = vec![Buffer {
-                addr: place(at, length, Prot::READ)?,
-                length,
-                kind: Kind::Indirect,
-            }];
+            buffers = vec![table];
         }
         let head = self.rings[0].submit(&self.ram, &buffers)?;
         let used = self.slots.insert(head, slot);
@@ -328,9 +331,7 @@ impl Machine {
             ensure!(start.elapsed() < patience(), "calls, but no answer");
         };
         self.free.extend(self.slots.remove(&flight.head));
-        for mapped in flight.mapped {
-            self.bus.unmap(mapped, unmap)?;
-        }
+        self.bus.unmap_all(&flight.mapped, unmap)?;
         Ok(outcome)
     }
 

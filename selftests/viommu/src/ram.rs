@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::fs::File;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
-use address_space::iommu::Domain;
+use address_space::iommu::{Domain, Mapping};
 use address_space::{Prot, View, page_size};
 use anyhow::{Context as _, Result, ensure};
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -174,9 +174,17 @@ impl Bus {
     /// Lets the device have the pages that so many bytes of RAM are in, which
     /// must begin at a page.
     pub fn map(&self, gpa: u64, length: u64, prot: Prot) -> Result<Mapped> {
+        Ok(self.map_all(&[(gpa, length, prot)])?[0])
+    }
+
+    /// As [`map()`](Bus::map), all in one step.
+    pub fn map_all(&self, parts: &[(u64, u64, Prot)]) -> Result<Vec<Mapped>> {
         match self {
-            Bus::Memfd => Ok(Mapped { addr: gpa, length }),
-            Bus::Iommu(iommu) => iommu.map(gpa, length, prot),
+            Bus::Memfd => {
+                let mapped = |&(addr, length, _): &_| Mapped { addr, length };
+                Ok(parts.iter().map(mapped).collect())
+            }
+            Bus::Iommu(iommu) => iommu.map_all(parts),
         }
     }
 
@@ -197,16 +205,44 @@ impl Bus {
     /// Takes it from the device. Where there is no IOMMU it keeps it, as devices
     /// do today.
     pub fn unmap(&self, mapped: Mapped, unmap: Unmap) -> Result<()> {
+        self.unmap_all(&[mapped], unmap)
+    }
+
+    /// As [`unmap()`](Bus::unmap), all in one step.
+    pub fn unmap_all(&self, mapped: &[Mapped], unmap: Unmap) -> Result<()> {
         match self {
             Bus::Memfd => Ok(()),
-            Bus::Iommu(iommu) => iommu.unmap(mapped, unmap),
+            Bus::Iommu(iommu) => iommu.unmap_all(mapped, unmap),
         }
     }
 }
 
 impl Iommu {
-    fn map(&self, gpa: u64, length: u64, prot: Prot) -> Result<Mapped> {
-        let length = length.next_multiple_of(page_size());
+    fn map_all(&self, parts: &[(u64, u64, Prot)]) -> Result<Vec<Mapped>> {
+        let mappings: Vec<_> = parts
+            .iter()
+            .map(|&(gpa, length, prot)| {
+                let length = length.next_multiple_of(page_size());
+                Mapping {
+                    iova: self.address(length),
+                    gpa,
+                    length,
+                    prot,
+                }
+            })
+            .collect();
+        self.domain.map_all(&mappings)?;
+        Ok(mappings
+            .iter()
+            .map(|mapping| Mapped {
+                addr: mapping.iova,
+                length: mapping.length,
+            })
+            .collect())
+    }
+
+    /// Addresses for so many bytes.
+    fn address(&self, length: u64) -> u64 {
         let align = if length >= 2 << 20 {
             2 << 20
         } else {
@@ -218,23 +254,24 @@ impl Iommu {
             addr = APERTURE + LASTING;
         }
         self.passing.set(addr + length + page_size());
-        self.domain.map(addr, gpa, length, prot)?;
-        Ok(Mapped { addr, length })
+        addr
     }
 
-    fn unmap(&self, mapped: Mapped, unmap: Unmap) -> Result<()> {
-        let Mapped { addr, length } = mapped;
-        let length = length.next_multiple_of(page_size());
-        match unmap {
-            Unmap::Strict => self.domain.unmap(addr, length)?,
-            Unmap::Deferred { most } => {
-                self.domain.unmap_later(addr, length)?;
-                self.pending.set(self.pending.get() + 1);
-                if self.pending.get() >= most {
-                    self.domain.flush().context("flush")?;
-                    self.pending.set(0);
-                }
-            }
+    fn unmap_all(&self, mapped: &[Mapped], unmap: Unmap) -> Result<()> {
+        let Unmap::Deferred { most } = unmap else {
+            let ranges: Vec<_> = mapped
+                .iter()
+                .map(|mapped| mapped.addr..mapped.addr + mapped.length)
+                .collect();
+            return Ok(self.domain.unmap_all(&ranges)?);
+        };
+        for mapped in mapped {
+            self.domain.unmap_later(mapped.addr, mapped.length)?;
+        }
+        self.pending.set(self.pending.get() + mapped.len() as u32);
+        if self.pending.get() >= most {
+            self.domain.flush().context("flush")?;
+            self.pending.set(0);
         }
         Ok(())
     }
