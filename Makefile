@@ -1,7 +1,7 @@
 # Thin: what is built how is in Kbuild, Cargo.toml and scripts/.
 # (kbuild itself reads Kbuild, not this file.)
 
-.PHONY: all module env check demo kselftest shell clean help
+.PHONY: all module env check demo demo-viommu kselftest shell clean help
 all: module
 
 help:
@@ -9,6 +9,7 @@ help:
 	@echo 'make KDIR=DIR   build it for another Rust-enabled kernel, 7.3 or later,'
 	@echo '                with the toolchain of this machine'
 	@echo 'make demo       watch a KVM guest run on memory composed from elsewhere'
+	@echo 'make demo-viommu   watch unmodified devices meet an IOMMU that is enforced'
 	@echo 'make check      all tests; ends in one line "N passed, N failed"'
 	@echo 'make kselftest  the kselftests alone'
 	@echo 'make shell      a shell in a VM with the module loaded'
@@ -38,6 +39,10 @@ kselftest: module
 demo: module
 	@scripts/in-env scripts/build-tests demo
 	@scripts/vm -- build/demo
+
+demo-viommu: module
+	@scripts/in-env scripts/build-tests viommu
+	@scripts/vm -- build/viommu --transcript
 
 shell: module
 	@scripts/vm
