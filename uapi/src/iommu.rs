@@ -56,6 +56,7 @@
 //! With the feature `iommu`, a domain is a `vm_memory::Iommu`: an
 //! `IommuMemory` over guest memory and the domain translates through it.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -331,11 +332,7 @@ impl Domain {
     }
 
     fn flush_all(&self, state: &mut State) -> Result<()> {
-        match &state.pending.ranges[..] {
-            [] => return Ok(()),
-            [range] => self.space.unmap(range.clone())?,
-            _ => state.pending.unmap_all(self.space.batch()).commit()?,
-        }
+        state.pending.unmap_all(self.space.batch()).commit()?;
         state.pending.clear();
         Ok(())
     }
@@ -426,30 +423,38 @@ fn overlap(one: &Range<u64>, other: &Range<u64>) -> bool {
     one.start < other.end && other.start < one.end
 }
 
-/// Ranges of the address space that are to be unmapped.
+/// Ranges of the address space that are to be unmapped: from where each begins
+/// to where it ends. No two of them touch.
 #[derive(Debug, Default)]
 struct Pending {
-    ranges: Vec<Range<u64>>,
+    ranges: BTreeMap<u64, u64>,
 }
 
 impl Pending {
-    /// One more. What goes on where the last one ended is one with it, as the
-    /// buffers of one request often do.
-    fn add(&mut self, range: Range<u64>) {
-        match self.ranges.last_mut() {
-            Some(last) if last.end == range.start => last.end = range.end,
-            _ => self.ranges.push(range),
+    /// One more. With what it touches it is one, as the buffers of a request
+    /// often are.
+    fn add(&mut self, mut range: Range<u64>) {
+        while let Some((&start, &end)) = self.ranges.range(..=range.end).next_back() {
+            if end < range.start {
+                break;
+            }
+            self.ranges.remove(&start);
+            range = start.min(range.start)..end.max(range.end);
         }
+        self.ranges.insert(range.start, range.end);
     }
 
     fn overlaps(&self, range: &Range<u64>) -> bool {
-        self.ranges.iter().any(|pending| overlap(pending, range))
+        let last = self.ranges.range(..range.end).next_back();
+        last.is_some_and(|(_, &end)| end > range.start)
+    }
+
+    fn all(&self) -> impl Iterator<Item = Range<u64>> {
+        self.ranges.iter().map(|(&start, &end)| start..end)
     }
 
     fn unmap_all<'a>(&self, batch: Batch<'a>) -> Batch<'a> {
-        self.ranges
-            .iter()
-            .fold(batch, |batch, range| batch.unmap(range.clone()))
+        self.all().fold(batch, Batch::unmap)
     }
 
     fn clear(&mut self) {
@@ -644,14 +649,26 @@ mod tests {
     }
 
     #[test]
-    fn pending_ranges_that_go_on_are_one() {
+    fn pending_ranges_that_touch_are_one() {
         let mut pending = Pending::default();
-        pending.add(0..0x1000);
-        pending.add(0x1000..0x3000);
-        pending.add(0x8000..0x9000);
-        assert_eq!(pending.ranges, [0..0x3000, 0x8000..0x9000]);
-        assert!(pending.overlaps(&(0x2000..0x4000)));
-        assert!(!pending.overlaps(&(0x3000..0x8000)));
+        let mut add = |range, all: &[Range<u64>]| {
+            pending.add(range);
+            assert_eq!(pending.all().collect::<Vec<_>>(), all);
+        };
+        add(0x1000..0x2000, &[0x1000..0x2000]);
+        add(0x2000..0x3000, &[0x1000..0x3000]);
+        add(0x8000..0x9000, &[0x1000..0x3000, 0x8000..0x9000]);
+        add(0x7000..0x8000, &[0x1000..0x3000, 0x7000..0x9000]);
+        add(0x2000..0x4000, &[0x1000..0x4000, 0x7000..0x9000]);
+        add(0x7800..0x8000, &[0x1000..0x4000, 0x7000..0x9000]);
+        add(0..0x1000, &[0..0x4000, 0x7000..0x9000]);
+        assert!(pending.overlaps(&(0x3000..0x5000)));
+        assert!(pending.overlaps(&(0x6000..0x7001)));
+        assert!(pending.overlaps(&(0..0x10000)));
+        assert!(!pending.overlaps(&(0x4000..0x7000)));
+        assert!(!pending.overlaps(&(0x9000..0xa000)));
+        pending.add(0x3000..0x7800);
+        assert_eq!(pending.all().collect::<Vec<_>>(), [0..0x9000]);
     }
 
     #[test]
