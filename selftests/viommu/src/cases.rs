@@ -44,6 +44,7 @@ macro_rules! cases {
 }
 
 cases! {
+    holdings: "What the device has of the guest's memory",
     strict: "Much I/O, with map and unmap around each request",
     deferred: "Much I/O, with unmaps that are made final together",
     sizes: "Mappings of 4 KiB to 2 MiB",
@@ -155,8 +156,6 @@ fn much(show: Show, requests: u32, unmap: Unmap) -> Result<()> {
     drop(today);
 
     let mut machine = Machine::new(Bus::iommu)?;
-    let window = machine.daemon().window()?;
-    tell(show, &machine, &format!("the device has {window}"));
     let rate = much_io(&mut machine, requests, unmap)?;
     machine.bus.as_iommu()?.domain.flush()?;
     tell(
@@ -172,6 +171,20 @@ fn much(show: Show, requests: u32, unmap: Unmap) -> Result<()> {
     let old = machine.stale(buffer)?;
     let read = machine.run(&Order::read(0, Place::Told(old), page()))?;
     expect("a read into what was unmapped", read, IO_ERROR)
+}
+
+fn holdings(show: Show, _: u32) -> Result<()> {
+    both(|machine, enforced| {
+        machine.check_io(0, "it has what it needs")?;
+        let holdings = machine.daemon().holdings()?;
+        for holding in &holdings {
+            tell(show, machine, &format!("the device has {holding}"));
+            let space = holding.contains("address_space_view");
+            ensure!(space == enforced, "it should not have {holding}");
+        }
+        ensure!(!holdings.is_empty(), "it has nothing");
+        Ok(())
+    })
 }
 
 fn strict(show: Show, requests: u32) -> Result<()> {
@@ -203,7 +216,7 @@ fn sizes(show: Show, _: u32) -> Result<()> {
         expect("a read", machine.run(&order)?, GOOD)?;
         for index in 0..4 {
             let is = machine.ram.read(into + index * page_size(), 4096)?;
-            // Past the shortest is what an earlier round has left: nothing.
+            // The shortest has but one of the four.
             let should = index == 3 || length > page_size();
             ensure!((is == text[..4096]) == should, "page {index} of {length}");
         }

@@ -118,13 +118,23 @@ impl Daemon {
         Ok(self.child.wait()?)
     }
 
-    /// What it has mapped of the guest's memory: the line of /proc/PID/maps.
-    pub fn window(&self) -> Result<String> {
-        let maps = fs::read_to_string(format!("/proc/{}/maps", self.id()))?;
-        let line = maps
-            .lines()
-            .find(|line| line.contains("address_space") || line.contains("guest-ram"));
-        Ok(line.unwrap_or("no window").to_owned())
+    /// What it has of the guest's memory: lines of /proc/PID/maps, and links of
+    /// /proc/PID/fd.
+    pub fn holdings(&self) -> Result<Vec<String>> {
+        let process = PathBuf::from(format!("/proc/{}", self.id()));
+        let mut holdings = Vec::new();
+        for line in fs::read_to_string(process.join("maps"))?.lines() {
+            holdings.push(line.split_whitespace().collect::<Vec<_>>().join(" "));
+        }
+        for entry in fs::read_dir(process.join("fd"))? {
+            // One that it has closed meanwhile is none.
+            if let Ok(link) = fs::read_link(entry?.path()) {
+                holdings.push(format!("a file descriptor of {}", link.display()));
+            }
+        }
+        holdings
+            .retain(|holding| holding.contains("address_space") || holding.contains("guest-ram"));
+        Ok(holdings)
     }
 }
 

@@ -218,11 +218,12 @@ impl Machine {
 
     /// Whether these bytes are anywhere on the disk.
     pub fn disk_has(&self, bytes: &[u8]) -> Result<bool> {
-        // What was never written is not worth a look.
         let disk = fs::read(self.folder.path().join("disk"))?;
+        let nothing = vec![0; page_size() as usize];
+        // What was never written is not worth a look.
         Ok(disk
-            .chunks(page_size() as usize)
-            .filter(|page| page.iter().any(|byte| *byte != 0))
+            .chunks(nothing.len())
+            .filter(|page| *page != nothing)
             .any(|page| page.windows(bytes.len()).any(|window| window == bytes)))
     }
 
@@ -391,11 +392,10 @@ impl Machine {
 
 /// A page that is full of a text.
 pub fn block(text: &str) -> Vec<u8> {
-    text.bytes()
-        .chain([b'\n'])
-        .cycle()
-        .take(page_size() as usize)
-        .collect()
+    let length = page_size() as usize;
+    let mut text = format!("{text}\n").repeat(length / (text.len() + 1) + 1);
+    text.truncate(length);
+    text.into_bytes()
 }
 
 fn start_daemon(folder: &Folder, speed: Speed) -> Result<Daemon> {
