@@ -241,13 +241,15 @@ TEST_F(space, has_a_number_of_operations_that_makes_sense)
 {
 	const uint32_t most = 65536;
 	struct address_space_op *ops = calloc(most + 1, sizeof(*ops));
-	uint32_t i;
+	uint32_t i, failed;
 
 	ASSERT_NE(NULL, ops);
 	for (i = 0; i <= most; i++)
 		ops[i] = i % 2 ? op_unmap(40 * PAGE, PAGE) :
 				 op_map(40 * PAGE, self->s.b, 0, PAGE, RW, 0);
-	EXPECT_REFUSED(self->asfd, EINVAL, as_batch(self->asfd, ops, 0, NULL));
+	EXPECT_REFUSED(self->asfd, EINVAL, as_batch(self->asfd, ops, 0, &failed));
+	/* that is none of an operation */
+	EXPECT_EQ(UINT32_MAX, failed);
 	EXPECT_REFUSED(self->asfd, EINVAL, as_batch(self->asfd, NULL, 0, NULL));
 	EXPECT_REFUSED(self->asfd, EINVAL, as_batch(self->asfd, ops, most + 1, NULL));
 	EXPECT_REFUSED(self->asfd, EINVAL, as_batch(self->asfd, ops, ~0U, NULL));

@@ -212,6 +212,36 @@ TEST_F_TIMEOUT(guest, sees_a_punched_hole_while_it_runs, 90)
 	EXPECT_EQ(-EFAULT, spin_end(&spin, 10000));
 }
 
+TEST_F(guest, is_reached_by_all_changes)
+{
+	struct address_space_op ops[] = {
+		{ .opcode = ADDRESS_SPACE_OP_MUNMAP, .length = PAGE },
+		{ .opcode = ADDRESS_SPACE_OP_MMAP, .fd = self->s.b, .prot = RW,
+		  .length = PAGE, .addr = PAGE, .flags = ADDRESS_SPACE_MAP_REPLACE },
+	};
+	int ret;
+
+	MAP_A(RW);
+	EXPECT_EQ('d', guest_read_write(&self->vm, 3 * PAGE, '!'));
+	ASSERT_EQ(0, as_protect(self->s.asfd, 3 * PAGE, PAGE, PROT_READ));
+	ret = guest_write(&self->vm, 3 * PAGE, '?');
+	EXPECT_EQ(true, ret == -EFAULT || ret == -ENXIO) TH_LOG("%d", ret);
+	EXPECT_EQ('!', guest_read(&self->vm, 3 * PAGE));
+	ASSERT_EQ(0, as_protect(self->s.asfd, 3 * PAGE, PAGE, RW));
+	EXPECT_EQ('?', guest_write(&self->vm, 3 * PAGE, '?'));
+	EXPECT_EQ('?', file_byte(self->s.a, 3 * PAGE));
+	/* out of the slot, and into it */
+	ASSERT_EQ(0, as_move(self->s.asfd, 3 * PAGE, PAGE, 40 * PAGE, 0));
+	EXPECT_EQ(-EFAULT, guest_read(&self->vm, 3 * PAGE));
+	ASSERT_EQ(0, as_move(self->s.asfd, 4 * PAGE, PAGE, 3 * PAGE, 0));
+	EXPECT_EQ('e', guest_read(&self->vm, 3 * PAGE));
+	EXPECT_EQ('a', guest_read_write(&self->vm, 0, '!'));
+	EXPECT_EQ('b', guest_read_write(&self->vm, PAGE, '!'));
+	ASSERT_EQ(0, as_batch(self->s.asfd, ops, 2, NULL));
+	EXPECT_EQ(-EFAULT, guest_read(&self->vm, 0));
+	EXPECT_EQ('A', guest_read(&self->vm, PAGE));
+}
+
 TEST_F(guest, does_not_write_what_is_only_to_be_read)
 {
 	int ret;

@@ -169,6 +169,21 @@ TEST_F(slot, whose_window_the_vmm_unmapped_is_let_go)
 	EXPECT_EQ('m', peek(window));
 }
 
+/* It need not be all of it, nor its beginning. */
+TEST_F(slot, whose_window_has_something_else_in_it_leaves_that)
+{
+	char *window, *middle;
+
+	ASSERT_EQ(0, map_slot(self->asfd, &self->vm, &window));
+	middle = window + 4 * PAGE;
+	ASSERT_EQ((void *)middle, mmap(middle, PAGE, RW, MAP_PRIVATE | MAP_FIXED |
+				       MAP_ANONYMOUS, -1, 0));
+	*middle = 'm';
+	EXPECT_EQ('b', guest_read(&self->vm, PAGE));
+	as_kvm_unmap(self->asfd, self->vm.vm, SLOT);
+	EXPECT_EQ('m', peek(middle));
+}
+
 TEST_F(slot, is_not_taken_twice)
 {
 	ASSERT_EQ(0, map_slot(self->asfd, &self->vm, NULL));

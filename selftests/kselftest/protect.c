@@ -356,6 +356,49 @@ TEST_F(space, less_protection_reaches_those_who_had_more)
 	EXPECT_EQ(0, agent_stop(&child));
 }
 
+/*
+ * A fault may enter the neighbours of the page that is touched, above all where
+ * pages are touched in their order: it is not to enter more than they allow.
+ */
+TEST_F(space, neighbours_are_entered_as_what_they_are)
+{
+	static const int prots[] = { RW, PROT_READ, PROT_NONE, -1, RW, RW, PROT_READ };
+	int view = as_view(self->s.asfd, 3 * PAGE, FILE_LEN - 3 * PAGE, PROT_READ);
+	char *view_win = attach(view, 0, FILE_LEN - 3 * PAGE, PROT_READ);
+	unsigned int i, pass;
+
+	ASSERT_NE(NULL, view_win);
+	for (i = 0; i < FILE_PAGES; i++) {
+		int prot = prots[i % ARRAY_SIZE(prots)];
+
+		ASSERT_EQ(0, prot < 0 ? as_unmap(self->s.asfd, i * PAGE, PAGE) :
+			  as_map(self->s.asfd, i * PAGE, self->s.a, i * PAGE, PAGE,
+				 prot, ADDRESS_SPACE_MAP_REPLACE));
+	}
+	for (pass = 0; pass < 3; pass++) {
+		for (i = 0; i < FILE_PAGES; i++) {
+			int prot = prots[i % ARRAY_SIZE(prots)];
+			int refused = prot < 0 ? -SIGBUS : -SIGSEGV;
+
+			EXPECT_EQ(prot > 0 ? 'a' + (int)i : refused,
+				  peek(self->win + i * PAGE));
+			if (i >= 3)
+				EXPECT_EQ(prot > 0 ? 'a' + (int)i : refused,
+					  peek(view_win + (i - 3) * PAGE));
+		}
+		for (i = 0; i < FILE_PAGES; i++) {
+			int prot = prots[i % ARRAY_SIZE(prots)];
+			int refused = prot < 0 ? -SIGBUS : -SIGSEGV;
+
+			EXPECT_EQ(prot == RW ? 0 : refused,
+				  poke(self->win + i * PAGE, 'a' + i));
+			if (i >= 3)
+				EXPECT_EQ(-SIGSEGV,
+					  poke(view_win + (i - 3) * PAGE, '!'));
+		}
+	}
+}
+
 TEST_F(space, a_signal_tells_what_and_where)
 {
 	char *hole = self->win + FILE_LEN + 123;

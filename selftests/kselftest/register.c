@@ -277,6 +277,7 @@ TEST_F(space, what_cannot_be_mapped_cannot_be_registered)
 	EXPECT_REFUSED(self->asfd, EBADF, as_unregister(self->asfd, closed_fd()));
 	EXPECT_REFUSED(self->asfd, EBADF, as_unregister(self->asfd, path));
 	EXPECT_REFUSED(self->asfd, ENOENT, as_unregister(self->asfd, self->s.a));
+	EXPECT_REFUSED(self->asfd, ENOENT, as_unregister(self->asfd, self->asfd));
 }
 
 /* A file registered for writing can be written: so it cannot be sealed. */

@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Huge pages are shown whole where that is possible, and are taken away page by
+ * page all the same. Every promise is tested here with a huge entry in place: a
+ * touch of every page, and not as many faults, tells that there is one.
+ */
+#include "kselftest_harness.h"
+#include "as_util.h"
+
+#define PAGES	(HUGE / PAGE)		/* of a huge page */
+#define LEN	(2 * HUGE)
+
+FIXTURE(huge)
+{
+	int asfd, file, small;
+	char *win;		/* aligned */
+};
+
+FIXTURE_VARIANT(huge)
+{
+	bool hugetlb;		/* else tmpfs with huge pages */
+};
+
+FIXTURE_VARIANT_ADD(huge, hugetlb) { .hugetlb = true };
+FIXTURE_VARIANT_ADD(huge, tmpfs) { .hugetlb = false };
+
+/* attaches at an address that is @more bytes past a multiple of a huge page */
+static char *attach_at(int fd, uint64_t offset, uint64_t length, int prot,
+		       uint64_t more)
+{
+	char *room = mmap(NULL, length + 2 * HUGE, PROT_NONE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	char *at = (char *)(((uintptr_t)room + HUGE - 1) & ~(HUGE - 1)) + more;
+
+	if (room == MAP_FAILED)
+		return NULL;
+	at = mmap(at, length, prot, MAP_SHARED | MAP_FIXED, fd, offset);
+	return at == MAP_FAILED ? NULL : at;
+}
+
+FIXTURE_SETUP(huge)
+{
+	char dir[64], *map;
+	unsigned int i;
+
+	if (variant->hugetlb) {
+		self->file = hugetlb_memfd(3);
+		if (self->file == -ENOMEM)
+			SKIP(return, "no huge pages to be had");
+	} else {
+		ASSERT_EQ(0, own_mounts());
+		if (mount_tmpfs(dir, "size=16m,huge=always"))
+			SKIP(return, "no tmpfs with huge pages");
+		self->file = file_pages(dir, 0, -1);
+		ASSERT_EQ(0, ftruncate(self->file, 3 * HUGE));
+	}
+	ASSERT_LE(0, self->file);
+	map = attach_at(self->file, 0, LEN, RW, 0);
+	ASSERT_NE(NULL, map);
+	for (i = 0; i < 2 * PAGES; i++)
+		map[i * PAGE] = 'a' + i % 26;
+	munmap(map, LEN);
+	self->small = memfd_pages("small", 4, 'A');
+	self->asfd = as_create(4 * HUGE);
+	ASSERT_LE(0, self->asfd);
+	/* populated, so that there is something huge when it is first touched */
+	ASSERT_EQ(0, as_map(self->asfd, 0, self->file, 0, LEN, RW,
+			    ADDRESS_SPACE_MAP_POPULATE));
+	self->win = attach_at(self->asfd, 0, 4 * HUGE, RW, 0);
+	ASSERT_NE(NULL, self->win);
+}
+
+FIXTURE_TEARDOWN(huge)
+{
+	close(self->asfd);
+	close(self->file);
+}
+
+static int content(unsigned int page)
+{
+	return 'a' + page % 26;
+}
+
+/* Touches @n pages from @first on; how many faults that took, or -1 if wrong. */
+static long long touch(int asfd, const char *win, unsigned int first,
+		       unsigned int n)
+{
+	long long before = fdinfo_value(asfd, "faults");
+	unsigned int i;
+
+	for (i = first; i < first + n; i++)
+		if (peek(win + i * PAGE) != content(i))
+			return -1;
+	return fdinfo_value(asfd, "faults") - before;
+}
+
+#define EXPECT_HUGE(win) do {						\
+	long long __faults = touch(self->asfd, win, 0, 2 * PAGES);	\
+									\
+	EXPECT_LE(0, __faults);						\
+	EXPECT_GT(12, __faults);					\
+} while (0)
+
+TEST_F(huge, is_shown_whole)
+{
+	EXPECT_HUGE(self->win);
+	EXPECT_EQ(-SIGBUS, peek(self->win + LEN));
+}
+
+TEST_F(huge, is_written_whole)
+{
+	long long before = fdinfo_value(self->asfd, "faults");
+	unsigned int i;
+
+	for (i = 0; i < PAGES; i++)
+		EXPECT_EQ(0, poke(self->win + i * PAGE + 1, 'w'));
+	EXPECT_GT(before + 12, fdinfo_value(self->asfd, "faults"));
+	EXPECT_EQ('w', file_byte(self->file, 300 * PAGE + 1));
+	/* also what was read before */
+	EXPECT_EQ(content(700), peek(self->win + 700 * PAGE));
+	EXPECT_EQ(0, poke(self->win + 701 * PAGE + 1, 'w'));
+	EXPECT_EQ('w', file_byte(self->file, 701 * PAGE + 1));
+}
+
+TEST_F(huge, loses_a_page_to_an_unmap_and_keeps_the_others)
+{
+	int view = as_view(self->asfd, HUGE / 2, HUGE, RW);
+	char *view_win = attach_at(view, 0, HUGE, RW, HUGE / 2);
+	struct agent child;
+
+	ASSERT_NE(NULL, view_win);
+	EXPECT_HUGE(self->win);
+	EXPECT_EQ(content(300), peek(view_win + 44 * PAGE));
+	ASSERT_EQ(0, agent_start(&child));
+	EXPECT_EQ(content(300), agent_peek(&child, self->win + 300 * PAGE));
+	ASSERT_EQ(0, as_unmap(self->asfd, 300 * PAGE, PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->win + 300 * PAGE));
+	EXPECT_EQ(-SIGBUS, poke(self->win + 300 * PAGE, '!'));
+	EXPECT_EQ(-SIGBUS, peek(view_win + 44 * PAGE));
+	EXPECT_EQ(-SIGBUS, agent_peek(&child, self->win + 300 * PAGE));
+	EXPECT_EQ(-SIGBUS, agent_peek(&child, view_win + 44 * PAGE));
+	EXPECT_LE(0, touch(self->asfd, self->win, 0, 300));
+	EXPECT_LE(0, touch(self->asfd, self->win, 301, 2 * PAGES - 301));
+	EXPECT_EQ(-SIGBUS, peek(self->win + 300 * PAGE));
+	EXPECT_EQ(0, agent_stop(&child));
+}
+
+TEST_F(huge, loses_a_page_to_a_replace)
+{
+	EXPECT_HUGE(self->win);
+	ASSERT_EQ(0, as_map(self->asfd, 5 * PAGE, self->small, 0, 2 * PAGE, RW,
+			    ADDRESS_SPACE_MAP_REPLACE));
+	EXPECT_EQ('A', peek(self->win + 5 * PAGE));
+	EXPECT_EQ('B', peek(self->win + 6 * PAGE));
+	EXPECT_EQ(0, poke(self->win + 6 * PAGE, '!'));
+	EXPECT_EQ('!', file_byte(self->small, PAGE));
+	EXPECT_EQ(content(6), file_byte(self->file, 6 * PAGE));
+	EXPECT_LE(0, touch(self->asfd, self->win, 7, 2 * PAGES - 7));
+	/* and takes it back */
+	ASSERT_EQ(0, as_map(self->asfd, 0, self->file, 0, LEN, RW,
+			    ADDRESS_SPACE_MAP_REPLACE));
+	EXPECT_LE(0, touch(self->asfd, self->win, 0, 2 * PAGES));
+}
+
+TEST_F(huge, loses_a_right_and_keeps_the_others)
+{
+	EXPECT_EQ(0, poke(self->win, 'a'));
+	EXPECT_HUGE(self->win);
+	ASSERT_EQ(0, as_protect(self->asfd, 100 * PAGE, PAGE, PROT_READ));
+	EXPECT_EQ(-SIGSEGV, poke(self->win + 100 * PAGE, '!'));
+	EXPECT_EQ(content(100), peek(self->win + 100 * PAGE));
+	EXPECT_EQ(-SIGSEGV, poke(self->win + 100 * PAGE, '!'));
+	EXPECT_EQ(0, poke(self->win + 99 * PAGE, content(99)));
+	EXPECT_EQ(0, poke(self->win + 101 * PAGE, content(101)));
+	EXPECT_EQ(-SIGSEGV, poke(self->win + 100 * PAGE, '!'));
+	EXPECT_EQ(content(100), file_byte(self->file, 100 * PAGE));
+}
+
+/* A huge entry for reading is not made writable by the first write, either. */
+TEST_F(huge, to_be_read_is_never_written)
+{
+	int view = as_view(self->asfd, 0, LEN, PROT_READ);
+	char *view_win = attach_at(view, 0, LEN, PROT_READ, 0);
+	struct agent child;
+
+	ASSERT_NE(NULL, view_win);
+	EXPECT_HUGE(view_win);
+	EXPECT_EQ(-SIGSEGV, poke(view_win + 7 * PAGE, '!'));
+	EXPECT_EQ(-1, mprotect(view_win, HUGE, RW));
+	ASSERT_EQ(0, as_map(self->asfd, 0, self->file, 0, LEN, PROT_READ,
+			    ADDRESS_SPACE_MAP_REPLACE));
+	EXPECT_HUGE(self->win);
+	EXPECT_EQ(-SIGSEGV, poke(self->win, '!'));
+	EXPECT_EQ(-SIGSEGV, poke(self->win + 511 * PAGE, '!'));
+	ASSERT_EQ(0, mprotect(self->win, HUGE, PROT_READ));
+	ASSERT_EQ(0, mprotect(self->win, HUGE, RW));
+	EXPECT_EQ(-SIGSEGV, poke(self->win + PAGE, '!'));
+	ASSERT_EQ(0, agent_start(&child));
+	EXPECT_EQ(content(2), agent_peek(&child, self->win + 2 * PAGE));
+	EXPECT_EQ(-SIGSEGV, agent_poke(&child, self->win + 2 * PAGE, '!'));
+	EXPECT_EQ(0, agent_stop(&child));
+	EXPECT_LE(0, touch(self->asfd, self->win, 0, 2 * PAGES));
+	EXPECT_EQ(content(7), file_byte(self->file, 7 * PAGE));
+}
+
+/* Where addresses do not agree there can be no huge entry: still all is right. */
+TEST_F(huge, is_shown_where_it_does_not_fit)
+{
+	int view = as_view(self->asfd, 3 * PAGE, LEN - 3 * PAGE, RW);
+	char *odd = attach_at(self->asfd, 0, LEN, RW, 5 * PAGE);
+	char *middle = attach_at(self->asfd, 100 * PAGE, HUGE, RW, 100 * PAGE);
+	char *view_win = attach_at(view, 0, LEN - 3 * PAGE, RW, 0);
+	unsigned int i;
+
+	ASSERT_NE(NULL, odd);
+	ASSERT_NE(NULL, middle);
+	ASSERT_NE(NULL, view_win);
+	EXPECT_LE(0, touch(self->asfd, odd, 0, 2 * PAGES));
+	EXPECT_LE(0, touch(self->asfd, middle - 100 * PAGE, 100, PAGES));
+	for (i = 0; i < 2 * PAGES - 3; i += 7)
+		EXPECT_EQ(content(i + 3), peek(view_win + i * PAGE));
+	/* and in the space itself */
+	ASSERT_EQ(0, as_map(self->asfd, LEN + PAGE, self->file, 0, HUGE, RW, 0));
+	for (i = 0; i < PAGES; i += 7)
+		EXPECT_EQ(content(i), peek(self->win + LEN + (i + 1) * PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->win + LEN));
+	EXPECT_EQ(-SIGBUS, peek(self->win + LEN + HUGE + PAGE));
+}
+
+TEST_F(huge, survives_cutting_and_moving_the_window)
+{
+	char *room = attach_at(self->small, 0, PAGE, PROT_READ, 0), *moved;
+
+	EXPECT_HUGE(self->win);
+	ASSERT_EQ(0, munmap(self->win + 10 * PAGE, PAGE));
+	EXPECT_LE(0, touch(self->asfd, self->win, 0, 10));
+	EXPECT_LE(0, touch(self->asfd, self->win, 11, 2 * PAGES - 11));
+	/* the second huge page, to an aligned place and to another */
+	moved = mremap(self->win + HUGE, HUGE, HUGE, MREMAP_MAYMOVE | MREMAP_FIXED,
+		       room);
+	ASSERT_EQ(room, moved);
+	EXPECT_LE(0, touch(self->asfd, moved - HUGE, PAGES, PAGES));
+	moved = mremap(moved, HUGE, HUGE, MREMAP_MAYMOVE | MREMAP_FIXED,
+		       room + HUGE + PAGE);
+	ASSERT_EQ(room + HUGE + PAGE, moved);
+	EXPECT_LE(0, touch(self->asfd, moved - HUGE, PAGES, PAGES));
+	ASSERT_EQ(0, as_unmap(self->asfd, HUGE + 9 * PAGE, PAGE));
+	EXPECT_EQ(-SIGBUS, peek(moved + 9 * PAGE));
+	EXPECT_EQ(content(PAGES + 8), peek(moved + 8 * PAGE));
+}
+
+TEST_F(huge, is_punched_and_truncated)
+{
+	struct agent child;
+
+	EXPECT_HUGE(self->win);
+	EXPECT_EQ(0, poke(self->win + 1, 'w'));
+	ASSERT_EQ(0, agent_start(&child));
+	EXPECT_EQ(content(3), agent_peek(&child, self->win + 3 * PAGE));
+	ASSERT_EQ(0, fallocate(self->file, FALLOC_FL_PUNCH_HOLE |
+			       FALLOC_FL_KEEP_SIZE, 0, HUGE));
+	EXPECT_EQ(0, peek(self->win));
+	EXPECT_EQ(0, peek(self->win + 3 * PAGE));
+	EXPECT_EQ(0, agent_peek(&child, self->win + 3 * PAGE));
+	EXPECT_EQ(content(PAGES), peek(self->win + HUGE));
+	EXPECT_EQ(0, poke(self->win + 3 * PAGE, 'n'));
+	EXPECT_EQ('n', file_byte(self->file, 3 * PAGE));
+	ASSERT_EQ(0, ftruncate(self->file, HUGE));
+	EXPECT_EQ(-SIGBUS, peek(self->win + HUGE));
+	EXPECT_EQ(-SIGBUS, agent_peek(&child, self->win + HUGE + 9 * PAGE));
+	EXPECT_EQ('n', peek(self->win + 3 * PAGE));
+	EXPECT_EQ(0, agent_stop(&child));
+}
+
+/* tmpfs splits a huge page of which a part is punched. */
+TEST_F(huge, is_punched_in_the_middle)
+{
+	if (variant->hugetlb)
+		SKIP(return, "hugetlb punches whole huge pages only");
+	EXPECT_HUGE(self->win);
+	ASSERT_EQ(0, fallocate(self->file, FALLOC_FL_PUNCH_HOLE |
+			       FALLOC_FL_KEEP_SIZE, 50 * PAGE, PAGE));
+	EXPECT_EQ(0, peek(self->win + 50 * PAGE));
+	EXPECT_LE(0, touch(self->asfd, self->win, 0, 50));
+	EXPECT_LE(0, touch(self->asfd, self->win, 51, 2 * PAGES - 51));
+	EXPECT_EQ(0, poke(self->win + 50 * PAGE, 'n'));
+	EXPECT_EQ('n', file_byte(self->file, 50 * PAGE));
+	EXPECT_EQ(content(49), file_byte(self->file, 49 * PAGE));
+}
+
+TEST_HARNESS_MAIN
