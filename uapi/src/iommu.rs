@@ -41,7 +41,29 @@
 //! that it passes the address to fails with EFAULT: the page as a buffer for
 //! reading or writing a file is an I/O error for the guest, a ring or a request
 //! header there ends the device. Where it may only read, writing is SIGSEGV, or
-//! EFAULT. O_DIRECT does not work on such memory.
+//! EFAULT. O_DIRECT does not work on such memory. A system call for several pages
+//! of which one is not mapped may do its first part; what the device makes of that
+//! is its own: qemu-storage-daemon copies the rest by hand, and dies.
+//!
+//! # In a VMM
+//!
+//! - In the place of a table with a region for each part of RAM, `SET_MEM_TABLE`
+//!   has one region: the view, `guest_phys_addr` and `memory_size` the aperture.
+//!   `userspace_addr` is a name by which the device knows ring addresses, and can
+//!   be the same number.
+//! - Rings are at IOVAs, as the guest's driver (`VIRTIO_F_ACCESS_PLATFORM`) tells
+//!   them: they are passed on as they are. The device itself need not offer that
+//!   feature, nor know IOTLB messages.
+//! - The virtual IOMMU's map and unmap requests become calls of the domain; those
+//!   of one kick, [`map_all()`](Domain::map_all) and
+//!   [`unmap_all()`](Domain::unmap_all). In cloud-hypervisor that place is
+//!   `ExternalDmaMapping`, which VFIO devices have already.
+//! - Attaching a device to another domain is [`replace()`](Domain::replace), or
+//!   another view and `SET_MEM_TABLE`.
+//! - A device that touches what it has not dies: the VMM sees it hang up, starts
+//!   another with the same view, and makes the requests again that were in flight
+//!   (`VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD` tells which).
+//! - The device's dirty log, for migration, has IOVAs in it, not guest addresses.
 //!
 //! # Strict and deferred
 //!
