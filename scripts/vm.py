@@ -18,7 +18,7 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(HERE)
-ENV = os.environ["ADDRESS_SPACE_ENV"]
+ENV = os.environ.get("ADDRESS_SPACE_ENV", "")
 
 HANG, CRASH = 124, 125
 
