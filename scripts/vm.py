@@ -22,6 +22,10 @@ ENV = os.environ.get("ADDRESS_SPACE_ENV", "")
 
 HANG, CRASH = 124, 125
 
+# The module as built for each kernel, and how many times slower that may be.
+MODULE = {"stock": "address_space.ko", "debug": "build/debug/address_space.ko"}
+SLOWER = {"stock": 1, "debug": 3}
+
 # A kernel that says one of these cannot be trusted any more.
 REPORT = re.compile(
     rb"Kernel panic|Oops: |\bBUG: |kernel BUG at|WARNING: |INFO: task .* blocked for more"
@@ -36,8 +40,8 @@ NOISE = re.compile(rb"TCG doesn't support requested feature|`file` is not instal
 parser = argparse.ArgumentParser(
     prog="scripts/vm",
     usage="scripts/vm [options] [-- COMMAND...]",
-    description="Boot a kernel in QEMU, load address_space.ko if the checkout has one, and "
-    "run COMMAND as root from the checkout's top; with no COMMAND, a shell.",
+    description="Boot a kernel in QEMU, load the address_space.ko that was built for it, if "
+    "there is one, and run COMMAND as root from the checkout's top; with no COMMAND, a shell.",
     formatter_class=argparse.RawDescriptionHelpFormatter,
     epilog="""\
 In the VM: the environment is the root, as an overlay that ends with the VM;
@@ -56,9 +60,10 @@ Exit status: COMMAND's own, or
 parser.add_argument("-k", dest="kernel", choices=["stock", "debug"], default="stock", help="which kernel (default: stock)")
 parser.add_argument("-c", dest="cpus", type=int, default=2, help="CPUs (default: 2)")
 parser.add_argument("-m", dest="memory", default="2G", help="memory (default: 2G)")
-parser.add_argument("-t", dest="limit", type=float, default=1800, metavar="SECONDS", help="time for all of it (default: 1800)")
-parser.add_argument("-s", dest="silence", type=float, default=300, metavar="SECONDS", help="time without output (default: 300)")
+parser.add_argument("-t", dest="limit", type=float, metavar="SECONDS", help="time for all of it (default: 1800; debug: 5400)")
+parser.add_argument("-s", dest="silence", type=float, metavar="SECONDS", help="time without output (default: 300; debug: 900)")
 parser.add_argument("--kvm", action="store_true", help="try the host's KVM; by default the VM is emulated, everywhere the same")
+parser.add_argument("--debug-folder", help=argparse.SUPPRESS)  # scripts/debug-kernel's
 parser.add_argument("command", nargs="*", metavar="COMMAND", help=argparse.SUPPRESS)
 
 
@@ -80,17 +85,24 @@ def make_disk(path):
 
 def command_script(args):
     keep = {k: os.environ[k] for k in ("CI", "TERM", "LANG", "CARGO_HOME", "CARGO_NET_OFFLINE", "ADDRESS_SPACE_ENV") if k in os.environ}
-    keep.update(HOME="/root", USER="root", LOGNAME="root", SHELL="/bin/bash",
+    keep.update(ADDRESS_SPACE_MODULE=MODULE[args.kernel], HOME="/root", USER="root", LOGNAME="root", SHELL="/bin/bash",
                 PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
     words = ["env", "-i", *(f"{k}={v}" for k, v in keep.items()), *(args.command or ["bash", "-l"])]
     return f"cd {shlex.quote(TOP)}\nexec {shlex.join(words)}\n"
 
 
-def virtme(args, run):
+def image(args):
+    if args.kernel == "debug":
+        # All drivers are in it; the initramfs is for the sake of init=, see below.
+        return ["--kimg", f"{args.debug_folder}/build/vmlinux", "--mods=none", "--force-initramfs"]
     with open(f"{ENV}/release") as file:
         release = file.read().strip()
+    return ["--kimg", f"/usr/lib/modules/{release}/vmlinuz", "--mods=auto"]
+
+
+def virtme(args, run):
     words = [
-        "virtme-run", "--kimg", f"/usr/lib/modules/{release}/vmlinuz", "--mods=auto",
+        "virtme-run", *image(args),
         "--root", "/", "--rw", "--memory", args.memory, "--cpus", str(args.cpus),
         # Under emulation a request to virtiofsd takes many times one to 9p.
         "--disable-microvm", "--force-9p", "--blk-disk", f"ext4={run}/disk",
@@ -110,7 +122,7 @@ def virtme(args, run):
                     "-device", f"virtserialport,name=as.{name},chardev=as.{name}"]
     for option in (
         # The first init= counts, and virtme's own comes last.
-        f"init={HERE}/vm-init", f"as_dir={run}", f"as_top={TOP}",
+        f"init={HERE}/vm-init", f"as_dir={run}", f"as_top={TOP}", f"as_module={MODULE[args.kernel]}",
         "ignore_loglevel", "sysrq_always_enabled", "unknown_nmi_panic", "panic=-1", "oops=panic", "softlockup_panic=1", "watchdog_thresh=30",
     ):
         words += ["--kopt", option]
@@ -252,7 +264,7 @@ class Guest:
                 return CRASH, "the kernel crashed"
             if self.status is not None and now - alive > 20:
                 return self.status, None
-            if now - alive > (60 if self.state != "boot" else 120):
+            if now - alive > (60 if self.state != "boot" else 120) * SLOWER[self.args.kernel]:
                 return HANG, "the VM hangs: no sign of life"
             if now - heard > self.args.silence:
                 return HANG, f"no output for {self.args.silence:.0f} s"
@@ -293,9 +305,8 @@ def open_log():
 def main():
     argv = sys.argv[1:]
     args = parser.parse_args(argv)
-    if args.kernel == "debug":
-        say("there is no debug kernel yet")
-        return 2
+    args.limit = args.limit or 1800 * SLOWER[args.kernel]
+    args.silence = args.silence or 300 * SLOWER[args.kernel]
     for signum in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, lambda *_: sys.exit(1))
     with open_log() as log:
