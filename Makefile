@@ -1,7 +1,7 @@
 # Thin: what is built how is in Kbuild, Cargo.toml and scripts/.
 # (kbuild itself reads Kbuild, not this file.)
 
-.PHONY: all module env check demo demo-viommu kselftest shell clean help
+.PHONY: all module env check check-debug demo demo-viommu kselftest shell clean help
 all: module
 
 help:
@@ -11,6 +11,8 @@ help:
 	@echo 'make demo       watch a KVM guest run on memory composed from elsewhere'
 	@echo 'make demo-viommu   watch unmodified devices meet an IOMMU that is enforced'
 	@echo 'make check      all tests; ends in one line "N passed, N failed"'
+	@echo 'make check-debug   those that run in the VM, on a kernel with KASAN, lockdep,'
+	@echo '                   kmemleak and more (made first: 25 minutes on two CPUs)'
 	@echo 'make kselftest  the kselftests alone'
 	@echo 'make shell      a shell in a VM with the module loaded'
 	@echo 'make env        the environment alone (the others make it as needed)'
@@ -30,6 +32,9 @@ endif
 
 check:
 	@scripts/check
+
+check-debug:
+	@scripts/check debug-module programs debug
 
 kselftest: module
 	@scripts/in-env scripts/build-tests kselftest
