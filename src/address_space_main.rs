@@ -21,6 +21,7 @@ mod fault;
 mod fdinfo;
 mod file;
 mod frames;
+mod huge;
 mod install;
 mod kvm;
 #[forbid(unsafe_code)]

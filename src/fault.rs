@@ -39,20 +39,21 @@ const RETRY: VmFault = bindings::vm_fault_reason_VM_FAULT_RETRY;
 const SIGBUS: VmFault = bindings::vm_fault_reason_VM_FAULT_SIGBUS;
 const SIGSEGV: VmFault = bindings::vm_fault_reason_VM_FAULT_SIGSEGV;
 const OOM: VmFault = bindings::vm_fault_reason_VM_FAULT_OOM;
-const FALLBACK: VmFault = bindings::vm_fault_reason_VM_FAULT_FALLBACK;
+/// There is no huge page to enter.
+pub(crate) const FALLBACK: VmFault = bindings::vm_fault_reason_VM_FAULT_FALLBACK;
 
 /// Size of a huge page in bytes.
-const HUGE_SIZE: usize = HUGE_PAGES * PAGE_SIZE;
+pub(crate) const HUGE_SIZE: usize = HUGE_PAGES * PAGE_SIZE;
 
 /// One page fault of an attachment.
 ///
 /// # Invariants
 ///
 /// `vmf` is valid, its VMA has our operations, and the fault's lock is held.
-struct Fault<'a> {
-    vmf: *mut bindings::vm_fault,
-    space: &'a Space,
-    access: Prot,
+pub(crate) struct Fault<'a> {
+    pub(crate) vmf: *mut bindings::vm_fault,
+    pub(crate) space: &'a Space,
+    pub(crate) access: Prot,
 }
 
 impl Fault<'_> {
@@ -75,18 +76,27 @@ impl Fault<'_> {
         Fault { vmf, space, access }
     }
 
-    /// The same fault, looked at once more.
+    /// Enters what a window of a VM wants.
     ///
-    /// # Safety
-    ///
-    /// As for [`Fault::new`].
-    unsafe fn again(vmf: *mut bindings::vm_fault) -> Self {
-        Fault {
-            vmf,
-            // SAFETY: By our caller.
-            space: unsafe { space_of((*vmf).__bindgen_anon_1.vma) },
-            access: Prot::READ,
+    /// Where KVM finds an entry for reading and the guest writes, it does not ask for
+    /// more but takes the write for one to a device. So here there must be no entry for
+    /// reading where there may be one for writing.
+    fn enter_for_slot(&mut self, enter: impl Fn(&Self) -> VmFault) -> VmFault {
+        if self.access == Prot::READ && self.flags() & bindings::VM_WRITE != 0 {
+            // Where reading has failed, writing had before.
+            if let Some(ret) = self.failed(false) {
+                return ret;
+            }
+            self.access = Prot::WRITE;
+            let ret = enter(self);
+            if ret & (SIGBUS | SIGSEGV) == 0 {
+                return self.for_kvm(ret);
+            }
+            // The layout does not allow writing, or the file has no room for a page.
+            self.access = Prot::READ;
         }
+        let ret = enter(self);
+        self.for_kvm(ret)
     }
 
     /// What to return to KVM for `ret`.
@@ -108,23 +118,29 @@ impl Fault<'_> {
         unsafe { (*self.vmf).flags & flag != 0 }
     }
 
-    fn vma(&self) -> *mut bindings::vm_area_struct {
+    /// The VMA's flags.
+    pub(crate) fn flags(&self) -> bindings::vm_flags_t {
+        // SAFETY: The fault's lock is held.
+        unsafe { (*self.vma()).__bindgen_anon_2.vm_flags }
+    }
+
+    pub(crate) fn vma(&self) -> *mut bindings::vm_area_struct {
         // SAFETY: By the type's invariant.
         unsafe { (*self.vmf).__bindgen_anon_1.vma }
     }
 
-    fn address(&self) -> usize {
+    pub(crate) fn address(&self) -> usize {
         // SAFETY: By the type's invariant.
         unsafe { (*self.vmf).__bindgen_anon_1.address & PAGE_MASK }
     }
 
     /// The page of the space that is touched.
-    fn page(&self) -> u64 {
+    pub(crate) fn page(&self) -> u64 {
         // SAFETY: By the type's invariant.
         unsafe { (*self.vmf).__bindgen_anon_1.pgoff as u64 }
     }
 
-    fn pmd_is_none(&self) -> bool {
+    pub(crate) fn pmd_is_none(&self) -> bool {
         // SAFETY: The fault's lock is held, and faults come with their pmd.
         unsafe { bindings::address_space_helper_pmd_none(self.vmf) }
     }
@@ -145,8 +161,7 @@ impl Fault<'_> {
     fn insert(&self, addr: usize, frame: Resolved) -> VmFault {
         use bindings::{VM_EXEC, VM_WRITE};
         let vma = self.vma();
-        // SAFETY: The fault's lock is held.
-        let mut flags = unsafe { (*vma).__bindgen_anon_2.vm_flags };
+        let mut flags = self.flags();
         // Not vm_page_prot: because of pfn_mkwrite it is read-only, and every first
         // write would fault twice.
         if !frame.writable {
@@ -179,7 +194,7 @@ impl Fault<'_> {
     /// Takes out what is mapped of `size` bytes at `addr`, so that it can be mapped
     /// with more rights: an entry is never changed in place, since what it was
     /// checked against might be gone.
-    fn take_out(&self, addr: usize, size: usize) {
+    pub(crate) fn take_out(&self, addr: usize, size: usize) {
         // SAFETY: The range lies in the VMA, and the fault's lock is held.
         unsafe { bindings::zap_special_vma_range(self.vma(), addr, size) };
     }
@@ -257,7 +272,7 @@ impl Fault<'_> {
         RETRY
     }
 
-    fn may_let_go(&self) -> bool {
+    pub(crate) fn may_let_go(&self) -> bool {
         self.has(bindings::fault_flag_FAULT_FLAG_ALLOW_RETRY)
             && !self.has(bindings::fault_flag_FAULT_FLAG_RETRY_NOWAIT)
     }
@@ -301,7 +316,13 @@ impl Fault<'_> {
     }
 
     /// Has the arena fault the page in. [`None`]: look again.
-    fn wait_for(&self, segment: &Segment, page: usize, write: bool, busy: bool) -> Option<VmFault> {
+    pub(crate) fn wait_for(
+        &self,
+        segment: &Segment,
+        page: usize,
+        write: bool,
+        busy: bool,
+    ) -> Option<VmFault> {
         let key = (self.page(), write);
         if let Some(ret) = self.failed(write) {
             return Some(ret);
@@ -361,36 +382,16 @@ pub(crate) unsafe extern "C" fn fault(vmf: *mut bindings::vm_fault) -> VmFault {
 
 /// Something is touched that has no entry, in a window that a VM uses.
 ///
-/// Where KVM finds an entry for reading and the guest writes, it does not ask for
-/// more but takes the write for one to a device. So here there must be no entry for
-/// reading where there may be one for writing.
-///
 /// # Safety
 ///
 /// As for [`fault`].
 pub(crate) unsafe extern "C" fn slot_fault(vmf: *mut bindings::vm_fault) -> VmFault {
     // SAFETY: As in `fault`.
     let mut fault = unsafe { Fault::new(vmf) };
-    // SAFETY: The fault's lock is held.
-    let flags = unsafe { (*fault.vma()).__bindgen_anon_2.vm_flags };
-    if fault.access == Prot::READ && flags & bindings::VM_WRITE != 0 {
-        // Where reading has failed, writing had before.
-        if let Some(ret) = fault.failed(false) {
-            return ret;
-        }
-        fault.access = Prot::WRITE;
-        let ret = fault.enter();
-        if ret & (SIGBUS | SIGSEGV) == 0 {
-            return fault.for_kvm(ret);
-        }
-        // The layout does not allow writing, or the file has no room for a page.
-        fault.access = Prot::READ;
-    }
-    let ret = fault.enter();
-    fault.for_kvm(ret)
+    fault.enter_for_slot(Fault::enter)
 }
 
-/// As [`huge_fault`], in a window that a VM uses.
+/// Something is touched where a huge page could be, in a window that a VM uses.
 ///
 /// # Safety
 ///
@@ -399,13 +400,12 @@ pub(crate) unsafe extern "C" fn slot_huge_fault(
     vmf: *mut bindings::vm_fault,
     order: c_uint,
 ) -> VmFault {
-    // SAFETY: By our caller.
-    let ret = unsafe { huge_fault(vmf, order) };
-    if ret & FALLBACK != 0 {
-        return ret;
+    if order != HUGE_ORDER {
+        return FALLBACK;
     }
-    // SAFETY: By our caller; the lock is still held.
-    unsafe { Fault::again(vmf) }.for_kvm(ret)
+    // SAFETY: As in `fault`.
+    let mut fault = unsafe { Fault::new(vmf) };
+    fault.enter_for_slot(Fault::enter_huge)
 }
 
 /// Something is written that has an entry for reading.
@@ -452,57 +452,5 @@ pub(crate) unsafe extern "C" fn huge_fault(vmf: *mut bindings::vm_fault, order: 
         return FALLBACK;
     }
     // SAFETY: As in `fault`.
-    let fault = unsafe { Fault::new(vmf) };
-    let addr = fault.address() & !(HUGE_SIZE - 1);
-    let vma = fault.vma();
-    // SAFETY: The fault's lock is held.
-    let (start, end, flags) = unsafe {
-        let bounds = &(*vma).__bindgen_anon_1.__bindgen_anon_1;
-        (
-            bounds.vm_start,
-            bounds.vm_end,
-            (*vma).__bindgen_anon_2.vm_flags,
-        )
-    };
-    if addr < start || end - addr < HUGE_SIZE {
-        return FALLBACK;
-    }
-    let first = fault.page() - ((fault.address() - addr) >> PAGE_SHIFT) as u64;
-    let write = fault.access.contains(Prot::WRITE);
-    if write && !fault.pmd_is_none() {
-        fault.take_out(addr, HUGE_SIZE);
-    }
-    for _ in 0..TRIES {
-        let miss = match fault.space.with_huge_frame(first, fault.access, |frame| {
-            // An entry made under the same lock since is as good as ours, but it
-            // may be a page table.
-            if !fault.pmd_is_none() {
-                return FALLBACK;
-            }
-            // The entry's protection is the VMA's.
-            if flags & bindings::VM_EXEC != 0 && !frame.executable {
-                return FALLBACK;
-            }
-            // SAFETY: The VMA is a PFN map that holds the whole huge page, of which
-            // the entry is empty; nothing is allocated on this architecture.
-            unsafe { bindings::vmf_insert_pfn_pmd(vmf, frame.pfn, write) }
-        }) {
-            Ok(ret) => {
-                trace::fault(&fault.space.mapping, first, fault.access, ret);
-                return ret;
-            }
-            Err(miss) => miss,
-        };
-        let Miss::Unknown(segment, page) = miss else {
-            return FALLBACK;
-        };
-        // The page that is touched tells whether the arena has a huge one; faulting
-        // it in is left to the fault that follows.
-        let touched = page + (fault.page() - first) as usize;
-        match fault.space.learn(&segment, touched, 1, write) {
-            Ok(Learned::Again) if segment.frames.get_huge(page).is_some() => (),
-            _ => return FALLBACK,
-        }
-    }
-    FALLBACK
+    unsafe { Fault::new(vmf) }.enter_huge()
 }
