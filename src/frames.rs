@@ -57,16 +57,36 @@ impl Frame {
 }
 
 /// A frame that has left the table, with the reference that the table held.
-pub(crate) struct Taken(Frame);
+pub(crate) struct Taken {
+    frame: Frame,
+    /// The page of the segment that it is, or begins at.
+    page: usize,
+}
+
+impl Taken {
+    /// The page of the segment at which the frame must be written through the arena
+    /// before it is let go of, if it must.
+    ///
+    /// A frame that attachments may write is dirty, as the arena's entry is, until
+    /// writeback cleans it; and before that they are zapped. But where that was left
+    /// to the worker, they may have written to what is clean by now, and only the file
+    /// system can make it dirty again.
+    pub(crate) fn page_to_write(&self) -> Option<usize> {
+        // SAFETY: `self` owns a reference to the frame's folio.
+        let clean = unsafe { bindings::address_space_helper_frame_is_clean(self.frame.pfn) };
+        (self.frame.writable && clean).then_some(self.page)
+    }
+}
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        // A page that attachments could write may hold what no page table entry
-        // tells of any more: theirs are gone without a trace (PFN maps are not
-        // tracked), and the arena's may have been cleaned meanwhile.
+        // Memory that is not written back is dirty only if somebody says so: an entry
+        // of the arena may be writable there without being dirty, and those of
+        // attachments, through which it may have been written, are gone without a
+        // trace, since PFN maps are not tracked.
         //
         // SAFETY: `self` owns one reference to the frame's folio.
-        unsafe { bindings::address_space_helper_frame_put(self.0.pfn, self.0.writable) };
+        unsafe { bindings::address_space_helper_frame_put(self.frame.pfn, self.frame.writable) };
     }
 }
 
@@ -223,7 +243,7 @@ impl Frames {
     unsafe fn enter(entry: &Atomic<usize>, frame: Frame) {
         // SAFETY: By our caller the arena maps the frame, so its folio is alive.
         unsafe { bindings::address_space_helper_frame_get(frame.pfn) };
-        let mine = Taken(frame);
+        let mine = Taken { frame, page: 0 };
         let mut old = entry.load(Relaxed);
         loop {
             let next = match Frame::unpack(old) {
@@ -320,7 +340,7 @@ impl Frames {
             let (entry, page) = self.find(from, end)?;
             if let Some(frame) = Frame::unpack(entry.xchg(0, Relaxed)) {
                 // INVARIANT: The entry is empty; its reference goes with `Taken`.
-                *place = Some(Taken(frame));
+                *place = Some(Taken { frame, page });
             }
             from = page;
         }

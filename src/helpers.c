@@ -3,6 +3,7 @@
  * Kernel interfaces that exist only as inline functions or macros. See
  * helpers.h.
  */
+#include <linux/backing-dev.h>
 #include <linux/highmem.h>
 #include <linux/hugetlb.h>
 #include <linux/lockdep.h>
@@ -131,23 +132,31 @@ void address_space_helper_frame_get(unsigned long pfn)
 }
 
 /*
- * File systems want a folio locked while it is made dirty, or somebody to hold it
- * dirty already. This is called where nothing may be waited for; if the lock cannot
- * be had at once somebody has it, which will do.
+ * Whether the file system must be asked before the folio is made dirty: it writes
+ * folios back, and has to have a place for them.
  */
+static bool is_written_back(struct folio *folio)
+{
+	struct address_space *mapping = folio_mapping(folio);
+
+	return mapping && mapping_can_writeback(mapping);
+}
+
+bool address_space_helper_frame_is_clean(unsigned long pfn)
+{
+	struct folio *folio = page_folio(pfn_to_page(pfn));
+
+	return is_written_back(folio) && !folio_test_dirty(folio);
+}
+
 void address_space_helper_frame_put(unsigned long pfn, bool dirty)
 {
 	struct folio *folio = page_folio(pfn_to_page(pfn));
 
 	/* What hugetlb has is never cleaned, and on no list to be aged. */
 	if (!folio_test_hugetlb(folio)) {
-		if (dirty && !folio_test_dirty(folio)) {
-			bool locked = folio_trylock(folio);
-
+		if (dirty && !is_written_back(folio))
 			folio_mark_dirty(folio);
-			if (locked)
-				folio_unlock(folio);
-		}
 		folio_mark_accessed(folio);
 	}
 	folio_put(folio);

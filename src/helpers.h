@@ -41,6 +41,7 @@ unsigned int address_space_helper_hmm_order(unsigned long hmm_pfn);
 
 /* Frames. */
 void address_space_helper_frame_get(unsigned long pfn);
+bool address_space_helper_frame_is_clean(unsigned long pfn);
 void address_space_helper_frame_put(unsigned long pfn, bool dirty);
 void address_space_helper_frame_copy(unsigned long pfn, unsigned long offset, void *buf,
 				     unsigned long len, bool write);

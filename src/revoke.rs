@@ -90,7 +90,10 @@ impl Space {
     /// The ops lock must be held, so that no removed range is still to be zapped; or
     /// the segment must be off the list, which it gets only when all are.
     pub(crate) fn forget_frames(&self, segment: &Segment) {
-        self.take_frames(segment, 0, segment.pages());
+        let pages = segment.pages();
+        // What was left to the worker may have been written after it was cleaned.
+        let late = self.install.read().stale.overlaps(segment.id(), 0, pages);
+        self.take_frames(segment, 0, pages, late);
     }
 
     fn invalidate(
@@ -186,14 +189,16 @@ impl Space {
         drop(shown);
         // Nothing that was in the layout when the range was listed is left: it has
         // been zapped by us, or by whoever removed it.
-        self.take_frames(segment, start, end);
+        self.take_frames(segment, start, end, false);
         let mut shown = self.install.write();
         shown.stale.done(place);
         shown.layout.release_joins();
     }
 
-    /// Takes the frames out of the table and puts them, in batches.
-    fn take_frames(&self, segment: &Segment, start: usize, end: usize) {
+    /// Takes the frames out of the table and puts them, in batches. If it is `late`,
+    /// writeback may have cleaned them before the attachments were zapped; then this
+    /// may wait for the file.
+    fn take_frames(&self, segment: &Segment, start: usize, end: usize, late: bool) {
         let mut from = start;
         loop {
             let mut taken: [Option<Taken>; BATCH] = [const { None }; BATCH];
@@ -201,6 +206,13 @@ impl Space {
                 let _shown = self.install.write();
                 segment.frames.take(from, end, &mut taken)
             };
+            if late {
+                for page in taken.iter().flatten().filter_map(Taken::page_to_write) {
+                    // Fails where the page is no longer the file's: then there is
+                    // nothing to be kept.
+                    let _ = self.arena.fault_in(segment.addr_of(page), true);
+                }
+            }
             // `taken` is dropped after the lock.
             match next {
                 Some(next) => from = next,
@@ -228,27 +240,21 @@ impl WorkItem<REVOKE> for Space {
     type Pointer = Arc<Space>;
 
     fn run(space: Arc<Space>) {
-        let ops = space.ops.lock();
         loop {
+            let ops = space.ops.lock();
             let Some(task) = space.install.read().stale.task() else {
                 break;
             };
             match task {
                 Task::Range(_, id, start, end) => {
-                    let mut cursor = None;
-                    loop {
-                        let piece = space.install.read().layout.next_showing(
-                            id,
-                            start as u64..end as u64,
-                            cursor,
-                        );
-                        let Some(piece) = piece else { break };
-                        cursor = Some(piece.cursor);
-                        space.mapping.zap(&(piece.start..piece.end));
-                    }
+                    space.zap_shown(id, start, end);
                     // A segment that has ended meanwhile let its frames go then.
-                    if let Some(segment) = ops.segment(id) {
-                        space.take_frames(segment, start, end);
+                    let pinned = ops.pin(id);
+                    // Letting go may wait for the file, which must hold up no owner.
+                    // Whatever he removes from here on has been zapped.
+                    drop(ops);
+                    if let Some(pinned) = pinned {
+                        space.take_frames(pinned.segment(), start, end, true);
                     }
                     let mut shown = space.install.write();
                     shown.stale.finish(task);
@@ -257,11 +263,28 @@ impl WorkItem<REVOKE> for Space {
                 Task::All => {
                     space.mapping.zap(&(0..space.pages));
                     for segment in ops.segments() {
-                        space.take_frames(segment, 0, segment.pages());
+                        space.take_frames(segment, 0, segment.pages(), true);
                     }
                     space.install.write().stale.finish(task);
                 }
             }
+        }
+    }
+}
+
+impl Space {
+    /// Zaps wherever pages `start..end` of a segment are shown. The ops lock must be
+    /// held, and no other.
+    fn zap_shown(&self, id: u64, start: usize, end: usize) {
+        let pages = start as u64..end as u64;
+        let mut cursor = None;
+        loop {
+            let shown = self.install.read();
+            let piece = shown.layout.next_showing(id, pages.clone(), cursor);
+            drop(shown);
+            let Some(piece) = piece else { break };
+            cursor = Some(piece.cursor);
+            self.mapping.zap(&(piece.start..piece.end));
         }
     }
 }

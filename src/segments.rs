@@ -69,8 +69,13 @@ impl Ops {
     }
 
     /// The segment with this id, if it is in use.
-    pub(crate) fn segment(&self, id: u64) -> Option<&Arc<Segment>> {
+    fn segment(&self, id: u64) -> Option<&Arc<Segment>> {
         self.segments.iter().find(|segment| segment.id() == id)
+    }
+
+    /// Pins the segment with this id, if it is in use.
+    pub(crate) fn pin(&self, id: u64) -> Option<Pinned> {
+        self.segment(id).cloned().map(Pinned::new)
     }
 
     /// The segments in use.

@@ -50,6 +50,7 @@ use crate::{
     segments::Ops,
     stale::Stale,
     streak::Streaks,
+    workers,
 };
 
 /// The work item that revokes what the notifier could not.
@@ -205,6 +206,7 @@ impl Space {
 
     /// The last file is gone, and with it the last attachment.
     fn close(self: &Arc<Self>) {
+        self.finish_revoking();
         self.install.write().closed = true;
         self.cancel_reaping();
         // Notifiers are only ended with no lock held that their callbacks, or who
@@ -214,6 +216,19 @@ impl Space {
             segment.end(self);
         }
         // The layout's references are the last ones now.
+    }
+
+    /// Waits for what was left to the worker: it is to know the segments still. With
+    /// the attachments gone nothing more is left to it.
+    fn finish_revoking(self: &Arc<Self>) {
+        if self.install.read().stale.task().is_none() {
+            return;
+        }
+        // An error says that it is queued already.
+        let _ = workers::queue().enqueue::<Arc<Space>, REVOKE>(self.clone());
+        // SAFETY: The field is an initialised work item in pinned memory, and no lock is
+        // held that it takes.
+        unsafe { bindings::flush_work(Work::raw_get(&raw const self.revoke_work)) };
     }
 
     /// Makes sure that the delayed work neither runs nor will: it would outlive the
