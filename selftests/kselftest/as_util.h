@@ -27,6 +27,13 @@
 #include <linux/address_space.h>
 #include <linux/memfd.h>
 
+/*
+ * The harness stops a test after 30 s; an emulated machine with a debug kernel
+ * may need more. What really hangs is found by whoever runs the program.
+ */
+#undef TEST_TIMEOUT_DEFAULT
+#define TEST_TIMEOUT_DEFAULT	120
+
 #define PAGE		4096UL
 #define HUGE		(2UL << 20)
 #define RW		(PROT_READ | PROT_WRITE)

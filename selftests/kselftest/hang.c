@@ -15,7 +15,7 @@
 #include "as_util.h"
 
 #define FILES		300
-#define PATIENCE_MS	30000ULL
+#define PATIENCE_MS	60000ULL
 #define MAX_WORKERS	10
 
 /* In memory that the watchdog, the test itself, shares with its child. */
@@ -295,12 +295,12 @@ FIXTURE_TEARDOWN(machine)
 {
 }
 
-TEST_F_TIMEOUT(machine, is_not_stopped_by_changing_files, 120)
+TEST_F_TIMEOUT(machine, is_not_stopped_by_changing_files, 170)
 {
 	watch(_metadata, 5, false);
 }
 
-TEST_F_TIMEOUT(machine, is_not_stopped_by_making_vms, 120)
+TEST_F_TIMEOUT(machine, is_not_stopped_by_making_vms, 170)
 {
 	if (access("/dev/kvm", R_OK | W_OK))
 		SKIP(return, "no /dev/kvm");
