@@ -250,8 +250,13 @@ impl Space {
                 Learned::Again => (),
                 Learned::Missing => {
                     let held = self.arena.try_read().ok_or(EAGAIN)?;
-                    self.arena
-                        .fault_in_locked(&held, segment.addr_of(at), write)?;
+                    let found = self
+                        .arena
+                        .fault_in_locked(&held, segment.addr_of(at), write);
+                    // What is no longer shown may have ended meanwhile.
+                    if self.shown_at(page) == Some((segment.id(), at)) {
+                        found?;
+                    }
                 }
                 Learned::Stale | Learned::Busy => fsleep(PAUSE),
             }

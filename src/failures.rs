@@ -39,8 +39,19 @@ struct Failure {
     since: Instant<Monotonic>,
 }
 
-/// A page of the space, and whether it was to be written.
-pub(crate) type Waited = (u64, bool);
+/// What was waited for: a page of a segment, and whether it was to be written.
+///
+/// Not a page of the space: that may show another segment when the task comes back,
+/// and what the one before could not give says nothing of it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Waited {
+    /// The segment's id.
+    pub(crate) segment: u64,
+    /// Page of it.
+    pub(crate) page: usize,
+    /// Whether it was to be written.
+    pub(crate) write: bool,
+}
 
 impl Failures {
     pub(crate) fn new() -> impl PinInit<Self> {

@@ -23,6 +23,7 @@ use kernel::{
 use crate::{
     attach::{is_slot_window, space_of},
     bindings,
+    failures::Waited,
     frames::{HUGE_ORDER, HUGE_PAGES},
     layout::Prot,
     resolve::{Learned, Miss, Resolved, TRIES},
@@ -84,7 +85,17 @@ impl Fault<'_> {
     fn enter_for_slot(&mut self, enter: impl Fn(&Self) -> VmFault) -> VmFault {
         if self.access == Prot::READ && self.flags() & bindings::VM_WRITE != 0 {
             // Where reading has failed, writing had before.
-            if let Some(ret) = self.failed(false) {
+            let failed = self
+                .space
+                .shown_at(self.page())
+                .and_then(|(segment, page)| {
+                    self.failed(Waited {
+                        segment,
+                        page,
+                        write: false,
+                    })
+                });
+            if let Some(ret) = failed {
                 return ret;
             }
             self.access = Prot::WRITE;
@@ -294,8 +305,7 @@ impl Fault<'_> {
     ///
     /// KVM does not hear of an error either when the lock was let go of in any try,
     /// but begins anew. So it is told at the beginning of the next fault.
-    fn failed(&self, write: bool) -> Option<VmFault> {
-        let what = (self.page(), write);
+    fn failed(&self, what: Waited) -> Option<VmFault> {
         let tried = self.has(bindings::fault_flag_FAULT_FLAG_TRIED);
         let error = if !self.is_by_kvm() {
             tried.then(|| self.space.failures.take(what))??
@@ -323,8 +333,12 @@ impl Fault<'_> {
         write: bool,
         busy: bool,
     ) -> Option<VmFault> {
-        let key = (self.page(), write);
-        if let Some(ret) = self.failed(write) {
+        let what = Waited {
+            segment: segment.id(),
+            page,
+            write,
+        };
+        if let Some(ret) = self.failed(what) {
             return Some(ret);
         }
         let addr = segment.addr_of(page);
@@ -341,10 +355,10 @@ impl Fault<'_> {
             self.let_go();
             match space.arena.fault_in(addr, write) {
                 // A failure from before is no longer true.
-                Ok(()) => drop(space.failures.take(key)),
+                Ok(()) => drop(space.failures.take(what)),
                 // Interrupted by a fatal signal: whoever retries will see it.
                 Err(error) if error == EINTR => (),
-                Err(error) => space.failures.put(key, error),
+                Err(error) => space.failures.put(what, error),
             }
             drop(file);
             return Some(RETRY);
@@ -355,6 +369,8 @@ impl Fault<'_> {
         let held = self.space.arena.try_read()?;
         match self.space.arena.fault_in_locked(&held, addr, write) {
             Ok(()) => None,
+            // What is no longer shown may have ended meanwhile.
+            Err(_) if self.space.shown_at(self.page()) != Some((segment.id(), page)) => None,
             Err(error) => Some(fault_of(error)),
         }
     }

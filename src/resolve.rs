@@ -116,6 +116,13 @@ impl Space {
         Ok((ret, done))
     }
 
+    /// Which segment, by its id, and which page of it `page` of the space shows.
+    pub(crate) fn shown_at(&self, page: u64) -> Option<(u64, usize)> {
+        let shown = self.install.read();
+        let range = shown.layout.lookup(page)?;
+        Some((range.segment.id(), range.offset_of(page)? as usize))
+    }
+
     /// As [`Space::with_frame`], with the huge frame that begins at `page`, all of
     /// which the layout must show in one piece.
     ///
