@@ -97,6 +97,12 @@ impl Arena {
             .is_some_and(|vma| vma.flags() & ODD == 0)
     }
 
+    /// Until it is dropped, what the current task allocates for the space is charged
+    /// to the creator, whoever the task is: it may only be passing by.
+    pub(crate) fn charge(&self) -> Charge {
+        Charge::to(&self.mm)
+    }
+
     /// Takes the mmap lock for reading if it can be had at once.
     pub(crate) fn try_read(&self) -> Option<MmapReadGuard<'_>> {
         self.mm.mmap_read_trylock()
@@ -313,7 +319,7 @@ impl Drop for Identity<'_> {
 }
 
 /// The memory cgroup that the current task charges, changed for a while.
-struct Charge {
+pub(crate) struct Charge {
     old: *mut bindings::mem_cgroup,
     new: *mut bindings::mem_cgroup,
 }

@@ -9,8 +9,10 @@
 //! task, ours takes `bprm->mm` and lets the exec fail. Every other exec is
 //! answered with `ENOEXEC` at once.
 //!
-//! Nothing outside this file knows which it was. One birth at a time, under a
-//! mutex that nests inside nothing.
+//! Nothing outside this file knows which it was. Either way the mm is charged to
+//! the memory cgroup of who asks: spaces are cheap to make, and whoever makes a
+//! hundred thousand of them pays for them. One birth at a time, under a mutex that
+//! nests inside nothing.
 
 use core::ptr::NonNull;
 
@@ -48,16 +50,21 @@ pub(crate) fn new_mm() -> Result<ARef<MmWithUser>> {
 
 #[cfg(not(EXPORTED_MM_ALLOC))]
 mod exec {
-    use core::{cell::UnsafeCell, ptr::null_mut};
+    use core::{
+        cell::UnsafeCell,
+        ptr::{null_mut, NonNull},
+    };
 
     use kernel::{
         bindings::{mm_struct, task_struct},
         prelude::*,
         sync::{
+            aref::ARef,
             atomic::{ordering::*, Atomic},
             global_lock,
         },
         task::Task,
+        time::{delay::fsleep, Delta},
     };
 
     use crate::{bindings, LocalModule};
@@ -74,6 +81,11 @@ mod exec {
     static TASK: Atomic<*mut task_struct> = Atomic::new(null_mut());
     /// What it gave.
     static MM: Atomic<*mut mm_struct> = Atomic::new(null_mut());
+    /// The memory cgroup that pays; a reference is held for as long as any helper
+    /// may charge it.
+    static PAYER: Atomic<*mut bindings::mem_cgroup> = Atomic::new(null_mut());
+    /// A helper that was started, with a reference to it.
+    static HELPER: Atomic<*mut task_struct> = Atomic::new(null_mut());
 
     global_lock! {
         // SAFETY: Initialised in `Format::register`, before anything can use it.
@@ -136,6 +148,8 @@ mod exec {
         unsafe {
             MM.store((*bprm).mm, Release);
             (*bprm).mm = null_mut();
+            // What the helper still allocates is its own.
+            bindings::address_space_helper_set_active_memcg(null_mut());
         }
         TASK.store(null_mut(), Relaxed);
         TAKEN
@@ -150,12 +164,54 @@ mod exec {
         _info: *mut bindings::subprocess_info,
         _new: *mut bindings::cred,
     ) -> c_int {
-        TASK.store(Task::current_raw(), Relaxed);
+        let task = Task::current_raw();
+        // SAFETY: A task holds itself. Charging another cgroup lasts until the mm is
+        // taken, or for the rest of the task's life, which `borrow_mm` waits for; it
+        // holds the cgroup as long.
+        unsafe {
+            HELPER.store(
+                ARef::into_raw(ARef::from(&*task.cast::<Task>()))
+                    .as_ptr()
+                    .cast(),
+                Relaxed,
+            );
+            bindings::address_space_helper_set_active_memcg(PAYER.load(Relaxed));
+        }
+        TASK.store(task, Relaxed);
         0
+    }
+
+    /// The memory cgroup of the calling process, held.
+    struct Payer(*mut bindings::mem_cgroup);
+
+    impl Payer {
+        fn of_caller() -> Payer {
+            let mm = current!().mm().map_or(null_mut(), |mm| mm.as_raw());
+            // SAFETY: The caller's own mm, or null, for which there is an answer too.
+            Payer(unsafe { bindings::address_space_helper_mm_memcg(mm) })
+        }
+    }
+
+    impl Drop for Payer {
+        fn drop(&mut self) {
+            // SAFETY: The reference that was taken above.
+            unsafe { bindings::address_space_helper_mem_cgroup_put(self.0) };
+        }
+    }
+
+    /// Waits until a helper whose exec failed early can charge nothing any more.
+    fn wait_for_end(helper: &Task) {
+        // SAFETY: The task is held; the field is read as the kernel itself reads it
+        // without locks.
+        while unsafe { (&raw const (*helper.as_ptr()).exit_state).read_volatile() } == 0 {
+            fsleep(Delta::from_millis(1));
+        }
     }
 
     pub(super) fn borrow_mm() -> Result<*mut mm_struct> {
         let _one_at_a_time = BIRTH.lock();
+        let payer = Payer::of_caller();
+        PAYER.store(payer.0, Relaxed);
 
         let mut argv = [PATH.as_char_ptr().cast_mut(), null_mut()];
         let mut envp = [null_mut()];
@@ -181,9 +237,16 @@ mod exec {
         let ret =
             unsafe { bindings::call_usermodehelper_exec(info, bindings::UMH_WAIT_EXEC as c_int) };
         TASK.store(null_mut(), Relaxed);
+        PAYER.store(null_mut(), Relaxed);
+        let helper = NonNull::new(HELPER.xchg(null_mut(), Acquire))
+            // SAFETY: `note_task` has left its reference there.
+            .map(|task| unsafe { ARef::<Task>::from_raw(task.cast()) });
         let mm = MM.xchg(null_mut(), Acquire);
         if !mm.is_null() {
             return Ok(mm);
+        }
+        if let Some(helper) = helper {
+            wait_for_end(&helper);
         }
         Err(match ret {
             // No helper may run: the system is going to sleep.

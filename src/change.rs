@@ -17,7 +17,7 @@ use kernel::{
 
 use crate::{
     frames::HUGE_PAGES,
-    layout::{self, Layout, Prot, Spare},
+    layout::{self, Layout, Need, Prot, Spare},
     segment::Segment,
     segments::{Ops, Pinned},
     space::{Kernel, Space},
@@ -276,6 +276,12 @@ impl Journal {
 }
 
 impl Space {
+    /// Memory for the layout, charged to the creator. No lock but `ops` may be held.
+    fn spare(&self, need: Need) -> Result<Spare<Kernel>> {
+        let _charge = (!need.is_none()).then(|| self.arena.charge());
+        Spare::new(need)
+    }
+
     /// Makes one change.
     pub(crate) fn change(self: &Arc<Self>, ops: &Ops, change: &Change) -> Result {
         let need = {
@@ -283,7 +289,7 @@ impl Space {
             change.check(&shown.layout)?;
             shown.layout.need(NODES)
         };
-        let mut spare = Spare::<Kernel>::new(need)?;
+        let mut spare = self.spare(need)?;
         let mut removed = Removed::new();
         let mut shown = self.install.write();
         shown.layout.refill(&mut spare);
@@ -334,7 +340,7 @@ impl Space {
     ) -> Result<(), Refusal> {
         // What is taken away gives its nodes back, so undoing needs no more.
         let need = self.install.read().layout.need(NODES * changes.len());
-        let mut spare = Spare::<Kernel>::new(need).map_err(|_| Refusal::Memory)?;
+        let mut spare = self.spare(need).map_err(|_| Refusal::Memory)?;
         let mut journal = Journal {
             old: KVVec::with_capacity(room, GFP_KERNEL_ACCOUNT)?,
         };

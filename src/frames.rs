@@ -181,6 +181,12 @@ impl Frames {
         Frame::unpack(slot.huge.load(Relaxed))
     }
 
+    /// Whether there is room for the entry of `page`.
+    pub(crate) fn has_room(&self, page: usize) -> bool {
+        self.slot(page)
+            .is_some_and(|(slot, _)| !slot.chunk.load(Relaxed).is_null())
+    }
+
     /// Makes room for the entry of `page`. Allocates: no install lock may be held.
     pub(crate) fn reserve(&self, page: usize) -> Result {
         let (slot, _) = self.slot(page).ok_or(EINVAL)?;

@@ -167,8 +167,12 @@ impl Space {
         write: bool,
     ) -> Result<Learned> {
         let count = count.clamp(1, MOST).min(segment.pages() - page);
-        segment.frames.reserve(page)?;
-        segment.frames.reserve(page + count - 1)?;
+        for page in [page, page + count - 1] {
+            if !segment.frames.has_room(page) {
+                let _charge = self.arena.charge();
+                segment.frames.reserve(page)?;
+            }
+        }
         let seq = segment.notifier.begin();
         let Some(held) = self.arena.try_read() else {
             return Ok(Learned::Busy);

@@ -132,6 +132,7 @@ impl Space {
         ops.next_id += 1;
         drop(ops);
 
+        let _charge = self.arena.charge();
         // SAFETY: The space ends its segments before it goes itself.
         let segment =
             unsafe { Segment::make(Arc::as_ptr(self), &self.arena, id, wanted.widened())? };

@@ -58,7 +58,7 @@ pub(crate) const REVOKE: u64 = 1;
 /// The work item that unmaps segments which nothing shows.
 pub(crate) const REAP: u64 = 2;
 
-/// Memory of the layout, accounted to whoever changes it.
+/// Memory of the layout, accounted to whom the task charges at the moment.
 pub(crate) struct Kernel;
 
 impl layout::Store for Kernel {

@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What a program can consume by way of address spaces is charged to the memory
+ * cgroup of whoever created them, and so bounded by that cgroup's limit.
+ */
+#include <sys/resource.h>
+#include <sys/wait.h>
+
+#include "kselftest_harness.h"
+#include "as_util.h"
+
+#define ROOT	"/sys/fs/cgroup"
+#define GROUP	ROOT "/address_space_limits"
+
+/* What is consumed to see how much of it is charged, and what may be at most. */
+#define SOME	(12L << 20)
+#define LIMIT	(24L << 20)
+/* Charges are rounded up and caught up with later, a batch for each CPU. */
+#define SLACK	(2L << 20)
+
+#define BIG	(1UL << 40)
+
+/* What the consumer is told, in memory that it shares with the test. */
+struct order {
+	long (*one)(unsigned int i);
+	long until;	/* stop when the group has this much; 0: never */
+	unsigned int done;
+	long error;
+};
+
+static struct order *order;
+
+/* What the consumer has, and takes to ask for more. */
+static int asfd, file;
+
+static long one_space(unsigned int i)
+{
+	(void)i;
+	return as_create(BIG);
+}
+
+/* Nothing merges: the offsets do not fit together. */
+static long many_mappings(unsigned int i)
+{
+	static struct address_space_op ops[1024];
+	unsigned int n;
+
+	for (n = 0; n < ARRAY_SIZE(ops); n++)
+		ops[n] = (struct address_space_op) {
+			.opcode = ADDRESS_SPACE_OP_MMAP,
+			.fd = file,
+			.prot = PROT_READ,
+			.offset = n % 7 * 2 * PAGE,
+			.length = PAGE,
+			.addr = (i * (uint64_t)ARRAY_SIZE(ops) + n) * PAGE,
+		};
+	return as_batch(asfd, ops, ARRAY_SIZE(ops), NULL);
+}
+
+/* Runs that do not touch, so that each is an area of its own in the arena. */
+static long one_segment(unsigned int i)
+{
+	return as_map(asfd, i * 2UL * PAGE, file, i * 2UL * PAGE, PAGE, PROT_READ, 0);
+}
+
+static long one_view(unsigned int i)
+{
+	return as_view(asfd, i * PAGE, PAGE, PROT_READ);
+}
+
+/* A page of the file, and what is needed to remember which it is. */
+static long one_frame(unsigned int i)
+{
+	static char *win;
+
+	if (!win)
+		win = attach(asfd, 0, BIG, RW);
+	return win ? poke(win + i * HUGE, 1) : -errno;
+}
+
+static long one_attachment(unsigned int i)
+{
+	return attach(asfd, i * 2 * PAGE, PAGE, PROT_READ) ? 0 : -errno;
+}
+
+FIXTURE(consumer)
+{
+	struct agent agent;
+};
+
+FIXTURE_VARIANT(consumer)
+{
+	long (*one)(unsigned int i);
+	unsigned int most;	/* whatever else bounds it */
+};
+
+FIXTURE_VARIANT_ADD(consumer, of_spaces) { one_space, 100000 };
+FIXTURE_VARIANT_ADD(consumer, of_mappings) { many_mappings, 100000 };
+FIXTURE_VARIANT_ADD(consumer, of_segments) { one_segment, 60000 };
+FIXTURE_VARIANT_ADD(consumer, of_views) { one_view, 100000 };
+FIXTURE_VARIANT_ADD(consumer, of_frames) { one_frame, 100000 };
+FIXTURE_VARIANT_ADD(consumer, of_attachments) { one_attachment, 60000 };
+
+static long number_in(const char *path, const char *name)
+{
+	char text[8192], *at = text;
+
+	if (read_text(path, text, sizeof(text)))
+		return -1;
+	if (name) {
+		at = strstr(text, name);
+		if (!at)
+			return -1;
+		at += strlen(name);
+	}
+	return atol(at + strspn(at, " \t"));
+}
+
+static long charged(void)
+{
+	return number_in(GROUP "/memory.current", NULL);
+}
+
+static long machine_has(void)
+{
+	drop_caches();
+	return number_in("/proc/meminfo", "MemFree:") << 10;
+}
+
+static long prepare(void *arg)
+{
+	const struct rlimit many = { 1 << 20, 1 << 20 };
+	char pid[16];
+	int err;
+
+	(void)arg;
+	snprintf(pid, sizeof(pid), "%d", getpid());
+	err = write_text(GROUP "/cgroup.procs", pid);
+	if (err)
+		return err;
+	if (setrlimit(RLIMIT_NOFILE, &many))
+		return -errno;
+	asfd = as_create(BIG);
+	file = memfd_pages("consumed", 0, -1);
+	if (asfd < 0 || file < 0 || ftruncate(file, BIG))
+		return -EIO;
+	return 0;
+}
+
+/* for those that need something to be mapped */
+static long map_all(void *arg)
+{
+	(void)arg;
+	return as_map(asfd, 0, file, 0, BIG, RW, 0);
+}
+
+static long consume(void *arg)
+{
+	unsigned int most = (uintptr_t)arg;
+
+	for (; order->done < most; order->done++) {
+		long ret = order->one(order->done);
+
+		if (ret < 0) {
+			order->error = ret;
+			return ret;
+		}
+		if (order->until && !(order->done % 16) && charged() >= order->until)
+			break;
+	}
+	return 0;
+}
+
+FIXTURE_SETUP(consumer)
+{
+	write_text(ROOT "/cgroup.subtree_control", "+memory");
+	if (access(ROOT "/memory.stat", R_OK))
+		SKIP(return, "no memory controller in cgroup2 at " ROOT);
+	rmdir(GROUP);
+	ASSERT_EQ(0, mkdir(GROUP, 0755));
+	/* without swap, or there would be no limit */
+	write_text(GROUP "/memory.swap.max", "0");
+	order = mmap(NULL, PAGE, RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, (void *)order);
+	order->one = variant->one;
+	ASSERT_EQ(0, agent_start(&self->agent));
+	ASSERT_EQ(0, agent_call(&self->agent, prepare, NULL));
+	if (variant->one == one_frame || variant->one == one_attachment) {
+		ASSERT_EQ(0, agent_call(&self->agent, map_all, NULL));
+	}
+}
+
+FIXTURE_TEARDOWN(consumer)
+{
+	uint64_t until = now_ms() + WORKER_MS;
+
+	agent_stop(&self->agent);
+	while (rmdir(GROUP) && errno == EBUSY && now_ms() < until)
+		sleep_ms(10);
+}
+
+/* The call may take longer than an agent is given to answer. */
+static void wait_until_it_rests(struct agent *agent, unsigned int most)
+{
+	long ret = agent_call(agent, consume, (void *)(uintptr_t)most);
+	unsigned int before;
+
+	while (ret == -ETIMEDOUT) {
+		before = order->done;
+		sleep_ms(1000);
+		if (order->done == before)
+			break;
+	}
+}
+
+TEST_F(consumer, is_charged_for_what_it_takes)
+{
+	long before, had, taken, paid;
+
+	had = machine_has();
+	before = charged();
+	order->until = before + SOME;
+	wait_until_it_rests(&self->agent, variant->most);
+	ASSERT_EQ(0, order->error);
+	paid = charged() - before;
+	taken = had - machine_has();
+	TH_LOG("%u of them: %ld KiB charged, %ld KiB taken, %ld bytes each",
+	       order->done, paid >> 10, taken >> 10, paid / order->done);
+	EXPECT_LE(taken, 3 * paid / 2 + SLACK);
+	/* else there was nothing to see */
+	EXPECT_LE(SOME / 4, paid);
+}
+
+TEST_F(consumer, is_held_by_the_limit)
+{
+	long peak, had = machine_has();
+	char text[32];
+
+	snprintf(text, sizeof(text), "%ld", LIMIT);
+	ASSERT_EQ(0, write_text(GROUP "/memory.max", text));
+	wait_until_it_rests(&self->agent, variant->most);
+	TH_LOG("ended after %u of them with %ld, at %ld KiB", order->done,
+	       order->error, number_in(GROUP "/memory.peak", NULL) >> 10);
+	/* refused or killed, unless something else was in the way */
+	if (order->done < variant->most && order->error != -ENOMEM &&
+	    order->error != -SIGBUS) {
+		EXPECT_EQ(0, order->error);
+		EXPECT_LE(1, number_in(GROUP "/memory.events", "oom_kill "));
+	}
+	peak = number_in(GROUP "/memory.peak", NULL);
+	EXPECT_GE(LIMIT + SLACK, peak);
+	EXPECT_GE(2 * LIMIT + SLACK, had - machine_has());
+}
+
+TEST_HARNESS_MAIN
