@@ -16,11 +16,13 @@
 
 #define FILES		300
 #define PATIENCE_MS	60000ULL
-#define MAX_WORKERS	10
+#define MAX_WORKERS	12
 
 /* In memory that the watchdog, the test itself, shares with its child. */
 struct shared {
 	volatile bool stop;
+	/* revocations behind the owner's back, and those left to the worker */
+	volatile long long invalidations, deferred;
 	struct {
 		const char *name;
 		volatile uint64_t done, failed;
@@ -120,6 +122,23 @@ static int map_the_file(struct machine *m, unsigned int *seed)
 	return munmap(map, 2 * PAGE) ? errno : 0;
 }
 
+static int write_back(struct machine *m, unsigned int *seed)
+{
+	int file = m->files[rand_r(seed) % FILES];
+
+	return pwrite(file, "w", 1, 0) != 1 || fsync(file) ? errno : 0;
+}
+
+/* What is not used at this moment goes, mapped or not. */
+static int reclaim(struct machine *m, unsigned int *seed)
+{
+	(void)m;
+	(void)seed;
+	/* that there was less to be had is no matter */
+	write_text("/sys/fs/cgroup/memory.reclaim", "4M");
+	return write_text("/proc/sys/vm/drop_caches", "1") ? EIO : 0;
+}
+
 static void *work(void *arg)
 {
 	struct worker *w = arg;
@@ -132,7 +151,8 @@ static void *work(void *arg)
 	return NULL;
 }
 
-static int set_up(struct machine *m)
+/* @dir: on which disk the files are, or NULL for memory */
+static int set_up(struct machine *m, const char *dir)
 {
 	unsigned int i;
 	int ret;
@@ -142,7 +162,8 @@ static int set_up(struct machine *m)
 	if (m->asfd < 0)
 		return m->asfd;
 	for (i = 0; i < FILES; i++) {
-		m->files[i] = memfd_pages("hang", 2, 'h');
+		m->files[i] = dir ? file_pages(dir, 2, 'h') :
+				    memfd_pages("hang", 2, 'h');
 		if (m->files[i] < 0)
 			return m->files[i];
 		m->maps[i] = attach(m->files[i], 0, 2 * PAGE, RW);
@@ -157,40 +178,57 @@ static int set_up(struct machine *m)
 }
 
 /* Everything at once, in a process that may not come back. */
-static int run_all(struct shared *shared, bool with_kvm)
+static int run_all(struct shared *shared, bool with_kvm, const char *dir)
 {
 	static struct machine m;
-	struct worker workers[] = {
-		{ .fn = punch }, { .fn = truncate_and_extend },
-		{ .fn = attach_and_touch }, { .fn = touch },
-		{ .fn = fork_and_touch }, { .fn = unmap_and_map },
-		{ .fn = map_the_file }, { .fn = make_vm }, { .fn = make_vm },
+	static const struct {
+		int (*fn)(struct machine *m, unsigned int *seed);
+		const char *name;
+		enum { ALWAYS, ON_DISK, WITH_KVM } when;
+	} all[] = {
+		{ punch, "punch", ALWAYS },
+		{ truncate_and_extend, "truncate", ALWAYS },
+		{ attach_and_touch, "attach", ALWAYS },
+		{ touch, "touch", ALWAYS },
+		{ fork_and_touch, "fork", ALWAYS },
+		{ unmap_and_map, "unmap", ALWAYS },
+		{ map_the_file, "mmap", ALWAYS },
+		{ write_back, "write back", ON_DISK },
+		{ reclaim, "reclaim", ON_DISK },
+		{ make_vm, "kvm", WITH_KVM },
+		{ make_vm, "kvm", WITH_KVM },
 	};
-	static const char * const names[] = {
-		"punch", "truncate", "attach", "touch", "fork", "unmap", "mmap",
-		"kvm", "kvm",
-	};
-	unsigned int n = ARRAY_SIZE(workers) - (with_kvm ? 0 : 2), i;
-	pthread_t threads[ARRAY_SIZE(workers)];
+	struct worker workers[ARRAY_SIZE(all)];
+	unsigned int n = 0, i;
+	pthread_t threads[ARRAY_SIZE(all)];
 	int ret;
 
 	m.shared = shared;
-	ret = set_up(&m);
+	ret = set_up(&m, dir);
 	if (ret) {
 		fprintf(stderr, "# set up: %s\n", strerror(-ret));
 		return 1;
 	}
-	for (i = 0; i < n; i++) {
-		workers[i].m = &m;
-		workers[i].seed = i;
-		workers[i].done = &shared->worker[i].done;
-		workers[i].failed = &shared->worker[i].failed;
-		shared->worker[i].name = names[i];
-		if (pthread_create(&threads[i], NULL, work, &workers[i]))
+	for (i = 0; i < ARRAY_SIZE(all); i++) {
+		if ((all[i].when == ON_DISK && !dir) ||
+		    (all[i].when == WITH_KVM && !with_kvm))
+			continue;
+		workers[n] = (struct worker){
+			.m = &m,
+			.seed = i,
+			.fn = all[i].fn,
+			.done = &shared->worker[n].done,
+			.failed = &shared->worker[n].failed,
+		};
+		shared->worker[n].name = all[i].name;
+		if (pthread_create(&threads[n], NULL, work, &workers[n]))
 			return 1;
+		n++;
 	}
 	for (i = 0; i < n; i++)
 		pthread_join(threads[i], NULL);
+	shared->invalidations = fdinfo_value(m.asfd, "invalidations");
+	shared->deferred = fdinfo_value(m.asfd, "deferred");
 	return 0;
 }
 
@@ -234,21 +272,24 @@ static uint64_t silent_for(struct shared *shared, uint64_t *last, uint64_t *when
 }
 
 static void watch(struct __test_metadata *_metadata, unsigned int seconds,
-		  bool with_kvm)
+		  bool with_kvm, bool on_disk)
 {
 	struct shared *shared = mmap(NULL, PAGE, RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	uint64_t last[MAX_WORKERS], when[MAX_WORKERS];
 	uint64_t end = 0, silence;
+	char dir[128];
 	unsigned int i;
 	int status;
 	pid_t pid;
 
 	ASSERT_NE(MAP_FAILED, (void *)shared);
+	if (on_disk)
+		ASSERT_EQ(0, disk_dir(dir, sizeof(dir)));
 	pid = fork();
 	ASSERT_LE(0, pid);
 	if (pid == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		_exit(run_all(shared, with_kvm));
+		_exit(run_all(shared, with_kvm, on_disk ? dir : NULL));
 	}
 	for (i = 0; i < MAX_WORKERS; i++) {
 		last[i] = 0;
@@ -281,11 +322,22 @@ ended:
 		EXPECT_LT(0ULL, shared->worker[i].done);
 		EXPECT_EQ(0ULL, shared->worker[i].failed);
 	}
+	TH_LOG("revocations behind the owner's back: %lld, left to the worker: %lld",
+	       shared->invalidations, shared->deferred);
+	EXPECT_LT(0, shared->invalidations);
 }
 
 FIXTURE(machine)
 {
 };
+
+FIXTURE_VARIANT(machine)
+{
+	bool on_disk;
+};
+
+FIXTURE_VARIANT_ADD(machine, with_files_in_memory) { .on_disk = false };
+FIXTURE_VARIANT_ADD(machine, with_files_on_disk) { .on_disk = true };
 
 FIXTURE_SETUP(machine)
 {
@@ -297,14 +349,14 @@ FIXTURE_TEARDOWN(machine)
 
 TEST_F_TIMEOUT(machine, is_not_stopped_by_changing_files, 170)
 {
-	watch(_metadata, 5, false);
+	watch(_metadata, 5, false, variant->on_disk);
 }
 
 TEST_F_TIMEOUT(machine, is_not_stopped_by_making_vms, 170)
 {
 	if (access("/dev/kvm", R_OK | W_OK))
 		SKIP(return, "no /dev/kvm");
-	watch(_metadata, 15, true);
+	watch(_metadata, variant->on_disk ? 8 : 12, true, variant->on_disk);
 }
 
 TEST_HARNESS_MAIN
