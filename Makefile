@@ -38,7 +38,7 @@ check-debug:
 
 kselftest: module
 	@scripts/in-env scripts/build-tests kselftest
-	@scripts/vm -- selftests/run-in-vm $$(sed -n 's/^TEST_GEN_PROGS := //p' \
+	@scripts/vm -- selftests/run-in-vm $$(sed -n 's/^TEST_GEN_PROGS [:+]= //p' \
 		selftests/kselftest/Makefile)
 
 demo: module
