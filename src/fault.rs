@@ -40,6 +40,12 @@ const RETRY: VmFault = bindings::vm_fault_reason_VM_FAULT_RETRY;
 const SIGBUS: VmFault = bindings::vm_fault_reason_VM_FAULT_SIGBUS;
 const SIGSEGV: VmFault = bindings::vm_fault_reason_VM_FAULT_SIGSEGV;
 const OOM: VmFault = bindings::vm_fault_reason_VM_FAULT_OOM;
+/// The file has no page there, or no room for one, or the space's creator may not have
+/// the memory.
+///
+/// Not `OOM` for the latter: that has the access tried again until the memory cgroup of
+/// the touching task has room, which is not the one that is full.
+const NO_PAGE: VmFault = SIGBUS;
 /// There is no huge page to enter.
 pub(crate) const FALLBACK: VmFault = bindings::vm_fault_reason_VM_FAULT_FALLBACK;
 
@@ -307,14 +313,14 @@ impl Fault<'_> {
     /// but begins anew. So it is told at the beginning of the next fault.
     fn failed(&self, what: Waited) -> Option<VmFault> {
         let tried = self.has(bindings::fault_flag_FAULT_FLAG_TRIED);
-        let error = if !self.is_by_kvm() {
-            tried.then(|| self.space.failures.take(what))??
+        if !self.is_by_kvm() {
+            tried.then(|| self.space.failures.take(what))??;
         } else if tried {
-            self.space.failures.peek(what)?
+            self.space.failures.peek(what)?;
         } else {
-            self.space.failures.take(what)?
-        };
-        Some(fault_of(error))
+            self.space.failures.take(what)?;
+        }
+        Some(NO_PAGE)
     }
 
     /// Whether KVM has the page faulted in for a guest: with the window of a slot,
@@ -371,16 +377,8 @@ impl Fault<'_> {
             Ok(()) => None,
             // What is no longer shown may have ended meanwhile.
             Err(_) if self.space.shown_at(self.page()) != Some((segment.id(), page)) => None,
-            Err(error) => Some(fault_of(error)),
+            Err(_) => Some(NO_PAGE),
         }
-    }
-}
-
-fn fault_of(error: Error) -> VmFault {
-    if error == ENOMEM {
-        OOM
-    } else {
-        SIGBUS
     }
 }
 

@@ -2,6 +2,7 @@
 /* Children that do what they are told, over a socket that also carries fds. */
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "as_util.h"
@@ -179,6 +180,19 @@ void *agent_attach(struct agent *a, int fd, uint64_t offset, uint64_t length,
 int agent_take_fd(struct agent *a, int fd)
 {
 	return call(a, OP_TAKE_FD, 0, 0, 0, fd);
+}
+
+int agent_fd(struct agent *a, int number)
+{
+	int pidfd = syscall(SYS_pidfd_open, a->pid, 0), fd;
+
+	if (pidfd < 0)
+		return -errno;
+	fd = syscall(SYS_pidfd_getfd, pidfd, number, 0);
+	if (fd < 0)
+		fd = -errno;
+	close(pidfd);
+	return fd;
 }
 
 long agent_call(struct agent *a, agent_fn fn, void *arg)

@@ -142,6 +142,8 @@ void *agent_attach(struct agent *a, int fd, uint64_t offset, uint64_t length,
 		   int prot);
 /* passes @fd and gives its number in the agent */
 int agent_take_fd(struct agent *a, int fd);
+/* an fd of the agent's, here; the agent keeps its own */
+int agent_fd(struct agent *a, int number);
 /* @fn is called in the agent, with memory as it is there */
 long agent_call(struct agent *a, agent_fn fn, void *arg);
 /* the agent's child takes its place */

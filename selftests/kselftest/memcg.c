@@ -4,8 +4,6 @@
  * charged to the creator's cgroup, whoever touches it, and also when the creator
  * has exited.
  */
-#include <sys/syscall.h>
-
 #include "kselftest_harness.h"
 #include "as_util.h"
 
@@ -80,18 +78,6 @@ static long create(void *arg)
 	return as_create(TOUCHED);
 }
 
-/* an fd of the agent's, here; the agent keeps its own until it exits */
-static int take_from(struct agent *a, int number)
-{
-	int pidfd = syscall(SYS_pidfd_open, a->pid, 0), fd;
-
-	if (pidfd < 0)
-		return -errno;
-	fd = syscall(SYS_pidfd_getfd, pidfd, number, 0);
-	close(pidfd);
-	return fd < 0 ? -errno : fd;
-}
-
 FIXTURE_SETUP(group)
 {
 	char dir[128];
@@ -164,7 +150,7 @@ TEST_F_TIMEOUT(group, of_the_creator_is_charged, 60)
 
 	number = agent_call(&self->creator, create, NULL);
 	ASSERT_LE(0, number);
-	self->asfd = take_from(&self->creator, number);
+	self->asfd = agent_fd(&self->creator, number);
 	ASSERT_LE(0, self->asfd);
 	ASSERT_EQ(0, as_map(self->asfd, 0, self->file, 0, TOUCHED,
 			    variant->read_only ? PROT_READ : RW, 0));

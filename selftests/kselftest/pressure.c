@@ -1,0 +1,508 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Memory that a window shows is written out, moved, made huge and cut again like
+ * any other, while it is used; what was written is what is read, always.
+ */
+#include <pthread.h>
+#include <sys/prctl.h>
+#include <sys/swap.h>
+#include <sys/wait.h>
+
+#include "kselftest_harness.h"
+#include "as_util.h"
+
+#define ROOT	"/sys/fs/cgroup"
+#define GROUP	ROOT "/address_space_pressure"
+
+#define PAGES	4096u
+#define LEN	(PAGES * PAGE)
+#define USERS	3u
+
+/*
+ * Page i belongs to user i % USERS, who alone writes it, and counts in @stamp
+ * how often. Everybody reads: what is there is what was written last, or while
+ * it was looked at.
+ */
+struct shared {
+	volatile bool stop;
+	volatile uint64_t stamp[PAGES];
+	volatile uint64_t reads, writes, wrong, signals;
+	volatile uint64_t page, got, before, after;
+};
+
+struct user {
+	struct shared *shared;
+	char *win;
+	unsigned int number, seed;
+};
+
+static uint64_t word(unsigned int page, uint64_t stamp)
+{
+	return (uint64_t)page << 40 | stamp;
+}
+
+static void read_one(struct user *u, unsigned int page)
+{
+	struct shared *shared = u->shared;
+	uint64_t before, after, got;
+
+	before = __atomic_load_n(&shared->stamp[page], __ATOMIC_ACQUIRE);
+	if (peek64(u->win + page * PAGE + 8 * (page % 500), &got)) {
+		__atomic_add_fetch(&shared->signals, 1, __ATOMIC_RELAXED);
+		return;
+	}
+	__atomic_thread_fence(__ATOMIC_ACQUIRE);
+	after = __atomic_load_n(&shared->stamp[page], __ATOMIC_ACQUIRE);
+	__atomic_add_fetch(&shared->reads, 1, __ATOMIC_RELAXED);
+	/* the writer counts first, and writes then */
+	if (got + 1 >= word(page, before) && got <= word(page, after))
+		return;
+	if (!__atomic_fetch_add(&shared->wrong, 1, __ATOMIC_RELAXED)) {
+		shared->page = page;
+		shared->got = got;
+		shared->before = before;
+		shared->after = after;
+	}
+}
+
+static void write_one(struct user *u, unsigned int page)
+{
+	struct shared *shared = u->shared;
+	uint64_t next = shared->stamp[page] + 1;
+
+	__atomic_store_n(&shared->stamp[page], next, __ATOMIC_RELEASE);
+	if (poke64(u->win + page * PAGE + 8 * (page % 500), word(page, next))) {
+		__atomic_store_n(&shared->stamp[page], next - 1, __ATOMIC_RELEASE);
+		__atomic_add_fetch(&shared->signals, 1, __ATOMIC_RELAXED);
+	}
+	__atomic_add_fetch(&shared->writes, 1, __ATOMIC_RELAXED);
+}
+
+static void *use(void *arg)
+{
+	struct user *u = arg;
+
+	while (!u->shared->stop) {
+		unsigned int page = rand_r(&u->seed) % PAGES;
+
+		if (rand_r(&u->seed) % 4)
+			read_one(u, page);
+		else
+			write_one(u, page / USERS * USERS + u->number < PAGES ?
+				     page / USERS * USERS + u->number : u->number);
+	}
+	return NULL;
+}
+
+FIXTURE(hot)
+{
+	struct shared *shared;
+	int asfd, file;
+	char *win, *plain;
+	struct user users[USERS];
+	pthread_t threads[USERS];
+	pid_t other;
+	long long before;
+};
+
+FIXTURE_VARIANT(hot)
+{
+	enum { MEMORY, HUGE_MEMORY, DISK } kind;
+};
+
+FIXTURE_VARIANT_ADD(hot, memfd) { .kind = MEMORY };
+FIXTURE_VARIANT_ADD(hot, huge_tmpfs) { .kind = HUGE_MEMORY };
+FIXTURE_VARIANT_ADD(hot, ext4) { .kind = DISK };
+
+static long number_in(const char *path, const char *name)
+{
+	static char text[1 << 16];
+	char *at = text;
+
+	if (read_text(path, text, sizeof(text)))
+		return -1;
+	if (name) {
+		at = strstr(text, name);
+		if (!at)
+			return -1;
+		at += strlen(name);
+	}
+	return atol(at + strspn(at, " \t"));
+}
+
+static long vmstat(const char *name)
+{
+	char line[64];
+
+	snprintf(line, sizeof(line), "\n%s ", name);
+	return number_in("/proc/vmstat", line);
+}
+
+/* The users: threads of the test, but for the last, a process of its own. */
+static int start_users(struct __test_metadata *_metadata, FIXTURE_DATA(hot) *self)
+{
+	unsigned int i;
+
+	(void)_metadata;
+	for (i = 0; i < USERS; i++)
+		self->users[i] = (struct user){
+			.shared = self->shared, .win = self->win,
+			.number = i, .seed = i,
+		};
+	self->other = fork();
+	if (self->other < 0)
+		return -errno;
+	if (self->other == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		use(&self->users[USERS - 1]);
+		_exit(0);
+	}
+	for (i = 0; i < USERS - 1; i++)
+		if (pthread_create(&self->threads[i], NULL, use, &self->users[i]))
+			return -EAGAIN;
+	return 0;
+}
+
+static void stop_users(FIXTURE_DATA(hot) *self)
+{
+	unsigned int i;
+
+	self->shared->stop = true;
+	for (i = 0; i < USERS - 1; i++)
+		pthread_join(self->threads[i], NULL);
+	waitpid(self->other, NULL, 0);
+}
+
+static long enter(void *group)
+{
+	char path[128], pid[16];
+
+	snprintf(path, sizeof(path), "%s/cgroup.procs", (char *)group);
+	snprintf(pid, sizeof(pid), "%d", getpid());
+	return write_text(path, pid);
+}
+
+FIXTURE_SETUP(hot)
+{
+	char dir[128];
+	unsigned int i;
+
+	/* what the window shows is charged to it, and can be limited there */
+	write_text(ROOT "/cgroup.subtree_control", "+memory");
+	rmdir(GROUP);
+	if (mkdir(GROUP, 0755) || enter(GROUP))
+		SKIP(return, "no cgroup2 at " ROOT);
+	self->shared = mmap(NULL, sizeof(struct shared), RW,
+			    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, (void *)self->shared);
+	switch (variant->kind) {
+	case MEMORY:
+		self->file = memfd_pages("hot", 0, -1);
+		break;
+	case HUGE_MEMORY:
+		ASSERT_EQ(0, own_mounts());
+		ASSERT_EQ(0, mount_tmpfs(dir, "huge=always,size=64m"));
+		self->file = file_pages(dir, 0, -1);
+		break;
+	case DISK:
+		ASSERT_EQ(0, disk_dir(dir, sizeof(dir)));
+		self->file = file_pages(dir, 0, -1);
+		break;
+	}
+	ASSERT_LE(0, self->file);
+	ASSERT_EQ(0, ftruncate(self->file, LEN));
+	self->asfd = as_create(LEN);
+	ASSERT_LE(0, self->asfd);
+	ASSERT_EQ(0, as_map(self->asfd, 0, self->file, 0, LEN, RW, 0));
+	self->win = attach(self->asfd, 0, LEN, RW);
+	ASSERT_NE(NULL, self->win);
+	self->plain = attach(self->file, 0, LEN, RW);
+	ASSERT_NE(NULL, self->plain);
+	for (i = 0; i < PAGES; i++)
+		ASSERT_EQ(0, poke64(self->win + i * PAGE + 8 * (i % 500), word(i, 0)));
+	self->before = fdinfo_value(self->asfd, "invalidations");
+	ASSERT_EQ(0, start_users(_metadata, self));
+}
+
+FIXTURE_TEARDOWN(hot)
+{
+	uint64_t until = now_ms() + WORKER_MS;
+
+	close(self->asfd);
+	close(self->file);
+	enter(ROOT);
+	while (rmdir(GROUP) && errno == EBUSY && now_ms() < until)
+		sleep_ms(10);
+}
+
+/* After the storm: the users have seen no lie, and the file has it all. */
+#define EXPECT_TRUTH() do {						\
+	struct shared *s_ = self->shared;				\
+	unsigned int i_;						\
+									\
+	stop_users(self);						\
+	TH_LOG("%ju reads, %ju writes, %lld invalidations, %lld of all left to the worker", \
+	       (uintmax_t)s_->reads, (uintmax_t)s_->writes,		\
+	       fdinfo_value(self->asfd, "invalidations") - self->before, \
+	       fdinfo_value(self->asfd, "deferred"));			\
+	EXPECT_EQ(0, (int)s_->wrong)					\
+		TH_LOG("page %ju: %#jx, expected %#jx to %#jx",		\
+		       (uintmax_t)s_->page, (uintmax_t)s_->got,		\
+		       (uintmax_t)word(s_->page, s_->before),		\
+		       (uintmax_t)word(s_->page, s_->after));		\
+	EXPECT_LT(0, (int)s_->reads);					\
+	EXPECT_LT(0, (int)s_->writes);					\
+	for (i_ = 0; i_ < PAGES; i_++) {				\
+		uint64_t got_ = 0;					\
+									\
+		ASSERT_EQ((ssize_t)sizeof(got_),			\
+			  pread(self->file, &got_, sizeof(got_),	\
+				i_ * PAGE + 8 * (i_ % 500)));		\
+		ASSERT_EQ(word(i_, s_->stamp[i_]), got_);		\
+	}								\
+} while (0)
+
+/* The window was there all the time, though it was revoked behind its back. */
+#define EXPECT_UNBROKEN() do {						\
+	EXPECT_EQ(0, (int)self->shared->signals);			\
+	EXPECT_LT(self->before,						\
+		  fdinfo_value(self->asfd, "invalidations"));		\
+} while (0)
+
+/* a file on the disk; the caller has mounts of its own */
+static int swap_on(char *path, size_t size)
+{
+	char dir[128], command[768];
+	int ret = disk_dir(dir, sizeof(dir));
+
+	if (ret)
+		return ret;
+	snprintf(path, size, "%s/swap", dir);
+	snprintf(command, sizeof(command),
+		 "dd if=/dev/zero of=%s bs=1M count=64 2>/dev/null && chmod 600 %s && mkswap %s >/dev/null 2>&1",
+		 path, path, path);
+	if (system(command))
+		return -EIO;
+	return swapon(path, 0) ? -errno : 0;
+}
+
+static void swap_off(const char *path)
+{
+	if (swapoff(path) || unlink(path))
+		fprintf(stderr, "# swap stays on: %s\n", path);
+}
+
+/* Out, and back when it is touched. */
+TEST_F_TIMEOUT(hot, is_swapped_out_and_in, 170)
+{
+	long out = vmstat("pswpout"), in = vmstat("pswpin");
+	uint64_t until = now_ms() + 2 * race_ms();
+	char path[160];
+
+	if (variant->kind == DISK) {
+		stop_users(self);
+		SKIP(return, "files on a disk are not swapped");
+	}
+	ASSERT_EQ(0, swap_on(path, sizeof(path)));
+	/* less than the window shows, so that something is always away */
+	ASSERT_EQ(0, write_text(GROUP "/memory.max", "12582912"));
+	while (now_ms() < until)
+		sleep_ms(20);
+	EXPECT_TRUTH();
+	EXPECT_UNBROKEN();
+	EXPECT_EQ(0, write_text(GROUP "/memory.max", "max"));
+	swap_off(path);
+	out = vmstat("pswpout") - out;
+	in = vmstat("pswpin") - in;
+	TH_LOG("%ld pages out, %ld in", out, in);
+	EXPECT_LT(100, out);
+	EXPECT_LT(100, in);
+}
+
+/* Written back and dropped, mapped or not. */
+TEST_F_TIMEOUT(hot, is_reclaimed_and_read_back, 170)
+{
+	uint64_t until = now_ms() + 2 * race_ms();
+
+	if (variant->kind != DISK) {
+		stop_users(self);
+		SKIP(return, "memory is nowhere else");
+	}
+	while (now_ms() < until) {
+		sync();
+		write_text(GROUP "/memory.reclaim", "8M swappiness=0");
+		drop_caches();
+	}
+	EXPECT_TRUTH();
+	EXPECT_UNBROKEN();
+}
+
+TEST_F_TIMEOUT(hot, is_moved_by_compaction, 170)
+{
+	long moved = vmstat("pgmigrate_success");
+	uint64_t until = now_ms() + 2 * race_ms();
+	unsigned int i;
+
+	if (variant->kind == HUGE_MEMORY) {
+		stop_users(self);
+		SKIP(return, "a huge page is as compact as can be");
+	}
+	/* holes to be filled: every other page of much memory */
+	for (i = 0; now_ms() < until; i++) {
+		char *some = mmap(NULL, 64 << 20, RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		unsigned long at;
+
+		ASSERT_NE(MAP_FAILED, (void *)some);
+		madvise(some, 64 << 20, MADV_NOHUGEPAGE);
+		memset(some, 1, 64 << 20);
+		for (at = 0; at < 64 << 20; at += 2 * PAGE)
+			madvise(some + at, PAGE, MADV_DONTNEED);
+		write_text("/proc/sys/vm/compact_memory", "1");
+		munmap(some, 64 << 20);
+		write_text("/proc/sys/vm/compact_memory", "1");
+	}
+	moved = vmstat("pgmigrate_success") - moved;
+	TH_LOG("%ld pages moved in %u rounds", moved, i);
+	EXPECT_LT(0, moved);
+	EXPECT_TRUTH();
+	EXPECT_UNBROKEN();
+}
+
+/*
+ * What a window has touched is held, and neither collapsed nor split then; so there
+ * is a moment without it, in which whoever touches it gets a signal.
+ */
+TEST_F_TIMEOUT(hot, is_made_huge_and_split, 170)
+{
+	long collapsed = vmstat("thp_collapse_alloc"), split = vmstat("thp_split_page");
+	uintptr_t plain = ((uintptr_t)self->plain + HUGE - 1) & ~(HUGE - 1);
+	uint64_t until = now_ms() + 2 * race_ms();
+	char what[128];
+
+	if (variant->kind == DISK) {
+		stop_users(self);
+		SKIP(return, "not every kernel has huge pages of files on a disk");
+	}
+	snprintf(what, sizeof(what), "%d,%#lx,%#lx", getpid(), (long)plain,
+		 (long)(plain + LEN - HUGE));
+	while (now_ms() < until) {
+		ASSERT_EQ(0, as_unmap(self->asfd, 0, LEN));
+		madvise((void *)plain, LEN - HUGE, MADV_COLLAPSE);
+		ASSERT_EQ(0, as_map(self->asfd, 0, self->file, 0, LEN, RW, 0));
+		sleep_ms(20);
+		ASSERT_EQ(0, as_unmap(self->asfd, 0, LEN));
+		write_text("/sys/kernel/debug/split_huge_pages", what);
+		ASSERT_EQ(0, as_map(self->asfd, 0, self->file, 0, LEN, RW, 0));
+		sleep_ms(20);
+	}
+	collapsed = vmstat("thp_collapse_alloc") - collapsed;
+	split = vmstat("thp_split_page") - split;
+	TH_LOG("collapsed %ld, split %ld", collapsed, split);
+	EXPECT_LT(0, collapsed);
+	EXPECT_LT(0, split);
+	EXPECT_TRUTH();
+}
+
+/* A space whose creator is in a group that may have far less than it shows. */
+FIXTURE(poor)
+{
+	struct agent creator;
+	struct space rich;	/* somebody else's */
+	int asfd;
+};
+
+#define MAY_HAVE	(16UL << 20)
+#define WANTED		(64UL << 20)
+
+static long create_wanted(void *arg)
+{
+	int file = memfd_pages("wanted", 0, -1), asfd = as_create(WANTED), ret;
+
+	(void)arg;
+	if (file < 0 || ftruncate(file, WANTED))
+		return -EIO;
+	ret = as_map(asfd, 0, file, 0, WANTED, RW, 0);
+	close(file);
+	return ret ?: asfd;
+}
+
+/* 0, or what the first access that failed gave */
+static long want(void *win)
+{
+	unsigned long at;
+	int ret = 0;
+
+	for (at = 0; !ret && at < WANTED; at += PAGE)
+		ret = poke((char *)win + at, 1);
+	return ret;
+}
+
+FIXTURE_SETUP(poor)
+{
+	char limit[32];
+	long ret;
+
+	write_text(ROOT "/cgroup.subtree_control", "+memory");
+	if (access(ROOT "/memory.stat", R_OK))
+		SKIP(return, "no memory controller in cgroup2 at " ROOT);
+	rmdir(GROUP);
+	ASSERT_EQ(0, mkdir(GROUP, 0755));
+	write_text(GROUP "/memory.swap.max", "0");
+	snprintf(limit, sizeof(limit), "%lu", MAY_HAVE);
+	ASSERT_EQ(0, write_text(GROUP "/memory.max", limit));
+	ASSERT_EQ(0, agent_start(&self->creator));
+	ASSERT_EQ(0, agent_call(&self->creator, enter, GROUP));
+	ret = agent_call(&self->creator, create_wanted, NULL);
+	ASSERT_LE(0, ret);
+	self->asfd = agent_fd(&self->creator, ret);
+	ASSERT_LE(0, self->asfd);
+	ASSERT_EQ(0, space_init(&self->rich));
+	ASSERT_EQ(0, as_map(self->rich.asfd, 0, self->rich.a, 0, FILE_LEN, RW, 0));
+}
+
+FIXTURE_TEARDOWN(poor)
+{
+	uint64_t until = now_ms() + WORKER_MS;
+
+	if (self->creator.pid)
+		agent_stop(&self->creator);
+	close(self->asfd);
+	space_free(&self->rich);
+	while (rmdir(GROUP) && errno == EBUSY && now_ms() < until)
+		sleep_ms(10);
+}
+
+TEST_F_TIMEOUT(poor, who_wants_too_much_is_killed, 120)
+{
+	char *win = agent_attach(&self->creator, self->asfd, 0, WANTED, RW);
+
+	ASSERT_NE(NULL, win);
+	EXPECT_EQ(-EPIPE, agent_call(&self->creator, want, win));
+	EXPECT_EQ(SIGKILL, agent_stop(&self->creator));
+	self->creator.pid = 0;
+	EXPECT_EQ('a', peek(self->rich.win));
+	EXPECT_EQ(0, poke(self->rich.win, 'a'));
+}
+
+/*
+ * There is nobody to be killed, and whoever touches the memory cannot help it: as
+ * with a disk that is full.
+ */
+TEST_F_TIMEOUT(poor, a_page_that_nobody_can_pay_for_is_sigbus, 120)
+{
+	struct agent other;
+	char *win;
+
+	ASSERT_EQ(0, agent_stop(&self->creator));
+	self->creator.pid = 0;
+	ASSERT_EQ(0, agent_start(&other));
+	win = agent_attach(&other, self->asfd, 0, WANTED, RW);
+	ASSERT_NE(NULL, win);
+	EXPECT_EQ(-SIGBUS, agent_call(&other, want, win));
+	/* what there was room for goes on */
+	EXPECT_EQ(1, agent_peek(&other, win));
+	EXPECT_EQ('a', peek(self->rich.win));
+	EXPECT_EQ(0, agent_stop(&other));
+}
+
+TEST_HARNESS_MAIN
