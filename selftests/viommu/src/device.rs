@@ -1,41 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A vhost-user device in a process of its own, and the VMM's end of it.
+//! The VMM's end of a vhost-user device.
 
-use std::fs::{self, File};
-use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus};
-use std::time::{Duration, Instant};
+use std::os::unix::process::ExitStatusExt as _;
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, set_parent_process_death_signal};
 use vhost::VhostBackend as _;
 use vhost::vhost_user::message::{
     VhostUserHeaderFlag, VhostUserProtocolFeatures, VhostUserVirtioFeatures,
 };
 use vhost::vhost_user::{Frontend, VhostUserFrontend as _};
+use viommu::daemon::Daemon;
 use virtio_bindings::bindings::virtio_ring::VIRTIO_RING_F_INDIRECT_DESC;
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::ram::{Bus, Ram};
 use crate::ring::{Ring, SIZE};
-
-/// How long a daemon may take for anything, on an emulated machine.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// The daemon.
-pub struct Daemon {
-    child: Child,
-    pidfd: OwnedFd,
-    socket: PathBuf,
-    complaints: PathBuf,
-}
 
 /// What became of waiting.
 #[derive(Debug, PartialEq, Eq)]
@@ -50,102 +34,6 @@ pub enum Event {
     Silence,
 }
 
-impl Daemon {
-    /// Starts a program that listens at `socket` once it is ready.
-    pub fn start(command: &mut Command, folder: &Path, socket: &Path) -> Result<Daemon> {
-        let _ = fs::remove_file(socket);
-        let complaints = folder.join("complaints");
-        let program = command.get_program().to_string_lossy().into_owned();
-        let log = File::create(&complaints)?;
-        command.stdout(log.try_clone()?).stderr(log);
-        // SAFETY: One system call, in which nothing can go wrong.
-        unsafe {
-            command.pre_exec(|| {
-                set_parent_process_death_signal(Some(Signal::KILL)).map_err(io::Error::from)
-            });
-        }
-        let child = command
-            .spawn()
-            .with_context(|| format!("cannot start {}", program))?;
-        let pid = Pid::from_child(&child);
-        let mut daemon = Daemon {
-            pidfd: pidfd_open(pid, PidfdFlags::empty())?,
-            child,
-            socket: socket.to_owned(),
-            complaints,
-        };
-        let start = Instant::now();
-        while !socket.exists() {
-            if let Some(status) = daemon.child.try_wait()? {
-                bail!("{} ended: {status}: {}", program, daemon.complaints());
-            }
-            if start.elapsed() > PATIENCE {
-                bail!("{} does not listen: {}", program, daemon.complaints());
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        Ok(daemon)
-    }
-
-    /// What it has printed.
-    pub fn complaints(&self) -> String {
-        let text = fs::read_to_string(&self.complaints).unwrap_or_default();
-        text.trim().to_owned()
-    }
-
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
-    pub fn is_alive(&mut self) -> Result<bool> {
-        Ok(self.child.try_wait()?.is_none())
-    }
-
-    /// Whether it is on its way out of the kernel, which takes its time.
-    fn is_dying(&self) -> Result<bool> {
-        const PF_EXITING: u32 = 4;
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.id()))?;
-        // After the name, which may have anything in it: state, five ids, flags.
-        let fields = stat.rsplit_once(") ").map(|(_, fields)| fields);
-        let flags = fields.and_then(|fields| fields.split(' ').nth(6));
-        let flags: u32 = flags.context("no flags in /proc/PID/stat")?.parse()?;
-        Ok(flags & PF_EXITING != 0)
-    }
-
-    /// Ends it as a crash of its own would.
-    pub fn kill(&mut self) -> Result<ExitStatus> {
-        self.child.kill()?;
-        Ok(self.child.wait()?)
-    }
-
-    /// What it has of the guest's memory: lines of /proc/PID/maps, and links of
-    /// /proc/PID/fd.
-    pub fn holdings(&self) -> Result<Vec<String>> {
-        let process = PathBuf::from(format!("/proc/{}", self.id()));
-        let mut holdings = Vec::new();
-        for line in fs::read_to_string(process.join("maps"))?.lines() {
-            holdings.push(line.split_whitespace().collect::<Vec<_>>().join(" "));
-        }
-        for entry in fs::read_dir(process.join("fd"))? {
-            // One that it has closed meanwhile is none.
-            if let Ok(link) = fs::read_link(entry?.path()) {
-                holdings.push(format!("a file descriptor of {}", link.display()));
-            }
-        }
-        holdings
-            .retain(|holding| holding.contains("address_space") || holding.contains("guest-ram"));
-        Ok(holdings)
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        // Both fail where it has ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// A connection to a device.
 pub struct Device {
     _frontend: Frontend,
@@ -158,8 +46,7 @@ impl Device {
     /// Connects to the daemon, tells it of its memory and its queues, and starts
     /// them.
     pub fn connect(daemon: &Daemon, bus: &Bus, ram: &Ram, rings: &[Ring]) -> Result<Device> {
-        let stream = connect(&daemon.socket)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        let stream = daemon.connect()?;
         let mut frontend = Frontend::from_stream(stream.try_clone()?, rings.len() as u64);
         frontend.set_owner()?;
         let offered = frontend.get_features()?;
@@ -204,7 +91,7 @@ impl Device {
     pub fn wait(&self, daemon: &mut Daemon, patience: Duration) -> Result<Event> {
         let mut events = [
             PollFd::from_borrowed_fd(self.call_fd(), PollFlags::IN),
-            PollFd::new(&daemon.pidfd, PollFlags::IN),
+            PollFd::new(daemon.pidfd(), PollFlags::IN),
             PollFd::new(&self.stream, PollFlags::RDHUP),
         ];
         let patience = Timespec::try_from(patience)?;
@@ -214,13 +101,13 @@ impl Device {
             self.call.read()?;
             Ok(Event::Called)
         } else if is(1) {
-            Ok(Event::Died(daemon.child.wait()?.signal()))
+            Ok(Event::Died(daemon.wait()?.signal()))
         } else if is(2) {
             // A daemon that dies hangs up before it is dead.
             if !daemon.is_dying()? {
                 return Ok(Event::HungUp);
             }
-            Ok(Event::Died(daemon.child.wait()?.signal()))
+            Ok(Event::Died(daemon.wait()?.signal()))
         } else {
             Ok(Event::Silence)
         }
@@ -231,23 +118,4 @@ impl Device {
         // SAFETY: It is open as long as `self.call` lives, which is borrowed.
         unsafe { std::os::fd::BorrowedFd::borrow_raw(self.call.as_raw_fd()) }
     }
-}
-
-/// A socket exists before its program listens at it.
-fn connect(socket: &Path) -> Result<UnixStream> {
-    let start = Instant::now();
-    loop {
-        match UnixStream::connect(socket) {
-            Ok(stream) => return Ok(stream),
-            Err(_) if start.elapsed() < PATIENCE => {
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            Err(error) => return Err(error).context("cannot connect to the device"),
-        }
-    }
-}
-
-/// How long to wait for what must come.
-pub fn patience() -> Duration {
-    PATIENCE
 }

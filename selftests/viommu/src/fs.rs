@@ -10,10 +10,11 @@ use std::process::Command;
 
 use address_space::{Prot, page_size};
 use anyhow::{Context as _, Result, bail, ensure};
+use viommu::daemon::{Daemon, Folder, PATIENCE};
 
 use crate::cases::SECRET;
-use crate::device::{Daemon, Device, Event, patience};
-use crate::machine::{Folder, block};
+use crate::device::{Device, Event};
+use crate::machine::block;
 use crate::ram::{Bus, READ_WRITE, Ram, Unmap};
 use crate::ring::{Buffer, Kind, Ring};
 use crate::show::Show;
@@ -141,7 +142,7 @@ impl Machine {
         self.rings[REQUESTS].submit(&self.ram, &buffers)?;
         self.device.kick(REQUESTS)?;
         while self.rings[REQUESTS].complete(&self.ram)?.is_none() {
-            match self.device.wait(&mut self.daemon, patience())? {
+            match self.device.wait(&mut self.daemon, PATIENCE)? {
                 Event::Called => {}
                 event => bail!("virtiofsd: {event:?}: {}", self.daemon.complaints()),
             }

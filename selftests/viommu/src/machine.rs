@@ -6,17 +6,17 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use address_space::iommu::Mapping;
 use address_space::{Prot, page_size};
 use anyhow::{Context as _, Result, bail, ensure};
+use viommu::daemon::{Daemon, Folder, PATIENCE};
+use viommu::storage::{self, Speed};
 use virtio_bindings::virtio_blk::{VIRTIO_BLK_S_OK, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT};
 use vm_memory::ByteValued as _;
 
-use crate::device::{Daemon, Device, Event, patience};
+use crate::device::{Device, Event};
 use crate::ram::{Bus, Mapped, READ_WRITE, Ram, Unmap};
 use crate::ring::{self, Buffer, Kind, Ring};
 
@@ -27,35 +27,6 @@ pub const SECTOR: u64 = 512;
 
 /// The most that a table of descriptors takes, in bytes.
 const TABLE: u32 = 8 * 16;
-
-/// A folder that goes with what is in it.
-pub struct Folder(PathBuf);
-
-impl Folder {
-    pub fn new(name: &str) -> Result<Folder> {
-        let path = std::env::temp_dir().join(format!("viommu-{}-{name}", std::process::id()));
-        fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
-        Ok(Folder(path))
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// How fast the disk is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Speed {
-    Full,
-    /// One request a second.
-    Slow,
-}
 
 /// The guest.
 pub struct Machine {
@@ -160,7 +131,7 @@ impl Machine {
         let folder = Folder::new(bus.name())?;
         File::create(folder.path().join("disk"))?.set_len(DISK_LENGTH)?;
         let rings = [Ring::new(&ram, &bus)?];
-        let daemon = start_daemon(&folder, speed)?;
+        let daemon = storage::start(&folder, speed)?;
         let device = Device::connect(&daemon, &bus, &ram, &rings)?;
         Ok(Machine {
             ram,
@@ -183,7 +154,7 @@ impl Machine {
     /// A new device after the death of the old one, on the same RAM, the same
     /// bus and the same disk. Requests that were in flight are to be made again.
     pub fn restart(&mut self) -> Result<()> {
-        self.daemon = start_daemon(&self.folder, self.speed)?;
+        self.daemon = storage::start(&self.folder, self.speed)?;
         self.reconnect()
     }
 
@@ -323,13 +294,13 @@ impl Machine {
             if self.completed.remove(&flight.head).is_some() {
                 break Outcome::Done(self.ram.read(flight.status, 1)?[0]);
             }
-            match self.device.wait(&mut self.daemon, patience())? {
+            match self.device.wait(&mut self.daemon, PATIENCE)? {
                 Event::Called => {}
                 Event::Died(signal) => break Outcome::Died(signal),
                 Event::HungUp => break Outcome::HungUp,
                 Event::Silence => bail!("no answer: {}", self.daemon.complaints()),
             }
-            ensure!(start.elapsed() < patience(), "calls, but no answer");
+            ensure!(start.elapsed() < PATIENCE, "calls, but no answer");
         };
         self.free.extend(self.slots.remove(&flight.head));
         self.bus.unmap_all(&flight.mapped, unmap)?;
@@ -396,33 +367,4 @@ pub fn block(text: &str) -> Vec<u8> {
     let mut text = format!("{text}\n").repeat(length / (text.len() + 1) + 1);
     text.truncate(length);
     text.into_bytes()
-}
-
-fn start_daemon(folder: &Folder, speed: Speed) -> Result<Daemon> {
-    let disk = folder.path().join("disk");
-    let socket = folder.path().join("socket");
-    let mut command = Command::new("qemu-storage-daemon");
-    command.arg("--blockdev").arg(format!(
-        // O_DIRECT does not work on what is mapped from an address space.
-        "driver=file,node-name=file,filename={},cache.direct=off",
-        disk.display()
-    ));
-    let node = match speed {
-        Speed::Full => "file",
-        Speed::Slow => {
-            command
-                .args(["--object", "throttle-group,id=slow,x-iops-total=1"])
-                .args([
-                    "--blockdev",
-                    "driver=throttle,node-name=slow,throttle-group=slow,file=file",
-                ]);
-            "slow"
-        }
-    };
-    command.arg("--export").arg(format!(
-        "type=vhost-user-blk,id=disk,node-name={node},writable=on,\
-         addr.type=unix,addr.path={}",
-        socket.display()
-    ));
-    Daemon::start(&mut command, folder.path(), &socket)
 }
