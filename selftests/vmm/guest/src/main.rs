@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The first and only process of the guest: loads the drivers, does I/O by them,
+//! and tells the VMM where it is.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use rustix::fs::OFlags;
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
+use rustix::mount::{MountFlags, mount};
+use rustix::system::{RebootCommand, finit_module, reboot};
+use vmm_guest::{BLOCK, CALL, Call, NUMBERS, block};
+
+/// The disk behind the IOMMU, and one that is not.
+const DISKS: [&str; 2] = ["0000:00:02.0", "0000:00:03.0"];
+
+/// How many blocks a pass writes and reads.
+const BLOCKS: u64 = 16;
+/// How many requests are timed.
+const TIMED: u64 = 100;
+/// The module's file is compressed.
+const MODULE_INIT_COMPRESSED_FILE: i32 = 4;
+
+/// Memory for direct I/O.
+#[repr(align(4096))]
+struct Buffer([u8; BLOCK]);
+
+struct Vmm {
+    ports: File,
+}
+
+impl Vmm {
+    fn call(&self, call: Call, numbers: [u64; 2]) -> Result<()> {
+        for (index, number) in numbers.iter().enumerate() {
+            let at = u64::from(NUMBERS) + 8 * index as u64;
+            self.ports.write_all_at(&number.to_le_bytes(), at)?;
+        }
+        self.ports.write_all_at(&[call as u8], CALL.into())?;
+        let mut result = [0];
+        self.ports.read_exact_at(&mut result, CALL.into())?;
+        ensure!(result == [0], "the VMM is not content at {call:?}");
+        Ok(())
+    }
+}
+
+fn main() {
+    for (what, at) in [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev")] {
+        let _ = mount(what, at, what, MountFlags::empty(), None);
+    }
+    if let Err(error) = run() {
+        say(&format!("guest: {error:#}"));
+        if let Ok(vmm) = vmm() {
+            let _ = vmm.call(Call::Failed, [0, 0]);
+        }
+    }
+    let _ = reboot(RebootCommand::Restart);
+}
+
+/// To the console, by the kernel's log: it needs no interrupt.
+fn say(text: &str) {
+    if let Ok(mut log) = OpenOptions::new().write(true).open("/dev/kmsg") {
+        let _ = log.write_all(format!("<2>{text}\n").as_bytes());
+    }
+}
+
+fn vmm() -> Result<Vmm> {
+    let ports = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/port")?;
+    Ok(Vmm { ports })
+}
+
+fn run() -> Result<()> {
+    let vmm = vmm().context("/dev/port")?;
+    for module in ["virtio-iommu.ko.xz", "virtio_blk.ko.xz"] {
+        say(&format!("guest: loading {module}"));
+        let file = File::open(Path::new("/").join(module))?;
+        finit_module(file, c"", MODULE_INIT_COMPRESSED_FILE).context(module)?;
+    }
+    let disks = [disk(DISKS[0])?, disk(DISKS[1])?];
+    ensure!(group(DISKS[0]).exists(), "no IOMMU for the first disk");
+    ensure!(!group(DISKS[1]).exists(), "an IOMMU for the second disk");
+    vmm.call(Call::Booted, [0, 0])?;
+
+    pass(&vmm, &disks[0], 0)?;
+    vmm.call(Call::Quiet, [0, 0])?;
+    let secret = Secret::new("the guest's private key: 2718281828459045")?;
+    vmm.call(Call::Secret, [secret.gpa, secret.length])?;
+    pass(&vmm, &disks[0], 1)?;
+
+    let driver = Path::new("/sys/bus/pci/drivers/virtio-pci");
+    fs::write(driver.join("unbind"), DISKS[0])?;
+    vmm.call(Call::Unbound, [0, 0])?;
+    fs::write(driver.join("bind"), DISKS[0])?;
+    let again = disk(DISKS[0])?;
+    vmm.call(Call::Bound, [0, 0])?;
+    pass(&vmm, &again, 2)?;
+
+    time(&vmm, &again, [0, 0])?;
+    time(&vmm, &disks[1], [1, 0])?;
+    fs::write(group(DISKS[0]).join("type"), "DMA-FQ").context("deferred unmaps")?;
+    time(&vmm, &again, [0, 1])?;
+    // The kernel flushes every 10 ms.
+    sleep(Duration::from_millis(200));
+    vmm.call(Call::Lazy, [0, 0])?;
+    pass(&vmm, &again, 3)?;
+    vmm.call(Call::Done, [0, 0])
+}
+
+/// The group of devices that the IOMMU does not tell apart, where there is one.
+fn group(address: &str) -> PathBuf {
+    Path::new("/sys/bus/pci/devices")
+        .join(address)
+        .join("iommu_group")
+}
+
+/// The disk that the PCI device with this address is.
+fn disk(address: &str) -> Result<PathBuf> {
+    let device = Path::new("/sys/bus/pci/devices").join(address);
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(60) {
+        for entry in fs::read_dir(&device)?.flatten() {
+            let Ok(mut names) = fs::read_dir(entry.path().join("block")) else {
+                continue;
+            };
+            if let Some(name) = names.next() {
+                let disk = Path::new("/dev").join(name?.file_name());
+                if disk.exists() {
+                    return Ok(disk);
+                }
+            }
+        }
+        sleep(Duration::from_millis(10));
+    }
+    bail!("{address} does not become a disk")
+}
+
+fn open(disk: &Path, flags: OFlags) -> Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(flags.bits() as i32)
+        .open(disk)
+        .with_context(|| format!("cannot open {}", disk.display()))
+}
+
+/// Writes blocks and reads them back, past the page cache and by it.
+fn pass(vmm: &Vmm, disk: &Path, pass: u64) -> Result<()> {
+    let first = pass * 2 * BLOCKS;
+    let at = |index: u64| index * BLOCK as u64;
+    let mut buffer = Buffer([0; BLOCK]);
+    let direct = open(disk, OFlags::DIRECT)?;
+    for index in first..first + BLOCKS {
+        buffer.0 = block(index, pass);
+        direct.write_all_at(&buffer.0, at(index))?;
+    }
+    let buffered = open(disk, OFlags::empty())?;
+    for index in first + BLOCKS..first + 2 * BLOCKS {
+        buffered.write_all_at(&block(index, pass), at(index))?;
+    }
+    buffered.sync_all()?;
+    for index in first..first + 2 * BLOCKS {
+        direct.read_exact_at(&mut buffer.0, at(index))?;
+        ensure!(buffer.0 == block(index, pass), "block {index} is another");
+    }
+    drop((direct, buffered));
+    vmm.call(Call::Wrote, [pass, 2 * BLOCKS])
+}
+
+/// Tells how long requests take: reads and writes by turns.
+fn time(vmm: &Vmm, disk: &Path, way: [u64; 2]) -> Result<()> {
+    let file = open(disk, OFlags::DIRECT)?;
+    let mut buffer = Buffer([0; BLOCK]);
+    let at = |index: u64| (index * 37 % 1024 + 8192) * BLOCK as u64;
+    // To get warm.
+    for index in 0..8 {
+        file.write_all_at(&buffer.0, at(index))?;
+    }
+    vmm.call(Call::Way, way)?;
+    let start = Instant::now();
+    for index in 0..TIMED / 2 {
+        file.write_all_at(&buffer.0, at(index))?;
+        file.read_exact_at(&mut buffer.0, at(index))?;
+    }
+    let time = start.elapsed().as_nanos() as u64;
+    vmm.call(Call::Took, [TIMED, time])
+}
+
+/// A page that no device is ever given.
+struct Secret {
+    gpa: u64,
+    length: u64,
+}
+
+impl Secret {
+    /// It stays in memory until the end.
+    fn new(text: &str) -> Result<Secret> {
+        const PRESENT: u64 = 1 << 63;
+        let prot = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: New memory, in nobody's place, of which the text is less than
+        // a page.
+        let page = unsafe {
+            let page = mmap_anonymous(std::ptr::null_mut(), BLOCK, prot, MapFlags::PRIVATE)?;
+            std::ptr::copy_nonoverlapping(text.as_ptr(), page.cast(), text.len());
+            page
+        };
+        let mut entry = [0; 8];
+        let at = page as u64 / BLOCK as u64 * 8;
+        File::open("/proc/self/pagemap")?.read_exact_at(&mut entry, at)?;
+        let entry = u64::from_le_bytes(entry);
+        ensure!(entry & PRESENT != 0, "the secret is not in memory");
+        Ok(Secret {
+            gpa: (entry & ((1 << 55) - 1)) * BLOCK as u64,
+            length: text.len() as u64,
+        })
+    }
+}

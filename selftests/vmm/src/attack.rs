@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A descriptor that the guest's driver did not make: it points the device at
+//! memory that is not the device's. The guest is not running meanwhile, and finds
+//! its queue as it left it.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use address_space::page_size;
+use anyhow::{Result, ensure};
+use viommu::daemon::PATIENCE;
+use virtio_bindings::bindings::virtio_ring::{VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
+use virtio_bindings::virtio_blk::VIRTIO_BLK_T_OUT;
+use virtio_queue::desc::split::Descriptor;
+use vm_memory::ByteValued as _;
+
+use crate::disk::{self, Disk};
+use crate::ram::Ram;
+
+/// Where on the disk the device is to write what it finds: where the guest writes
+/// nothing.
+const OFFSET: u64 = disk::LENGTH - 4096;
+
+/// Which part of the request is at an address that is not the device's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Header,
+    Data,
+}
+
+/// What became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The device has completed it, with this status.
+    Done(u8),
+    /// The device has died of this signal, and was started again.
+    Died(Option<i32>),
+}
+
+/// Asks the disk to write to its image what is at `addr`, on its bus; returns
+/// what became of it and what is in the image.
+///
+/// `translate` tells the guest physical address of what the driver has mapped.
+pub fn attempt(
+    ram: &Ram,
+    disk: &mut Disk,
+    translate: impl Fn(u64) -> Result<u64>,
+    part: Part,
+    addr: u64,
+) -> Result<(Outcome, Vec<u8>)> {
+    // The rings are in one page, which has room for a header and a status.
+    let page = page_size();
+    let queue = disk.queue()?;
+    let start = queue.descriptors & !(page - 1);
+    let end = queue.used + 6 + 8 * u64::from(queue.size);
+    let header = start + page - 64;
+    let status = header + 16;
+    ensure!(end <= header, "the rings fill their page");
+    let gpa = translate(start)?;
+    let before = ram.read(gpa, page as usize)?;
+    let (size, within) = (u64::from(queue.size), |addr: u64| gpa + (addr - start));
+    let (descriptors, available) = (within(queue.descriptors), within(queue.available));
+    let used = within(queue.used);
+
+    let index = |at: u64| -> Result<u16> {
+        let bytes = ram.read(at + 2, 2)?;
+        Ok(u16::from_le_bytes([bytes[0], bytes[1]]))
+    };
+    let base = index(available)?;
+    ensure!(index(used)? == base, "the guest waits for something");
+
+    let mut order = [0; 16];
+    order[..4].copy_from_slice(&VIRTIO_BLK_T_OUT.to_le_bytes());
+    order[8..].copy_from_slice(&(OFFSET / 512).to_le_bytes());
+    ram.write(within(header), &order)?;
+    ram.write(within(status), &[0xff])?;
+    let (header, data) = match part {
+        Part::Header => (addr, start),
+        Part::Data => (header, addr),
+    };
+    let next = VRING_DESC_F_NEXT as u16;
+    let chain = [
+        Descriptor::new(header, 16, next, 1),
+        Descriptor::new(data, page as u32, next, 2),
+        Descriptor::new(status, 1, VRING_DESC_F_WRITE as u16, 0),
+    ];
+    for (index, descriptor) in (0..).zip(&chain) {
+        ram.write(descriptors + 16 * index, descriptor.as_slice())?;
+    }
+    let entry = available + 4 + 2 * (u64::from(base) % size);
+    ram.write(entry, &0_u16.to_le_bytes())?;
+    ram.write(available + 2, &base.wrapping_add(1).to_le_bytes())?;
+
+    disk.kick.write(1)?;
+    let begin = Instant::now();
+    while index(used)? == base && disk.daemon.is_alive()? {
+        ensure!(begin.elapsed() < PATIENCE, "the device does not answer");
+        sleep(Duration::from_millis(2));
+    }
+    let answer = ram.read(within(status), 1)?[0];
+
+    disk.halt();
+    ram.write(gpa, &before)?;
+    let outcome = if disk.daemon.is_alive()? {
+        Outcome::Done(answer)
+    } else {
+        Outcome::Died(disk.signal()?)
+    };
+    disk.restart(base)?;
+    let mut image = vec![0; page as usize];
+    disk.read(OFFSET, &mut image)?;
+    Ok((outcome, image))
+}

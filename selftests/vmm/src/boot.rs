@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The guest's first moment: kernel, initramfs and command line in its memory,
+//! and its CPU where the PVH boot protocol says.
+
+use std::fs::{self, File};
+use std::io::Cursor;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use cpio::newc::ModeFileType;
+use cpio::{NewcBuilder, write_cpio};
+use kvm_bindings::{CpuId, kvm_regs, kvm_segment};
+use kvm_ioctls::VcpuFd;
+use linux_loader::configurator::pvh::PvhBootConfigurator;
+use linux_loader::configurator::{BootConfigurator as _, BootParams};
+use linux_loader::loader::elf::start_info::{
+    hvm_memmap_table_entry, hvm_modlist_entry, hvm_start_info,
+};
+use linux_loader::loader::elf::{Elf, PvhBootCapability};
+use linux_loader::loader::{Cmdline, KernelLoader as _, load_cmdline};
+use loader_memory::{FileOffset, GuestAddress, GuestMemoryMmap};
+
+use crate::acpi;
+use crate::ram::{self, Ram};
+
+/// What the guest's program is, and what it loads.
+const FILES: [&str; 3] = ["init", "virtio-iommu.ko.xz", "virtio_blk.ko.xz"];
+
+const START_INFO: u64 = 0x6000;
+const MODULES: u64 = 0x6800;
+const MEMORY_MAP: u64 = 0x7000;
+const COMMAND_LINE: u64 = 0x20000;
+
+/// No waiting for what is not there. The IOMMU's driver is a module, for which its
+/// endpoint has to wait.
+const ARGUMENTS: &str = "console=ttyS0 reboot=k panic=-1 iommu.strict=1 \
+     deferred_probe_timeout=300 mitigations=off audit=0 apparmor=0 nokaslr \
+     cryptomgr.notests i8042.nokbd i8042.noaux no_timer_check tsc=reliable";
+
+/// Puts it all into memory; returns where the CPU begins.
+///
+/// A chatty kernel tells all that it does, of which each letter takes its time.
+pub fn load(ram: &Ram, guest: &Path, chatty: bool) -> Result<u64> {
+    let file = FileOffset::new(ram.file.try_clone()?, 0);
+    let all = (GuestAddress(0), ram::LENGTH as usize, Some(file));
+    let memory = &GuestMemoryMmap::<()>::from_ranges_with_files([all])?;
+    let path = guest.join("vmlinux");
+    let name = path.display();
+    let mut kernel = File::open(&path).with_context(|| format!("cannot open {name}"))?;
+    let loaded = Elf::load(memory, None, &mut kernel, None)
+        .with_context(|| format!("{name} is no uncompressed kernel"))?;
+    let PvhBootCapability::PvhEntryPresent(entry) = loaded.pvh_boot_cap else {
+        bail!("{name} has no PVH entry: CONFIG_PVH is off");
+    };
+
+    let mut line = Cmdline::new(0x1000)?;
+    line.insert_str(ARGUMENTS)?;
+    line.insert_str(if chatty {
+        "earlyprintk=serial"
+    } else {
+        "quiet"
+    })?;
+    load_cmdline(memory, GuestAddress(COMMAND_LINE), &line)?;
+
+    let initramfs = initramfs(guest)?;
+    let at = (ram::LENGTH - initramfs.len() as u64) & !0xfff;
+    ensure!(at > loaded.kernel_end, "the guest's memory is too small");
+    ram.write(at, &initramfs)?;
+
+    let mut params = BootParams::new(
+        &hvm_start_info {
+            magic: 0x336e_c578,
+            version: 1,
+            nr_modules: 1,
+            modlist_paddr: MODULES,
+            cmdline_paddr: COMMAND_LINE,
+            rsdp_paddr: acpi::RSDP,
+            memmap_paddr: MEMORY_MAP,
+            memmap_entries: 3,
+            ..Default::default()
+        },
+        GuestAddress(START_INFO),
+    );
+    let range = |addr, end, type_| hvm_memmap_table_entry {
+        addr,
+        size: end - addr,
+        type_,
+        reserved: 0,
+    };
+    params.set_sections(
+        &[
+            range(0, 0xa0000, 1),
+            range(0xe0000, 0x100000, 2),
+            range(0x100000, ram::LENGTH, 1),
+        ],
+        GuestAddress(MEMORY_MAP),
+    );
+    params.set_modules(
+        &[hvm_modlist_entry {
+            paddr: at,
+            size: initramfs.len() as u64,
+            ..Default::default()
+        }],
+        GuestAddress(MODULES),
+    );
+    PvhBootConfigurator::write_bootparams(&params, memory)?;
+    Ok(entry.0)
+}
+
+fn initramfs(guest: &Path) -> Result<Vec<u8>> {
+    let mut files = Vec::new();
+    for name in ["dev", "proc", "sys"] {
+        let builder = NewcBuilder::new(name).mode(0o755);
+        files.push((
+            builder.set_mode_file_type(ModeFileType::Directory),
+            Cursor::new(Vec::new()),
+        ));
+    }
+    for name in FILES {
+        let path = guest.join(name);
+        let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let builder = NewcBuilder::new(name).mode(0o755);
+        files.push((
+            builder.set_mode_file_type(ModeFileType::Regular),
+            Cursor::new(bytes),
+        ));
+    }
+    Ok(write_cpio(files.into_iter(), Vec::new())?)
+}
+
+/// As the protocol says: protected mode, flat segments, no paging.
+pub fn set_cpu(cpu: &VcpuFd, mut cpuid: CpuId, entry: u64) -> Result<()> {
+    for leaf in cpuid.as_mut_slice() {
+        match leaf.function {
+            // TSC deadline timer: there is nothing to calibrate another one by.
+            1 => leaf.ecx |= (1 << 24) | (1 << 31),
+            // No nested guests.
+            0x8000_0001 => leaf.ecx &= !(1 << 2),
+            _ => {}
+        }
+    }
+    cpu.set_cpuid2(&cpuid)?;
+
+    let segment = |type_, selector, db| kvm_segment {
+        base: 0,
+        limit: 0xffff_ffff,
+        selector,
+        type_,
+        present: 1,
+        db,
+        s: 1,
+        g: 1,
+        ..Default::default()
+    };
+    let mut sregs = cpu.get_sregs()?;
+    sregs.cs = segment(0xb, 0x8, 1);
+    let data = segment(0x3, 0x10, 1);
+    (sregs.ds, sregs.es, sregs.fs) = (data, data, data);
+    (sregs.gs, sregs.ss) = (data, data);
+    sregs.tr = kvm_segment {
+        limit: 0x67,
+        selector: 0x18,
+        type_: 0xb,
+        present: 1,
+        ..Default::default()
+    };
+    sregs.cr0 = 0x11;
+    sregs.cr4 = 0;
+    sregs.efer = 0;
+    cpu.set_sregs(&sregs)?;
+    cpu.set_regs(&kvm_regs {
+        rip: entry,
+        rbx: START_INFO,
+        rflags: 2,
+        ..Default::default()
+    })?;
+    Ok(())
+}

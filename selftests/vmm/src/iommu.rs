@@ -1,0 +1,415 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! virtio-iommu over an address space. A request of the guest's driver is
+//! completed only after the kernel has done what it asks for, so that what the
+//! guest takes for unmapped is out of the device's reach.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use address_space::iommu::{Domain, Mapping};
+use address_space::{Errno, Prot, View, page_size};
+use anyhow::{Context as _, Result, ensure};
+use virtio_queue::{Queue as VirtQueue, QueueT as _};
+use vm_memory::ByteValued;
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::ram::{self, Ram};
+use crate::virtio::{self, Setup};
+
+/// All I/O virtual addresses: as many as the guest's driver uses, which begins at
+/// 4 GiB and goes down.
+const APERTURE: Range<u64> = 0..4 << 30;
+
+const READ_WRITE: Prot = Prot::READ.union(Prot::WRITE);
+
+// Of the standard.
+const F_INPUT_RANGE: u64 = 0;
+const F_DOMAIN_RANGE: u64 = 1;
+const F_MAP_UNMAP: u64 = 2;
+const T_ATTACH: u8 = 1;
+const T_DETACH: u8 = 2;
+const T_MAP: u8 = 3;
+const T_UNMAP: u8 = 4;
+const MAP_F_READ: u32 = 1;
+const MAP_F_WRITE: u32 = 2;
+const MOST_DOMAINS: u32 = 1023;
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Status {
+    Ok = 0,
+    DeviceError = 3,
+    Unsupported = 2,
+    Invalid = 4,
+    Range = 5,
+    NoEntry = 6,
+    NoMemory = 8,
+}
+
+/// How the driver used it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub maps: u64,
+    pub unmaps: u64,
+    /// Steps of the address space for both,
+    pub steps: u64,
+    /// and how long they took.
+    pub time: Duration,
+    /// How often the driver kicked for them.
+    pub kicks: u64,
+    /// Requests that were refused.
+    pub refused: u64,
+}
+
+impl Counts {
+    pub fn since(&self, before: &Counts) -> Counts {
+        Counts {
+            maps: self.maps - before.maps,
+            unmaps: self.unmaps - before.unmaps,
+            steps: self.steps - before.steps,
+            time: self.time - before.time,
+            kicks: self.kicks - before.kicks,
+            refused: self.refused - before.refused,
+        }
+    }
+}
+
+/// The device. It has one endpoint, which is in no domain at first, and so has
+/// nothing.
+pub struct Iommu {
+    ram: Rc<Ram>,
+    endpoint: u32,
+    config: [u8; 40],
+    /// What the endpoint reaches.
+    enforced: Domain,
+    /// Which of the guest's domains that is.
+    attached: Option<u32>,
+    /// The mappings of the guest's domains. Only that with the endpoint has any.
+    mappings: BTreeMap<u64, Mapping>,
+    requests: Option<(VirtQueue, Option<EventFd>)>,
+    pub counts: Counts,
+}
+
+/// A request for the endpoint's domain.
+#[derive(Debug)]
+enum Change {
+    Map(Mapping),
+    Unmap(Range<u64>),
+}
+
+#[derive(Clone, Copy, Default)]
+#[repr(C, packed)]
+struct Attach {
+    domain: u32,
+    endpoint: u32,
+    flags: u32,
+}
+
+#[derive(Clone, Copy, Default)]
+#[repr(C, packed)]
+struct Map {
+    domain: u32,
+    start: u64,
+    last: u64,
+    physical: u64,
+    flags: u32,
+}
+
+#[derive(Clone, Copy, Default)]
+#[repr(C, packed)]
+struct Unmap {
+    domain: u32,
+    start: u64,
+    last: u64,
+}
+
+// SAFETY: Integers, with nothing between them.
+unsafe impl ByteValued for Attach {}
+// SAFETY: As above.
+unsafe impl ByteValued for Map {}
+// SAFETY: As above.
+unsafe impl ByteValued for Unmap {}
+
+impl Iommu {
+    pub fn new(ram: &Rc<Ram>, endpoint: u32) -> Result<Iommu> {
+        let enforced = Domain::new(APERTURE)?;
+        enforced.add_ram(0, &ram.file, 0, ram::LENGTH)?;
+        let mut config = [0; 40];
+        // Every power of two from a page on.
+        config[..8].copy_from_slice(&(!(page_size() - 1)).to_le_bytes());
+        config[8..16].copy_from_slice(&APERTURE.start.to_le_bytes());
+        config[16..24].copy_from_slice(&(APERTURE.end - 1).to_le_bytes());
+        config[28..32].copy_from_slice(&MOST_DOMAINS.to_le_bytes());
+        Ok(Iommu {
+            ram: ram.clone(),
+            endpoint,
+            config,
+            enforced,
+            attached: None,
+            mappings: BTreeMap::new(),
+            requests: None,
+            counts: Counts::default(),
+        })
+    }
+
+    /// What the endpoint's device is given.
+    pub fn view(&self) -> Result<View> {
+        Ok(self.enforced.view(READ_WRITE)?)
+    }
+
+    pub fn domain(&self) -> &Domain {
+        &self.enforced
+    }
+
+    /// The guest physical address that the driver has mapped there.
+    pub fn translate(&self, iova: u64) -> Result<u64> {
+        let below = self.mappings.range(..=iova).next_back();
+        below
+            .map(|(_, mapping)| (iova - mapping.iova, mapping))
+            .filter(|(offset, mapping)| *offset < mapping.length)
+            .map(|(offset, mapping)| mapping.gpa + offset)
+            .with_context(|| format!("nothing is mapped at {iova:#x}"))
+    }
+
+    /// Does all that is asked for. What can be done in one step is.
+    fn serve(&mut self) -> Result<()> {
+        let Some((mut queue, call)) = self.requests.take() else {
+            return Ok(());
+        };
+        self.counts.kicks += 1;
+        let ram = self.ram.clone();
+        let memory = &ram.memory;
+        let mut run: Vec<(u16, Change)> = Vec::new();
+        let mut done: Vec<(u16, Status)> = Vec::new();
+        let mut tails = BTreeMap::new();
+        while let Some(chain) = queue.pop_descriptor_chain(memory) {
+            let head = chain.head_index();
+            let mut request = chain.clone().reader(memory)?;
+            tails.insert(head, chain.writer(memory)?);
+            match self.parse(&mut request) {
+                Ok(Asked::Change(change)) => {
+                    if run.last().is_some_and(|(_, last)| !last.is_like(&change)) {
+                        done.extend(self.change(std::mem::take(&mut run)));
+                    }
+                    run.push((head, change));
+                }
+                Ok(Asked::Domain(domain)) => {
+                    done.extend(self.change(std::mem::take(&mut run)));
+                    done.push((head, self.attach(domain)));
+                }
+                Err(status) => done.push((head, status)),
+            }
+        }
+        done.extend(self.change(run));
+        for (head, status) in done {
+            self.counts.refused += u64::from(status != Status::Ok);
+            let tail = tails.get_mut(&head).context("a request without an end")?;
+            tail.write_obj([status as u8, 0, 0, 0])?;
+            queue.add_used(memory, head, 4)?;
+        }
+        if let (Some(call), true) = (&call, queue.needs_notification(memory)?) {
+            call.write(1)?;
+        }
+        self.requests = Some((queue, call));
+        Ok(())
+    }
+
+    fn parse(&self, request: &mut virtio_queue::Reader<'_>) -> Result<Asked, Status> {
+        let short = |_| Status::Invalid;
+        let [kind, ..] = request.read_obj::<[u8; 4]>().map_err(short)?;
+        match kind {
+            T_ATTACH | T_DETACH => {
+                let attach: Attach = request.read_obj().map_err(short)?;
+                if attach.endpoint != self.endpoint {
+                    return Err(Status::NoEntry);
+                }
+                if kind == T_ATTACH && attach.flags != 0 {
+                    return Err(Status::Unsupported);
+                }
+                Ok(Asked::Domain((kind == T_ATTACH).then_some(attach.domain)))
+            }
+            T_MAP => {
+                let map: Map = request.read_obj().map_err(short)?;
+                let length = self.length(map.domain, map.start, map.last)?;
+                let flags = map.flags;
+                let prot = match flags {
+                    MAP_F_READ => Prot::READ,
+                    flags if flags & !(MAP_F_READ | MAP_F_WRITE) != 0 => {
+                        return Err(Status::Invalid);
+                    }
+                    0 => Prot::empty(),
+                    // There is no memory that can be written and not read.
+                    _ => READ_WRITE,
+                };
+                Ok(Asked::Change(Change::Map(Mapping {
+                    iova: map.start,
+                    gpa: map.physical,
+                    length,
+                    prot,
+                })))
+            }
+            T_UNMAP => {
+                let unmap: Unmap = request.read_obj().map_err(short)?;
+                let length = self.length(unmap.domain, unmap.start, unmap.last)?;
+                let range = unmap.start..unmap.start + length;
+                Ok(Asked::Change(Change::Unmap(range)))
+            }
+            _ => Err(Status::Unsupported),
+        }
+    }
+
+    /// That of a range in the domain of the endpoint, of which the last byte is
+    /// told.
+    fn length(&self, domain: u32, start: u64, last: u64) -> Result<u64, Status> {
+        if self.attached != Some(domain) {
+            return Err(Status::NoEntry);
+        }
+        if last < start || last >= APERTURE.end {
+            return Err(Status::Range);
+        }
+        Ok(last - start + 1)
+    }
+
+    /// Puts the endpoint into a domain, or none. A domain that it leaves is no
+    /// more, and so is what was mapped in it.
+    fn attach(&mut self, domain: Option<u32>) -> Status {
+        if domain.is_some() && self.attached == domain {
+            return Status::Ok;
+        }
+        if let Err(error) = self.enforced.replace(&[]) {
+            return status(&error);
+        }
+        self.mappings.clear();
+        self.attached = domain;
+        Status::Ok
+    }
+
+    /// Does requests of one kind, in one step if they are all good.
+    fn change(&mut self, run: Vec<(u16, Change)>) -> Vec<(u16, Status)> {
+        if run.len() > 1 {
+            let all: Vec<_> = run.iter().map(|(_, change)| change).collect();
+            if self.apply(&all) == Status::Ok {
+                return run.iter().map(|(head, _)| (*head, Status::Ok)).collect();
+            }
+        }
+        run.iter()
+            .map(|(head, change)| (*head, self.apply(&[change])))
+            .collect()
+    }
+
+    fn apply(&mut self, changes: &[&Change]) -> Status {
+        let mut maps = Vec::new();
+        let mut unmaps = Vec::new();
+        for change in changes {
+            match change {
+                Change::Map(mapping) => maps.push(mapping.clone()),
+                Change::Unmap(range) => {
+                    if self.is_cut(range) {
+                        return Status::Range;
+                    }
+                    unmaps.push(range.clone());
+                }
+            }
+        }
+        let start = Instant::now();
+        let result = if unmaps.is_empty() {
+            self.enforced.map_all(&maps)
+        } else {
+            self.enforced.unmap_all(&unmaps)
+        };
+        self.counts.time += start.elapsed();
+        self.counts.steps += 1;
+        if let Err(error) = result {
+            return status(&error);
+        }
+        self.counts.maps += maps.len() as u64;
+        self.counts.unmaps += unmaps.len() as u64;
+        for range in unmaps {
+            self.mappings.retain(|iova, _| !range.contains(iova));
+        }
+        let mapped = maps.into_iter().map(|mapping| (mapping.iova, mapping));
+        self.mappings.extend(mapped);
+        Status::Ok
+    }
+
+    /// Whether a mapping is partly in the range, which may not be unmapped then.
+    fn is_cut(&self, range: &Range<u64>) -> bool {
+        let end = |mapping: &Mapping| mapping.iova + mapping.length;
+        let below = self.mappings.range(..range.start).next_back();
+        let within = self.mappings.range(range.clone()).next_back();
+        below.is_some_and(|(_, mapping)| end(mapping) > range.start)
+            || within.is_some_and(|(_, mapping)| end(mapping) > range.end)
+    }
+}
+
+enum Asked {
+    Change(Change),
+    Domain(Option<u32>),
+}
+
+impl Change {
+    fn is_like(&self, other: &Change) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other)
+    }
+}
+
+fn status(error: &address_space::Error) -> Status {
+    match error.errno() {
+        Some(Errno::NOMEM) => Status::NoMemory,
+        Some(Errno::EXIST | Errno::INVAL) | None => Status::Invalid,
+        Some(_) => Status::DeviceError,
+    }
+}
+
+impl virtio::Device for Iommu {
+    const KIND: u16 = 23;
+    const CLASS: u32 = 0x080600;
+    /// Requests, and events, of which it has none to tell.
+    const QUEUES: &[u16] = &[128, 16];
+
+    fn features(&self) -> u64 {
+        (1 << F_INPUT_RANGE) | (1 << F_DOMAIN_RANGE) | (1 << F_MAP_UNMAP)
+    }
+
+    fn config(&self) -> &[u8] {
+        &self.config
+    }
+
+    fn start(&mut self, setup: Setup) -> Result<()> {
+        let requests = setup.queues.into_iter().next().context("no queue")?;
+        let low = |addr: u64| Some(addr as u32);
+        let high = |addr: u64| Some((addr >> 32) as u32);
+        let mut queue = VirtQueue::new(Self::QUEUES[0])?;
+        queue.set_size(requests.size);
+        queue.set_desc_table_address(low(requests.descriptors), high(requests.descriptors));
+        queue.set_avail_ring_address(low(requests.available), high(requests.available));
+        queue.set_used_ring_address(low(requests.used), high(requests.used));
+        queue.set_ready(true);
+        ensure!(queue.is_valid(&self.ram.memory), "the queue makes no sense");
+        self.requests = Some((queue, requests.call));
+        Ok(())
+    }
+
+    fn stop(&mut self) -> Result<()> {
+        self.requests = None;
+        self.attach(None);
+        Ok(())
+    }
+
+    fn kicked(&mut self, queue: usize) -> Result<()> {
+        match queue {
+            0 => self.serve(),
+            _ => Ok(()),
+        }
+    }
+
+    /// None: the driver waits for the answer with its CPU, so this CPU may as well
+    /// give it.
+    fn kick(&self, _: usize) -> Option<&EventFd> {
+        None
+    }
+}

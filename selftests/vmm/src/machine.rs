@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The machine: one CPU, memory, a serial port that is only written to, and a PCI
+//! bus with an IOMMU and two disks, of which the IOMMU is in front of one.
+
+use std::io;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context as _, Result, bail};
+use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
+use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
+use vm_memory::{GuestAddress, GuestMemoryBackend as _};
+use vm_superio::serial::NoEvents;
+use vm_superio::{Serial, Trigger};
+use vmm_guest::{CALL, Call, END, NUMBERS};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use crate::acpi;
+use crate::boot;
+use crate::disk::{Disk, Reach};
+use crate::iommu::Iommu;
+use crate::msix::Router;
+use crate::pci::{Address, Config, Slot};
+use crate::ram::{self, Ram};
+use crate::virtio::Function;
+
+/// The interrupt of the serial port.
+pub const SERIAL_IRQ: u32 = 4;
+const SERIAL: u16 = 0x3f8;
+/// Where the keyboard controller is, which also resets machines.
+const RESET: u16 = 0x64;
+const RESET_NOW: u8 = 0xfe;
+
+const BRIDGE: Slot = Slot(0);
+const IOMMU: Slot = Slot(1);
+const BEHIND: Slot = Slot(2);
+const BESIDE: Slot = Slot(3);
+
+/// What the guest's console has shown.
+#[derive(Clone, Default)]
+pub struct Console(Arc<Mutex<Vec<u8>>>);
+
+impl Console {
+    pub fn text(&self) -> String {
+        let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&bytes).replace('\r', "")
+    }
+}
+
+impl io::Write for Console {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct Line(EventFd);
+
+impl Trigger for Line {
+    type E = io::Error;
+
+    fn trigger(&self) -> io::Result<()> {
+        self.0.write(1)
+    }
+}
+
+pub struct Machine {
+    pub ram: Rc<Ram>,
+    pub iommu: Function<Iommu>,
+    /// The disk behind the IOMMU,
+    pub behind: Function<Disk>,
+    /// and the one that is not.
+    pub beside: Function<Disk>,
+    bridge: Config,
+    address: Address,
+    serial: Serial<Line, NoEvents, Console>,
+    numbers: [u8; 16],
+    result: u8,
+    // Before the memory that it uses.
+    _vm: Rc<VmFd>,
+}
+
+/// What the machine cannot go on after by itself.
+pub enum Stop {
+    /// The guest has something to say.
+    Call(Call, [u64; 2]),
+    /// The guest has switched the machine off.
+    Reset,
+}
+
+impl Machine {
+    /// The machine, and its CPU, about to start.
+    pub fn new(guest: &Path, chatty: bool, console: &Console) -> Result<(Machine, VcpuFd)> {
+        let kvm = Kvm::new().context("/dev/kvm")?;
+        let vm = Rc::new(kvm.create_vm()?);
+        vm.set_tss_address(0xfffb_d000)?;
+        vm.create_irq_chip()?;
+        let ram = Rc::new(Ram::new()?);
+        let host = ram.memory.get_host_address(GuestAddress(0))?;
+        // SAFETY: The memory is there, and is the machine's as long as its VM.
+        unsafe {
+            vm.set_user_memory_region(kvm_userspace_memory_region {
+                slot: 0,
+                flags: 0,
+                guest_phys_addr: 0,
+                memory_size: ram::LENGTH,
+                userspace_addr: host as u64,
+            })?;
+        }
+        let cpu = vm.create_vcpu(0)?;
+        let entry = boot::load(&ram, guest, chatty)?;
+        acpi::write(&ram, IOMMU, BEHIND)?;
+        boot::set_cpu(&cpu, kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?, entry)?;
+
+        let router = Router::new(vm.clone())?;
+        let line = EventFd::new(EFD_NONBLOCK)?;
+        vm.register_irqfd(&line, SERIAL_IRQ)?;
+        let iommu = Iommu::new(&ram, BEHIND.bdf())?;
+        let behind = Disk::new("behind", Reach::Iommu(iommu.view()?))?;
+        let beside = Disk::new("beside", Reach::Ram(ram.clone()))?;
+        let machine = Machine {
+            iommu: Function::new(iommu, IOMMU, &vm, &router, 0)?,
+            behind: Function::new(behind, BEHIND, &vm, &router, 8)?,
+            beside: Function::new(beside, BESIDE, &vm, &router, 16)?,
+            bridge: Config::bridge(),
+            address: Address::default(),
+            serial: Serial::new(Line(line), console.clone()),
+            numbers: [0; 16],
+            result: 0,
+            ram,
+            _vm: vm,
+        };
+        Ok((machine, cpu))
+    }
+
+    /// What the guest reads after its call.
+    pub fn answer(&mut self, good: bool) {
+        self.result = u8::from(!good);
+    }
+
+    /// Lets the guest run until it has something to say.
+    pub fn run(&mut self, cpu: &mut VcpuFd) -> Result<Stop> {
+        loop {
+            match cpu.run() {
+                Ok(VcpuExit::IoOut(port, bytes)) => {
+                    if let Some(stop) = self.write_port(port, bytes)? {
+                        return Ok(stop);
+                    }
+                }
+                Ok(VcpuExit::IoIn(port, bytes)) => self.read_port(port, bytes),
+                Ok(VcpuExit::MmioRead(addr, bytes)) => self.read_memory(addr, bytes),
+                Ok(VcpuExit::MmioWrite(addr, bytes)) => self.write_memory(addr, bytes)?,
+                Ok(VcpuExit::Hlt | VcpuExit::Intr) => {}
+                Ok(VcpuExit::Shutdown) => bail!("the guest crashed"),
+                Ok(exit) => bail!("the guest stopped: {exit:?}"),
+                Err(error) if error.errno() == rustix::io::Errno::INTR.raw_os_error() => {}
+                Err(error) => return Err(error).context("KVM_RUN"),
+            }
+        }
+    }
+
+    fn write_port(&mut self, port: u16, bytes: &[u8]) -> Result<Option<Stop>> {
+        match (port, bytes) {
+            (SERIAL..0x400, [byte]) => {
+                // It has no interrupt to raise for what it cannot take.
+                let _ = self.serial.write((port - SERIAL) as u8, *byte);
+            }
+            (0xcf8..0xcfc, _) => self.address.write(usize::from(port - 0xcf8), bytes),
+            (0xcfc..0xd00, _) => {
+                if let Some((slot, register)) = self.address.target() {
+                    let at = register + usize::from(port - 0xcfc);
+                    match slot {
+                        IOMMU => self.iommu.write_config(at, bytes)?,
+                        BEHIND => self.behind.write_config(at, bytes)?,
+                        BESIDE => self.beside.write_config(at, bytes)?,
+                        _ => {}
+                    }
+                }
+            }
+            (RESET, [RESET_NOW]) => return Ok(Some(Stop::Reset)),
+            (NUMBERS..END, [byte]) => self.numbers[usize::from(port - NUMBERS)] = *byte,
+            (CALL, [number]) => {
+                let call = Call::of(*number).context("a call that is none")?;
+                let mut numbers = [0; 2];
+                for (number, bytes) in numbers.iter_mut().zip(self.numbers.chunks_exact(8)) {
+                    *number = u64::from_le_bytes(bytes.try_into()?);
+                }
+                return Ok(Some(Stop::Call(call, numbers)));
+            }
+            _ => {}
+        }
+        Ok(None)
+    }
+
+    fn read_port(&mut self, port: u16, bytes: &mut [u8]) {
+        // What nobody answers reads as all ones.
+        bytes.fill(0xff);
+        match port {
+            SERIAL..0x400 => bytes[0] = self.serial.read((port - SERIAL) as u8),
+            0xcf8..0xcfc => self.address.read(usize::from(port - 0xcf8), bytes),
+            0xcfc..0xd00 => {
+                if let Some((slot, register)) = self.address.target() {
+                    let at = register + usize::from(port - 0xcfc);
+                    match slot {
+                        BRIDGE => self.bridge.read(at, bytes),
+                        IOMMU => self.iommu.config.read(at, bytes),
+                        BEHIND => self.behind.config.read(at, bytes),
+                        BESIDE => self.beside.config.read(at, bytes),
+                        _ => {}
+                    }
+                }
+            }
+            // It has nothing in it, and takes everything.
+            RESET => bytes[0] = 0,
+            CALL => bytes[0] = self.result,
+            _ => {}
+        }
+    }
+
+    fn read_memory(&self, addr: u64, bytes: &mut [u8]) {
+        if let Some(offset) = self.iommu.offset(addr) {
+            self.iommu.read(offset, bytes);
+        } else if let Some(offset) = self.behind.offset(addr) {
+            self.behind.read(offset, bytes);
+        } else if let Some(offset) = self.beside.offset(addr) {
+            self.beside.read(offset, bytes);
+        } else {
+            bytes.fill(0xff);
+        }
+    }
+
+    fn write_memory(&mut self, addr: u64, bytes: &[u8]) -> Result<()> {
+        if let Some(offset) = self.iommu.offset(addr) {
+            self.iommu.write(offset, bytes)
+        } else if let Some(offset) = self.behind.offset(addr) {
+            self.behind.write(offset, bytes)
+        } else if let Some(offset) = self.beside.offset(addr) {
+            self.beside.write(offset, bytes)
+        } else {
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A VMM whose guest is Linux as Debian has it. The guest's own virtio-iommu
+//! driver says, mapping by mapping, what the process of its disk reaches.
+//!
+//! Prints TAP. Needs the module, KVM and qemu-storage-daemon.
+
+#![warn(rust_2018_idioms, clippy::undocumented_unsafe_blocks)]
+
+mod acpi;
+mod attack;
+mod boot;
+mod disk;
+mod iommu;
+mod machine;
+mod msix;
+mod pci;
+mod ram;
+mod trial;
+mod virtio;
+
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, exit};
+use std::thread::{sleep, spawn};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use clap::Parser;
+use rustix::process::{Resource, Rlimit, setrlimit};
+
+use crate::machine::{Console, Machine, Stop};
+use crate::trial::{Trial, line};
+
+/// What kselftest takes for skipped.
+const SKIP: u8 = 4;
+
+/// Run a Linux guest whose own driver says what its disk's process reaches.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    /// A folder with the guest: vmlinux (uncompressed, with CONFIG_PVH), its
+    /// modules virtio-iommu.ko.xz and virtio_blk.ko.xz, and init.
+    #[arg(long, default_value = "build/guest")]
+    guest: PathBuf,
+    /// After how many seconds the guest is taken to hang.
+    #[arg(long, default_value_t = 240)]
+    limit: u64,
+    /// Show the guest's console, and have its kernel tell more.
+    #[arg(long)]
+    console: bool,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if !Path::new("/dev/kvm").exists() {
+        line("TAP version 13\n1..1\nok 1 guest # SKIP there is no /dev/kvm");
+        return ExitCode::from(SKIP);
+    }
+    let console = Console::default();
+    let watched = console.clone();
+    let (show, limit) = (cli.console, Duration::from_secs(cli.limit));
+    spawn(move || watch(&watched, show, limit));
+
+    let mut trial = Trial::new();
+    let result = run(&cli, &console, &mut trial);
+    let failed = result.is_err();
+    if !trial.end(&result) || failed {
+        tell_console(&console);
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+fn run(cli: &Cli, console: &Console, trial: &mut Trial) -> Result<()> {
+    // The device is to die of a signal, which is no crash to keep a record of.
+    let no_core = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    setrlimit(Resource::Core, no_core)?;
+    let start = Instant::now();
+    let (mut machine, mut cpu) = Machine::new(&cli.guest, cli.console, console)?;
+    let mut at = "its kernel's boot".to_owned();
+    loop {
+        match machine.run(&mut cpu)? {
+            Stop::Reset => {
+                ensure!(at == "Done", "the guest has ended after {at}");
+                return Ok(());
+            }
+            Stop::Call(call, numbers) => {
+                at = format!("{call:?}");
+                line(&format!("# {:.1?}: the guest is at {at}", start.elapsed()));
+                let good = trial.reached(&mut machine, call, numbers);
+                machine.answer(good);
+            }
+        }
+    }
+}
+
+/// Shows what the guest prints, and ends all when it takes too long.
+fn watch(console: &Console, show: bool, limit: Duration) {
+    let start = Instant::now();
+    let mut shown = 0;
+    while start.elapsed() < limit {
+        sleep(Duration::from_millis(200));
+        if show {
+            let text = console.text();
+            for text in text[shown..].lines() {
+                line(&format!("# guest: {text}"));
+            }
+            shown = text.len();
+        }
+    }
+    line(&format!("# the guest hangs: not done after {limit:?}"));
+    if !show {
+        line("# --console has its kernel tell where");
+    }
+    tell_console(console);
+    exit(1);
+}
+
+fn tell_console(console: &Console) {
+    for text in console.text().lines() {
+        line(&format!("# guest: {text}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn arguments_make_sense() {
+        Cli::command().debug_assert();
+    }
+}

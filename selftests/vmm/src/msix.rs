@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Interrupts: each vector of a function is an eventfd that KVM turns into the
+//! message of its table entry, with nobody between.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use anyhow::Result;
+use kvm_bindings::{
+    KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI, KVM_IRQCHIP_IOAPIC, KvmIrqRouting,
+    kvm_irq_routing_entry, kvm_irq_routing_entry__bindgen_ty_1, kvm_irq_routing_irqchip,
+    kvm_irq_routing_msi,
+};
+use kvm_ioctls::VmFd;
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+/// The pins of the I/O APIC, which come before all messages.
+const PINS: u32 = 24;
+
+/// Address, its upper half, data, and whether it is masked.
+type Entry = [u32; 4];
+const ENTRY: u64 = size_of::<Entry>() as u64;
+const MASKED: u32 = 1;
+
+/// What the function as a whole does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    Enabled,
+    Masked,
+}
+
+/// All routes of the machine.
+pub struct Router {
+    vm: Rc<VmFd>,
+    messages: RefCell<BTreeMap<u32, Entry>>,
+}
+
+impl Router {
+    pub fn new(vm: Rc<VmFd>) -> Result<Rc<Router>> {
+        let router = Router {
+            vm,
+            messages: RefCell::default(),
+        };
+        router.set()?;
+        Ok(Rc::new(router))
+    }
+
+    fn set(&self) -> Result<()> {
+        let pins = (0..PINS).map(|pin| kvm_irq_routing_entry {
+            gsi: pin,
+            type_: KVM_IRQ_ROUTING_IRQCHIP,
+            u: kvm_irq_routing_entry__bindgen_ty_1 {
+                irqchip: kvm_irq_routing_irqchip {
+                    irqchip: KVM_IRQCHIP_IOAPIC,
+                    pin,
+                },
+            },
+            ..Default::default()
+        });
+        let messages = self.messages.borrow();
+        let messages = messages.iter().map(|(&gsi, entry)| kvm_irq_routing_entry {
+            gsi,
+            type_: KVM_IRQ_ROUTING_MSI,
+            u: kvm_irq_routing_entry__bindgen_ty_1 {
+                msi: kvm_irq_routing_msi {
+                    address_lo: entry[0],
+                    address_hi: entry[1],
+                    data: entry[2],
+                    ..Default::default()
+                },
+            },
+            ..Default::default()
+        });
+        let entries: Vec<_> = pins.chain(messages).collect();
+        Ok(self
+            .vm
+            .set_gsi_routing(&KvmIrqRouting::from_entries(&entries)?)?)
+    }
+
+    fn route(&self, gsi: u32, entry: Entry) -> Result<()> {
+        if self.messages.borrow_mut().insert(gsi, entry) == Some(entry) {
+            return Ok(());
+        }
+        self.set()
+    }
+}
+
+struct Vector {
+    entry: Entry,
+    event: EventFd,
+    gsi: u32,
+    connected: bool,
+}
+
+/// The vectors of a function.
+pub struct Msix {
+    router: Rc<Router>,
+    vectors: Vec<Vector>,
+}
+
+impl Msix {
+    /// `first` is the number, among all messages, of its first vector.
+    pub fn new(router: &Rc<Router>, first: u32, vectors: u16) -> Result<Msix> {
+        let vectors = (0..u32::from(vectors))
+            .map(|index| {
+                Ok(Vector {
+                    entry: [0, 0, 0, MASKED],
+                    event: EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?,
+                    gsi: PINS + first + index,
+                    connected: false,
+                })
+            })
+            .collect::<Result<_>>()?;
+        Ok(Msix {
+            router: router.clone(),
+            vectors,
+        })
+    }
+
+    /// What raises a vector; none where there is no such vector.
+    pub fn event(&self, vector: u16) -> Option<&EventFd> {
+        Some(&self.vectors.get(usize::from(vector))?.event)
+    }
+
+    pub fn read(&self, offset: u64) -> u32 {
+        let vector = self.vectors.get((offset / ENTRY) as usize);
+        vector.map_or(0, |vector| vector.entry[(offset % ENTRY / 4) as usize])
+    }
+
+    pub fn write(&mut self, offset: u64, value: u32, state: State) -> Result<()> {
+        if let Some(vector) = self.vectors.get_mut((offset / ENTRY) as usize) {
+            vector.entry[(offset % ENTRY / 4) as usize] = value;
+        }
+        self.connect(state)
+    }
+
+    /// Makes KVM do as the table says. While a vector is masked its eventfd keeps
+    /// what comes, and KVM looks when it is connected again.
+    pub fn connect(&mut self, state: State) -> Result<()> {
+        for vector in &mut self.vectors {
+            let open = state == State::Enabled && vector.entry[3] & MASKED == 0;
+            if open {
+                self.router.route(vector.gsi, vector.entry)?;
+            }
+            if open && !vector.connected {
+                self.router.vm.register_irqfd(&vector.event, vector.gsi)?;
+            } else if !open && vector.connected {
+                self.router.vm.unregister_irqfd(&vector.event, vector.gsi)?;
+            }
+            vector.connected = open;
+        }
+        Ok(())
+    }
+}

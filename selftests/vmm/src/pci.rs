@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A PCI bus by configuration mechanism 1: which function is meant, and what is
+//! in the configuration space of a virtio function.
+
+use crate::msix;
+
+/// Where functions have their registers.
+pub const BARS: u64 = 0xd000_0000;
+/// Where the bus's memory ends.
+pub const MEMORY_END: u64 = 0xe000_0000;
+/// How much of it a function has.
+pub const BAR_LENGTH: u64 = 0x8000;
+
+/// What is where in it.
+pub const COMMON: u64 = 0;
+pub const ISR: u64 = 0x1000;
+pub const DEVICE: u64 = 0x2000;
+pub const NOTIFY: u64 = 0x3000;
+pub const MSIX_TABLE: u64 = 0x4000;
+pub const MSIX_PENDING: u64 = 0x5000;
+
+/// How far the queues' notification registers are apart.
+pub const NOTIFY_MULTIPLIER: u64 = 4;
+
+const COMMAND: usize = 0x04;
+const BAR: usize = 0x10;
+const MSIX: usize = 0x40;
+
+/// The number of a device on the bus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot(pub u8);
+
+impl Slot {
+    /// Bus, device and function as one number, which is also an endpoint's for
+    /// the IOMMU.
+    pub fn bdf(self) -> u32 {
+        u32::from(self.0) << 3
+    }
+
+    pub fn bar(self) -> u64 {
+        BARS + u64::from(self.0) * BAR_LENGTH
+    }
+}
+
+/// The configuration space of a function.
+pub struct Config {
+    bytes: [u8; 256],
+    writable: [u8; 256],
+}
+
+impl Config {
+    fn new(vendor: u16, device: u16, class: u32) -> Config {
+        let mut config = Config {
+            bytes: [0; 256],
+            writable: [0; 256],
+        };
+        config.put(0, &vendor.to_le_bytes());
+        config.put(2, &device.to_le_bytes());
+        config.put(8, &(class << 8).to_le_bytes());
+        config
+    }
+
+    /// That of the bridge between CPU and bus, without which there is no bus.
+    pub fn bridge() -> Config {
+        Config::new(0x8086, 0x0d57, 0x060000)
+    }
+
+    /// That of a virtio device of this kind.
+    pub fn virtio(slot: Slot, kind: u16, class: u32, vectors: u16) -> Config {
+        let mut config = Config::new(0x1af4, 0x1040 + kind, class);
+        config.put(8, &[1]);
+        config.writable[COMMAND..COMMAND + 2].copy_from_slice(&[0x07, 0x04]);
+        config.put(BAR, &(slot.bar() as u32).to_le_bytes());
+        let size = !(BAR_LENGTH as u32 - 1);
+        config.writable[BAR..BAR + 4].copy_from_slice(&size.to_le_bytes());
+        config.put(0x2c, &0x1af4_u16.to_le_bytes());
+        config.put(0x2e, &kind.to_le_bytes());
+
+        // There are capabilities, and the first is that for MSI-X.
+        config.put(0x06, &0x0010_u16.to_le_bytes());
+        config.put(0x34, &[MSIX as u8]);
+        config.put(MSIX, &[0x11, 0x50]);
+        config.put(MSIX + 2, &(vectors - 1).to_le_bytes());
+        config.put(MSIX + 4, &(MSIX_TABLE as u32).to_le_bytes());
+        config.put(MSIX + 8, &(MSIX_PENDING as u32).to_le_bytes());
+        config.writable[MSIX + 3] = 0xc0;
+        let mut capability = |at: usize, next: u8, what: u8, offset: u64, length: u32| {
+            let size = if what == 2 { 20 } else { 16 };
+            config.put(at, &[0x09, next, size, what, 0, 0, 0, 0]);
+            config.put(at + 8, &(offset as u32).to_le_bytes());
+            config.put(at + 12, &length.to_le_bytes());
+        };
+        capability(0x50, 0x60, 1, COMMON, 0x38);
+        capability(0x60, 0x78, 2, NOTIFY, 0x1000);
+        capability(0x78, 0x88, 3, ISR, 1);
+        capability(0x88, 0, 4, DEVICE, 0x1000);
+        config.put(0x70, &(NOTIFY_MULTIPLIER as u32).to_le_bytes());
+        config
+    }
+
+    fn put(&mut self, at: usize, bytes: &[u8]) {
+        self.bytes[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+
+    pub fn read(&self, at: usize, bytes: &mut [u8]) {
+        for (at, byte) in (at..).zip(bytes) {
+            *byte = self.bytes.get(at).copied().unwrap_or(0xff);
+        }
+    }
+
+    pub fn write(&mut self, at: usize, bytes: &[u8]) {
+        for (at, byte) in (at..256).zip(bytes) {
+            let writable = self.writable[at];
+            self.bytes[at] = self.bytes[at] & !writable | byte & writable;
+        }
+    }
+
+    /// Where its registers are now, if it answers there.
+    pub fn bar(&self) -> Option<u64> {
+        let bar = u32::from_le_bytes(self.bytes[BAR..BAR + 4].try_into().unwrap());
+        (self.bytes[COMMAND] & 2 != 0).then_some(u64::from(bar))
+    }
+
+    /// How its interrupts are to be delivered.
+    pub fn msix(&self) -> msix::State {
+        match self.bytes[MSIX + 3] & 0xc0 {
+            0x80 => msix::State::Enabled,
+            _ => msix::State::Masked,
+        }
+    }
+}
+
+/// The address register of the mechanism.
+#[derive(Default)]
+pub struct Address(u32);
+
+impl Address {
+    pub fn read(&self, at: usize, bytes: &mut [u8]) {
+        for (at, byte) in (at..).zip(bytes) {
+            *byte = self.0.to_le_bytes().get(at).copied().unwrap_or(0xff);
+        }
+    }
+
+    /// It can only be written as a whole.
+    pub fn write(&mut self, at: usize, bytes: &[u8]) {
+        if let (0, Ok(bytes)) = (at, bytes.try_into()) {
+            self.0 = u32::from_le_bytes(bytes);
+        }
+    }
+
+    /// The device and the register that it tells, where it tells any here.
+    pub fn target(&self) -> Option<(Slot, usize)> {
+        let enabled = self.0 & (1 << 31) != 0;
+        let others = self.0 & 0x00ff_0700 != 0;
+        let slot = Slot(((self.0 >> 11) & 0x1f) as u8);
+        (enabled && !others).then_some((slot, (self.0 & 0xfc) as usize))
+    }
+}

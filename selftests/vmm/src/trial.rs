@@ -1,0 +1,386 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is promised, and is looked at whenever the guest says that it is there.
+//! The guest stands still meanwhile.
+
+use std::fs::{self, File};
+use std::io;
+use std::ops::Range;
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::time::Duration;
+
+use address_space::{Prot, page_size};
+use anyhow::{Context as _, Result, bail, ensure};
+use virtio_bindings::virtio_blk::{VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK};
+use vm_memory::WriteVolatile as _;
+use vmm_guest::{BLOCK, Call, block};
+
+use crate::attack::{self, Outcome, Part};
+use crate::iommu::{Counts, Iommu};
+use crate::machine::Machine;
+use crate::ram;
+
+const SIGBUS: i32 = 7;
+
+/// What is promised, in the order in which it shows.
+pub const PROMISES: &[&str] = &[
+    "guests_own_driver_maps_through_the_space",
+    "device_holds_a_view_and_no_ram",
+    "guest_reads_back_what_it_wrote",
+    "between_requests_only_the_ring_is_mapped",
+    "device_reaches_only_what_the_guest_mapped",
+    "secret_leaks_without_the_space",
+    "secret_is_not_had_through_a_data_descriptor",
+    "device_dies_of_a_header_it_was_not_given",
+    "guests_io_goes_on_with_a_new_device",
+    "after_the_driver_let_go_nothing_is_shared",
+    "driver_that_comes_back_maps_its_ring_anew",
+    "deferred_unmaps_are_fewer_steps_and_all_made",
+    "guest_ends_by_itself",
+];
+
+/// The ways in which requests are timed.
+#[derive(Clone, Copy, Default)]
+struct Rates {
+    strict: f64,
+    deferred: f64,
+    none: f64,
+}
+
+pub struct Trial {
+    told: usize,
+    failed: usize,
+    way: [u64; 2],
+    before: Counts,
+    rates: Rates,
+}
+
+/// Prints at once: it is watched while it goes on.
+pub fn line(text: &str) {
+    use io::Write as _;
+    let mut out = io::stdout().lock();
+    // Nobody may be listening any more, which is no failure of what is told.
+    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+}
+
+impl Trial {
+    pub fn new() -> Trial {
+        line(&format!("TAP version 13\n1..{}", PROMISES.len()));
+        Trial {
+            told: 0,
+            failed: 0,
+            way: [0; 2],
+            before: Counts::default(),
+            rates: Rates::default(),
+        }
+    }
+
+    /// The next promise, kept or not.
+    fn tell(&mut self, name: &str, result: Result<()>) {
+        let next = PROMISES.get(self.told).copied();
+        self.told += 1;
+        let result = match next {
+            Some(next) if next == name => result,
+            _ => Err(anyhow::anyhow!("the guest has not been where it should")),
+        };
+        match result {
+            Ok(()) => line(&format!("ok {} {name}", self.told)),
+            Err(error) => {
+                self.failed += 1;
+                for text in format!("{error:#}").lines() {
+                    line(&format!("# {text}"));
+                }
+                line(&format!("not ok {} {name}", self.told));
+            }
+        }
+    }
+
+    /// All that is promised and was not to be seen, since the guest has ended.
+    /// Returns whether all is as promised.
+    pub fn end(mut self, result: &Result<()>) -> bool {
+        for name in &PROMISES[self.told.min(PROMISES.len() - 1)..] {
+            let result = match result {
+                Ok(()) if self.told == PROMISES.len() - 1 => Ok(()),
+                Ok(()) => Err(anyhow::anyhow!("the guest ended before")),
+                Err(error) => Err(anyhow::anyhow!("{error:#}")),
+            };
+            self.tell(name, result);
+        }
+        let passed = PROMISES.len() - self.failed;
+        line(&format!("# {passed} passed, {} failed", self.failed));
+        self.failed == 0
+    }
+
+    /// The guest is there. Returns whether it may go on.
+    pub fn reached(&mut self, machine: &mut Machine, call: Call, numbers: [u64; 2]) -> bool {
+        let failed = self.failed;
+        match (call, numbers) {
+            (Call::Booted, _) => {
+                self.tell(PROMISES[0], booted(&machine.iommu.device));
+                self.tell(PROMISES[1], holdings(machine));
+            }
+            (Call::Wrote, [pass, count]) => {
+                let result = written(machine, pass, count);
+                match pass {
+                    0 => self.tell(PROMISES[2], result),
+                    1 => self.tell(PROMISES[8], result),
+                    2 => self.tell(PROMISES[10], result.and_then(|()| only_the_ring(machine))),
+                    _ => {
+                        if let Err(error) = result {
+                            line(&format!("# {error:#}"));
+                            return false;
+                        }
+                    }
+                }
+            }
+            (Call::Quiet, _) => {
+                self.tell(PROMISES[3], only_the_ring(machine));
+                self.tell(PROMISES[4], reach(machine));
+            }
+            (Call::Secret, [gpa, length]) => self.secret(machine, gpa, length as usize),
+            (Call::Unbound, _) => self.tell(PROMISES[9], nothing(machine)),
+            (Call::Bound | Call::Done, _) => {}
+            (Call::Way, way) => {
+                self.way = way;
+                self.before = machine.iommu.device.counts;
+            }
+            (Call::Took, [requests, time]) => {
+                self.took(machine, requests, Duration::from_nanos(time));
+            }
+            (Call::Lazy, _) => {
+                let counts = machine.iommu.device.counts.since(&self.before);
+                let result = deferred(&counts).and_then(|()| only_the_ring(machine));
+                self.tell(PROMISES[11], result);
+                self.compare();
+            }
+            (Call::Failed, _) => return false,
+        }
+        self.failed == failed
+    }
+
+    fn secret(&mut self, machine: &mut Machine, gpa: u64, length: usize) {
+        let ram = machine.ram.clone();
+        let Ok(secret) = ram.read(gpa, length) else {
+            return self.tell(PROMISES[5], Err(anyhow::anyhow!("no secret")));
+        };
+        let found = |image: &[u8]| image.windows(length).any(|window| window == secret);
+        let page = gpa & !(page_size() - 1);
+
+        let disk = &mut machine.beside.device;
+        let result = attack::attempt(&ram, disk, Ok, Part::Data, page).and_then(|(is, image)| {
+            expect("the device", is, Outcome::Done(VIRTIO_BLK_S_OK as u8))?;
+            ensure!(found(&image), "the secret is not in the image");
+            line("#   memfd: the write is done, and the secret in the disk image");
+            Ok(())
+        });
+        self.tell(PROMISES[5], result);
+
+        let iommu = &machine.iommu.device;
+        let disk = &mut machine.behind.device;
+        let translate = |addr| iommu.translate(addr);
+        for (name, part, should) in [
+            (
+                PROMISES[6],
+                Part::Data,
+                Outcome::Done(VIRTIO_BLK_S_IOERR as u8),
+            ),
+            (PROMISES[7], Part::Header, Outcome::Died(Some(SIGBUS))),
+        ] {
+            let result =
+                attack::attempt(&ram, disk, translate, part, page).and_then(|(is, image)| {
+                    expect("the device", is, should)?;
+                    ensure!(!found(&image), "the secret is in the image");
+                    line(&format!(
+                        "#   space: {part:?}: {is:?}; the secret is nowhere"
+                    ));
+                    Ok(())
+                });
+            self.tell(name, result);
+        }
+    }
+
+    fn took(&mut self, machine: &Machine, requests: u64, time: Duration) {
+        let rate = requests as f64 / time.as_secs_f64();
+        let counts = machine.iommu.device.counts.since(&self.before);
+        let name = match self.way {
+            [1, _] => {
+                self.rates.none = rate;
+                "no IOMMU"
+            }
+            [_, 0] => {
+                self.rates.strict = rate;
+                "strict"
+            }
+            _ => {
+                self.rates.deferred = rate;
+                "deferred"
+            }
+        };
+        line(&format!(
+            "#   {name}: {rate:.0} requests a second; {} maps and {} unmaps in {} kicks and {} \
+             steps of the space, which took {:.1} % of the time",
+            counts.maps,
+            counts.unmaps,
+            counts.kicks,
+            counts.steps,
+            100.0 * counts.time.as_secs_f64() / time.as_secs_f64(),
+        ));
+    }
+
+    fn compare(&self) {
+        let Rates {
+            strict,
+            deferred,
+            none,
+        } = self.rates;
+        line(&format!(
+            "#   of the rate with no IOMMU: strict {:.2}, deferred {:.2}",
+            strict / none,
+            deferred / none
+        ));
+    }
+}
+
+fn expect<T: PartialEq + std::fmt::Debug>(what: &str, is: T, should: T) -> Result<()> {
+    ensure!(is == should, "{what}: {is:?}, should be {should:?}");
+    Ok(())
+}
+
+fn booted(iommu: &Iommu) -> Result<()> {
+    let counts = iommu.counts;
+    ensure!(counts.maps > 0 && counts.unmaps > 0, "no map: {counts:?}");
+    expect("requests that were refused", counts.refused, 0)?;
+    line(&format!(
+        "#   at boot: {} maps, {} unmaps",
+        counts.maps, counts.unmaps
+    ));
+    Ok(())
+}
+
+fn holdings(machine: &Machine) -> Result<()> {
+    for (disk, should) in [
+        (&machine.behind.device, "address_space_view"),
+        (&machine.beside.device, "guest-ram"),
+    ] {
+        let holdings = disk.daemon.holdings()?;
+        ensure!(!holdings.is_empty(), "the device has nothing");
+        for holding in holdings {
+            ensure!(holding.contains(should), "the device has {holding}");
+            line(&format!("#   the device has {holding}"));
+        }
+    }
+    Ok(())
+}
+
+/// What the guest has written in a pass is on the disk.
+fn written(machine: &Machine, pass: u64, count: u64) -> Result<()> {
+    for index in pass * count..(pass + 1) * count {
+        let mut bytes = [0; BLOCK];
+        let disk = &machine.behind.device;
+        disk.read(index * BLOCK as u64, &mut bytes)?;
+        ensure!(bytes == block(index, pass), "block {index} is not there");
+    }
+    let counts = machine.iommu.device.counts;
+    line(&format!(
+        "#   {count} blocks written and read; so far {} maps, {} unmaps",
+        counts.maps, counts.unmaps
+    ));
+    expect("requests that were refused", counts.refused, 0)
+}
+
+/// What the kernel says that the space shows, and where in the RAM that is.
+fn layout(machine: &Machine) -> Result<Vec<(Range<u64>, u64)>> {
+    let fd = machine.iommu.device.domain().space().as_fd().as_raw_fd();
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}"))?;
+    let mut layout = Vec::new();
+    for text in info.lines() {
+        let mut words = text.split_whitespace();
+        let (Some(range), Some(_), Some(offset), Some(path)) =
+            (words.next(), words.next(), words.next(), words.next())
+        else {
+            continue;
+        };
+        ensure!(path.contains("guest-ram"), "it shows {path}");
+        let (start, end) = range.split_once('-').context("no range")?;
+        let number = |text| u64::from_str_radix(text, 16);
+        layout.push((number(start)?..number(end)?, number(offset)?));
+    }
+    Ok(layout)
+}
+
+/// Nothing shows but what the guest's driver has mapped, and that is its ring.
+fn only_the_ring(machine: &Machine) -> Result<()> {
+    let queue = machine.behind.device.queue()?;
+    let ring = queue.descriptors..queue.used + 6 + 8 * u64::from(queue.size);
+    let page = page_size();
+    let pages = ring.start & !(page - 1)..ring.end.next_multiple_of(page);
+    let layout = layout(machine)?;
+    let mut shown = pages.start;
+    for (range, _) in &layout {
+        expect("what is mapped begins", range.start, shown)?;
+        shown = range.end;
+    }
+    expect("what is mapped ends", shown, pages.end)?;
+    for (range, gpa) in layout {
+        expect("in RAM", machine.iommu.device.translate(range.start)?, gpa)?;
+        line(&format!(
+            "#   mapped: {:#x}..{:#x}, the ring",
+            range.start, range.end
+        ));
+    }
+    Ok(())
+}
+
+fn nothing(machine: &Machine) -> Result<()> {
+    expect("what is mapped", layout(machine)?, vec![])?;
+    let pages = readable(machine)?;
+    ensure!(pages.is_empty(), "the device reaches {pages:#x?}");
+    Ok(())
+}
+
+/// Whoever has the view reaches what is mapped, and no other page.
+fn reach(machine: &Machine) -> Result<()> {
+    let mut mapped = Vec::new();
+    for (range, _) in layout(machine)? {
+        mapped.extend(range.step_by(page_size() as usize));
+    }
+    expect("the pages that can be read", readable(machine)?, mapped)
+}
+
+/// The pages that can be read through the view, of those at all addresses that
+/// RAM has, and of those that the driver uses. A page that is not there is an
+/// error of the system call.
+fn readable(machine: &Machine) -> Result<Vec<u64>> {
+    const DRIVERS: u64 = 64 << 20;
+    let view = machine.iommu.device.view()?;
+    let end = view.length()?;
+    let window = view.attach(0..end, Prot::READ)?;
+    let memory = window.as_volatile_slice();
+    let mut sink = File::from(rustix::fs::memfd_create(
+        "sink",
+        rustix::fs::MemfdFlags::CLOEXEC,
+    )?);
+    let mut pages = Vec::new();
+    for range in [0..ram::LENGTH, end - DRIVERS..end] {
+        for page in range.step_by(page_size() as usize) {
+            let bytes = memory.subslice(page as usize, 8)?;
+            match sink.write_volatile(&bytes) {
+                Ok(_) => pages.push(page),
+                Err(vm_memory::VolatileMemoryError::IOError(error))
+                    if error.raw_os_error() == Some(EFAULT) => {}
+                Err(error) => bail!("at {page:#x}: {error}"),
+            }
+        }
+    }
+    Ok(pages)
+}
+
+const EFAULT: i32 = 14;
+
+fn deferred(counts: &Counts) -> Result<()> {
+    ensure!(
+        counts.steps < counts.maps + counts.unmaps,
+        "each has a step of its own: {counts:?}"
+    );
+    Ok(())
+}
