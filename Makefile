@@ -1,7 +1,7 @@
 # Thin: what is built how is in Kbuild, Cargo.toml and scripts/.
 # (kbuild itself reads Kbuild, not this file.)
 
-.PHONY: all module env check check-debug demo demo-viommu kselftest shell clean help
+.PHONY: all module env check check-debug demo demo-viommu fuzz kselftest shell clean help
 all: module
 
 help:
@@ -10,6 +10,8 @@ help:
 	@echo '                with the toolchain of this machine'
 	@echo 'make demo       watch a KVM guest run on memory composed from elsewhere'
 	@echo 'make demo-viommu   watch unmodified devices meet an IOMMU that is enforced'
+	@echo 'make fuzz TIME=15m   random calls against a model, for so long; KERNEL=debug'
+	@echo '                     for the debug kernel'
 	@echo 'make check      all tests; ends in one line "N passed, N failed"'
 	@echo 'make check-debug   those that run in the VM, on a kernel with KASAN, lockdep,'
 	@echo '                   kmemleak and more (made first: 25 minutes on two CPUs)'
@@ -48,6 +50,13 @@ demo: module
 demo-viommu: module
 	@scripts/in-env scripts/build-tests viommu
 	@scripts/vm -- build/viommu --transcript
+
+TIME ?= 1m
+fuzz:
+	@scripts/build-module $(if $(KERNEL),-k $(KERNEL)) modules
+	@scripts/in-env scripts/build-tests fuzz
+	@scripts/vm $(if $(KERNEL),-k $(KERNEL)) -t 1000000 -- build/fuzz --time $(TIME) \
+		$(if $(SEED),--seed $(SEED))
 
 shell: module
 	@scripts/vm

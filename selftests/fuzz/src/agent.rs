@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Processes that have windows: children that were forked or executed, and do as they
+//! are told.
+
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::channel::Channel;
+use crate::op::*;
+use crate::probe;
+use crate::region::{Region, seen};
+
+/// How long any one answer may take: an emulated debug kernel is slow.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Order {
+    Touch(Vec<Touch>),
+    /// Comes with an asfd or view.
+    Attach(Span, u32, u64),
+    Detach(Span),
+    Mprotect(Span, u32),
+    Mremap(Span, u64),
+    /// Comes with the child's end of a channel.
+    Fork,
+    End,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+enum Answer {
+    Done,
+    Errno(i32),
+    Touched(Vec<Touched>),
+    Failed(String),
+}
+
+/// A process, as its master sees it. It ends when it is dropped.
+pub struct Agent {
+    channel: Channel,
+}
+
+impl Agent {
+    /// Starts this program again, in a process that has nothing of ours.
+    pub fn spawn() -> Result<Agent> {
+        let (channel, theirs) = Channel::pair()?;
+        // Its end is noticed at the other end of the channel.
+        Command::new("/proc/self/exe")
+            .arg("agent")
+            .stdin(theirs.as_fd().try_clone_to_owned()?)
+            .spawn()
+            .context("cannot start a process")?;
+        Agent::new(channel)
+    }
+
+    fn new(channel: Channel) -> Result<Agent> {
+        channel.set_patience(PATIENCE)?;
+        Ok(Agent { channel })
+    }
+
+    /// A copy of the calling process.
+    pub fn fork() -> Result<Agent> {
+        let (channel, theirs) = Channel::pair()?;
+        fork(theirs)?;
+        Agent::new(channel)
+    }
+
+    /// A copy of this process.
+    pub fn fork_it(&self) -> Result<Agent> {
+        let (channel, theirs) = Channel::pair()?;
+        match self.ask(&Order::Fork, &[theirs.as_fd()])? {
+            Seen::Done => Agent::new(channel),
+            other => bail!("fork: {other:?}"),
+        }
+    }
+
+    /// Has it do something.
+    pub fn ask(&self, order: &Order, fds: &[BorrowedFd<'_>]) -> Result<Seen> {
+        self.channel.send(order, fds)?;
+        match self.channel.receive()? {
+            Some((Answer::Done, _)) => Ok(Seen::Done),
+            Some((Answer::Errno(errno), _)) => Ok(Seen::Errno(errno)),
+            Some((Answer::Touched(touched), _)) => Ok(Seen::Touched(touched)),
+            Some((Answer::Failed(why), _)) => bail!("a process: {why}"),
+            None => bail!("a process has died"),
+        }
+    }
+
+    /// Ends it. When this returns its windows are gone, since its files go after them.
+    pub fn end(self) -> Result<()> {
+        self.channel.send(&Order::End, &[])?;
+        match self.channel.receive::<Answer>()? {
+            None => Ok(()),
+            Some((answer, _)) => bail!("a process answers {answer:?} to its end"),
+        }
+    }
+}
+
+/// Lets children go without being waited for.
+pub fn ignore_children() {
+    // SAFETY: No handler is involved.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+}
+
+/// Forks a child that serves at the other end of `channel` and has no other file.
+fn fork(channel: Channel) -> Result<()> {
+    // SAFETY: There is only this thread, so the child may do as it likes.
+    match unsafe { libc::fork() } {
+        -1 => Err(std::io::Error::last_os_error()).context("fork"),
+        0 => {
+            // SAFETY: What is closed is not used any more: the child never returns
+            // from here. What is left is standard output and error, and the socket in
+            // the place of standard input.
+            unsafe {
+                libc::dup2(channel.as_fd().as_raw_fd(), 0);
+                std::mem::forget(channel);
+                libc::close_range(3, u32::MAX, 0);
+            }
+            let served = Channel::from_stdin().and_then(|it| serve(&it, Region::forked()));
+            std::process::exit(if served.is_ok() { 0 } else { 1 });
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The life of a process that was started by [`Agent::spawn`].
+pub fn run() -> Result<()> {
+    ignore_children();
+    probe::install()?;
+    serve(&Channel::from_stdin()?, Region::new()?)
+}
+
+fn serve(channel: &Channel, mut region: Region) -> Result<()> {
+    while let Some((order, fds)) = channel.receive()? {
+        if matches!(order, Order::End) {
+            break;
+        }
+        let answer = obey(&mut region, order, fds)
+            .unwrap_or_else(|error| Answer::Failed(format!("{error:#}")));
+        channel.send(&answer, &[])?;
+    }
+    Ok(())
+}
+
+fn obey(region: &mut Region, order: Order, mut fds: Vec<OwnedFd>) -> Result<Answer> {
+    let mut fd = || fds.pop().context("no file came with it");
+    let result = match order {
+        Order::Touch(touches) => return Ok(Answer::Touched(region.touch(&touches)?)),
+        Order::Attach(at, prot, place) => region.attach(fd()?.as_fd(), at, prot, place),
+        Order::Detach(at) => region.detach(at),
+        Order::Mprotect(at, prot) => region.mprotect(at, prot),
+        Order::Mremap(at, to) => region.mremap(at, to),
+        Order::Fork => {
+            fork(fd()?.into())?;
+            Ok(())
+        }
+        Order::End => Ok(()),
+    };
+    Ok(match seen(result) {
+        Seen::Errno(errno) => Answer::Errno(errno),
+        _ => Answer::Done,
+    })
+}

@@ -1,0 +1,512 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Random steps, mostly such as make sense where the model stands, and mostly near the
+//! boundaries of huge pages, so that steps have to do with each other.
+
+use rand::{Rng as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+
+use crate::files::kind;
+use crate::model::{Model, is_hot, later_value};
+use crate::op::*;
+
+/// The random steps of one sequence.
+pub struct Generator {
+    random: ChaCha8Rng,
+    /// The files of this sequence, of which the first is used most.
+    files: Vec<usize>,
+    /// Out of how much each kind of step is drawn: some sequences have much of one and
+    /// nothing of another.
+    weights: [u32; 5],
+    guest: bool,
+    spaces: usize,
+    values: u32,
+}
+
+impl Generator {
+    /// Sequence `number` of the run with this seed, which may use these files.
+    pub fn new(seed: u64, number: u64, files: &[usize], guest: bool) -> Self {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        random.set_stream(number);
+        let mut own = files.to_vec();
+        let wanted = random.random_range(1..=3).min(own.len());
+        while own.len() > wanted {
+            own.remove(random.random_range(0..own.len()));
+        }
+        let first = random.random_range(0..own.len());
+        own.swap(0, first);
+        // Calls, windows, touches, files, the guest.
+        let mut weights = [26, 12, 36, 14, 12];
+        for weight in &mut weights {
+            *weight = *weight * random.random_range(1..=4) / 2;
+        }
+        let guest = guest && random.random_bool(0.6);
+        if !guest {
+            weights[4] = 0;
+        }
+        Generator {
+            spaces: random.random_range(1..=SPACES),
+            random,
+            files: own,
+            weights,
+            guest,
+            values: 0,
+        }
+    }
+
+    pub fn files(&self) -> &[usize] {
+        &self.files
+    }
+
+    /// How a sequence begins: something to be shown, and who looks at it.
+    pub fn begin(&mut self) -> Vec<Op> {
+        let mut ops = vec![
+            Op::Create(0),
+            Op::Attach {
+                process: 0,
+                source: Source::Space(0),
+                at: Span::new(0, SPACE_PAGES),
+                prot: RW,
+                place: 0,
+            },
+        ];
+        if self.guest {
+            ops.push(Op::Boot);
+            ops.push(Op::Plug {
+                source: Source::Space(0),
+                slot: 0,
+                at: Span::new(0, SPACE_PAGES),
+                readonly: false,
+                log: self.chance(0.2),
+            });
+        }
+        ops
+    }
+
+    /// The next step; it is possible.
+    pub fn next(&mut self, model: &Model) -> Op {
+        loop {
+            let op = self.draw(model);
+            if model.possible(&op) {
+                return op;
+            }
+        }
+    }
+
+    fn chance(&mut self, p: f64) -> bool {
+        self.random.random_bool(p)
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.random.random_range(0..end)
+    }
+
+    fn pick(&mut self, count: usize) -> usize {
+        self.random.random_range(0..count)
+    }
+
+    fn value(&mut self) -> u64 {
+        self.values += 1;
+        later_value(self.values)
+    }
+
+    /// A page near the boundary of a huge page, below `limit`.
+    fn page(&mut self, limit: u64) -> u64 {
+        let base = self.below(limit.div_ceil(HUGE)) * HUGE;
+        let page = match self.below(10) {
+            0 => base.saturating_sub(1 + self.below(4)),
+            1 => base + self.below(HUGE),
+            2..=4 => base,
+            _ => base + self.below(10),
+        };
+        page.min(limit - 1)
+    }
+
+    /// Pages in something of `limit` pages; seldom some beyond, or none.
+    fn span(&mut self, limit: u64) -> Span {
+        let start = self.page(limit);
+        let count = match self.below(100) {
+            0 => 0,
+            1..=60 => 1 + self.below(6),
+            61..=75 => 1 + self.below(40),
+            76..=90 => HUGE,
+            91..=93 => limit,
+            _ => limit - start,
+        };
+        if self.chance(0.97) {
+            Span::new(start, count.min(limit - start))
+        } else {
+            Span::new(start, count)
+        }
+    }
+
+    fn prot(&mut self) -> u32 {
+        match self.below(100) {
+            0 => WRITE,
+            1..=8 => NONE,
+            9..=35 => READ,
+            _ => RW,
+        }
+    }
+
+    fn space(&mut self) -> usize {
+        if self.chance(0.6) {
+            0
+        } else {
+            self.pick(self.spaces)
+        }
+    }
+
+    fn process(&mut self) -> usize {
+        if self.chance(0.4) {
+            0
+        } else {
+            self.pick(PROCESSES)
+        }
+    }
+
+    fn file(&mut self) -> usize {
+        if self.chance(0.6) {
+            self.files[0]
+        } else {
+            let at = self.pick(self.files.len());
+            self.files[at]
+        }
+    }
+
+    fn handle(&mut self) -> Handle {
+        Handle {
+            file: self.file(),
+            writable: self.chance(0.9),
+        }
+    }
+
+    fn source(&mut self) -> Source {
+        if self.chance(0.6) {
+            Source::Space(self.space())
+        } else {
+            Source::View(self.pick(VIEWS))
+        }
+    }
+
+    fn map(&mut self) -> Map {
+        let handle = self.handle();
+        let (_, pages, _) = kind(handle.file);
+        let mut at = self.span(SPACE_PAGES);
+        let mut offset = self.page(pages);
+        if self.chance(0.5) {
+            // So that huge pages are possible.
+            offset = offset / HUGE * HUGE + at.start % HUGE;
+        }
+        if self.chance(0.9) {
+            at.count = at.count.min(pages.saturating_sub(offset));
+        }
+        Map {
+            handle,
+            offset,
+            at,
+            prot: self.prot(),
+            replace: self.chance(0.6),
+        }
+    }
+
+    fn change(&mut self) -> Change {
+        match self.below(10) {
+            0..=5 => Change::Map(self.map()),
+            6..=8 => Change::Unmap(self.span(SPACE_PAGES)),
+            _ => Change::Protect(self.span(SPACE_PAGES), self.prot()),
+        }
+    }
+
+    fn draw(&mut self, model: &Model) -> Op {
+        let mut at = self.random.random_range(0..self.weights.iter().sum());
+        for (kind, weight) in self.weights.into_iter().enumerate() {
+            if at < weight {
+                return match kind {
+                    0 => self.call(),
+                    1 => self.window(model),
+                    2 => self.touch(model),
+                    3 => self.change_file(),
+                    _ => self.guest(),
+                };
+            }
+            at -= weight;
+        }
+        Op::Sweep(0)
+    }
+
+    fn call(&mut self) -> Op {
+        let space = self.space();
+        match self.below(100) {
+            0..=4 => Op::Create(space),
+            5 => Op::Close(space),
+            6..=38 => Op::Map {
+                space,
+                map: self.map(),
+                populate: self.chance(0.2),
+            },
+            39..=42 => Op::MapAnywhere {
+                space,
+                map: self.map(),
+            },
+            43..=57 => Op::Unmap {
+                space,
+                at: self.span(SPACE_PAGES),
+            },
+            58..=67 => Op::Protect {
+                space,
+                at: self.shown(),
+                prot: self.prot(),
+            },
+            68..=75 => Op::Move {
+                space,
+                at: self.shown(),
+                to: self.page(SPACE_PAGES),
+                replace: self.chance(0.7),
+            },
+            76..=85 => Op::Batch {
+                space,
+                changes: (0..1 + self.below(5)).map(|_| self.change()).collect(),
+            },
+            86..=89 => {
+                let handle = self.handle();
+                let (_, pages, _) = kind(handle.file);
+                let at = self.span(pages);
+                Op::Register {
+                    space,
+                    handle,
+                    offset: at.start,
+                    pages: self.chance(0.7).then_some(at.count),
+                    prot: self.prot(),
+                    populate: self.chance(0.3),
+                }
+            }
+            90..=91 => Op::Unregister {
+                space,
+                handle: self.handle(),
+            },
+            92..=95 => Op::MakeView {
+                space,
+                view: self.pick(VIEWS),
+                at: self.span(SPACE_PAGES),
+                prot: self.prot(),
+            },
+            96 => Op::CloseView(self.pick(VIEWS)),
+            _ => Op::Fsync(self.source()),
+        }
+    }
+
+    /// Few pages, which are more likely to show something, all of them.
+    fn shown(&mut self) -> Span {
+        let mut at = self.span(SPACE_PAGES);
+        if self.chance(0.5) {
+            at.count = at.count.min(4);
+        }
+        at
+    }
+
+    /// A part of the windows of a process: often the beginning or end of one.
+    fn part(&mut self, model: &Model, process: usize) -> Span {
+        let pages = PLACES * PLACE_PAGES;
+        let known = model.window_pages(process);
+        let hot: Vec<u64> = known
+            .filter(|(_, it)| is_hot(it.page))
+            .map(|(page, _)| page)
+            .collect();
+        if hot.is_empty() || self.chance(0.1) {
+            return self.span(pages);
+        }
+        let start = hot[self.pick(hot.len())];
+        let count = match self.below(10) {
+            0..=6 => 1 + self.below(6),
+            7 => HUGE,
+            _ => 1 + self.below(40),
+        };
+        Span::new(start, count.min(pages - start))
+    }
+
+    fn window(&mut self, model: &Model) -> Op {
+        let process = self.process();
+        match self.below(100) {
+            0..=4 => Op::Spawn(process),
+            5..=13 => Op::Fork {
+                from: self.process(),
+                to: 1 + self.pick(PROCESSES - 1),
+            },
+            14..=17 => Op::End(process),
+            18..=52 => {
+                let source = self.source();
+                let at = self.span(SPACE_PAGES);
+                let place = self.below(PLACES) * PLACE_PAGES;
+                // Where huge pages are possible, mostly.
+                let skew = if self.chance(0.8) {
+                    at.start % HUGE
+                } else {
+                    self.below(10)
+                };
+                Op::Attach {
+                    process,
+                    source,
+                    at,
+                    prot: match self.below(10) {
+                        0 => NONE,
+                        1..=2 => READ,
+                        _ => RW,
+                    },
+                    place: place + skew,
+                }
+            }
+            53..=64 => Op::Detach {
+                process,
+                at: self.part(model, process),
+            },
+            65..=82 => {
+                let at = self.part(model, process);
+                let prot = self.prot() & RW;
+                Op::Mprotect {
+                    process,
+                    at,
+                    prot: if prot == WRITE { RW } else { prot },
+                }
+            }
+            _ => {
+                let at = self.part(model, process);
+                let same = if self.chance(0.6) {
+                    at.start % HUGE
+                } else {
+                    self.below(10)
+                };
+                Op::Mremap {
+                    process,
+                    at,
+                    to: self.below(PLACES * PLACE_PAGES / HUGE) * HUGE + same,
+                }
+            }
+        }
+    }
+
+    fn touch(&mut self, model: &Model) -> Op {
+        let process = self.process();
+        if self.chance(0.15) {
+            return Op::Sweep(process);
+        }
+        let hot: Vec<u64> = model
+            .window_pages(process)
+            .filter(|(_, it)| is_hot(it.page))
+            .map(|(page, _)| page)
+            .collect();
+        let count = 1 + self.below(16);
+        let mut page = 0;
+        let touches = (0..count)
+            .map(|_| {
+                page = match self.below(20) {
+                    _ if hot.is_empty() => self.below(PLACES * PLACE_PAGES),
+                    0 => self.below(PLACES * PLACE_PAGES),
+                    // As a program that goes on would.
+                    1..=4 => (page + 1) % (PLACES * PLACE_PAGES),
+                    _ => hot[self.pick(hot.len())],
+                };
+                Touch {
+                    page,
+                    cell: self.below(CELLS),
+                    access: match self.below(20) {
+                        0 => Access::CopyFrom,
+                        1 => Access::CopyTo(self.value()),
+                        2..=11 => Access::Load,
+                        _ => Access::Store(self.value()),
+                    },
+                }
+            })
+            .collect();
+        Op::Touch { process, touches }
+    }
+
+    fn change_file(&mut self) -> Op {
+        let file = self.file();
+        let (kind, pages, most) = kind(file);
+        let huge = kind == Kind::Hugetlb;
+        match self.below(100) {
+            0..=34 => {
+                let limit = if self.chance(0.9) { pages } else { most };
+                Op::Write {
+                    file,
+                    cell: self.page(limit) * CELLS + self.below(CELLS),
+                    value: self.value(),
+                    mapped: self.chance(0.5),
+                }
+            }
+            35..=54 => Op::Truncate {
+                file,
+                cells: if huge {
+                    self.below(pages / HUGE + 1) * HUGE * CELLS
+                } else if self.chance(0.4) {
+                    pages * CELLS
+                } else {
+                    self.page(most) * CELLS + self.below(CELLS)
+                },
+            },
+            55..=74 => Op::Punch {
+                file,
+                at: if huge {
+                    Span::new(self.below(pages / HUGE) * HUGE * CELLS, HUGE * CELLS)
+                } else {
+                    let at = self.span(pages);
+                    Span::new(
+                        at.start * CELLS + self.below(CELLS),
+                        (at.count * CELLS).saturating_sub(self.below(CELLS)),
+                    )
+                },
+            },
+            75..=92 => {
+                let at = self.span(pages);
+                Op::Advise {
+                    file,
+                    at: Span::new(at.start * CELLS, at.count * CELLS),
+                    advice: match self.below(10) {
+                        0..=3 => Advice::Sync,
+                        4..=6 => Advice::PageOut,
+                        7..=8 => Advice::Collapse,
+                        _ => Advice::DropCaches,
+                    },
+                }
+            }
+            _ => Op::Check(file),
+        }
+    }
+
+    fn guest_touches(&mut self) -> Vec<GuestTouch> {
+        (0..1 + self.below(8))
+            .map(|_| GuestTouch {
+                slot: if self.chance(0.7) {
+                    0
+                } else {
+                    self.pick(SLOTS)
+                },
+                page: self.page(SPACE_PAGES),
+                cell: self.below(CELLS),
+                store: self.chance(0.4).then(|| self.value()),
+            })
+            .collect()
+    }
+
+    fn guest(&mut self) -> Op {
+        match self.below(100) {
+            0..=2 => Op::Boot,
+            3 => Op::Halt,
+            4..=15 => Op::Plug {
+                source: self.source(),
+                slot: self.pick(SLOTS),
+                at: self.span(SPACE_PAGES),
+                readonly: self.chance(0.3),
+                log: self.chance(0.2),
+            },
+            16..=22 => Op::Unplug {
+                source: self.source(),
+                slot: self.pick(SLOTS),
+            },
+            23..=72 => Op::Guest(self.guest_touches()),
+            73..=82 => Op::GuestSweep,
+            _ => Op::Vmm(self.guest_touches()),
+        }
+    }
+}

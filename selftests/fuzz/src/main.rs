@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Random calls and accesses, checked step by step against a model; and readers that
+//! race with an owner who takes everything away from them.
+
+mod agent;
+#[allow(dead_code)] // It is the demo's, which uses all of it.
+#[path = "../../demo/src/channel.rs"]
+mod channel;
+mod files;
+mod generate;
+mod guest;
+mod machine;
+mod model;
+mod op;
+mod probe;
+mod region;
+mod report;
+mod sequence;
+mod watch;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand};
+
+use files::Places;
+use generate::Generator;
+use report::Report;
+use sequence::{Sequence, Tally};
+
+/// Random calls and accesses on /dev/address_space, each checked against a model.
+///
+/// Sequence NUMBER of a SEED is always the same. What fails is made shorter and
+/// printed, in the form that --replay reads. Prints TAP; needs root, and the module.
+#[derive(Parser)]
+struct Options {
+    #[command(subcommand)]
+    role: Option<Role>,
+    /// Where random sequences begin; may be given several times. Without it: 1, 2 and a
+    /// random one.
+    #[arg(long)]
+    seed: Vec<u64>,
+    /// Steps of a sequence.
+    #[arg(long, default_value_t = 80)]
+    steps: u64,
+    /// Sequences of each seed.
+    #[arg(long, default_value_t = u64::MAX, hide_default_value = true)]
+    sequences: u64,
+    /// The first sequence of each seed.
+    #[arg(long, default_value_t = 0)]
+    first: u64,
+    /// How long in all: seconds, or with a unit (90s, 15m, 2h).
+    #[arg(long, default_value = "20s", value_parser = duration)]
+    time: Duration,
+    /// Makes the sequence in this file again, once or --sequences times.
+    #[arg(long, value_name = "FILE")]
+    replay: Option<PathBuf>,
+    /// Without virtual machine.
+    #[arg(long)]
+    no_guest: bool,
+    /// Prints a failing sequence as it is.
+    #[arg(long)]
+    no_shrink: bool,
+    /// A directory on a disk, for files that are written back.
+    #[arg(long, default_value = "/mnt/ext4", value_name = "DIR")]
+    disk: PathBuf,
+}
+
+#[derive(Subcommand)]
+enum Role {
+    /// A process that does as it is told; for the fuzzer itself.
+    #[command(hide = true)]
+    Agent,
+}
+
+fn duration(text: &str) -> Result<Duration> {
+    let (number, unit) = match text.find(|letter: char| !letter.is_ascii_digit()) {
+        Some(at) => text.split_at(at),
+        None => (text, "s"),
+    };
+    let factor = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => anyhow::bail!("'{unit}' is no unit of time: s, m or h"),
+    };
+    let number: u64 = number.parse().context("a number of seconds, or 15m, 2h")?;
+    Ok(Duration::from_secs(number * factor))
+}
+
+fn main() -> Result<ExitCode> {
+    let options = Options::parse();
+    match options.role {
+        Some(Role::Agent) => agent::run().map(|()| ExitCode::SUCCESS),
+        None => run(&options),
+    }
+}
+
+/// A time of which the fixed seeds may have their share.
+const MODEST: Duration = Duration::from_secs(30);
+
+fn run(options: &Options) -> Result<ExitCode> {
+    agent::ignore_children();
+    probe::install()?;
+    watch::install();
+    let mut report = Report::new();
+    let places = Places::prepare(&options.disk, |why| println!("# {why}"));
+    if let Some(path) = &options.replay {
+        report.plan(1);
+        replay(options, &places, path, &mut report)?;
+        return Ok(report.end());
+    }
+    let seeds = match &options.seed[..] {
+        [] => vec![1, 2, random_seed()?],
+        seeds => seeds.to_vec(),
+    };
+    report.plan(seeds.len());
+    let end = Instant::now() + options.time;
+    // Those that are always the same do not get more the longer it takes.
+    let share = match options.seed[..] {
+        [] => options.time.min(MODEST) / seeds.len() as u32,
+        _ => options.time / seeds.len() as u32,
+    };
+    let (last, others) = seeds.split_last().context("no seed")?;
+    for seed in others {
+        sequences(options, &places, *seed, share, &mut report)?;
+    }
+    let rest = end.saturating_duration_since(Instant::now());
+    sequences(options, &places, *last, rest, &mut report)?;
+    Ok(report.end())
+}
+
+fn random_seed() -> Result<u64> {
+    let mut bytes = [0; 4];
+    let mut source = std::fs::File::open("/dev/urandom")?;
+    std::io::Read::read_exact(&mut source, &mut bytes)?;
+    Ok(u32::from_ne_bytes(bytes).into())
+}
+
+/// The sequences of one seed: one test.
+fn sequences(
+    options: &Options,
+    places: &Places,
+    seed: u64,
+    time: Duration,
+    report: &mut Report,
+) -> Result<()> {
+    let start = Instant::now();
+    let mut tally = Tally::default();
+    let files = places.files();
+    let guest = !options.no_guest && std::path::Path::new("/dev/kvm").exists();
+    println!("# seed {seed}");
+    for number in (options.first..).take(options.sequences.try_into().unwrap_or(usize::MAX)) {
+        if start.elapsed() >= time {
+            break;
+        }
+        watch::at_sequence(seed, number);
+        let mut generator = Generator::new(seed, number, &files, guest);
+        let failed = sequence::random(places, &mut generator, options.steps, &mut tally)
+            .with_context(|| format!("seed {seed}, sequence {number}"))?;
+        if let Some(failure) = failed {
+            let steps = failure.sequence.steps.len();
+            println!(
+                "# seed {seed}, sequence {number}, step {steps}: {}",
+                failure.why
+            );
+            println!(
+                "# after {} steps in all, {:.1?}",
+                tally.steps,
+                start.elapsed()
+            );
+            let failure = if options.no_shrink {
+                Ok(failure)
+            } else {
+                sequence::shrink(places, failure, Duration::from_secs(60))
+            };
+            match failure {
+                Ok(failure) => report.sequence(&failure),
+                Err(error) => report.comment(&format!("{error:#}")),
+            }
+            report.result(
+                false,
+                &format!("sequences of seed {seed} agree with the model"),
+            );
+            return Ok(());
+        }
+        report.progress(|| format!("seed {seed}: {}", told(&tally)));
+    }
+    report.comment(&told(&tally));
+    report.result(
+        true,
+        &format!("sequences of seed {seed} agree with the model"),
+    );
+    Ok(())
+}
+
+fn told(tally: &Tally) -> String {
+    format!(
+        "{} sequences, {} steps, {} accesses",
+        tally.sequences, tally.steps, tally.touches
+    )
+}
+
+fn replay(
+    options: &Options,
+    places: &Places,
+    path: &std::path::Path,
+    report: &mut Report,
+) -> Result<()> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let sequence: Sequence = serde_json::from_str(&text).context("no sequence of steps")?;
+    let times = if options.sequences == u64::MAX {
+        1
+    } else {
+        options.sequences
+    };
+    for _ in 0..times {
+        if let Some(failure) = sequence::replay(places, &sequence)? {
+            report.sequence(&failure);
+            report.result(false, "the sequence agrees with the model");
+            return Ok(());
+        }
+    }
+    report.result(true, "the sequence agrees with the model");
+    Ok(())
+}

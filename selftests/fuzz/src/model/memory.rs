@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Processes: their windows, and what comes of touching them.
+
+use libc::{EACCES, EINVAL};
+
+use super::{Model, Process, Verdict, Windowed, compare, expect, is_hot, results};
+use crate::op::*;
+
+impl Process {
+    pub(super) fn new() -> Self {
+        Process {
+            pages: vec![None; (PLACES * PLACE_PAGES) as usize],
+        }
+    }
+
+    fn part_mut(&mut self, at: Span) -> &mut [Option<Windowed>] {
+        &mut self.pages[at.start as usize..at.end() as usize]
+    }
+}
+
+/// What reaching a page of a space comes to.
+pub(super) enum Reach {
+    Hole,
+    /// The mapping does not allow it.
+    Denied,
+    /// The file ends before.
+    Beyond,
+    Cell {
+        file: usize,
+        cell: u64,
+    },
+}
+
+impl Model {
+    fn process_mut(&mut self, process: usize) -> &mut Process {
+        self.processes[process]
+            .as_mut()
+            .expect("only what is possible is judged")
+    }
+
+    pub(super) fn within(&self, process: usize, at: Span) -> bool {
+        self.processes[process].is_some() && at.count > 0 && at.end() <= PLACES * PLACE_PAGES
+    }
+
+    fn windows(&self, process: usize, at: Span) -> Option<&[Option<Windowed>]> {
+        let pages = &self.processes[process].as_ref()?.pages;
+        pages.get(at.start as usize..at.end() as usize)
+    }
+
+    pub(super) fn all_windows(&self, process: usize, at: Span) -> bool {
+        at.count > 0
+            && self
+                .windows(process, at)
+                .is_some_and(|pages| pages.iter().all(Option::is_some))
+    }
+
+    /// Whether a range is of one VMA.
+    pub(super) fn one_vma(&self, process: usize, at: Span) -> bool {
+        self.all_windows(process, at)
+            && self.windows(process, at).is_some_and(|pages| {
+                let mut known = pages.iter().flatten();
+                let first = known.next();
+                known.all(|page| Some(page.vma) == first.map(|first| first.vma))
+            })
+    }
+
+    fn new_vma(&mut self) -> u32 {
+        self.vmas += 1;
+        self.vmas
+    }
+
+    pub(super) fn attach(
+        &mut self,
+        process: usize,
+        source: Source,
+        at: Span,
+        prot: u32,
+        place: u64,
+        seen: &Seen,
+    ) -> Verdict {
+        let Some(view) = self.source(source) else {
+            return Err("nothing to attach".into());
+        };
+        let may_write = view.prot & WRITE != 0;
+        // The kernel checks the file's mode before the module sees the range.
+        let wanted = if prot & WRITE != 0 && !may_write {
+            Err(EACCES)
+        } else if at.end() > view.at.count {
+            Err(EINVAL)
+        } else {
+            Ok(())
+        };
+        expect(seen, wanted)?;
+        let vma = self.new_vma();
+        let target = Span::new(place, at.count);
+        for (page, window) in
+            (view.at.start + at.start..).zip(self.process_mut(process).part_mut(target))
+        {
+            // Where it failed, what was in its way is gone: see Machine::attach.
+            *window = wanted.ok().map(|()| Windowed {
+                space: view.space,
+                page,
+                prot,
+                may_write,
+                vma,
+            });
+        }
+        Ok(())
+    }
+
+    pub(super) fn detach(&mut self, process: usize, at: Span) {
+        self.process_mut(process).part_mut(at).fill(None);
+    }
+
+    /// The kernel goes from VMA to VMA, and what was changed before one that it may not
+    /// change stays changed.
+    pub(super) fn mprotect(&mut self, process: usize, at: Span, prot: u32, seen: &Seen) -> Verdict {
+        let mut wanted = Ok(());
+        let mut fresh = (0, 0);
+        for page in at.iter() {
+            let Some(window) = self.process_mut(process).pages[page as usize] else {
+                break;
+            };
+            if prot & WRITE != 0 && !window.may_write {
+                wanted = Err(EACCES);
+                break;
+            }
+            if window.prot == prot {
+                continue;
+            }
+            if fresh.0 != window.vma || fresh.1 == 0 {
+                fresh = (window.vma, self.new_vma());
+            }
+            self.process_mut(process).pages[page as usize] = Some(Windowed {
+                prot,
+                vma: fresh.1,
+                ..window
+            });
+        }
+        expect(seen, wanted)
+    }
+
+    pub(super) fn mremap(&mut self, process: usize, at: Span, to: u64) {
+        let vma = self.new_vma();
+        let process = self.process_mut(process);
+        let mut moved = process.part_mut(at).to_vec();
+        process.part_mut(at).fill(None);
+        for window in moved.iter_mut().flatten() {
+            window.vma = vma;
+        }
+        process
+            .part_mut(Span::new(to, at.count))
+            .copy_from_slice(&moved);
+    }
+
+    /// What a page of a space is to who wants to access it.
+    pub(super) fn reach(&self, space: usize, page: u64, cell: u64, access: u32) -> Reach {
+        let Some(shown) = self.spaces[space].shown[page as usize] else {
+            return Reach::Hole;
+        };
+        if shown.prot & access == 0 {
+            return Reach::Denied;
+        }
+        if !self.file(shown.handle.file).has(shown.page) {
+            return Reach::Beyond;
+        }
+        Reach::Cell {
+            file: shown.handle.file,
+            cell: shown.page * CELLS + cell,
+        }
+    }
+
+    /// Whether an access would write past the end of a file, in its last page: what
+    /// becomes of that is up to the file system.
+    pub(super) fn writes_beyond(&self, space: usize, page: u64, cell: u64) -> bool {
+        matches!(self.reach(space, page, cell, WRITE),
+            Reach::Cell { file, cell } if cell >= self.file(file).size)
+    }
+
+    /// Those of the accesses that are to be made.
+    pub fn meaningful(&self, process: usize, touches: &[Touch]) -> Vec<Touch> {
+        let pages = self.processes[process].as_ref().map(|it| &it.pages);
+        touches
+            .iter()
+            .filter(|touch| {
+                let window = pages.and_then(|pages| pages.get(touch.page as usize));
+                match (touch.access, window) {
+                    (_, None) => false,
+                    (Access::Store(_) | Access::CopyTo(_), Some(Some(window))) => {
+                        !self.writes_beyond(window.space, window.page, touch.cell)
+                    }
+                    _ => true,
+                }
+            })
+            .copied()
+            .collect()
+    }
+
+    /// Reads of all that is near the boundaries of huge pages.
+    pub fn sweep(&self, process: usize) -> Vec<Touch> {
+        let Some(process) = &self.processes[process] else {
+            return Vec::new();
+        };
+        (0..)
+            .zip(&process.pages)
+            .filter(|(_, window)| window.is_some_and(|window| is_hot(window.page)))
+            .map(|(page, _)| Touch {
+                page,
+                cell: page / 3 % CELLS,
+                access: Access::Load,
+            })
+            .collect()
+    }
+
+    pub(super) fn touch(&mut self, process: usize, touches: &[Touch], seen: &Seen) -> Verdict {
+        let touches = self.meaningful(process, touches);
+        let seen = results(seen, touches.len())?;
+        for (index, (touch, seen)) in touches.iter().zip(seen).enumerate() {
+            let (access, stored) = match touch.access {
+                Access::Load | Access::CopyFrom => (READ, None),
+                Access::Store(value) | Access::CopyTo(value) => (WRITE, Some(value)),
+            };
+            let window = self.process_mut(process).pages[touch.page as usize];
+            let mut wanted = match window {
+                None => Touched::Segv,
+                Some(window) if window.prot & access == 0 => Touched::Segv,
+                Some(window) => match self.reach(window.space, window.page, touch.cell, access) {
+                    Reach::Hole | Reach::Beyond => Touched::Bus,
+                    Reach::Denied => Touched::Segv,
+                    Reach::Cell { file, cell } => self.word(file, cell, stored),
+                },
+            };
+            if matches!(touch.access, Access::CopyFrom | Access::CopyTo(_))
+                && matches!(wanted, Touched::Bus | Touched::Segv)
+            {
+                wanted = Touched::Fault;
+            }
+            compare("access", index, *seen, wanted)
+                .map_err(|why| format!("process {process}, {touch:?} of {window:?}, {why}"))?;
+        }
+        Ok(())
+    }
+
+    /// Reads or writes a word of a file.
+    pub(super) fn word(&mut self, file: usize, cell: u64, stored: Option<u64>) -> Touched {
+        match stored {
+            None => Touched::Value(self.file(file).value(cell)),
+            Some(value) => {
+                self.write(file, cell, value);
+                Touched::Stored
+            }
+        }
+    }
+
+    /// How many pages of windows a process has.
+    pub fn window_pages(&self, process: usize) -> impl Iterator<Item = (u64, Windowed)> + '_ {
+        self.processes[process]
+            .iter()
+            .flat_map(|process| (0..).zip(&process.pages))
+            .filter_map(|(page, window)| Some((page, (*window)?)))
+    }
+}

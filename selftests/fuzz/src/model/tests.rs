@@ -1,0 +1,341 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The model itself, in sequences that can be followed by hand: what it must accept and,
+//! above all, what it must not.
+
+use super::*;
+
+impl Model {
+    /// Makes a step that goes well.
+    fn make(&mut self, op: Op) -> Verdict {
+        assert!(self.possible(&op), "{op:?}");
+        self.judge(&op, &Seen::Done)
+    }
+}
+
+fn model() -> Model {
+    let mut file = File::new(Kind::Memfd, 4, 8);
+    for cell in 0..8 {
+        file.cells[cell as usize] = first_value(0, cell);
+    }
+    let mut files: [Option<File>; FILES] = Default::default();
+    files[0] = Some(file);
+    let mut model = Model::new(files);
+    model.make(Op::Create(0)).unwrap();
+    model
+}
+
+fn map(start: u64, count: u64, prot: u32) -> Map {
+    Map {
+        handle: Handle {
+            file: 0,
+            writable: true,
+        },
+        offset: 0,
+        at: Span::new(start, count),
+        prot,
+        replace: false,
+    }
+}
+
+fn mapped(start: u64, count: u64, prot: u32) -> Op {
+    Op::Map {
+        space: 0,
+        map: map(start, count, prot),
+        populate: false,
+    }
+}
+
+fn attached(at: Span, prot: u32) -> Op {
+    Op::Attach {
+        process: 0,
+        source: Source::Space(0),
+        at,
+        prot,
+        place: 0,
+    }
+}
+
+fn touch(page: u64, access: Access) -> Op {
+    let touches = vec![Touch {
+        page,
+        cell: 0,
+        access,
+    }];
+    Op::Touch {
+        process: 0,
+        touches,
+    }
+}
+
+/// Whether only this may come of an access.
+fn only(model: &mut Model, page: u64, access: Access, wanted: Touched) {
+    let value = first_value(0, page * CELLS);
+    let others = [
+        Touched::Value(0),
+        Touched::Value(value),
+        Touched::Stored,
+        Touched::Bus,
+        Touched::Segv,
+        Touched::Fault,
+    ];
+    for other in others.into_iter().filter(|other| *other != wanted) {
+        let op = touch(page, access);
+        assert!(
+            model
+                .clone()
+                .judge(&op, &Seen::Touched(vec![other]))
+                .is_err(),
+            "{other:?} instead of {wanted:?}"
+        );
+    }
+    let op = touch(page, access);
+    model.judge(&op, &Seen::Touched(vec![wanted])).unwrap();
+}
+
+#[test]
+fn a_page_shows_its_file_or_is_refused() {
+    let mut model = model();
+    model.make(attached(Span::new(0, 6), RW)).unwrap();
+    only(&mut model, 1, Access::Load, Touched::Bus);
+    model.make(mapped(0, 5, READ)).unwrap();
+    only(
+        &mut model,
+        1,
+        Access::Load,
+        Touched::Value(first_value(0, 2)),
+    );
+    only(&mut model, 1, Access::Store(7), Touched::Segv);
+    only(&mut model, 1, Access::CopyTo(7), Touched::Fault);
+    only(&mut model, 4, Access::Load, Touched::Bus);
+    only(&mut model, 5, Access::Load, Touched::Bus);
+    only(&mut model, 6, Access::Load, Touched::Segv);
+}
+
+#[test]
+fn what_was_unmapped_is_not_seen() {
+    let mut model = model();
+    model.make(attached(Span::new(0, 6), RW)).unwrap();
+    model.make(mapped(0, 2, RW)).unwrap();
+    let at = Span::new(1, 1);
+    model.make(Op::Unmap { space: 0, at }).unwrap();
+    only(
+        &mut model,
+        0,
+        Access::Load,
+        Touched::Value(first_value(0, 0)),
+    );
+    only(&mut model, 1, Access::Load, Touched::Bus);
+}
+
+#[test]
+fn a_write_is_seen_everywhere_and_after_it_only_the_new() {
+    let mut model = model();
+    model.make(attached(Span::new(0, 6), RW)).unwrap();
+    model.make(mapped(0, 1, RW)).unwrap();
+    model.make(mapped(2, 1, READ)).unwrap();
+    only(&mut model, 0, Access::Store(7), Touched::Stored);
+    only(&mut model, 2, Access::Load, Touched::Value(7));
+    assert!(model.check_file(0, &Seen::Content(8, Vec::new())).is_err());
+}
+
+#[test]
+fn truncation_takes_the_rest_of_a_page_too() {
+    let mut model = model();
+    model.make(attached(Span::new(0, 6), RW)).unwrap();
+    model.make(mapped(0, 4, RW)).unwrap();
+    let cut = |cells| Op::Truncate { file: 0, cells };
+    model.make(cut(3)).unwrap();
+    only(
+        &mut model,
+        1,
+        Access::Load,
+        Touched::Value(first_value(0, 2)),
+    );
+    only(&mut model, 2, Access::Load, Touched::Bus);
+    model.make(cut(8)).unwrap();
+    only(&mut model, 2, Access::Load, Touched::Value(0));
+}
+
+#[test]
+fn a_refused_call_changes_nothing() {
+    let mut model = model();
+    model.make(mapped(0, 2, RW)).unwrap();
+    let before = model.open(0).unwrap().shown.clone();
+    let again = mapped(1, 2, RW);
+    assert!(model.clone().judge(&again, &Seen::Done).is_err());
+    model.judge(&again, &Seen::Errno(libc::EEXIST)).unwrap();
+    let batch = Op::Batch {
+        space: 0,
+        changes: vec![Change::Unmap(Span::new(0, 1)), Change::Map(map(0, 2, RW))],
+    };
+    let refused = |index| Seen::Refused(Some(index), libc::EEXIST);
+    assert!(model.clone().judge(&batch, &refused(0)).is_err());
+    model.judge(&batch, &refused(1)).unwrap();
+    assert_eq!(before, model.open(0).unwrap().shown);
+}
+
+#[test]
+fn protection_is_raised_only_to_what_was_checked() {
+    let mut model = model();
+    model.make(mapped(0, 1, READ)).unwrap();
+    let raise = Op::Protect {
+        space: 0,
+        at: Span::new(0, 1),
+        prot: RW,
+    };
+    let refused = Seen::Errno(libc::EACCES);
+    assert!(model.clone().judge(&raise, &Seen::Done).is_err());
+    model.judge(&raise, &refused).unwrap();
+    // Both may be one piece of the file, or two.
+    model.make(mapped(1, 1, RW)).unwrap();
+    model.clone().judge(&raise, &refused).unwrap();
+    model.judge(&raise, &Seen::Done).unwrap();
+    assert!(model.judge(&raise, &refused).is_err());
+}
+
+#[test]
+fn fdinfo_is_compared_page_by_page() {
+    let mut model = model();
+    model.make(mapped(3, 2, READ)).unwrap();
+    let line = |start, count, offset| Line {
+        at: Span::new(start, count),
+        prot: READ,
+        offset,
+        file: Some(0),
+    };
+    model.check_layout(0, &[line(3, 2, 0)]).unwrap();
+    model
+        .check_layout(0, &[line(3, 1, 0), line(4, 1, 1)])
+        .unwrap();
+    for wrong in [line(3, 1, 0), line(3, 2, 1), line(3, 3, 0), line(2, 2, 0)] {
+        assert!(model.check_layout(0, &[wrong]).is_err());
+    }
+}
+
+#[test]
+fn windows_are_cut_protected_moved_and_copied() {
+    let mut model = model();
+    model.make(mapped(0, 4, RW)).unwrap();
+    model.make(attached(Span::new(0, 4), RW)).unwrap();
+    let at = Span::new(1, 1);
+    let prot = |at, prot| Op::Mprotect {
+        process: 0,
+        at,
+        prot,
+    };
+    model.make(prot(at, READ)).unwrap();
+    only(&mut model, 1, Access::Store(7), Touched::Segv);
+    // Three VMAs now, of which one can be moved.
+    let r#move = |at, to| Op::Mremap { process: 0, at, to };
+    assert!(!model.possible(&r#move(Span::new(0, 2), 100)));
+    model.make(r#move(at, 100)).unwrap();
+    only(&mut model, 1, Access::Load, Touched::Segv);
+    only(
+        &mut model,
+        100,
+        Access::Load,
+        Touched::Value(first_value(0, 2)),
+    );
+    model.make(Op::Fork { from: 0, to: 1 }).unwrap();
+    let count = model.window_pages(0).count();
+    model
+        .make(Op::Detach {
+            process: 0,
+            at: Span::new(0, 200),
+        })
+        .unwrap();
+    assert_eq!(model.window_pages(1).count(), count);
+    assert_eq!(model.window_pages(0).count(), 0);
+}
+
+#[test]
+fn a_view_gives_no_more_than_its_own() {
+    let mut model = model();
+    model.make(mapped(0, 4, RW)).unwrap();
+    let view = Op::MakeView {
+        space: 0,
+        view: 0,
+        at: Span::new(1, 2),
+        prot: READ,
+    };
+    model.make(view).unwrap();
+    let attach = |at, prot| Op::Attach {
+        process: 0,
+        source: Source::View(0),
+        at,
+        prot,
+        place: 0,
+    };
+    let refused = |errno| Seen::Errno(errno);
+    model
+        .judge(&attach(Span::new(0, 3), READ), &refused(libc::EINVAL))
+        .unwrap();
+    model
+        .judge(&attach(Span::new(0, 2), RW), &refused(libc::EACCES))
+        .unwrap();
+    model.make(attach(Span::new(1, 1), READ)).unwrap();
+    only(
+        &mut model,
+        0,
+        Access::Load,
+        Touched::Value(first_value(0, 4)),
+    );
+    let raise = Op::Mprotect {
+        process: 0,
+        at: Span::new(0, 1),
+        prot: RW,
+    };
+    assert!(model.judge(&raise, &Seen::Done).is_err());
+}
+
+#[test]
+fn a_guest_meets_holes_and_what_it_may_not_write() {
+    let mut model = model();
+    model.make(mapped(0, 2, READ)).unwrap();
+    model.make(Op::Boot).unwrap();
+    let plug = Op::Plug {
+        source: Source::Space(0),
+        slot: 0,
+        at: Span::new(0, 4),
+        readonly: false,
+        log: false,
+    };
+    model.make(plug).unwrap();
+    let touch = |page, store| {
+        Op::Guest(vec![GuestTouch {
+            slot: 0,
+            page,
+            cell: 0,
+            store,
+        }])
+    };
+    let seen = |touched| Seen::Touched(vec![touched]);
+    let value = Touched::Value(first_value(0, 2));
+    model.judge(&touch(1, None), &seen(value)).unwrap();
+    model
+        .judge(&touch(1, Some(7)), &seen(Touched::Mmio))
+        .unwrap();
+    model
+        .judge(&touch(1, Some(7)), &seen(Touched::Fault))
+        .unwrap();
+    assert!(
+        model
+            .clone()
+            .judge(&touch(1, Some(7)), &seen(Touched::Stored))
+            .is_err()
+    );
+    assert!(
+        model
+            .clone()
+            .judge(&touch(2, None), &seen(Touched::Value(0)))
+            .is_err()
+    );
+    assert!(
+        model
+            .clone()
+            .judge(&touch(2, None), &seen(Touched::Mmio))
+            .is_err()
+    );
+    model.judge(&touch(2, None), &seen(Touched::Fault)).unwrap();
+}

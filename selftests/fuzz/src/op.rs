@@ -1,0 +1,323 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What can be done, and what can be seen of it: the words that generator, model and
+//! machine share.
+//!
+//! Everything is named by the number of its place (the second space, the third
+//! process), so that a sequence still means something when steps are left out of it:
+//! a step about what is not there is left out too. All numbers are pages, or *cells*:
+//! halves of a page, of each of which the first word is watched.
+
+use serde::{Deserialize, Serialize};
+
+pub const PAGE: u64 = 4096;
+/// Bytes of a cell.
+pub const CELL: u64 = 2048;
+/// Cells of a page.
+pub const CELLS: u64 = PAGE / CELL;
+/// Pages of a huge page.
+pub const HUGE: u64 = 512;
+
+/// Length of each address space.
+pub const SPACE_PAGES: u64 = 3 * HUGE;
+pub const SPACES: usize = 3;
+pub const VIEWS: usize = 4;
+/// The first is the one that makes all calls.
+pub const PROCESSES: usize = 4;
+/// Places for windows in each process,
+pub const PLACES: u64 = 5;
+/// and how long each is.
+pub const PLACE_PAGES: u64 = 4 * HUGE;
+/// Memory slots for windows in the virtual machine.
+pub const SLOTS: usize = 3;
+/// See [`Kind`].
+pub const FILES: usize = 6;
+
+pub const NONE: u32 = 0;
+pub const READ: u32 = 1;
+pub const WRITE: u32 = 2;
+pub const RW: u32 = READ | WRITE;
+
+/// A run of pages, or of cells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Span {
+    pub start: u64,
+    pub count: u64,
+}
+
+impl Span {
+    pub fn new(start: u64, count: u64) -> Self {
+        Span { start, count }
+    }
+
+    pub fn end(&self) -> u64 {
+        self.start + self.count
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = u64> + use<> {
+        self.start..self.end()
+    }
+
+    pub fn overlaps(&self, other: &Span) -> bool {
+        self.start < other.end() && other.start < self.end()
+    }
+
+    /// In bytes, where it counts pages.
+    pub fn bytes(&self) -> std::ops::Range<u64> {
+        self.start * PAGE..self.end() * PAGE
+    }
+}
+
+/// What a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    Memfd,
+    Hugetlb,
+    /// On a tmpfs that uses huge pages where it can.
+    HugeTmpfs,
+    Ext4,
+}
+
+/// An open file: each file is open for reading and writing, and for reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Handle {
+    pub file: usize,
+    pub writable: bool,
+}
+
+/// What can be attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Source {
+    Space(usize),
+    View(usize),
+}
+
+/// A map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Map {
+    pub handle: Handle,
+    /// Page of the file.
+    pub offset: u64,
+    pub at: Span,
+    pub prot: u32,
+    pub replace: bool,
+}
+
+/// An operation of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    Map(Map),
+    Unmap(Span),
+    Protect(Span, u32),
+}
+
+/// How memory is touched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Access {
+    Load,
+    Store(u64),
+    /// By the kernel, in a system call.
+    CopyFrom,
+    CopyTo(u64),
+}
+
+/// One access of a process: `page` counts through the places of its windows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Touch {
+    pub page: u64,
+    /// Which cell of the page.
+    pub cell: u64,
+    pub access: Access,
+}
+
+/// One access of the guest, or of its VMM through the slot's window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestTouch {
+    pub slot: usize,
+    pub page: u64,
+    pub cell: u64,
+    pub store: Option<u64>,
+}
+
+/// What is asked of the kernel for a file's memory, which changes no content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Advice {
+    Sync,
+    PageOut,
+    Collapse,
+    DropCaches,
+}
+
+/// A step of a sequence.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Op {
+    // Calls on spaces.
+    Create(usize),
+    Close(usize),
+    Map {
+        space: usize,
+        map: Map,
+        populate: bool,
+    },
+    MapAnywhere {
+        space: usize,
+        map: Map,
+    },
+    Unmap {
+        space: usize,
+        at: Span,
+    },
+    Protect {
+        space: usize,
+        at: Span,
+        prot: u32,
+    },
+    Move {
+        space: usize,
+        at: Span,
+        to: u64,
+        replace: bool,
+    },
+    Batch {
+        space: usize,
+        changes: Vec<Change>,
+    },
+    /// All of the file, from `offset` on, where `pages` is none.
+    Register {
+        space: usize,
+        handle: Handle,
+        offset: u64,
+        pages: Option<u64>,
+        prot: u32,
+        populate: bool,
+    },
+    Unregister {
+        space: usize,
+        handle: Handle,
+    },
+    MakeView {
+        space: usize,
+        view: usize,
+        at: Span,
+        prot: u32,
+    },
+    CloseView(usize),
+    Fsync(Source),
+
+    // Processes and their windows. Places are counted in pages.
+    Spawn(usize),
+    Fork {
+        from: usize,
+        to: usize,
+    },
+    End(usize),
+    Attach {
+        process: usize,
+        source: Source,
+        at: Span,
+        prot: u32,
+        place: u64,
+    },
+    Detach {
+        process: usize,
+        at: Span,
+    },
+    Mprotect {
+        process: usize,
+        at: Span,
+        prot: u32,
+    },
+    Mremap {
+        process: usize,
+        at: Span,
+        to: u64,
+    },
+    Touch {
+        process: usize,
+        touches: Vec<Touch>,
+    },
+    /// Reads all that is worth looking at.
+    Sweep(usize),
+
+    // Files, behind the owner's back. In cells.
+    Write {
+        file: usize,
+        cell: u64,
+        value: u64,
+        mapped: bool,
+    },
+    Truncate {
+        file: usize,
+        cells: u64,
+    },
+    Punch {
+        file: usize,
+        at: Span,
+    },
+    Advise {
+        file: usize,
+        at: Span,
+        advice: Advice,
+    },
+    /// Compares all of the file with what should be in it.
+    Check(usize),
+
+    // The virtual machine.
+    Boot,
+    Halt,
+    Plug {
+        source: Source,
+        slot: usize,
+        at: Span,
+        readonly: bool,
+        log: bool,
+    },
+    Unplug {
+        source: Source,
+        slot: usize,
+    },
+    Guest(Vec<GuestTouch>),
+    GuestSweep,
+    /// The VMM, through the windows of the slots.
+    Vmm(Vec<GuestTouch>),
+}
+
+/// What came of one access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Touched {
+    Value(u64),
+    Stored,
+    Bus,
+    Segv,
+    /// The system call, or KVM_RUN, failed so.
+    Fault,
+    /// The guest was left for a device that is not there.
+    Mmio,
+    /// A signal that told another address.
+    Astray(u64),
+    /// For an expectation: the write is refused in one of the two ways that KVM has.
+    NoWrite,
+}
+
+/// What came of a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen {
+    Done,
+    /// Where a map went.
+    At(u64),
+    Errno(i32),
+    /// With the index of the refused operation.
+    Refused(Option<usize>, i32),
+    Touched(Vec<Touched>),
+    /// The size in cells, and the words of all cells that are not 0.
+    Content(u64, Vec<(u64, u64)>),
+}
+
+/// A mapping, as the fdinfo of an asfd tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    pub at: Span,
+    pub prot: u32,
+    pub offset: u64,
+    pub file: Option<usize>,
+}

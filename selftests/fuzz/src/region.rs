@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The part of a process's memory that its windows go to: at the same address in each,
+//! with nothing else in it, so that any access to it is safe.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use anyhow::{Context as _, Result};
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::io::Errno;
+use rustix::mm::{
+    MapFlags, MprotectFlags, MremapFlags, ProtFlags, mmap, mmap_anonymous, mprotect, mremap_fixed,
+};
+
+use crate::op::*;
+use crate::probe;
+
+/// Far from where the kernel puts anything.
+const BASE: u64 = 0x6000_0000_0000;
+
+/// The region of this process. There is only one; it goes with the process.
+pub struct Region {
+    /// Where system calls copy to and from.
+    scratch: Option<OwnedFd>,
+}
+
+impl Region {
+    /// Takes possession of the region, and empties it.
+    pub fn new() -> Result<Region> {
+        let region = Region { scratch: None };
+        region
+            .reserve(Span::new(0, PLACES * PLACE_PAGES))
+            .context("cannot reserve memory for windows")?;
+        Ok(region)
+    }
+
+    /// What a forked child goes on with.
+    pub fn forked() -> Region {
+        Region { scratch: None }
+    }
+
+    fn addr(page: u64) -> *mut libc::c_void {
+        std::ptr::with_exposed_provenance_mut((BASE + page * PAGE) as usize)
+    }
+
+    fn length(at: Span) -> usize {
+        (at.count * PAGE) as usize
+    }
+
+    /// Makes a part of it inaccessible, and nobody else's.
+    fn reserve(&self, at: Span) -> rustix::io::Result<()> {
+        // SAFETY: Nothing in the region is used but by probes.
+        unsafe {
+            mmap_anonymous(
+                Self::addr(at.start),
+                Self::length(at),
+                ProtFlags::empty(),
+                MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Maps a part of an asfd or view.
+    pub fn attach(
+        &self,
+        fd: BorrowedFd<'_>,
+        at: Span,
+        prot: u32,
+        place: u64,
+    ) -> rustix::io::Result<()> {
+        let target = Span::new(place, at.count);
+        // What is there goes first, so that it has gone whatever comes of the rest.
+        self.reserve(target)?;
+        // SAFETY: As in `reserve()`.
+        unsafe {
+            mmap(
+                Self::addr(place),
+                Self::length(target),
+                ProtFlags::from_bits_retain(prot),
+                MapFlags::SHARED | MapFlags::FIXED,
+                fd,
+                at.start * PAGE,
+            )
+        }
+        .inspect_err(|_| {
+            // A failed mmap() may leave a hole, where another could go.
+            let _ = self.reserve(target);
+        })?;
+        Ok(())
+    }
+
+    pub fn detach(&self, at: Span) -> rustix::io::Result<()> {
+        self.reserve(at)
+    }
+
+    pub fn mprotect(&self, at: Span, prot: u32) -> rustix::io::Result<()> {
+        let prot = MprotectFlags::from_bits_retain(prot);
+        // SAFETY: As in `reserve()`.
+        unsafe { mprotect(Self::addr(at.start), Self::length(at), prot) }
+    }
+
+    pub fn mremap(&self, at: Span, to: u64) -> rustix::io::Result<()> {
+        let length = Self::length(at);
+        // SAFETY: As in `reserve()`.
+        unsafe {
+            mremap_fixed(
+                Self::addr(at.start),
+                length,
+                length,
+                MremapFlags::MAYMOVE,
+                Self::addr(to),
+            )?;
+        }
+        self.reserve(at)
+    }
+
+    pub fn touch(&mut self, touches: &[Touch]) -> Result<Vec<Touched>> {
+        touches
+            .iter()
+            .map(|touch| {
+                let addr = BASE + touch.page * PAGE + touch.cell * CELL;
+                Ok(match touch.access {
+                    Access::Load => probe::load(addr),
+                    // SAFETY: As in `reserve()`.
+                    Access::Store(value) => unsafe { probe::store(addr, value) },
+                    Access::CopyFrom => self.copy_from(addr)?,
+                    Access::CopyTo(value) => self.copy_to(addr, value)?,
+                })
+            })
+            .collect()
+    }
+
+    fn scratch(&mut self) -> Result<BorrowedFd<'_>> {
+        if self.scratch.is_none() {
+            let file = memfd_create("scratch", MemfdFlags::CLOEXEC).context("memfd_create")?;
+            self.scratch = Some(file);
+        }
+        Ok(self.scratch.as_ref().context("no file")?.as_fd())
+    }
+
+    fn copy_from(&mut self, addr: u64) -> Result<Touched> {
+        let file = self.scratch()?;
+        let from = std::ptr::with_exposed_provenance::<libc::c_void>(addr as usize);
+        // SAFETY: The kernel reads eight bytes there, or does not.
+        if let Err(error) = told(unsafe { libc::pwrite(file.as_raw_fd(), from, 8, 0) }) {
+            return fault(error);
+        }
+        let mut word = [0; 8];
+        rustix::io::pread(file, &mut word, 0).context("pread")?;
+        Ok(Touched::Value(u64::from_ne_bytes(word)))
+    }
+
+    fn copy_to(&mut self, addr: u64, value: u64) -> Result<Touched> {
+        let file = self.scratch()?;
+        rustix::io::pwrite(file, &value.to_ne_bytes(), 0).context("pwrite")?;
+        let to = std::ptr::with_exposed_provenance_mut::<libc::c_void>(addr as usize);
+        // SAFETY: Nothing in the region is used but by probes.
+        match told(unsafe { libc::pread(file.as_raw_fd(), to, 8, 0) }) {
+            Ok(()) => Ok(Touched::Stored),
+            Err(error) => fault(error),
+        }
+    }
+}
+
+/// Whether eight bytes were copied.
+fn told(copied: isize) -> Result<(), std::io::Error> {
+    match copied {
+        8 => Ok(()),
+        0.. => Err(std::io::ErrorKind::UnexpectedEof.into()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
+fn fault(error: std::io::Error) -> Result<Touched> {
+    match error.raw_os_error() {
+        Some(libc::EFAULT) => Ok(Touched::Fault),
+        _ => Err(error).context("copying from or to a window"),
+    }
+}
+
+/// What a call came to.
+pub fn seen(result: Result<(), Errno>) -> Seen {
+    match result {
+        Ok(()) => Seen::Done,
+        Err(errno) => Seen::Errno(errno.raw_os_error()),
+    }
+}

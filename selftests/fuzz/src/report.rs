@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is told: TAP.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use crate::sequence::{Failure, show};
+
+/// How often a long run says that it goes on.
+const INTERVAL: Duration = Duration::from_secs(30);
+
+pub struct Report {
+    count: usize,
+    failed: usize,
+    told: Instant,
+}
+
+impl Report {
+    pub fn new() -> Report {
+        println!("TAP version 13");
+        Report {
+            count: 0,
+            failed: 0,
+            told: Instant::now(),
+        }
+    }
+
+    pub fn plan(&self, tests: usize) {
+        println!("1..{tests}");
+    }
+
+    pub fn result(&mut self, good: bool, name: &str) {
+        self.count += 1;
+        if !good {
+            self.failed += 1;
+        }
+        println!("{}ok {} {name}", if good { "" } else { "not " }, self.count);
+    }
+
+    pub fn comment(&self, text: &str) {
+        for line in text.lines() {
+            println!("# {line}");
+        }
+    }
+
+    /// Says so now and then.
+    pub fn progress(&mut self, text: impl Fn() -> String) {
+        if self.told.elapsed() >= INTERVAL {
+            self.told = Instant::now();
+            self.comment(&text());
+        }
+    }
+
+    pub fn sequence(&self, failure: &Failure) {
+        self.comment(&failure.why);
+        self.comment("what fails, in its last step; fuzz --replay FILE makes it again:");
+        // As it is, so that it can be copied into a file.
+        println!("{}", show(&failure.sequence));
+    }
+
+    pub fn end(&self) -> ExitCode {
+        if self.failed == 0 {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A sequence of steps: made, judged, and made shorter where it fails.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::files::Places;
+use crate::generate::Generator;
+use crate::machine::Machine;
+use crate::model::Model;
+use crate::op::*;
+use crate::watch;
+
+/// All that a sequence depends on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Sequence {
+    pub files: Vec<usize>,
+    pub steps: Vec<Op>,
+}
+
+/// A sequence that went wrong in its last step.
+#[derive(Debug)]
+pub struct Failure {
+    pub sequence: Sequence,
+    pub why: String,
+}
+
+/// A machine and the model of it.
+struct Pair {
+    machine: Machine,
+    model: Model,
+}
+
+impl Pair {
+    fn new(places: &Places, files: &[usize]) -> Result<Pair> {
+        let (machine, model) = Machine::new(places, files)?;
+        Ok(Pair { machine, model })
+    }
+
+    /// Makes a step if it is possible; tells what is wrong with what came of it.
+    fn step(&mut self, op: &Op) -> Result<(), String> {
+        if !self.model.possible(op) {
+            return Ok(());
+        }
+        let seen = self
+            .machine
+            .make(op, &self.model)
+            .map_err(|error| format!("{error:#}"))?;
+        self.model.judge(op, &seen)?;
+        if let Some(space) = changed_space(op) {
+            let layout = self.machine.layout(space);
+            let layout = layout.map_err(|error| format!("fdinfo: {error:#}"))?;
+            self.model.check_layout(space, &layout)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whose layout is to be looked at after a step, also one that was refused.
+fn changed_space(op: &Op) -> Option<usize> {
+    match *op {
+        Op::Create(space)
+        | Op::Map { space, .. }
+        | Op::MapAnywhere { space, .. }
+        | Op::Unmap { space, .. }
+        | Op::Protect { space, .. }
+        | Op::Move { space, .. }
+        | Op::Batch { space, .. }
+        | Op::Register { space, .. }
+        | Op::Unregister { space, .. }
+        | Op::MakeView { space, .. } => Some(space),
+        _ => None,
+    }
+}
+
+/// Looks once more at everything.
+fn closing(files: &[usize], guest: bool) -> VecDeque<Op> {
+    let mut ops: VecDeque<_> = (0..PROCESSES).map(Op::Sweep).collect();
+    if guest {
+        ops.push_back(Op::GuestSweep);
+    }
+    for &file in files {
+        // What is on a disk is to be there also after it has left the memory.
+        let at = Span::new(0, u64::MAX / CELL / 2);
+        if crate::files::kind(file).0 == Kind::Ext4 {
+            for advice in [Advice::Sync, Advice::DropCaches] {
+                ops.push_back(Op::Advise {
+                    file,
+                    at: Span::new(0, at.count.min(1)),
+                    advice,
+                });
+            }
+        }
+        ops.push_back(Op::Check(file));
+    }
+    ops
+}
+
+/// How much was done.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    pub sequences: u64,
+    pub steps: u64,
+    pub touches: u64,
+}
+
+/// Makes a new random sequence of `steps` steps.
+pub fn random(
+    places: &Places,
+    generator: &mut Generator,
+    steps: u64,
+    tally: &mut Tally,
+) -> Result<Option<Failure>> {
+    let mut sequence = Sequence {
+        files: generator.files().to_vec(),
+        steps: Vec::new(),
+    };
+    let mut pair = Pair::new(places, &sequence.files)?;
+    let mut first = VecDeque::from(generator.begin());
+    let mut last = closing(&sequence.files, true);
+    for step in 0.. {
+        let op = match first.pop_front() {
+            Some(op) => op,
+            None if step < steps => generator.next(&pair.model),
+            None => match last.pop_front() {
+                Some(op) => op,
+                None => break,
+            },
+        };
+        watch::at_step(step);
+        tally.steps += 1;
+        tally.touches += touches(&op, &pair.model);
+        sequence.steps.push(op.clone());
+        if let Err(why) = pair.step(&op) {
+            return Ok(Some(Failure { sequence, why }));
+        }
+    }
+    tally.sequences += 1;
+    Ok(None)
+}
+
+fn touches(op: &Op, model: &Model) -> u64 {
+    let count = match op {
+        Op::Touch { process, touches } => model.meaningful(*process, touches).len(),
+        Op::Sweep(process) => model.sweep(*process).len(),
+        Op::Guest(touches) | Op::Vmm(touches) => model.meaningful_in_guest(touches).len(),
+        Op::GuestSweep => model.guest_sweep().len(),
+        _ => 0,
+    };
+    count as u64
+}
+
+/// Makes a sequence again, from nothing.
+pub fn replay(places: &Places, sequence: &Sequence) -> Result<Option<Failure>> {
+    let mut pair = Pair::new(places, &sequence.files)?;
+    for (index, op) in sequence.steps.iter().enumerate() {
+        watch::at_step(index as u64);
+        if let Err(why) = pair.step(op) {
+            return Ok(Some(Failure {
+                sequence: Sequence {
+                    files: sequence.files.clone(),
+                    steps: sequence.steps[..=index].to_vec(),
+                },
+                why,
+            }));
+        }
+    }
+    Ok(None)
+}
+
+/// Looks for a shorter sequence that fails too, perhaps in another way, for so long.
+pub fn shrink(places: &Places, failure: Failure, patience: Duration) -> Result<Failure> {
+    let end = Instant::now() + patience;
+    let mut best = failure;
+    if replay(places, &best.sequence)?.is_none() {
+        bail!(
+            "it does not fail again: {}\n{}",
+            best.why,
+            show(&best.sequence)
+        );
+    }
+    // The last step is the one that fails, and steps before it are left out in ever
+    // smaller pieces.
+    let mut piece = best.sequence.steps.len().div_ceil(2);
+    while piece > 0 && Instant::now() < end {
+        let mut at = best.sequence.steps.len().saturating_sub(1);
+        while at > 0 && Instant::now() < end {
+            let start = at.saturating_sub(piece);
+            let mut fewer = best.sequence.clone();
+            fewer.steps.drain(start..at);
+            if let Some(shorter) = replay(places, &fewer)? {
+                best = shorter;
+            }
+            at = start.min(best.sequence.steps.len().saturating_sub(1));
+        }
+        piece /= 2;
+    }
+    // Then each step by itself becomes simpler.
+    let mut at = 0;
+    while at < best.sequence.steps.len() && Instant::now() < end {
+        let mut simpler = None;
+        for op in simpler_ops(&best.sequence.steps[at]) {
+            let mut candidate = best.sequence.clone();
+            candidate.steps[at] = op;
+            if let Some(failure) = replay(places, &candidate)? {
+                simpler = Some(failure);
+                break;
+            }
+        }
+        match simpler {
+            Some(failure) => best = failure,
+            None => at += 1,
+        }
+    }
+    Ok(best)
+}
+
+/// Steps that are simpler than this one, in the hope that they do.
+fn simpler_ops(op: &Op) -> Vec<Op> {
+    let mut simpler = Vec::new();
+    let mut with = |change: &dyn Fn(&mut Op)| {
+        let mut other = op.clone();
+        change(&mut other);
+        if other != *op {
+            simpler.push(other);
+        }
+    };
+    with(&|op| {
+        if let Some(at) = span_mut(op) {
+            at.count = at.count.min(1);
+        }
+    });
+    with(&|op| {
+        if let Some(at) = span_mut(op) {
+            at.count = at.count.div_ceil(2);
+        }
+    });
+    with(&|op| {
+        if let Op::Map { populate, .. } | Op::Register { populate, .. } = op {
+            *populate = false;
+        }
+    });
+    let parts = match op {
+        Op::Touch { touches, .. } => touches.len(),
+        Op::Guest(touches) | Op::Vmm(touches) => touches.len(),
+        Op::Batch { changes, .. } => changes.len(),
+        _ => 0,
+    };
+    for part in 0..if parts > 1 { parts } else { 0 } {
+        with(&|op| match op {
+            Op::Touch { touches, .. } => drop(touches.remove(part)),
+            Op::Guest(touches) | Op::Vmm(touches) => drop(touches.remove(part)),
+            Op::Batch { changes, .. } => drop(changes.remove(part)),
+            _ => (),
+        });
+    }
+    simpler
+}
+
+fn span_mut(op: &mut Op) -> Option<&mut Span> {
+    match op {
+        Op::Map { map, .. } | Op::MapAnywhere { map, .. } => Some(&mut map.at),
+        Op::Unmap { at, .. }
+        | Op::Protect { at, .. }
+        | Op::Move { at, .. }
+        | Op::MakeView { at, .. }
+        | Op::Attach { at, .. }
+        | Op::Detach { at, .. }
+        | Op::Mprotect { at, .. }
+        | Op::Mremap { at, .. }
+        | Op::Punch { at, .. }
+        | Op::Plug { at, .. } => Some(at),
+        _ => None,
+    }
+}
+
+/// A sequence as it is told: a line for each step, in the form that `--replay` reads.
+pub fn show(sequence: &Sequence) -> String {
+    let line = |op| serde_json::to_string(op).expect("numbers and names only");
+    let steps: Vec<_> = sequence.steps.iter().map(line).collect();
+    format!(
+        "{{\"files\":{:?},\"steps\":[\n{}\n]}}",
+        sequence.files,
+        steps.join(",\n")
+    )
+}
