@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the guest is told of its machine: one CPU, an I/O APIC, a serial port, a
-//! PCI bus, and which of its devices is behind the IOMMU.
+//! What the guest is told of its machine: one CPU, a serial port, a PCI bus, and which of its devices is behind the IOMMU.
 //!
 //! By hand, since no release of acpi_tables is for the compiler of Debian trixie.
 
 use anyhow::Result;
 
-use crate::machine::SERIAL_IRQ;
 use crate::pci::{BARS, MEMORY_END, Slot};
 use crate::ram::Ram;
 
@@ -18,7 +16,6 @@ const OEM: &[u8; 6] = b"ASPACE";
 const HARDWARE_REDUCED: u32 = 1 << 20;
 const NO_CMOS_CLOCK: u16 = 1 << 5;
 const LOCAL_APIC: u32 = 0xfee0_0000;
-const IO_APIC: u32 = 0xfec0_0000;
 
 /// Writes the tables. The device in `behind` is behind the IOMMU in `iommu`.
 pub fn write(ram: &Ram, iommu: Slot, behind: Slot) -> Result<()> {
@@ -83,9 +80,6 @@ fn madt() -> Vec<u8> {
     let mut body = Vec::from(LOCAL_APIC.to_le_bytes());
     body.extend([0; 4]);
     body.extend([0, 8, 0, 0, 1, 0, 0, 0]);
-    body.extend([1, 12, 0, 0]);
-    body.extend(IO_APIC.to_le_bytes());
-    body.extend([0; 4]);
     body
 }
 
@@ -119,7 +113,7 @@ fn dsdt() -> Vec<u8> {
     let serial = [
         name(b"_HID", &[0x0c, 0x41, 0xd0, 0x05, 0x01]),
         name(b"_UID", &[0]),
-        name(b"_CRS", &resources(&[&interrupt(), &ports(0x3f8)])),
+        name(b"_CRS", &resources(&[&ports(0x3f8)])),
     ];
     let mut devices = device(b"PCI0", &pci.concat());
     devices.extend(device(b"COM1", &serial.concat()));
@@ -170,12 +164,6 @@ fn memory() -> Vec<u8> {
         memory.extend((number as u32).to_le_bytes());
     }
     memory
-}
-
-fn interrupt() -> Vec<u8> {
-    let mut interrupt = vec![0x89, 6, 0, 3, 1];
-    interrupt.extend(SERIAL_IRQ.to_le_bytes());
-    interrupt
 }
 
 #[cfg(test)]

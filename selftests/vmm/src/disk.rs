@@ -140,6 +140,9 @@ impl Disk {
         frontend.set_vring_kick(0, &self.kick)?;
         frontend.set_vring_enable(0, true)?;
         self.frontend = Some(frontend);
+        // The device before it may have taken a kick, or owe an interrupt.
+        self.kick.write(1)?;
+        queue.call.as_ref().map_or(Ok(()), |call| call.write(1))?;
         Ok(())
     }
 

@@ -3,19 +3,21 @@
 //! The machine: one CPU, memory, a serial port that is only written to, and a PCI
 //! bus with an IOMMU and two disks, of which the IOMMU is in front of one.
 
+use std::convert::Infallible;
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, bail};
-use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
+use kvm_bindings::{
+    KVM_CAP_SPLIT_IRQCHIP, KVM_MAX_CPUID_ENTRIES, kvm_enable_cap, kvm_userspace_memory_region,
+};
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use vm_memory::{GuestAddress, GuestMemoryBackend as _};
 use vm_superio::serial::NoEvents;
 use vm_superio::{Serial, Trigger};
 use vmm_guest::{CALL, Call, END, NUMBERS};
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::acpi;
 use crate::boot;
@@ -26,8 +28,6 @@ use crate::pci::{Address, Config, Slot};
 use crate::ram::{self, Ram};
 use crate::virtio::Function;
 
-/// The interrupt of the serial port.
-pub const SERIAL_IRQ: u32 = 4;
 const SERIAL: u16 = 0x3f8;
 /// Where the keyboard controller is, which also resets machines.
 const RESET: u16 = 0x64;
@@ -61,13 +61,14 @@ impl io::Write for Console {
     }
 }
 
-struct Line(EventFd);
+/// The serial port's interrupt: there is none.
+struct NoInterrupt;
 
-impl Trigger for Line {
-    type E = io::Error;
+impl Trigger for NoInterrupt {
+    type E = Infallible;
 
-    fn trigger(&self) -> io::Result<()> {
-        self.0.write(1)
+    fn trigger(&self) -> Result<(), Infallible> {
+        Ok(())
     }
 }
 
@@ -80,7 +81,7 @@ pub struct Machine {
     pub beside: Function<Disk>,
     bridge: Config,
     address: Address,
-    serial: Serial<Line, NoEvents, Console>,
+    serial: Serial<NoInterrupt, NoEvents, Console>,
     numbers: [u8; 16],
     result: u8,
     // Before the memory that it uses.
@@ -91,6 +92,8 @@ pub struct Machine {
 pub enum Stop {
     /// The guest has something to say.
     Call(Call, [u64; 2]),
+    /// A signal came.
+    Interrupted,
     /// The guest has switched the machine off.
     Reset,
 }
@@ -101,7 +104,12 @@ impl Machine {
         let kvm = Kvm::new().context("/dev/kvm")?;
         let vm = Rc::new(kvm.create_vm()?);
         vm.set_tss_address(0xfffb_d000)?;
-        vm.create_irq_chip()?;
+        // Its local APIC is KVM's. There are no other interrupts than messages, so
+        // that it needs no other controller.
+        vm.enable_cap(&kvm_enable_cap {
+            cap: KVM_CAP_SPLIT_IRQCHIP,
+            ..Default::default()
+        })?;
         let ram = Rc::new(Ram::new()?);
         let host = ram.memory.get_host_address(GuestAddress(0))?;
         // SAFETY: The memory is there, and is the machine's as long as its VM.
@@ -119,9 +127,7 @@ impl Machine {
         acpi::write(&ram, IOMMU, BEHIND)?;
         boot::set_cpu(&cpu, kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?, entry)?;
 
-        let router = Router::new(vm.clone())?;
-        let line = EventFd::new(EFD_NONBLOCK)?;
-        vm.register_irqfd(&line, SERIAL_IRQ)?;
+        let router = Router::new(vm.clone());
         let iommu = Iommu::new(&ram, BEHIND.bdf())?;
         let behind = Disk::new("behind", Reach::Iommu(iommu.view()?))?;
         let beside = Disk::new("beside", Reach::Ram(ram.clone()))?;
@@ -131,7 +137,7 @@ impl Machine {
             beside: Function::new(beside, BESIDE, &vm, &router, 16)?,
             bridge: Config::bridge(),
             address: Address::default(),
-            serial: Serial::new(Line(line), console.clone()),
+            serial: Serial::new(NoInterrupt, console.clone()),
             numbers: [0; 16],
             result: 0,
             ram,
@@ -157,10 +163,13 @@ impl Machine {
                 Ok(VcpuExit::IoIn(port, bytes)) => self.read_port(port, bytes),
                 Ok(VcpuExit::MmioRead(addr, bytes)) => self.read_memory(addr, bytes),
                 Ok(VcpuExit::MmioWrite(addr, bytes)) => self.write_memory(addr, bytes)?,
-                Ok(VcpuExit::Hlt | VcpuExit::Intr) => {}
+                Ok(VcpuExit::Hlt) => {}
+                Ok(VcpuExit::Intr) => return Ok(Stop::Interrupted),
                 Ok(VcpuExit::Shutdown) => bail!("the guest crashed"),
                 Ok(exit) => bail!("the guest stopped: {exit:?}"),
-                Err(error) if error.errno() == rustix::io::Errno::INTR.raw_os_error() => {}
+                Err(error) if error.errno() == rustix::io::Errno::INTR.raw_os_error() => {
+                    return Ok(Stop::Interrupted);
+                }
                 Err(error) => return Err(error).context("KVM_RUN"),
             }
         }

@@ -11,6 +11,7 @@ mod acpi;
 mod attack;
 mod boot;
 mod disk;
+mod doom;
 mod iommu;
 mod machine;
 mod msix;
@@ -87,6 +88,7 @@ fn run(cli: &Cli, console: &Console, trial: &mut Trial) -> Result<()> {
                 ensure!(at == "Done", "the guest has ended after {at}");
                 return Ok(());
             }
+            Stop::Interrupted => trial.interrupted(&mut machine)?,
             Stop::Call(call, numbers) => {
                 at = format!("{call:?}");
                 line(&format!("# {:.1?}: the guest is at {at}", start.elapsed()));

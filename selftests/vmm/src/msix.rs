@@ -9,15 +9,11 @@ use std::rc::Rc;
 
 use anyhow::Result;
 use kvm_bindings::{
-    KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI, KVM_IRQCHIP_IOAPIC, KvmIrqRouting,
-    kvm_irq_routing_entry, kvm_irq_routing_entry__bindgen_ty_1, kvm_irq_routing_irqchip,
+    KVM_IRQ_ROUTING_MSI, KvmIrqRouting, kvm_irq_routing_entry, kvm_irq_routing_entry__bindgen_ty_1,
     kvm_irq_routing_msi,
 };
 use kvm_ioctls::VmFd;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
-
-/// The pins of the I/O APIC, which come before all messages.
-const PINS: u32 = 24;
 
 /// Address, its upper half, data, and whether it is masked.
 type Entry = [u32; 4];
@@ -38,27 +34,14 @@ pub struct Router {
 }
 
 impl Router {
-    pub fn new(vm: Rc<VmFd>) -> Result<Rc<Router>> {
-        let router = Router {
+    pub fn new(vm: Rc<VmFd>) -> Rc<Router> {
+        Rc::new(Router {
             vm,
             messages: RefCell::default(),
-        };
-        router.set()?;
-        Ok(Rc::new(router))
+        })
     }
 
     fn set(&self) -> Result<()> {
-        let pins = (0..PINS).map(|pin| kvm_irq_routing_entry {
-            gsi: pin,
-            type_: KVM_IRQ_ROUTING_IRQCHIP,
-            u: kvm_irq_routing_entry__bindgen_ty_1 {
-                irqchip: kvm_irq_routing_irqchip {
-                    irqchip: KVM_IRQCHIP_IOAPIC,
-                    pin,
-                },
-            },
-            ..Default::default()
-        });
         let messages = self.messages.borrow();
         let messages = messages.iter().map(|(&gsi, entry)| kvm_irq_routing_entry {
             gsi,
@@ -73,7 +56,7 @@ impl Router {
             },
             ..Default::default()
         });
-        let entries: Vec<_> = pins.chain(messages).collect();
+        let entries: Vec<_> = messages.collect();
         Ok(self
             .vm
             .set_gsi_routing(&KvmIrqRouting::from_entries(&entries)?)?)
@@ -108,7 +91,7 @@ impl Msix {
                 Ok(Vector {
                     entry: [0, 0, 0, MASKED],
                     event: EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?,
-                    gsi: PINS + first + index,
+                    gsi: first + index,
                     connected: false,
                 })
             })

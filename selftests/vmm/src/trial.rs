@@ -13,9 +13,10 @@ use address_space::{Prot, page_size};
 use anyhow::{Context as _, Result, bail, ensure};
 use virtio_bindings::virtio_blk::{VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK};
 use vm_memory::WriteVolatile as _;
-use vmm_guest::{BLOCK, Call, block};
+use vmm_guest::{BLOCK, Call, DOOMED, block};
 
 use crate::attack::{self, Outcome, Part};
+use crate::doom::Doom;
 use crate::iommu::{Counts, Iommu};
 use crate::machine::Machine;
 use crate::ram;
@@ -33,6 +34,7 @@ pub const PROMISES: &[&str] = &[
     "secret_is_not_had_through_a_data_descriptor",
     "device_dies_of_a_header_it_was_not_given",
     "guests_io_goes_on_with_a_new_device",
+    "requests_in_flight_when_the_device_dies_are_done",
     "after_the_driver_let_go_nothing_is_shared",
     "driver_that_comes_back_maps_its_ring_anew",
     "deferred_unmaps_are_fewer_steps_and_all_made",
@@ -53,6 +55,8 @@ pub struct Trial {
     way: [u64; 2],
     before: Counts,
     rates: Rates,
+    doom: Option<Doom>,
+    signal: Option<i32>,
 }
 
 /// Prints at once: it is watched while it goes on.
@@ -72,6 +76,8 @@ impl Trial {
             way: [0; 2],
             before: Counts::default(),
             rates: Rates::default(),
+            doom: None,
+            signal: None,
         }
     }
 
@@ -116,15 +122,25 @@ impl Trial {
         let failed = self.failed;
         match (call, numbers) {
             (Call::Booted, _) => {
-                self.tell(PROMISES[0], booted(&machine.iommu.device));
-                self.tell(PROMISES[1], holdings(machine));
+                self.tell(
+                    "guests_own_driver_maps_through_the_space",
+                    booted(&machine.iommu.device),
+                );
+                self.tell("device_holds_a_view_and_no_ram", holdings(machine));
             }
             (Call::Wrote, [pass, count]) => {
                 let result = written(machine, pass, count);
                 match pass {
-                    0 => self.tell(PROMISES[2], result),
-                    1 => self.tell(PROMISES[8], result),
-                    2 => self.tell(PROMISES[10], result.and_then(|()| only_the_ring(machine))),
+                    0 => self.tell("guest_reads_back_what_it_wrote", result),
+                    1 => self.tell("guests_io_goes_on_with_a_new_device", result),
+                    DOOMED => {
+                        let result = result.and_then(|()| self.died(machine));
+                        self.tell("requests_in_flight_when_the_device_dies_are_done", result);
+                    }
+                    3 => self.tell(
+                        "driver_that_comes_back_maps_its_ring_anew",
+                        result.and_then(|()| only_the_ring(machine)),
+                    ),
                     _ => {
                         if let Err(error) = result {
                             line(&format!("# {error:#}"));
@@ -134,12 +150,25 @@ impl Trial {
                 }
             }
             (Call::Quiet, _) => {
-                self.tell(PROMISES[3], only_the_ring(machine));
-                self.tell(PROMISES[4], reach(machine));
+                self.tell(
+                    "between_requests_only_the_ring_is_mapped",
+                    only_the_ring(machine),
+                );
+                self.tell("device_reaches_only_what_the_guest_mapped", reach(machine));
             }
             (Call::Secret, [gpa, length]) => self.secret(machine, gpa, length as usize),
-            (Call::Unbound, _) => self.tell(PROMISES[9], nothing(machine)),
+            (Call::Unbound, _) => self.tell(
+                "after_the_driver_let_go_nothing_is_shared",
+                nothing(machine),
+            ),
             (Call::Bound | Call::Done, _) => {}
+            (Call::Doomed, _) => match Doom::new(&machine.behind.device.daemon) {
+                Ok(doom) => self.doom = Some(doom),
+                Err(error) => {
+                    line(&format!("# {error:#}"));
+                    return false;
+                }
+            },
             (Call::Way, way) => {
                 self.way = way;
                 self.before = machine.iommu.device.counts;
@@ -150,7 +179,7 @@ impl Trial {
             (Call::Lazy, _) => {
                 let counts = machine.iommu.device.counts.since(&self.before);
                 let result = deferred(&counts).and_then(|()| only_the_ring(machine));
-                self.tell(PROMISES[11], result);
+                self.tell("deferred_unmaps_are_fewer_steps_and_all_made", result);
                 self.compare();
             }
             (Call::Failed, _) => return false,
@@ -158,10 +187,35 @@ impl Trial {
         self.failed == failed
     }
 
+    /// The guest's CPU has been interrupted, as it is when the device has died.
+    pub fn interrupted(&mut self, machine: &mut Machine) -> Result<()> {
+        let disk = &mut machine.behind.device;
+        if self.doom.is_none() || disk.daemon.is_alive()? {
+            return Ok(());
+        }
+        self.doom = None;
+        self.signal = disk.signal()?;
+        // There is one request at a time, so what is not used is not done.
+        let used = machine.iommu.device.translate(disk.queue()?.used)?;
+        let index = machine.ram.read(used + 2, 2)?;
+        disk.restart(u16::from_le_bytes([index[0], index[1]]))
+    }
+
+    fn died(&self, machine: &mut Machine) -> Result<()> {
+        const SIGKILL: i32 = 9;
+        expect("the device died of", self.signal, Some(SIGKILL))?;
+        ensure!(machine.behind.device.daemon.is_alive()?, "it is dead");
+        line("#   the device was killed meanwhile, and a new one did the rest");
+        Ok(())
+    }
+
     fn secret(&mut self, machine: &mut Machine, gpa: u64, length: usize) {
         let ram = machine.ram.clone();
         let Ok(secret) = ram.read(gpa, length) else {
-            return self.tell(PROMISES[5], Err(anyhow::anyhow!("no secret")));
+            return self.tell(
+                "secret_leaks_without_the_space",
+                Err(anyhow::anyhow!("no secret")),
+            );
         };
         let found = |image: &[u8]| image.windows(length).any(|window| window == secret);
         let page = gpa & !(page_size() - 1);
@@ -173,18 +227,22 @@ impl Trial {
             line("#   memfd: the write is done, and the secret in the disk image");
             Ok(())
         });
-        self.tell(PROMISES[5], result);
+        self.tell("secret_leaks_without_the_space", result);
 
         let iommu = &machine.iommu.device;
         let disk = &mut machine.behind.device;
         let translate = |addr| iommu.translate(addr);
         for (name, part, should) in [
             (
-                PROMISES[6],
+                "secret_is_not_had_through_a_data_descriptor",
                 Part::Data,
                 Outcome::Done(VIRTIO_BLK_S_IOERR as u8),
             ),
-            (PROMISES[7], Part::Header, Outcome::Died(Some(SIGBUS))),
+            (
+                "device_dies_of_a_header_it_was_not_given",
+                Part::Header,
+                Outcome::Died(Some(SIGBUS)),
+            ),
         ] {
             let result =
                 attack::attempt(&ram, disk, translate, part, page).and_then(|(is, image)| {

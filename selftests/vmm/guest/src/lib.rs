@@ -14,6 +14,9 @@ pub const END: u16 = 0x518;
 /// How large a request is, in bytes.
 pub const BLOCK: usize = 4096;
 
+/// The pass in which the device dies.
+pub const DOOMED: u64 = 2;
+
 /// What the program tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -28,6 +31,8 @@ pub enum Call {
     /// Where in the guest's memory a secret is: the guest physical address, and
     /// how many bytes.
     Secret,
+    /// The device is to die while blocks are written and read.
+    Doomed,
     /// The driver has let go of the first disk.
     Unbound,
     /// It has taken it again.
@@ -46,11 +51,12 @@ pub enum Call {
 }
 
 impl Call {
-    const ALL: [Call; 11] = [
+    const ALL: [Call; 12] = [
         Call::Booted,
         Call::Wrote,
         Call::Quiet,
         Call::Secret,
+        Call::Doomed,
         Call::Unbound,
         Call::Bound,
         Call::Lazy,

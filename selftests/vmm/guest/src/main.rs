@@ -15,7 +15,7 @@ use rustix::fs::OFlags;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 use rustix::mount::{MountFlags, mount};
 use rustix::system::{RebootCommand, finit_module, reboot};
-use vmm_guest::{BLOCK, CALL, Call, NUMBERS, block};
+use vmm_guest::{BLOCK, CALL, Call, DOOMED, NUMBERS, block};
 
 /// The disk behind the IOMMU, and one that is not.
 const DISKS: [&str; 2] = ["0000:00:02.0", "0000:00:03.0"];
@@ -94,6 +94,8 @@ fn run() -> Result<()> {
     let secret = Secret::new("the guest's private key: 2718281828459045")?;
     vmm.call(Call::Secret, [secret.gpa, secret.length])?;
     pass(&vmm, &disks[0], 1)?;
+    vmm.call(Call::Doomed, [0, 0])?;
+    pass(&vmm, &disks[0], DOOMED)?;
 
     let driver = Path::new("/sys/bus/pci/drivers/virtio-pci");
     fs::write(driver.join("unbind"), DISKS[0])?;
@@ -101,7 +103,7 @@ fn run() -> Result<()> {
     fs::write(driver.join("bind"), DISKS[0])?;
     let again = disk(DISKS[0])?;
     vmm.call(Call::Bound, [0, 0])?;
-    pass(&vmm, &again, 2)?;
+    pass(&vmm, &again, 3)?;
 
     time(&vmm, &again, [0, 0])?;
     time(&vmm, &disks[1], [1, 0])?;
@@ -110,7 +112,7 @@ fn run() -> Result<()> {
     // The kernel flushes every 10 ms.
     sleep(Duration::from_millis(200));
     vmm.call(Call::Lazy, [0, 0])?;
-    pass(&vmm, &again, 3)?;
+    pass(&vmm, &again, 4)?;
     vmm.call(Call::Done, [0, 0])
 }
 
@@ -151,7 +153,8 @@ fn open(disk: &Path, flags: OFlags) -> Result<File> {
         .with_context(|| format!("cannot open {}", disk.display()))
 }
 
-/// Writes blocks and reads them back, past the page cache and by it.
+/// Writes blocks and reads them back, past the page cache and by it; where the
+/// device dies, one at a time.
 fn pass(vmm: &Vmm, disk: &Path, pass: u64) -> Result<()> {
     let first = pass * 2 * BLOCKS;
     let at = |index: u64| index * BLOCK as u64;
@@ -161,9 +164,15 @@ fn pass(vmm: &Vmm, disk: &Path, pass: u64) -> Result<()> {
         buffer.0 = block(index, pass);
         direct.write_all_at(&buffer.0, at(index))?;
     }
-    let buffered = open(disk, OFlags::empty())?;
+    let flags = if pass == DOOMED {
+        OFlags::DIRECT
+    } else {
+        OFlags::empty()
+    };
+    let buffered = open(disk, flags)?;
     for index in first + BLOCKS..first + 2 * BLOCKS {
-        buffered.write_all_at(&block(index, pass), at(index))?;
+        buffer.0 = block(index, pass);
+        buffered.write_all_at(&buffer.0, at(index))?;
     }
     buffered.sync_all()?;
     for index in first..first + 2 * BLOCKS {
