@@ -1,7 +1,7 @@
 # Thin: what is built how is in Kbuild, Cargo.toml and scripts/.
 # (kbuild itself reads Kbuild, not this file.)
 
-.PHONY: all module env check check-debug demo demo-viommu fuzz kselftest shell clean help
+.PHONY: all module env check check-debug demo demo-viommu bench fuzz kselftest shell clean help
 all: module
 
 help:
@@ -10,6 +10,10 @@ help:
 	@echo '                with the toolchain of this machine'
 	@echo 'make demo       watch a KVM guest run on memory composed from elsewhere'
 	@echo 'make demo-viommu   watch unmodified devices meet an IOMMU that is enforced'
+	@echo 'make bench      measure it side by side with what is done without it:'
+	@echo '                a table, build/bench.json and build/bench.svg'
+	@echo 'make bench ICOUNT=1   the same in instructions, of one CPU'
+	@echo '                (ROWS=a,b and ROUNDS=N for both)'
 	@echo 'make fuzz TIME=15m   random calls against a model, for so long; KERNEL=debug'
 	@echo '                     for the debug kernel'
 	@echo 'make check      all tests; ends in one line "N passed, N failed"'
@@ -57,6 +61,13 @@ fuzz:
 	@scripts/in-env scripts/build-tests fuzz
 	@scripts/vm $(if $(KERNEL),-k $(KERNEL)) -t 1000000 -- build/fuzz --time $(TIME) \
 		$(if $(SEED),--seed $(SEED))
+
+# A row is silent while it makes its rounds, and nothing is quick with ICOUNT=1.
+bench: module
+	@scripts/in-env scripts/build-tests bench
+	@scripts/vm -t 7200 -s 1800 $(if $(ICOUNT),--icount) -- build/bench \
+		$(if $(ICOUNT),--instructions) $(if $(ROWS),--rows $(ROWS)) \
+		$(if $(ROUNDS),--rounds $(ROUNDS))
 
 shell: module
 	@scripts/vm

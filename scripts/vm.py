@@ -63,6 +63,7 @@ parser.add_argument("-m", dest="memory", default="2G", help="memory (default: 2G
 parser.add_argument("-t", dest="limit", type=float, metavar="SECONDS", help="time for all of it (default: 1800; debug: 5400)")
 parser.add_argument("-s", dest="silence", type=float, metavar="SECONDS", help="time without output (default: 300; debug: 900)")
 parser.add_argument("--kvm", action="store_true", help="try the host's KVM; by default the VM is emulated, everywhere the same")
+parser.add_argument("--icount", action="store_true", help="one CPU, whose time stamp counter counts its instructions")
 parser.add_argument("--debug-folder", help=argparse.SUPPRESS)  # scripts/debug-kernel's
 parser.add_argument("command", nargs="*", metavar="COMMAND", help=argparse.SUPPRESS)
 
@@ -108,6 +109,9 @@ def virtme(args, run):
         "--disable-microvm", "--force-9p", "--blk-disk", f"ext4={run}/disk",
     ]
     options = ["-no-reboot", "-monitor", f"unix:{run}/monitor,server=on,wait=off"]
+    if args.icount:
+        # Counted by the emulator, which runs one thread for it.
+        options += ["-icount", "shift=0"]
     if not args.kvm:
         words.append("--disable-kvm")
         options += ["-cpu", "EPYC-Milan,+svm,+npt", "-accel", "tcg"]
@@ -305,6 +309,10 @@ def open_log():
 def main():
     argv = sys.argv[1:]
     args = parser.parse_args(argv)
+    if args.icount:
+        if args.kvm:
+            parser.error("--icount is the emulator's: not with --kvm")
+        args.cpus = 1
     args.limit = args.limit or 1800 * SLOWER[args.kernel]
     args.silence = args.silence or 300 * SLOWER[args.kernel]
     for signum in (signal.SIGTERM, signal.SIGHUP):

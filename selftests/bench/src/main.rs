@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What an address space costs, side by side with what is done without one.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, ValueEnum};
+
+mod chart;
+mod clock;
+mod guest;
+mod huge;
+mod memory;
+mod peer;
+mod report;
+mod rounds;
+mod row_a;
+mod row_b;
+mod row_c;
+mod row_c_guest;
+mod row_d;
+mod row_e;
+
+use clock::Clock;
+use rounds::Bench;
+
+/// What is measured.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Row {
+    /// Change a window of 2 MiB
+    A,
+    /// Map and unmap 4 KiB, single and in batches, among many
+    B,
+    /// First touch of 64 MiB, from a process and from a guest
+    C,
+    /// Steady state
+    D,
+    /// Revocation: processes that have it attached, and a running guest
+    E,
+}
+
+impl Row {
+    fn run(self, bench: &mut Bench) -> Result<()> {
+        match self {
+            Row::A => row_a::run(bench),
+            Row::B => row_b::run(bench),
+            Row::C => row_c::run(bench).and_then(|()| row_c_guest::run(bench)),
+            Row::D => row_d::run(bench),
+            Row::E => row_e::run(bench),
+        }
+    }
+}
+
+/// Measure address spaces and what is done without them, side by side.
+///
+/// Each row makes comparisons of rounds, in each of which everything compared has its turn;
+/// told are medians, quartiles and ratios. Goals are told as met or not, and never fail the
+/// program. It needs the address_space module and root.
+#[derive(Parser)]
+struct Arguments {
+    /// Which rows, as in a,b,c; all if not given
+    #[arg(long, value_delimiter = ',', value_name = "ROW")]
+    rows: Vec<Row>,
+
+    /// How many rounds; comparisons of what takes long make a part of them
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(3..))]
+    rounds: u32,
+
+    /// A few rounds, to see that everything can be measured
+    #[arg(long, conflicts_with = "rounds")]
+    quick: bool,
+
+    /// Only what has this in "COMPARISON: NAME", as for a profile of it
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+
+    /// Count instructions: only where QEMU's -icount shift=0 moves the clock
+    #[arg(long)]
+    instructions: bool,
+
+    /// Where to put NAME.json and NAME.svg
+    #[arg(long, default_value = "build/bench", value_name = "NAME")]
+    output: PathBuf,
+}
+
+fn main() -> Result<()> {
+    if std::env::args().nth(1).as_deref() == Some(peer::ARGUMENT) {
+        return peer::live();
+    }
+    let arguments = Arguments::parse();
+    let mut bench = Bench {
+        clock: if arguments.instructions {
+            Clock::Instructions
+        } else {
+            Clock::Time
+        },
+        rounds: if arguments.quick {
+            3
+        } else {
+            arguments.rounds as usize
+        },
+        only: arguments.only,
+        results: Vec::new(),
+    };
+    huge::allow(2 * (64 << 20))?;
+    let all = arguments.rows.is_empty();
+    let chosen = |row: &&Row| all || arguments.rows.contains(row);
+    for row in Row::value_variants().iter().filter(chosen) {
+        row.run(&mut bench)?;
+    }
+    report::write_json(&bench, &arguments.output.with_extension("json"))?;
+    let picture = arguments.output.with_extension("svg");
+    chart::draw(&bench, &picture).with_context(|| format!("cannot draw {}", picture.display()))?;
+    report::summary(&bench);
+    Ok(())
+}

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Another process that does with its mappings what it is told over a socket, and says
+//! when it has: how a vhost-user front end and its devices change what they see
+//! (SHMEM_MAP, ADD_MEM_REG). It uses the system calls that are needed, and no more.
+
+use std::fs::File;
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process::{Child, Command, Stdio};
+
+use address_space::{AddressSpace, Window};
+use anyhow::{Context as _, Result, ensure};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+};
+
+use crate::memory::{PAGE, Plain, READ_WRITE, Touch, touch};
+
+/// How much address space a peer has for mappings.
+pub const ROOM: usize = 64 << 20;
+
+/// The argument that makes a process of this program a peer.
+pub const ARGUMENT: &str = "peer";
+
+/// Map the file that comes with it, at the start of the room.
+const MAP: u64 = 1;
+/// As that, and touch the first word.
+const MAP_AND_TOUCH: u64 = 2;
+/// Make the start of the room inaccessible.
+const UNMAP: u64 = 3;
+/// Read each page of so much of the room,
+const READ: u64 = 4;
+/// or of the attached address space.
+const READ_ATTACHED: u64 = 5;
+/// Attach the address space that comes with it.
+const ATTACH: u64 = 6;
+
+type Message = [u64; 2];
+
+fn send(socket: impl AsFd, message: Message, fd: Option<BorrowedFd<'_>>) -> Result<()> {
+    let mut bytes = [0; size_of::<Message>()];
+    bytes[..8].copy_from_slice(&message[0].to_ne_bytes());
+    bytes[8..].copy_from_slice(&message[1].to_ne_bytes());
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let fds = fd.map(|fd| [fd]);
+    if let Some(fds) = &fds {
+        ensure!(
+            control.push(SendAncillaryMessage::ScmRights(fds)),
+            "no room for the file descriptor"
+        );
+    }
+    let sent = sendmsg(
+        socket,
+        &[IoSlice::new(&bytes)],
+        &mut control,
+        SendFlags::NOSIGNAL,
+    );
+    ensure!(sent.context("sendmsg")? == bytes.len(), "half a message");
+    Ok(())
+}
+
+/// A message, or `None` at the end of all.
+fn receive(socket: impl AsFd) -> Result<Option<(Message, Option<OwnedFd>)>> {
+    let mut bytes = [0; size_of::<Message>()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let received = recvmsg(
+        socket,
+        &mut [IoSliceMut::new(&mut bytes)],
+        &mut control,
+        RecvFlags::CMSG_CLOEXEC,
+    )
+    .context("recvmsg")?;
+    if received.bytes == 0 {
+        return Ok(None);
+    }
+    ensure!(received.bytes == bytes.len(), "half a message");
+    let fd = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    let word = |at: usize| u64::from_ne_bytes(std::array::from_fn(|byte| bytes[at + byte]));
+    Ok(Some(([word(0), word(8)], fd)))
+}
+
+/// The other process, as we see it.
+pub struct Peer {
+    child: Child,
+    socket: Option<OwnedFd>,
+}
+
+impl Peer {
+    pub fn start() -> Result<Peer> {
+        let (ours, theirs) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::STREAM,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .context("socketpair")?;
+        // Not a fork: it would have all that we have mapped.
+        let child = Command::new("/proc/self/exe")
+            .arg(ARGUMENT)
+            .stdin(Stdio::from(theirs))
+            .spawn()
+            .context("cannot start another process")?;
+        let socket = Some(ours);
+        Ok(Peer { child, socket })
+    }
+
+    /// Sends an order, whose answer is to be awaited by [`done()`](Peer::done).
+    fn order(&self, order: u64, length: usize, fd: Option<BorrowedFd<'_>>) -> Result<()> {
+        let socket = self.socket.as_ref().context("the socket is closed")?;
+        send(socket, [order, length as u64], fd)
+    }
+
+    /// Waits until the last order was carried out.
+    pub fn done(&self) -> Result<()> {
+        let socket = self.socket.as_ref().context("the socket is closed")?;
+        receive(socket)?.context("the other process has ended")?;
+        Ok(())
+    }
+
+    pub fn map(&self, file: &File, length: usize) -> Result<()> {
+        self.order(MAP, length, Some(file.as_fd()))
+    }
+
+    pub fn map_and_touch(&self, file: &File, length: usize) -> Result<()> {
+        self.order(MAP_AND_TOUCH, length, Some(file.as_fd()))
+    }
+
+    pub fn unmap(&self, length: usize) -> Result<()> {
+        self.order(UNMAP, length, None)
+    }
+
+    pub fn read(&self, length: usize) -> Result<()> {
+        self.order(READ, length, None)
+    }
+
+    pub fn read_attached(&self, length: usize) -> Result<()> {
+        self.order(READ_ATTACHED, length, None)
+    }
+
+    pub fn attach(&self, space: &AddressSpace) -> Result<()> {
+        self.order(ATTACH, 0, Some(space.as_fd()))
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // It ends when its orders do.
+        self.socket = None;
+        let _ = self.child.wait();
+    }
+}
+
+/// The life of the other process.
+pub fn live() -> Result<()> {
+    let socket = rustix::stdio::stdin();
+    let room = Plain::nothing(ROOM)?;
+    let mut window: Option<Window> = None;
+    while let Some(([order, length], fd)) = receive(socket)? {
+        let length = length as usize;
+        match order {
+            MAP | MAP_AND_TOUCH => {
+                room.replace(0, fd.context("no file came")?, 0, length)?;
+                if order == MAP_AND_TOUCH {
+                    // SAFETY: It was just mapped, and nobody else has the room.
+                    unsafe { touch(room.as_ptr(), Touch::Read) };
+                }
+            }
+            UNMAP => room.forbid(0, length)?,
+            READ => read(room.as_ptr(), length),
+            READ_ATTACHED => {
+                let window = window.as_ref().context("nothing is attached")?;
+                read(window.as_ptr(), length);
+            }
+            ATTACH => {
+                let space = AddressSpace::from(fd.context("no address space came")?);
+                window = Some(space.attach(0..space.length()?, READ_WRITE)?);
+            }
+            _ => anyhow::bail!("order {order} is not known"),
+        }
+        send(socket, [order, 0], None)?;
+    }
+    Ok(())
+}
+
+fn read(start: *mut u8, length: usize) {
+    for at in (0..length).step_by(PAGE) {
+        // SAFETY: Who orders it has something mapped there.
+        unsafe { touch(start.add(at), Touch::Read) };
+    }
+}

@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Rounds: in each, everything that is compared has its turn, so that whatever slows
+//! the machine for a while slows all of them.
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+
+use crate::clock::Clock;
+
+/// One of those that are compared.
+pub struct Contender<'a> {
+    name: &'static str,
+    ours: bool,
+    sample: Box<dyn FnMut(Clock) -> Result<f64> + 'a>,
+}
+
+/// An address space. `sample` tells what one operation took.
+pub fn ours<'a>(
+    name: &'static str,
+    sample: impl FnMut(Clock) -> Result<f64> + 'a,
+) -> Contender<'a> {
+    Contender {
+        name,
+        ours: true,
+        sample: Box::new(sample),
+    }
+}
+
+/// What is done without one.
+pub fn other<'a>(
+    name: &'static str,
+    sample: impl FnMut(Clock) -> Result<f64> + 'a,
+) -> Contender<'a> {
+    Contender {
+        ours: false,
+        ..ours(name, sample)
+    }
+}
+
+/// What is aimed at: the median of `of` is at most so many times that of `to`.
+pub struct Goal {
+    pub of: &'static str,
+    pub to: &'static str,
+    pub at_most: f64,
+}
+
+/// Quartiles of some samples.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Spread {
+    pub q1: f64,
+    pub median: f64,
+    pub q3: f64,
+}
+
+impl Spread {
+    /// `samples` is not empty.
+    pub fn of(samples: &[f64]) -> Spread {
+        let mut sorted = samples.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        let at = |quarters: usize| {
+            let place = (sorted.len() - 1) as f64 * quarters as f64 / 4.0;
+            let (low, part) = (sorted[place as usize], place.fract());
+            low + (sorted[place.ceil() as usize] - low) * part
+        };
+        Spread {
+            q1: at(1),
+            median: at(2),
+            q3: at(3),
+        }
+    }
+}
+
+/// What a contender took.
+#[derive(Debug, Serialize)]
+pub struct Measured {
+    pub name: &'static str,
+    pub ours: bool,
+    #[serde(flatten)]
+    pub spread: Spread,
+}
+
+/// What one of ours took, in times of what another took.
+#[derive(Debug, Serialize)]
+pub struct Ratio {
+    pub of: &'static str,
+    pub to: &'static str,
+    /// Of the medians.
+    pub ratio: f64,
+    /// Of the ratios within each round.
+    pub spread: Spread,
+    pub goal: Option<f64>,
+    pub met: Option<bool>,
+}
+
+/// Some contenders side by side.
+#[derive(Debug, Serialize)]
+pub struct Comparison {
+    pub row: char,
+    pub name: String,
+    pub unit: &'static str,
+    pub rounds: usize,
+    pub contenders: Vec<Measured>,
+    pub ratios: Vec<Ratio>,
+}
+
+/// Makes comparisons and keeps what came of them.
+pub struct Bench {
+    pub clock: Clock,
+    pub rounds: usize,
+    /// Only those contenders whose name, after that of the comparison, has this in it.
+    pub only: Option<String>,
+    pub results: Vec<Comparison>,
+}
+
+impl Bench {
+    /// Compares, in the `dearness`th part of the rounds. `goals` name contenders; of what
+    /// has no goal, each of ours is set against each of the others.
+    pub fn compare(
+        &mut self,
+        row: char,
+        name: impl Into<String>,
+        dearness: usize,
+        mut contenders: Vec<Contender<'_>>,
+        goals: &[Goal],
+    ) -> Result<()> {
+        let name = name.into();
+        if let Some(only) = &self.only {
+            contenders.retain(|it| format!("{name}: {}", it.name).contains(only));
+        }
+        if contenders.is_empty() {
+            return Ok(());
+        }
+        let rounds = (self.rounds / dearness).max(3);
+        let mut samples = vec![Vec::with_capacity(rounds); contenders.len()];
+        // The first is to warm up.
+        for round in 0..=rounds {
+            for turn in 0..contenders.len() {
+                let index = (round + turn) % contenders.len();
+                let contender = &mut contenders[index];
+                let sample = (contender.sample)(self.clock)
+                    .with_context(|| format!("row {row}, {name}: {}", contender.name))?;
+                if round > 0 {
+                    samples[index].push(sample);
+                }
+            }
+        }
+        let measured: Vec<_> = std::iter::zip(&contenders, &samples)
+            .map(|(contender, samples)| Measured {
+                name: contender.name,
+                ours: contender.ours,
+                spread: Spread::of(samples),
+            })
+            .collect();
+        let mut ratios = Vec::new();
+        for (mine, of) in measured.iter().enumerate() {
+            for (theirs, to) in measured.iter().enumerate() {
+                let goal = goals.iter().find(|g| g.of == of.name && g.to == to.name);
+                if goal.is_none() && (!of.ours || to.ours) {
+                    continue;
+                }
+                let ratio = of.spread.median / to.spread.median;
+                let each: Vec<_> = std::iter::zip(&samples[mine], &samples[theirs])
+                    .map(|(of, to)| of / to)
+                    .collect();
+                ratios.push(Ratio {
+                    of: of.name,
+                    to: to.name,
+                    ratio,
+                    spread: Spread::of(&each),
+                    goal: goal.map(|goal| goal.at_most),
+                    met: goal.map(|goal| ratio <= goal.at_most),
+                });
+            }
+        }
+        let comparison = Comparison {
+            row,
+            name,
+            unit: self.clock.unit(),
+            rounds,
+            contenders: measured,
+            ratios,
+        };
+        self.add(comparison);
+        Ok(())
+    }
+
+    /// Adds something that needs no rounds, since it is the same each time. `goal` is for
+    /// ours in times of the other.
+    pub fn count(
+        &mut self,
+        row: char,
+        name: impl Into<String>,
+        unit: &'static str,
+        (of, mine): (&'static str, f64),
+        (to, theirs): (&'static str, f64),
+        goal: Option<f64>,
+    ) {
+        let measured = |name, ours, value| Measured {
+            name,
+            ours,
+            spread: Spread::of(&[value]),
+        };
+        let ratio = mine / theirs;
+        self.add(Comparison {
+            row,
+            name: name.into(),
+            unit,
+            rounds: 1,
+            contenders: vec![measured(of, true, mine), measured(to, false, theirs)],
+            ratios: vec![Ratio {
+                of,
+                to,
+                ratio,
+                spread: Spread::of(&[ratio]),
+                goal,
+                met: goal.map(|goal| ratio <= goal),
+            }],
+        });
+    }
+
+    /// Adds what was made out of other comparisons.
+    pub fn add(&mut self, comparison: Comparison) {
+        crate::report::print(&comparison);
+        self.results.push(comparison);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quartiles_are_those_of_the_sorted_samples() {
+        let spread = Spread::of(&[5.0, 1.0, 4.0, 2.0, 3.0]);
+        assert_eq!((spread.q1, spread.median, spread.q3), (2.0, 3.0, 4.0));
+        let spread = Spread::of(&[1.0, 2.0]);
+        assert_eq!((spread.q1, spread.median, spread.q3), (1.25, 1.5, 1.75));
+    }
+
+    #[test]
+    fn everyone_has_a_turn_in_each_round_and_goals_are_judged_by_medians() {
+        let turns = std::cell::RefCell::new(String::new());
+        let mut bench = Bench {
+            clock: Clock::Time,
+            rounds: 6,
+            only: None,
+            results: Vec::new(),
+        };
+        let goal = |at_most| Goal {
+            of: "a",
+            to: "b",
+            at_most,
+        };
+        for at_most in [0.5, 0.4] {
+            let a = ours("a", |_| {
+                turns.borrow_mut().push('a');
+                Ok(1.0)
+            });
+            let b = other("b", |_| {
+                turns.borrow_mut().push('b');
+                Ok(2.0)
+            });
+            bench
+                .compare('x', "test", 2, vec![a, b], &[goal(at_most)])
+                .unwrap();
+        }
+        assert_eq!(*turns.borrow(), "abbaabbaabbaabba");
+        let met: Vec<_> = bench.results.iter().map(|r| r.ratios[0].met).collect();
+        assert_eq!(met, [Some(true), Some(false)]);
+    }
+}
