@@ -202,6 +202,15 @@ impl Shared {
         }
     }
 
+    pub fn read_mapped(&self, cell: u64) -> u64 {
+        assert!(cell < self.most);
+        // SAFETY: Within the mapping, and the file reaches there.
+        unsafe {
+            let word: *const u64 = self.start.add((cell * CELL) as usize).cast();
+            word.read_volatile()
+        }
+    }
+
     pub fn write(&self, cell: u64, value: u64) -> Result<()> {
         let mut bytes = [0; CELL as usize];
         bytes[..8].copy_from_slice(&value.to_ne_bytes());

@@ -3,12 +3,19 @@
 //! Random steps, mostly such as make sense where the model stands, and mostly near the
 //! boundaries of huge pages, so that steps have to do with each other.
 
+mod windows;
+
+use std::collections::VecDeque;
+
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
 use crate::files::kind;
-use crate::model::{Model, is_hot, later_value};
+use crate::model::{Model, later_value};
 use crate::op::*;
+
+/// So many pages count as recent.
+const RECENT: usize = 12;
 
 /// The random steps of one sequence.
 pub struct Generator {
@@ -20,6 +27,8 @@ pub struct Generator {
     weights: [u32; 5],
     guest: bool,
     spaces: usize,
+    /// Pages of spaces that the latest steps were about; the next ones mostly are too.
+    recent: VecDeque<u64>,
     values: u32,
 }
 
@@ -50,6 +59,7 @@ impl Generator {
             files: own,
             weights,
             guest,
+            recent: VecDeque::new(),
             values: 0,
         }
     }
@@ -88,9 +98,18 @@ impl Generator {
         loop {
             let op = self.draw(model);
             if model.possible(&op) {
+                if let Some(at) = op.changed_pages() {
+                    self.note(at.start);
+                    self.note(at.end().saturating_sub(1));
+                }
                 return op;
             }
         }
+    }
+
+    fn note(&mut self, page: u64) {
+        self.recent.push_front(page);
+        self.recent.truncate(RECENT);
     }
 
     fn chance(&mut self, p: f64) -> bool {
@@ -122,9 +141,22 @@ impl Generator {
         page.min(limit - 1)
     }
 
+    /// A page of a space.
+    fn space_page(&mut self) -> u64 {
+        if self.recent.is_empty() || self.chance(0.6) {
+            return self.page(SPACE_PAGES);
+        }
+        let at = self.pick(self.recent.len());
+        self.recent[at].min(SPACE_PAGES - 1)
+    }
+
     /// Pages in something of `limit` pages; seldom some beyond, or none.
     fn span(&mut self, limit: u64) -> Span {
-        let start = self.page(limit);
+        let start = if limit == SPACE_PAGES {
+            self.space_page()
+        } else {
+            self.page(limit)
+        };
         let count = match self.below(100) {
             0 => 0,
             1..=60 => 1 + self.below(6),
@@ -305,122 +337,6 @@ impl Generator {
         at
     }
 
-    /// A part of the windows of a process: often the beginning or end of one.
-    fn part(&mut self, model: &Model, process: usize) -> Span {
-        let pages = PLACES * PLACE_PAGES;
-        let known = model.window_pages(process);
-        let hot: Vec<u64> = known
-            .filter(|(_, it)| is_hot(it.page))
-            .map(|(page, _)| page)
-            .collect();
-        if hot.is_empty() || self.chance(0.1) {
-            return self.span(pages);
-        }
-        let start = hot[self.pick(hot.len())];
-        let count = match self.below(10) {
-            0..=6 => 1 + self.below(6),
-            7 => HUGE,
-            _ => 1 + self.below(40),
-        };
-        Span::new(start, count.min(pages - start))
-    }
-
-    fn window(&mut self, model: &Model) -> Op {
-        let process = self.process();
-        match self.below(100) {
-            0..=4 => Op::Spawn(process),
-            5..=13 => Op::Fork {
-                from: self.process(),
-                to: 1 + self.pick(PROCESSES - 1),
-            },
-            14..=17 => Op::End(process),
-            18..=52 => {
-                let source = self.source();
-                let at = self.span(SPACE_PAGES);
-                let place = self.below(PLACES) * PLACE_PAGES;
-                // Where huge pages are possible, mostly.
-                let skew = if self.chance(0.8) {
-                    at.start % HUGE
-                } else {
-                    self.below(10)
-                };
-                Op::Attach {
-                    process,
-                    source,
-                    at,
-                    prot: match self.below(10) {
-                        0 => NONE,
-                        1..=2 => READ,
-                        _ => RW,
-                    },
-                    place: place + skew,
-                }
-            }
-            53..=64 => Op::Detach {
-                process,
-                at: self.part(model, process),
-            },
-            65..=82 => {
-                let at = self.part(model, process);
-                let prot = self.prot() & RW;
-                Op::Mprotect {
-                    process,
-                    at,
-                    prot: if prot == WRITE { RW } else { prot },
-                }
-            }
-            _ => {
-                let at = self.part(model, process);
-                let same = if self.chance(0.6) {
-                    at.start % HUGE
-                } else {
-                    self.below(10)
-                };
-                Op::Mremap {
-                    process,
-                    at,
-                    to: self.below(PLACES * PLACE_PAGES / HUGE) * HUGE + same,
-                }
-            }
-        }
-    }
-
-    fn touch(&mut self, model: &Model) -> Op {
-        let process = self.process();
-        if self.chance(0.15) {
-            return Op::Sweep(process);
-        }
-        let hot: Vec<u64> = model
-            .window_pages(process)
-            .filter(|(_, it)| is_hot(it.page))
-            .map(|(page, _)| page)
-            .collect();
-        let count = 1 + self.below(16);
-        let mut page = 0;
-        let touches = (0..count)
-            .map(|_| {
-                page = match self.below(20) {
-                    _ if hot.is_empty() => self.below(PLACES * PLACE_PAGES),
-                    0 => self.below(PLACES * PLACE_PAGES),
-                    // As a program that goes on would.
-                    1..=4 => (page + 1) % (PLACES * PLACE_PAGES),
-                    _ => hot[self.pick(hot.len())],
-                };
-                Touch {
-                    page,
-                    cell: self.below(CELLS),
-                    access: match self.below(20) {
-                        0 => Access::CopyFrom,
-                        1 => Access::CopyTo(self.value()),
-                        2..=11 => Access::Load,
-                        _ => Access::Store(self.value()),
-                    },
-                }
-            })
-            .collect();
-        Op::Touch { process, touches }
-    }
-
     fn change_file(&mut self) -> Op {
         let file = self.file();
         let (kind, pages, most) = kind(file);
@@ -482,7 +398,7 @@ impl Generator {
                 } else {
                     self.pick(SLOTS)
                 },
-                page: self.page(SPACE_PAGES),
+                page: self.space_page(),
                 cell: self.below(CELLS),
                 store: self.chance(0.4).then(|| self.value()),
             })

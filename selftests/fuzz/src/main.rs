@@ -14,6 +14,8 @@ mod machine;
 mod model;
 mod op;
 mod probe;
+mod race;
+mod reader;
 mod region;
 mod report;
 mod sequence;
@@ -58,6 +60,9 @@ struct Options {
     /// Makes the sequence in this file again, once or --sequences times.
     #[arg(long, value_name = "FILE")]
     replay: Option<PathBuf>,
+    /// Only the race: readers, and an owner who takes everything away from them.
+    #[arg(long)]
+    concurrent: bool,
     /// Without virtual machine.
     #[arg(long)]
     no_guest: bool,
@@ -117,11 +122,32 @@ fn run(options: &Options) -> Result<ExitCode> {
         [] => vec![1, 2, random_seed()?],
         seeds => seeds.to_vec(),
     };
-    report.plan(seeds.len());
+    if options.concurrent {
+        report.plan(1);
+        race(
+            options,
+            &places,
+            seeds[seeds.len() - 1],
+            options.time,
+            &mut report,
+        );
+        return Ok(report.end());
+    }
+    let both = options.seed.is_empty();
+    report.plan(seeds.len() + usize::from(both));
     let end = Instant::now() + options.time;
+    if both {
+        race(
+            options,
+            &places,
+            seeds[seeds.len() - 1],
+            options.time / 4,
+            &mut report,
+        );
+    }
     // Those that are always the same do not get more the longer it takes.
     let share = match options.seed[..] {
-        [] => options.time.min(MODEST) / seeds.len() as u32,
+        [] => options.time.min(MODEST) / 4,
         _ => options.time / seeds.len() as u32,
     };
     let (last, others) = seeds.split_last().context("no seed")?;
@@ -151,7 +177,7 @@ fn sequences(
     let start = Instant::now();
     let mut tally = Tally::default();
     let files = places.files();
-    let guest = !options.no_guest && std::path::Path::new("/dev/kvm").exists();
+    let guest = has_guest(options);
     println!("# seed {seed}");
     for number in (options.first..).take(options.sequences.try_into().unwrap_or(usize::MAX)) {
         if start.elapsed() >= time {
@@ -195,6 +221,28 @@ fn sequences(
         &format!("sequences of seed {seed} agree with the model"),
     );
     Ok(())
+}
+
+/// The race: one test.
+fn race(options: &Options, places: &Places, seed: u64, time: Duration, report: &mut Report) {
+    watch::at_sequence(seed, 0);
+    match race::race(places, has_guest(options), seed, time) {
+        Ok(done) => {
+            report.comment(&format!(
+                "{} changes; rounds: {}",
+                done.changes, done.rounds
+            ));
+            report.result(true, "nobody reaches what was revoked");
+        }
+        Err(error) => {
+            report.comment(&format!("seed {seed}: {error:#}"));
+            report.result(false, "nobody reaches what was revoked");
+        }
+    }
+}
+
+fn has_guest(options: &Options) -> bool {
+    !options.no_guest && std::path::Path::new("/dev/kvm").exists()
 }
 
 fn told(tally: &Tally) -> String {

@@ -282,6 +282,21 @@ pub enum Op {
     Vmm(Vec<GuestTouch>),
 }
 
+impl Op {
+    /// Which pages of a space a call changes; of a batch, those of its last operation.
+    pub fn changed_pages(&self) -> Option<Span> {
+        match self {
+            Op::Map { map, .. } => Some(map.at),
+            Op::Unmap { at, .. } | Op::Protect { at, .. } | Op::Move { at, .. } => Some(*at),
+            Op::Batch { changes, .. } => changes.last().map(|change| match change {
+                Change::Map(map) => map.at,
+                Change::Unmap(at) | Change::Protect(at, _) => *at,
+            }),
+            _ => None,
+        }
+    }
+}
+
 /// What came of one access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Touched {

@@ -39,8 +39,13 @@ impl Region {
         Region { scratch: None }
     }
 
+    /// Where a page of it is.
+    pub fn address(page: u64) -> u64 {
+        BASE + page * PAGE
+    }
+
     fn addr(page: u64) -> *mut libc::c_void {
-        std::ptr::with_exposed_provenance_mut((BASE + page * PAGE) as usize)
+        std::ptr::with_exposed_provenance_mut(Self::address(page) as usize)
     }
 
     fn length(at: Span) -> usize {
@@ -119,7 +124,7 @@ impl Region {
         touches
             .iter()
             .map(|touch| {
-                let addr = BASE + touch.page * PAGE + touch.cell * CELL;
+                let addr = Self::address(touch.page) + touch.cell * CELL;
                 Ok(match touch.access {
                     Access::Load => probe::load(addr),
                     // SAFETY: As in `reserve()`.

@@ -34,6 +34,14 @@ impl File {
         page * CELLS < self.size
     }
 
+    /// Whether a mapping may or may not have something at this page: tmpfs shows all of
+    /// a huge page that reaches past the end of the file, if it has made one.
+    pub fn blurs(&self, page: u64) -> bool {
+        self.kind == Kind::HugeTmpfs
+            && !self.has(page)
+            && page * CELLS < self.size.next_multiple_of(HUGE * CELLS)
+    }
+
     /// What its size and holes are multiples of, in cells.
     pub fn grain(&self) -> u64 {
         match self.kind {

@@ -65,12 +65,12 @@ impl Model {
             .filter(|touch| {
                 self.slot(touch.slot).is_some_and(|slot| {
                     touch.page < slot.at.count
-                        && (touch.store.is_none()
-                            || !self.writes_beyond(
-                                slot.space,
-                                slot.at.start + touch.page,
-                                touch.cell,
-                            ))
+                        && !self.is_unclear(
+                            slot.space,
+                            slot.at.start + touch.page,
+                            touch.cell,
+                            touch.store.is_some(),
+                        )
                 })
             })
             .copied()
@@ -80,7 +80,7 @@ impl Model {
     /// Reads of all that is near the boundaries of huge pages.
     pub fn guest_sweep(&self) -> Vec<GuestTouch> {
         let slots = (0..SLOTS).filter_map(|slot| Some((slot, self.slot(slot)?)));
-        slots
+        let touches: Vec<_> = slots
             .flat_map(|(slot, it)| {
                 let hot = (0..it.at.count).filter(move |page| is_hot(it.at.start + page));
                 hot.map(move |page| GuestTouch {
@@ -90,7 +90,8 @@ impl Model {
                     store: None,
                 })
             })
-            .collect()
+            .collect();
+        self.meaningful_in_guest(&touches)
     }
 
     pub(super) fn guest_touch(&mut self, touches: &[GuestTouch], seen: &Seen) -> Verdict {

@@ -171,11 +171,15 @@ impl Model {
         }
     }
 
-    /// Whether an access would write past the end of a file, in its last page: what
-    /// becomes of that is up to the file system.
-    pub(super) fn writes_beyond(&self, space: usize, page: u64, cell: u64) -> bool {
-        matches!(self.reach(space, page, cell, WRITE),
-            Reach::Cell { file, cell } if cell >= self.file(file).size)
+    /// Whether it is up to the file system what becomes of an access: one that writes
+    /// past the end of a file, in its last page, or meets what may be there.
+    pub(super) fn is_unclear(&self, space: usize, page: u64, cell: u64, store: bool) -> bool {
+        let Some(shown) = self.spaces[space].shown[page as usize] else {
+            return false;
+        };
+        let file = self.file(shown.handle.file);
+        let beyond = file.has(shown.page) && shown.page * CELLS + cell >= file.size;
+        file.blurs(shown.page) || (store && beyond)
     }
 
     /// Those of the accesses that are to be made.
@@ -185,32 +189,28 @@ impl Model {
             .iter()
             .filter(|touch| {
                 let window = pages.and_then(|pages| pages.get(touch.page as usize));
-                match (touch.access, window) {
-                    (_, None) => false,
-                    (Access::Store(_) | Access::CopyTo(_), Some(Some(window))) => {
-                        !self.writes_beyond(window.space, window.page, touch.cell)
+                let store = matches!(touch.access, Access::Store(_) | Access::CopyTo(_));
+                match window {
+                    None => false,
+                    Some(None) => true,
+                    Some(Some(window)) => {
+                        !self.is_unclear(window.space, window.page, touch.cell, store)
                     }
-                    _ => true,
                 }
             })
             .copied()
             .collect()
     }
 
-    /// Reads of all that is near the boundaries of huge pages.
+    /// Reads of all of these.
     pub fn sweep(&self, process: usize) -> Vec<Touch> {
-        let Some(process) = &self.processes[process] else {
-            return Vec::new();
+        let touch = |(page, _)| Touch {
+            page,
+            cell: page / 3 % CELLS,
+            access: Access::Load,
         };
-        (0..)
-            .zip(&process.pages)
-            .filter(|(_, window)| window.is_some_and(|window| is_hot(window.page)))
-            .map(|(page, _)| Touch {
-                page,
-                cell: page / 3 % CELLS,
-                access: Access::Load,
-            })
-            .collect()
+        let touches: Vec<_> = self.hot_pages(process).into_iter().map(touch).collect();
+        self.meaningful(process, &touches)
     }
 
     pub(super) fn touch(&mut self, process: usize, touches: &[Touch], seen: &Seen) -> Verdict {
@@ -253,11 +253,14 @@ impl Model {
         }
     }
 
-    /// How many pages of windows a process has.
-    pub fn window_pages(&self, process: usize) -> impl Iterator<Item = (u64, Windowed)> + '_ {
+    /// The pages of windows that show what is near the boundaries of huge pages, each with
+    /// the page of the space that it shows.
+    pub fn hot_pages(&self, process: usize) -> Vec<(u64, u64)> {
         self.processes[process]
             .iter()
             .flat_map(|process| (0..).zip(&process.pages))
-            .filter_map(|(page, window)| Some((page, (*window)?)))
+            .filter_map(|(page, window)| Some((page, (*window)?.page)))
+            .filter(|(_, shown)| is_hot(*shown))
+            .collect()
     }
 }

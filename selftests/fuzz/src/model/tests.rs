@@ -238,15 +238,15 @@ fn windows_are_cut_protected_moved_and_copied() {
         Touched::Value(first_value(0, 2)),
     );
     model.make(Op::Fork { from: 0, to: 1 }).unwrap();
-    let count = model.window_pages(0).count();
+    let pages = model.hot_pages(0);
     model
         .make(Op::Detach {
             process: 0,
             at: Span::new(0, 200),
         })
         .unwrap();
-    assert_eq!(model.window_pages(1).count(), count);
-    assert_eq!(model.window_pages(0).count(), 0);
+    assert_eq!(model.hot_pages(1), pages);
+    assert!(model.hot_pages(0).is_empty());
 }
 
 #[test]
@@ -287,6 +287,25 @@ fn a_view_gives_no_more_than_its_own() {
         prot: RW,
     };
     assert!(model.judge(&raise, &Seen::Done).is_err());
+}
+
+#[test]
+fn a_huge_page_that_reaches_past_the_end_is_left_out() {
+    let mut model = model();
+    model.make(attached(Span::new(0, 6), RW)).unwrap();
+    model.make(mapped(0, 6, RW)).unwrap();
+    let load = |page| Touch {
+        page,
+        cell: 0,
+        access: Access::Load,
+    };
+    let all = [load(3), load(4)];
+    assert_eq!(model.meaningful(0, &all), all);
+    if let Some(file) = &mut model.files[0] {
+        file.kind = Kind::HugeTmpfs;
+    }
+    assert_eq!(model.meaningful(0, &all), all[..1]);
+    assert!(model.sweep(0).iter().all(|touch| touch.page < 4));
 }
 
 #[test]

@@ -1,0 +1,391 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The owner who races with readers (`reader.rs`): he takes pages away, and as soon as the
+//! call has returned he marks them as revoked, through the file itself. Whoever reads
+//! such a mark through a window has reached what was revoked; and whoever changes a word
+//! after it has written there.
+
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::{Duration, Instant};
+
+use address_space::{AddressSpace, Prot, View};
+use anyhow::{Context as _, Result, bail, ensure};
+use rand::{Rng as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+
+use crate::files::{Places, Shared};
+use crate::guest::Guest;
+use crate::op::*;
+use crate::probe;
+use crate::reader::{CHANGED, Control, Eye, PAGES, READERS, REVOKED, SWITCHED, TAKEN, look};
+use crate::region::Region;
+
+/// Pages of a file that are shown one set at a time.
+const SETS: u64 = 4;
+const SET: u64 = SWITCHED.end - SWITCHED.start;
+
+/// A window of this process, or of the parent it was forked from.
+struct Window {
+    /// First page, in the region.
+    place: u64,
+}
+
+impl Eye for Window {
+    fn load(&mut self, page: u64) -> Option<u64> {
+        match probe::load(Region::address(self.place + page)) {
+            Touched::Value(value) => Some(value),
+            _ => None,
+        }
+    }
+
+    fn store(&mut self, page: u64, value: u64) {
+        // SAFETY: Within the region, where nothing is used but by probes.
+        unsafe { probe::store(Region::address(self.place + page) + CELL, value) };
+    }
+}
+
+/// A guest with the space in its first slot.
+struct Inside<'a> {
+    guest: Guest,
+    control: &'a Control,
+}
+
+impl Inside<'_> {
+    fn touch(&mut self, page: u64, cell: u64, store: Option<u64>) -> Option<u64> {
+        let touch = GuestTouch {
+            slot: 0,
+            page,
+            cell,
+            store,
+        };
+        match self.guest.touch(&[touch]).ok()?[..] {
+            [Touched::Value(value)] => Some(value),
+            _ => None,
+        }
+    }
+}
+
+impl Eye for Inside<'_> {
+    fn load(&mut self, page: u64) -> Option<u64> {
+        let first = self.touch(page, 0, None);
+        if first.is_some() || !SWITCHED.contains(&page) {
+            return first;
+        }
+        // KVM looks for a page twice and then calls it a hole, though both times a
+        // revocation may only have been faster.
+        self.control.spurious.fetch_add(1, SeqCst);
+        (0..100).find_map(|_| self.touch(page, 0, None))
+    }
+
+    fn store(&mut self, page: u64, value: u64) {
+        self.touch(page, 1, Some(value));
+    }
+}
+
+/// A page of the taken part's file that is not shown, and what its second cell had in it
+/// when it was revoked.
+struct Free {
+    page: u64,
+    left: u64,
+}
+
+struct Owner {
+    control: &'static Control,
+    space: AddressSpace,
+    random: ChaCha8Rng,
+    taken: Shared,
+    switched: Shared,
+    changed: Shared,
+    /// What each page of the taken part shows.
+    shows: Vec<Option<u64>>,
+    free: Vec<Free>,
+    /// Which set the switched part shows.
+    set: Option<u64>,
+    /// What is written; it only grows.
+    version: u64,
+}
+
+/// How much was done.
+pub struct Done {
+    pub changes: u64,
+    pub rounds: String,
+}
+
+/// Races for so long. An error tells what went wrong.
+pub fn race(places: &Places, guest: bool, seed: u64, time: Duration) -> Result<Done> {
+    let control = Control::new()?;
+    let mut owner = Owner::new(places, control, seed)?;
+    let region = Region::new()?;
+    let all = Span::new(0, PAGES);
+    let view: View = owner.space.view(all.bytes(), Prot::READ | Prot::WRITE)?;
+    region.attach(owner.space.as_fd(), all, RW, 0)?;
+    region.attach(view.as_fd(), all, RW, HUGE)?;
+    for (who, place) in [(1, 0), (2, HUGE)] {
+        // SAFETY: There is only this thread, so the child may do as it likes.
+        match unsafe { libc::fork() } {
+            -1 => bail!("fork: {}", std::io::Error::last_os_error()),
+            0 => {
+                // SAFETY: Only has it end with its parent.
+                unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+                look(control, who, &mut Window { place }, seed);
+                std::process::exit(0);
+            }
+            _ => (),
+        }
+    }
+    let asfd = owner.space.as_fd().try_clone_to_owned()?;
+    let asfd = AddressSpace::from(asfd);
+    let mut changes = 0;
+    let result = std::thread::scope(|scope| {
+        scope.spawn(|| look(control, 0, &mut Window { place: 0 }, seed));
+        let inside = guest.then(|| {
+            scope.spawn(|| -> Result<()> {
+                let mut guest = Guest::boot()?;
+                let plugged = guest.plug(&asfd, 0, all, false, false);
+                ensure!(plugged == Seen::Done, "no slot: {plugged:?}");
+                look(control, 3, &mut Inside { guest, control }, seed);
+                Ok(())
+            })
+        });
+        // There are fewer CPUs than readers, and it is the changes that count.
+        //
+        // SAFETY: Concerns this thread alone.
+        unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -19) };
+        let end = Instant::now() + time;
+        let mut result = Ok(());
+        while result.is_ok() && Instant::now() < end && !control.stop.load(SeqCst) {
+            result = owner.change();
+            changes += 1;
+        }
+        control.stop.store(true, SeqCst);
+        // SAFETY: As above.
+        unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 0) };
+        match inside.map(|inside| inside.join()) {
+            Some(Ok(Err(error))) => Err(error.context("the guest")),
+            Some(Err(_)) => bail!("the guest's thread has panicked"),
+            _ => result,
+        }
+    });
+    // SAFETY: Waits for the children, which are about to go; they leave no status.
+    while unsafe { libc::waitpid(-1, std::ptr::null_mut(), 0) } >= 0 {}
+    if let Some(why) = control.failure() {
+        bail!("{why}, after {changes} changes");
+    }
+    result?;
+    let rounds: Vec<_> = READERS
+        .iter()
+        .zip(&control.rounds)
+        .map(|(who, rounds)| format!("{who} {}", rounds.load(SeqCst)))
+        .collect();
+    let spurious = control.spurious.load(SeqCst);
+    Ok(Done {
+        changes,
+        rounds: format!("{}, holes that were none {spurious}", rounds.join(", ")),
+    })
+}
+
+impl Owner {
+    fn new(places: &Places, control: &'static Control, seed: u64) -> Result<Owner> {
+        let file = |number| Shared::make(places, number).map(|(file, _)| file);
+        let (taken, switched, changed) = (file(0)?, file(1)?, file(0)?);
+        switched.truncate(SETS * SET * CELLS)?;
+        let mut owner = Owner {
+            control,
+            space: AddressSpace::new(PAGES * PAGE)?,
+            random: ChaCha8Rng::seed_from_u64(seed),
+            taken,
+            switched,
+            changed,
+            shows: vec![None; (TAKEN.end - TAKEN.start) as usize],
+            free: Vec::new(),
+            set: None,
+            version: 0,
+        };
+        for page in 0..24 {
+            let left = owner.taken.read_mapped(page * CELLS + 1);
+            owner.free.push(Free { page, left });
+        }
+        owner.switch()?;
+        for at in 0..CHANGED.end - CHANGED.start {
+            owner.version += 1;
+            owner.changed.write_mapped(at * CELLS, owner.version);
+        }
+        let at = CHANGED.start * PAGE..CHANGED.end * PAGE;
+        let file = owner.changed.fd(true);
+        owner
+            .space
+            .batch()
+            .map(&file, 0, at, Prot::READ | Prot::WRITE)
+            .commit()?;
+        Ok(owner)
+    }
+
+    fn change(&mut self) -> Result<()> {
+        match self.random.random_range(0..10) {
+            0..=5 => self.take(),
+            6..=7 => self.switch(),
+            _ => self.change_file(),
+        }
+    }
+
+    /// A page that may be shown: nobody can have written to it since it was revoked.
+    fn fresh(&mut self) -> Result<Option<u64>> {
+        if self.free.is_empty() {
+            return Ok(None);
+        }
+        let at = self.random.random_range(0..self.free.len());
+        let Free { page, left } = self.free.swap_remove(at);
+        let now = self.taken.read_mapped(page * CELLS + 1);
+        ensure!(
+            now == left,
+            "somebody wrote to page {page} of the file after it was revoked: \
+             {left:#x} became {now:#x}"
+        );
+        self.version += 1;
+        self.taken.write_mapped(page * CELLS, self.version);
+        Ok(Some(page))
+    }
+
+    /// The call that took the page away has returned.
+    fn revoked(&mut self, page: u64) {
+        self.version += 1;
+        self.taken
+            .write_mapped(page * CELLS, self.version | REVOKED);
+        let left = self.taken.read_mapped(page * CELLS + 1);
+        self.free.push(Free { page, left });
+    }
+
+    fn take(&mut self) -> Result<()> {
+        let page = self.random.random_range(TAKEN);
+        let at = page * PAGE..(page + 1) * PAGE;
+        let place = (page - TAKEN.start) as usize;
+        let rw = Prot::READ | Prot::WRITE;
+        let Some(shown) = self.shows[place] else {
+            let Some(fresh) = self.fresh()? else {
+                return Ok(());
+            };
+            let file = self.taken.fd(true);
+            self.space
+                .map(&file)
+                .offset(fresh * PAGE)
+                .length(PAGE)
+                .at(page * PAGE)
+                .prot(rw)
+                .commit()?;
+            self.shows[place] = Some(fresh);
+            return Ok(());
+        };
+        match self.random.random_range(0..10) {
+            0..=3 => {
+                self.space.unmap(at)?;
+                self.shows[place] = None;
+                self.revoked(shown);
+            }
+            4..=6 => {
+                let Some(fresh) = self.fresh()? else {
+                    return Ok(());
+                };
+                let file = self.taken.fd(true);
+                self.space
+                    .batch()
+                    .replace(&file, fresh * PAGE, at, rw)
+                    .commit()?;
+                self.shows[place] = Some(fresh);
+                self.revoked(shown);
+            }
+            7 => {
+                self.space.protect(at.clone(), Prot::empty())?;
+                self.revoked(shown);
+                self.space.unmap(at)?;
+                self.shows[place] = None;
+            }
+            8 => {
+                // Nobody writes to it any more, but it is read.
+                self.space.protect(at.clone(), Prot::READ)?;
+                let left = self.taken.read_mapped(shown * CELLS + 1);
+                std::thread::yield_now();
+                let now = self.taken.read_mapped(shown * CELLS + 1);
+                ensure!(
+                    left == now,
+                    "somebody wrote to page {page}, which is to be read"
+                );
+                self.space.protect(at, rw)?;
+            }
+            _ => {
+                let hole = self.random.random_range(TAKEN);
+                let target = (hole - TAKEN.start) as usize;
+                if self.shows[target].is_none() {
+                    self.space.move_to(at, hole * PAGE)?;
+                    self.shows[target] = self.shows[place].take();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Shows the next set of pages instead of the one before, one map for each page.
+    fn switch(&mut self) -> Result<()> {
+        let before = self.set;
+        let set = before.map_or(0, |set| (set + 1) % SETS);
+        self.version += 1;
+        for page in set * SET..(set + 1) * SET {
+            self.switched.write_mapped(page * CELLS, self.version);
+        }
+        let file = self.switched.fd(true);
+        let mut batch = self.space.batch();
+        for page in 0..SET {
+            let at = (SWITCHED.start + page) * PAGE;
+            batch = batch.replace(
+                &file,
+                (set * SET + page) * PAGE,
+                at..at + PAGE,
+                Prot::READ | Prot::WRITE,
+            );
+        }
+        batch.commit()?;
+        self.set = Some(set);
+        if let Some(before) = before {
+            for page in before * SET..(before + 1) * SET {
+                self.switched.write_mapped(page * CELLS, REVOKED);
+            }
+        }
+        Ok(())
+    }
+
+    /// Punches a page, or truncates there, behind the space's back.
+    fn change_file(&mut self) -> Result<()> {
+        let count = CHANGED.end - CHANGED.start;
+        let first = self.random.random_range(0..count);
+        let deferred = self.deferred()?;
+        let last = if self.random.random_bool(0.7) {
+            self.changed.punch(Span::new(first * CELLS, CELLS))?;
+            first + 1
+        } else {
+            self.changed.truncate(first * CELLS)?;
+            self.changed.truncate(count * CELLS)?;
+            count
+        };
+        // Where a worker does the rest it may take a little while.
+        let gone = self.deferred()? == deferred;
+        self.version += 1;
+        for page in first..last {
+            if gone {
+                self.control.floors[page as usize].store(self.version, SeqCst);
+            }
+            self.changed.write_mapped(page * CELLS, self.version);
+        }
+        Ok(())
+    }
+
+    fn deferred(&self) -> Result<u64> {
+        let fd = self.space.as_fd().as_raw_fd();
+        let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}"))?;
+        let value = text.lines().find_map(|line| line.strip_prefix("deferred:"));
+        value
+            .context("no count")?
+            .trim()
+            .parse()
+            .context("no number")
+    }
+}

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Those who race with the owner: they look at the pages of a space, and write to some,
+//! through windows of a thread, of other processes, and of a guest, and say when they see
+//! what they may not. What the owner does is in `race.rs`.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+
+use anyhow::{Context as _, Result};
+use rand::{Rng as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
+
+/// Pages of the three parts of the space.
+pub const TAKEN: std::ops::Range<u64> = 0..16;
+pub const SWITCHED: std::ops::Range<u64> = 16..24;
+pub const CHANGED: std::ops::Range<u64> = 24..32;
+pub const PAGES: u64 = 32;
+
+/// In the word of a page that nobody may reach any more.
+pub const REVOKED: u64 = 1 << 63;
+
+/// Kinds of readers, for counting.
+pub const READERS: [&str; 4] = ["a thread", "a child", "a child with a view", "a guest"];
+
+/// What owner and readers share, in all of their processes.
+#[derive(Default)]
+pub struct Control {
+    pub stop: AtomicBool,
+    /// For each page whose file is changed behind the owner's back: what is older has
+    /// gone.
+    pub floors: [AtomicU64; (CHANGED.end - CHANGED.start) as usize],
+    pub rounds: [AtomicU64; READERS.len()],
+    /// Times that the guest met a hole that was never there.
+    pub spurious: AtomicU64,
+    /// The first that went wrong: what, and who, page and two values.
+    failed: AtomicU64,
+    details: [AtomicU64; 4],
+}
+
+/// What may go wrong.
+const WRONG: [&str; 5] = [
+    "",
+    "read a page after it was revoked",
+    "met a hole where there never is one",
+    "read what was before a batch after what came with it",
+    "read what was in a file before it was punched or truncated",
+];
+
+impl Control {
+    /// A new one, in memory that children share.
+    pub fn new() -> Result<&'static Control> {
+        // SAFETY: A new mapping, zeroed, which is what `Control` begins with, aligned to
+        // a page; it stays for as long as the process.
+        unsafe {
+            let start = mmap_anonymous(
+                std::ptr::null_mut(),
+                size_of::<Control>(),
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+            )
+            .context("mmap")?;
+            Ok(&*start.cast::<Control>())
+        }
+    }
+
+    fn fail(&self, what: usize, who: usize, page: u64, values: [u64; 2]) {
+        if self.details[3].swap(1, SeqCst) == 0 {
+            let who = ((who as u64) << 32) | page;
+            for (place, value) in self.details.iter().zip([who, values[0], values[1]]) {
+                place.store(value, SeqCst);
+            }
+            self.failed.store(what as u64, SeqCst);
+        }
+        self.stop.store(true, SeqCst);
+    }
+
+    /// What went wrong, if something did.
+    pub fn failure(&self) -> Option<String> {
+        let what = self.failed.load(SeqCst) as usize;
+        if what == 0 {
+            return None;
+        }
+        let detail = |at: usize| self.details[at].load(SeqCst);
+        Some(format!(
+            "{} {} (page {}: {:#x}, {:#x})",
+            READERS[(detail(0) >> 32) as usize],
+            WRONG[what],
+            detail(0) & 0xffff_ffff,
+            detail(1),
+            detail(2)
+        ))
+    }
+}
+
+/// A way to the pages of the space. What cannot be reached is not told apart.
+pub trait Eye {
+    fn load(&mut self, page: u64) -> Option<u64>;
+    /// Writes to the second cell, which nobody reads but the owner.
+    fn store(&mut self, page: u64, value: u64);
+}
+
+/// Looks until it is told to stop, or sees what is wrong. `who` is of [`READERS`].
+pub fn look(control: &Control, who: usize, eye: &mut dyn Eye, seed: u64) {
+    let mut random = ChaCha8Rng::seed_from_u64(seed + who as u64);
+    let mut stored = 0;
+    // The latest that any page of the switched part has shown.
+    let mut version = 0;
+    while !control.stop.load(SeqCst) {
+        for _ in 0..8 {
+            let page = random.random_range(TAKEN);
+            if let Some(value) = eye.load(page).filter(|value| value & REVOKED != 0) {
+                return control.fail(1, who, page, [value, 0]);
+            }
+            stored += 1;
+            eye.store(
+                random.random_range(TAKEN),
+                ((who as u64 + 1) << 48) | stored,
+            );
+        }
+        for _ in 0..8 {
+            let page = random.random_range(SWITCHED);
+            match eye.load(page) {
+                None => return control.fail(2, who, page, [0, version]),
+                Some(value) if value & REVOKED != 0 => {
+                    return control.fail(1, who, page, [value, version]);
+                }
+                Some(value) if value < version => {
+                    return control.fail(3, who, page, [value, version]);
+                }
+                Some(value) => version = value,
+            }
+        }
+        for _ in 0..4 {
+            let at = random.random_range(0..control.floors.len());
+            let floor = control.floors[at].load(SeqCst);
+            let page = CHANGED.start + at as u64;
+            match eye.load(page) {
+                // A hole of the file, or its end.
+                None | Some(0) => (),
+                Some(value) if value < floor => {
+                    return control.fail(4, who, page, [value, floor]);
+                }
+                Some(_) => (),
+            }
+        }
+        control.rounds[who].fetch_add(1, SeqCst);
+    }
+}
