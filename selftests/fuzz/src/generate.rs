@@ -11,7 +11,7 @@ use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
 use crate::files::kind;
-use crate::model::{Model, later_value};
+use crate::model::{Model, is_hot, later_value};
 use crate::op::*;
 
 /// So many pages count as recent.
@@ -255,7 +255,7 @@ impl Generator {
         for (kind, weight) in self.weights.into_iter().enumerate() {
             if at < weight {
                 return match kind {
-                    0 => self.call(),
+                    0 => self.call(model),
                     1 => self.window(model),
                     2 => self.touch(model),
                     3 => self.change_file(),
@@ -267,7 +267,7 @@ impl Generator {
         Op::Sweep(0)
     }
 
-    fn call(&mut self) -> Op {
+    fn call(&mut self, model: &Model) -> Op {
         let space = self.space();
         match self.below(100) {
             0..=4 => Op::Create(space),
@@ -281,18 +281,18 @@ impl Generator {
                 space,
                 map: self.map(),
             },
-            43..=57 => Op::Unmap {
+            43..=54 => Op::Unmap {
                 space,
                 at: self.span(SPACE_PAGES),
             },
-            58..=67 => Op::Protect {
+            55..=67 => Op::Protect {
                 space,
-                at: self.shown(),
+                at: self.shown(model, space),
                 prot: self.prot(),
             },
             68..=75 => Op::Move {
                 space,
-                at: self.shown(),
+                at: self.shown(model, space),
                 to: self.page(SPACE_PAGES),
                 replace: self.chance(0.7),
             },
@@ -328,13 +328,24 @@ impl Generator {
         }
     }
 
-    /// Few pages, which are more likely to show something, all of them.
-    fn shown(&mut self) -> Span {
-        let mut at = self.span(SPACE_PAGES);
-        if self.chance(0.5) {
-            at.count = at.count.min(4);
+    /// Mostly a few pages that all show something.
+    fn shown(&mut self, model: &Model, space: usize) -> Span {
+        let shown = model.open(space).map_or(&[][..], |space| &space.shown);
+        let hot: Vec<u64> = (0..)
+            .zip(shown)
+            .filter(|(page, shown)| shown.is_some() && is_hot(*page))
+            .map(|(page, _)| page)
+            .collect();
+        if hot.is_empty() || self.chance(0.2) {
+            return self.span(SPACE_PAGES);
         }
-        at
+        let start = hot[self.pick(hot.len())];
+        let most = match self.below(4) {
+            0 => HUGE,
+            _ => 1 + self.below(6),
+        };
+        let pages = shown.iter().skip(start as usize).take(most as usize);
+        Span::new(start, pages.take_while(|it| it.is_some()).count() as u64)
     }
 
     fn change_file(&mut self) -> Op {
