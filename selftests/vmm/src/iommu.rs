@@ -308,7 +308,7 @@ impl Iommu {
             match change {
                 Change::Map(mapping) => maps.push(mapping.clone()),
                 Change::Unmap(range) => {
-                    if self.is_cut(range) {
+                    if is_cut(&self.mappings, range) {
                         return Status::Range;
                     }
                     unmaps.push(range.clone());
@@ -335,15 +335,6 @@ impl Iommu {
         self.mappings.extend(mapped);
         Status::Ok
     }
-
-    /// Whether a mapping is partly in the range, which may not be unmapped then.
-    fn is_cut(&self, range: &Range<u64>) -> bool {
-        let end = |mapping: &Mapping| mapping.iova + mapping.length;
-        let below = self.mappings.range(..range.start).next_back();
-        let within = self.mappings.range(range.clone()).next_back();
-        below.is_some_and(|(_, mapping)| end(mapping) > range.start)
-            || within.is_some_and(|(_, mapping)| end(mapping) > range.end)
-    }
 }
 
 enum Asked {
@@ -355,6 +346,15 @@ impl Change {
     fn is_like(&self, other: &Change) -> bool {
         std::mem::discriminant(self) == std::mem::discriminant(other)
     }
+}
+
+/// Whether a mapping is partly in the range, which may not be unmapped then.
+fn is_cut(mappings: &BTreeMap<u64, Mapping>, range: &Range<u64>) -> bool {
+    let end = |mapping: &Mapping| mapping.iova + mapping.length;
+    let below = mappings.range(..range.start).next_back();
+    let within = mappings.range(range.clone()).next_back();
+    below.is_some_and(|(_, mapping)| end(mapping) > range.start)
+        || within.is_some_and(|(_, mapping)| end(mapping) > range.end)
 }
 
 fn status(error: &address_space::Error) -> Status {
@@ -411,5 +411,47 @@ impl virtio::Device for Iommu {
     /// give it.
     fn kick(&self, _: usize) -> Option<&EventFd> {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mappings_are_unmapped_whole_or_not() {
+        let mapping = |iova, length| {
+            let (gpa, prot) = (0, Prot::READ);
+            let mapping = Mapping {
+                iova,
+                gpa,
+                length,
+                prot,
+            };
+            (iova, mapping)
+        };
+        let mappings = [mapping(0x1000, 0x2000), mapping(0x4000, 0x1000)].into();
+        for (range, cut) in [
+            (0..0x1000, false),
+            (0..0x2000, true),
+            (0..0x3000, false),
+            (0..0x10000, false),
+            (0x1000..0x3000, false),
+            (0x1000..0x2000, true),
+            (0x2000..0x3000, true),
+            (0x2000..0x8000, true),
+            (0x3000..0x4000, false),
+            (0x3000..0x5000, false),
+        ] {
+            assert_eq!(is_cut(&mappings, &range), cut, "{range:#x?}");
+        }
+    }
+
+    #[test]
+    fn requests_are_as_long_as_the_standard_says() {
+        // With the first word, and without the status.
+        assert_eq!(4 + size_of::<Attach>(), 16);
+        assert_eq!(4 + size_of::<Map>(), 36);
+        assert_eq!(4 + size_of::<Unmap>(), 24);
     }
 }

@@ -20,6 +20,7 @@ mod ram;
 mod trial;
 mod virtio;
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, exit};
 use std::thread::{sleep, spawn};
@@ -44,7 +45,7 @@ struct Cli {
     #[arg(long, default_value = "build/guest")]
     guest: PathBuf,
     /// After how many seconds the guest is taken to hang.
-    #[arg(long, default_value_t = 240)]
+    #[arg(long, default_value_t = 160)]
     limit: u64,
     /// Show the guest's console, and have its kernel tell more.
     #[arg(long)]
@@ -107,10 +108,11 @@ fn watch(console: &Console, show: bool, limit: Duration) {
         sleep(Duration::from_millis(200));
         if show {
             let text = console.text();
-            for text in text[shown..].lines() {
+            let whole = text.rfind('\n').map_or(0, |end| end + 1);
+            for text in text.get(shown..whole).unwrap_or_default().lines() {
                 line(&format!("# guest: {text}"));
             }
-            shown = text.len();
+            shown = whole;
         }
     }
     line(&format!("# the guest hangs: not done after {limit:?}"));
@@ -118,7 +120,29 @@ fn watch(console: &Console, show: bool, limit: Duration) {
         line("# --console has its kernel tell where");
     }
     tell_console(console);
+    tell_threads();
     exit(1);
+}
+
+/// Where in the kernel the VMM and its devices are.
+fn tell_threads() {
+    let me = std::process::id();
+    let mut processes = vec![me.to_string()];
+    let children = fs::read_to_string(format!("/proc/self/task/{me}/children"));
+    processes.extend(children.unwrap_or_default().split(' ').map(str::to_owned));
+    for process in processes {
+        let Ok(tasks) = fs::read_dir(format!("/proc/{process}/task")) else {
+            continue;
+        };
+        for task in tasks.flatten() {
+            let read = |name| fs::read_to_string(task.path().join(name)).unwrap_or_default();
+            let name = read("comm");
+            line(&format!("# {} {}", task.path().display(), name.trim()));
+            for frame in read("stack").lines() {
+                line(&format!("#   {frame}"));
+            }
+        }
+    }
 }
 
 fn tell_console(console: &Console) {

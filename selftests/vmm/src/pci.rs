@@ -157,3 +157,62 @@ impl Address {
         (enabled && !others).then_some((slot, (self.0 & 0xfc) as usize))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn word(config: &Config, at: usize) -> u32 {
+        let mut bytes = [0; 4];
+        config.read(at, &mut bytes);
+        u32::from_le_bytes(bytes)
+    }
+
+    #[test]
+    fn driver_finds_the_length_of_the_registers() {
+        let slot = Slot(2);
+        let mut config = Config::virtio(slot, 2, 0x010000, 2);
+        assert_eq!(config.bar(), None);
+        config.write(COMMAND, &[2, 0]);
+        assert_eq!(config.bar(), Some(slot.bar()));
+        config.write(BAR, &[0xff; 4]);
+        assert_eq!(word(&config, BAR), !(BAR_LENGTH as u32 - 1));
+        config.write(BAR, &(slot.bar() as u32).to_le_bytes());
+        assert_eq!(config.bar(), Some(slot.bar()));
+        assert_eq!(word(&config, BAR + 4), 0);
+    }
+
+    #[test]
+    fn driver_finds_all_capabilities() {
+        let mut config = Config::virtio(Slot(1), 23, 0x080600, 3);
+        let mut at = word(&config, 0x34) as usize & 0xff;
+        let mut kinds = Vec::new();
+        while at != 0 {
+            let [id, next, _, kind] = word(&config, at).to_le_bytes();
+            kinds.push(if id == 0x09 { kind } else { 0 });
+            at = usize::from(next);
+        }
+        assert_eq!(kinds, [0, 1, 2, 3, 4]);
+        assert!(config.msix() == msix::State::Masked);
+        config.write(MSIX + 2, &[0xff, 0x80]);
+        assert!(config.msix() == msix::State::Enabled);
+        assert_eq!((word(&config, MSIX) >> 16) & 0x7ff, 2);
+    }
+
+    #[test]
+    fn address_is_that_of_bus_0_and_function_0() {
+        let mut address = Address::default();
+        assert_eq!(address.target(), None);
+        for (written, target) in [
+            (0x8000_1010, Some((Slot(2), 0x10))),
+            (0x0000_1010, None),
+            (0x8000_1110, None),
+            (0x8001_1010, None),
+        ] {
+            address.write(0, &u32::to_le_bytes(written));
+            assert_eq!(address.target(), target, "{written:#x}");
+        }
+        address.write(0, &[0x80]);
+        assert_eq!(address.target(), None);
+    }
+}
