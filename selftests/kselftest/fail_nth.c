@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Every allocation, and every copy from and to user space, that a call or a fault
+ * makes is made to fail, one after the other. Each time the call succeeds all the
+ * same or gives an error that it may give; after an error everything is as before,
+ * and the call succeeds when it is made again.
+ *
+ * What "as before" and "as after" mean, one run without failures tells: the layout,
+ * the attachments, and each byte that a window shows.
+ */
+#include "kselftest_harness.h"
+#include "as_fail.h"
+#include "fail_nth_ops.h"
+
+/* No call makes as many: it would go on for ever. */
+#define MANY		2000
+/* An operation for each allocation, on a debug kernel in an emulated machine */
+#define PATIENCE	900
+
+FIXTURE(each_allocation)
+{
+	long users;
+};
+
+FIXTURE_VARIANT(each_allocation)
+{
+	const struct fail_op *op;
+	enum victim of;
+};
+
+#define OP(name, victim)						\
+FIXTURE_VARIANT_ADD(each_allocation, of_##name)				\
+{									\
+	.op = &fail_op_##name, .of = victim,				\
+}
+#define OP_ON_WORKERS(name)						\
+FIXTURE_VARIANT_ADD(each_allocation, of_##name##_on_workers)		\
+{									\
+	.op = &fail_op_##name, .of = WORKERS,				\
+}
+
+OP(create, CALLER);
+OP_ON_WORKERS(create);
+OP(map, CALLER);
+OP_ON_WORKERS(map);
+OP(map_again, CALLER);
+OP(map_registered, CALLER);
+OP(map_replace, CALLER);
+OP_ON_WORKERS(map_replace);
+OP(map_anywhere, CALLER);
+OP(map_populate, CALLER);
+OP_ON_WORKERS(map_populate);
+OP(unmap, CALLER);
+OP(unmap_in_two, CALLER);
+OP_ON_WORKERS(unmap_and_reap);
+OP(protect, CALLER);
+OP(move, CALLER);
+OP(batch, CALLER);
+OP_ON_WORKERS(batch);
+OP(view, CALLER);
+OP(register, CALLER);
+OP_ON_WORKERS(register);
+OP(unregister, CALLER);
+OP(attach, CALLER);
+OP(attach_view, CALLER);
+OP(detach, CALLER);
+OP(split_window, CALLER);
+OP(move_window, CALLER);
+OP(fork, CALLER);
+OP(fdinfo, CALLER);
+OP(close, CALLER);
+OP(read_fault, CALLER);
+OP(write_fault, CALLER);
+OP(absent_read_fault, CALLER);
+OP(absent_write_fault, CALLER);
+OP(write_after_read_fault, CALLER);
+OP(far_fault, CALLER);
+OP(disk_read_fault, CALLER);
+OP(huge_fault, CALLER);
+OP(copy_into_window, CALLER);
+OP(punch, CALLER);
+OP(truncate, CALLER);
+OP(kvm_map, CALLER);
+OP(kvm_unmap, CALLER);
+OP(guest_read, CALLER);
+OP(guest_write, CALLER);
+
+FIXTURE_SETUP(each_allocation)
+{
+	int ret = fail_prepare();
+
+	if (ret)
+		SKIP(return, "no fault injection: %s", strerror(-ret));
+	if (variant->op->needs_kvm && !have_kvm())
+		SKIP(return, "no /dev/kvm");
+	self->users = module_users();
+}
+
+FIXTURE_TEARDOWN(each_allocation)
+{
+}
+
+/* A space in which the operation is to be made. */
+static int begin(const struct fail_op *op, struct fail_ctx *c)
+{
+	int ret = fail_ctx_init(c);
+
+	return ret ?: op->prepare ? op->prepare(c) : 0;
+}
+
+TEST_F_TIMEOUT(each_allocation, may_fail, PATIENCE)
+{
+	const struct fail_op *op = variant->op;
+	char *before, *after, *state, *now;
+	unsigned int nth, failed = 0, refused = 0;
+	struct fail_ctx c;
+	int ret, fired;
+
+	ret = begin(op, &c);
+	if (ret == -EOPNOTSUPP) {
+		fail_ctx_free(&c);
+		SKIP(return, "cannot be had here");
+	}
+	ASSERT_EQ(0, ret);
+	before = fail_ctx_picture(&c);
+	fail_ctx_free(&c);
+
+	ASSERT_EQ(0, begin(op, &c));
+	ASSERT_LE(0, op->run(&c));
+	ASSERT_EQ(0, op->verify ? op->verify(&c) : 0);
+	after = fail_ctx_picture(&c);
+	fail_ctx_free(&c);
+	ASSERT_EQ(0, module_users_within(self->users, WORKER_MS));
+
+	for (nth = 1; nth < MANY; nth++) {
+		ASSERT_EQ(0, begin(op, &c));
+		/* arming workers opens files, telling the state allocates */
+		state = variant->of == CALLER ? state_of(c.s.asfd) : NULL;
+		ASSERT_EQ(0, fail_arm(variant->of, nth));
+		state = state ?: state_of(c.s.asfd);
+		ret = op->run(&c);
+		fired = fail_disarm(variant->of);
+		if (fired == -EAGAIN) {
+			/* on a worker that was not armed */
+			free(state);
+			fail_ctx_free(&c);
+			nth--;
+			continue;
+		}
+		ASSERT_LE(0, fired);
+		failed += fired;
+		if (ret < 0) {
+			refused++;
+			EXPECT_EQ(1, fired);
+			EXPECT_TRUE(fail_op_may_give(op, -ret))
+				TH_LOG("failure %u: %s", nth, strerror(-ret));
+			now = state_of(c.s.asfd);
+			EXPECT_STREQ(state, now);
+			free(now);
+			now = fail_ctx_picture(&c);
+			EXPECT_STREQ(before, now);
+			free(now);
+			EXPECT_LE(0, op->run(&c))
+				TH_LOG("again, after failure %u", nth);
+		}
+		EXPECT_EQ(0, op->verify ? op->verify(&c) : 0);
+		now = fail_ctx_picture(&c);
+		EXPECT_STREQ(after, now)
+			TH_LOG("after failure %u", nth);
+		free(now);
+		free(state);
+		fail_ctx_free(&c);
+		ASSERT_EQ(0, module_users_within(self->users, WORKER_MS));
+		if (!fired || !__test_passed(_metadata))
+			break;
+	}
+	EXPECT_FALSE(fired);
+	TH_LOG("%u failed, %u of them an error of the call", failed, refused);
+	free(before);
+	free(after);
+}
+
+TEST_HARNESS_MAIN

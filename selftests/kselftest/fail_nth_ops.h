@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* The operations in which fail_nth makes allocations fail. */
+#ifndef FAIL_NTH_OPS_H
+#define FAIL_NTH_OPS_H
+
+#include "kvm_util.h"
+
+/*
+ * What an operation is made in: a space that shows pages of `a`, touched, at 0, and
+ * others, for reading, at SHOWN_RO; two that are not mapped anywhere at SHOWN_NEW.
+ */
+struct fail_ctx {
+	struct space s;
+	char *win;		/* where all of the space is attached, or NULL */
+	char *more;		/* another window, of more_len */
+	size_t more_len;
+	int fd;			/* what the operation works on or gives, or -1 */
+	int other;		/* the same */
+	pid_t child;
+	bool has_vm;
+	struct vm vm;
+	char text[16384];
+};
+
+#define SHOWN_RO	(20 * PAGE)	/* 8 pages of `a` from its page 4 on */
+#define SHOWN_NEW	(40 * PAGE)	/* FILE_PAGES of a file of zeroes, untouched */
+
+struct fail_op {
+	bool needs_kvm;
+	/* errors that it may give, or signals that it may raise */
+	int may_give[4];
+	/* -EOPNOTSUPP: it cannot be tried here */
+	int (*prepare)(struct fail_ctx *c);
+	/* what is tried: < 0 is an error */
+	int (*run)(struct fail_ctx *c);
+	/* that it did what it should have, when it told so; 0 or -errno */
+	int (*verify)(struct fail_ctx *c);
+};
+
+int fail_ctx_init(struct fail_ctx *c);
+void fail_ctx_free(struct fail_ctx *c);
+/* The layout, the attachments, and what each page shows; to be freed. */
+char *fail_ctx_picture(struct fail_ctx *c);
+bool fail_op_may_give(const struct fail_op *op, int error);
+
+/* How many the module says use it; and waits until it is no more than @users. */
+long module_users(void);
+int module_users_within(long users, unsigned int ms);
+
+#define FAIL_OPS(each)							\
+	each(create) each(map) each(map_again) each(map_registered)	\
+	each(map_replace) each(map_anywhere) each(map_populate)		\
+	each(unmap) each(unmap_in_two) each(unmap_and_reap)		\
+	each(protect) each(move) each(batch) each(view)			\
+	each(register) each(unregister)					\
+	each(attach) each(attach_view) each(detach)			\
+	each(split_window) each(move_window) each(fork)			\
+	each(fdinfo) each(close)					\
+	each(read_fault) each(write_fault)				\
+	each(absent_read_fault) each(absent_write_fault)		\
+	each(write_after_read_fault) each(far_fault)			\
+	each(disk_read_fault) each(huge_fault)			\
+	each(copy_into_window) each(punch) each(truncate)		\
+	each(kvm_map) each(kvm_unmap) each(guest_read) each(guest_write)
+
+#define FAIL_OP_DECLARE(name)	extern const struct fail_op fail_op_##name;
+FAIL_OPS(FAIL_OP_DECLARE)
+
+#endif
