@@ -18,7 +18,7 @@ help:
 	@echo '                     for the debug kernel'
 	@echo 'make check      all tests; ends in one line "N passed, N failed"'
 	@echo 'make check-debug   those that run in the VM, on a kernel with KASAN, lockdep,'
-	@echo '                   kmemleak and more (made first: 25 minutes on two CPUs)'
+	@echo '                   kmemleak and more (made first: 15 minutes on two CPUs)'
 	@echo 'make kselftest  the kselftests alone'
 	@echo 'make shell      a shell in a VM with the module loaded'
 	@echo 'make env        the environment alone (the others make it as needed)'
