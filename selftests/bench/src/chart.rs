@@ -23,13 +23,14 @@ const DEARER: RGBColor = RGBColor(0xb5, 0x54, 0x2b);
 const GOAL: RGBColor = RGBColor(0x1f, 0x3d, 0x7a);
 const FAINT: RGBColor = RGBColor(0xdd, 0xdd, 0xdd);
 
+/// What is drawn: where there is nothing to compare, there is no bar.
+fn drawn(bench: &Bench) -> impl Iterator<Item = &Comparison> {
+    bench.results.iter().filter(|it| !it.ratios.is_empty())
+}
+
 /// Draws all ratios into an SVG file.
 pub fn draw(bench: &Bench, path: &Path) -> Result<()> {
-    let lines: i32 = bench
-        .results
-        .iter()
-        .map(|c| 2 + c.ratios.len() as i32)
-        .sum();
+    let lines: i32 = drawn(bench).map(|c| 2 + c.ratios.len() as i32).sum();
     let height = HEAD + LINE * lines + FOOT;
     let all = || bench.results.iter().flat_map(|c| &c.ratios);
     let axis =
@@ -64,7 +65,7 @@ fn picture(bench: &Bench, root: &Area<'_>, axis: &Axis, height: i32) -> Drawn {
         text(root, &label, (x, HEAD - 24), 13, &BLACK, HPos::Center)?;
     }
     let mut y = HEAD;
-    for comparison in &bench.results {
+    for comparison in drawn(bench) {
         y = group(root, axis, comparison, y)?;
     }
     root.present()

@@ -28,8 +28,11 @@ impl fmt::Display for Huge {
     }
 }
 
-/// Lets memfds have huge pages, and reserves so many bytes of them for hugetlbfs.
-pub fn allow(reserved: usize) -> Result<()> {
+/// The most bytes in files of hugetlbfs at one time.
+const RESERVED: usize = 128 << 20;
+
+/// Lets memfds have huge pages, and reserves some for hugetlbfs.
+fn allow() -> Result<()> {
     let write = |path: &str, value: &str| {
         fs::write(path, value).with_context(|| format!("cannot write {value} to {path}"))
     };
@@ -37,11 +40,12 @@ pub fn allow(reserved: usize) -> Result<()> {
         "/sys/kernel/mm/transparent_hugepage/shmem_enabled",
         "advise",
     )?;
-    write("/proc/sys/vm/nr_hugepages", &(reserved / HUGE).to_string())
+    write("/proc/sys/vm/nr_hugepages", &(RESERVED / HUGE).to_string())
 }
 
 /// A file of `length` bytes, all of which are in memory, in huge pages.
 pub fn resident(kind: Huge, length: usize) -> Result<File> {
+    allow()?;
     let file = match kind {
         Huge::Thp => sparse(length)?,
         Huge::Hugetlb => {

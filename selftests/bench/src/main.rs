@@ -21,6 +21,8 @@ mod row_c;
 mod row_c_guest;
 mod row_d;
 mod row_e;
+mod row_f;
+mod row_g;
 
 use clock::Clock;
 use rounds::Bench;
@@ -38,6 +40,10 @@ enum Row {
     D,
     /// Revocation: processes that have it attached, and a running guest
     E,
+    /// Faults in parallel, and faults while another thread maps and unmaps
+    F,
+    /// Bytes of kernel memory
+    G,
 }
 
 impl Row {
@@ -48,6 +54,8 @@ impl Row {
             Row::C => row_c::run(bench).and_then(|()| row_c_guest::run(bench)),
             Row::D => row_d::run(bench),
             Row::E => row_e::run(bench),
+            Row::F => row_f::run(bench),
+            Row::G => row_g::run(bench),
         }
     }
 }
@@ -103,7 +111,6 @@ fn main() -> Result<()> {
         only: arguments.only,
         results: Vec::new(),
     };
-    huge::allow(2 * (64 << 20))?;
     let all = arguments.rows.is_empty();
     let chosen = |row: &&Row| all || arguments.rows.contains(row);
     for row in Row::value_variants().iter().filter(chosen) {

@@ -219,6 +219,28 @@ impl Bench {
         });
     }
 
+    /// Adds a number of bytes, of which there are to be at most `goal`.
+    pub fn bytes(&mut self, row: char, name: impl Into<String>, bytes: f64, goal: Option<f64>) {
+        const OURS: &str = "an address space";
+        const GOAL: &str = "the most it may be";
+        if let Some(goal) = goal {
+            return self.count(row, name, "bytes", (OURS, bytes), (GOAL, goal), Some(1.0));
+        }
+        let spread = Spread::of(&[bytes]);
+        self.add(Comparison {
+            row,
+            name: name.into(),
+            unit: "bytes",
+            rounds: 1,
+            contenders: vec![Measured {
+                name: OURS,
+                ours: true,
+                spread,
+            }],
+            ratios: Vec::new(),
+        });
+    }
+
     /// Adds what was made out of other comparisons.
     pub fn add(&mut self, comparison: Comparison) {
         crate::report::print(&comparison);

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Row g: bytes of kernel memory, from what a memory cgroup is charged for when there are
+//! many more of something: a space has its creator charged. What is not charged to anyone
+//! is not seen.
+
+use std::fs::File;
+
+use address_space::{AddressSpace, Window};
+use anyhow::{Context as _, Result};
+
+use crate::huge::{self, Huge};
+use crate::memory::{HUGE, PAGE, READ_WRITE, Touch, in_order, resident, sparse, touch_pages};
+use crate::rounds::Bench;
+
+const CGROUP: &str = "/sys/fs/cgroup/address-space-bench";
+
+const SPACES: usize = 500;
+const SEGMENTS: usize = 800;
+const MAPPINGS: usize = 500_000;
+const CHUNK: usize = 1 << 15;
+const LENGTH: usize = 256 << 20;
+
+pub fn run(bench: &mut Bench) -> Result<()> {
+    enter_cgroup()?;
+    let mut tell = |name: &str, per: usize, goal: Option<f64>, used: Used| {
+        bench.bytes('g', name, used.beyond_tables / per as f64, goal);
+        bench.bytes(
+            'g',
+            format!("{name}, page tables"),
+            used.tables / per as f64,
+            None,
+        );
+    };
+    tell("per space", SPACES, None, spaces()?);
+    tell("per segment", SEGMENTS, None, segments()?);
+    tell("per mapping", MAPPINGS, Some(256.0), mappings()?);
+    let file = resident(LENGTH)?;
+    tell(
+        "per attached page",
+        LENGTH / PAGE,
+        Some(8.0),
+        attached(&file, PAGE)?,
+    );
+    drop(file);
+    let file = huge::resident(Huge::Thp, LENGTH)?;
+    tell(
+        "per attached huge page",
+        LENGTH / HUGE,
+        Some(8.0),
+        attached(&file, HUGE)?,
+    );
+    Ok(())
+}
+
+/// Memory that has come into use.
+struct Used {
+    beyond_tables: f64,
+    tables: f64,
+}
+
+/// What is in use more after `work`, while what it returns is there.
+fn used<T>(work: impl FnOnce() -> Result<T>) -> Result<Used> {
+    let before = Charged::read()?;
+    let kept = work()?;
+    let after = Charged::read()?;
+    drop(kept);
+    let tables = after.tables - before.tables;
+    Ok(Used {
+        beyond_tables: after.kernel - before.kernel - tables,
+        tables,
+    })
+}
+
+/// What the bench's own memory cgroup is charged for.
+struct Charged {
+    kernel: f64,
+    tables: f64,
+}
+
+impl Charged {
+    fn read() -> Result<Charged> {
+        let text = std::fs::read_to_string(format!("{CGROUP}/memory.stat"))?;
+        let bytes = |name: &str| -> Result<f64> {
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            let value = line.with_context(|| format!("no {name}in memory.stat"))?;
+            Ok(value.parse()?)
+        };
+        Ok(Charged {
+            kernel: bytes("kernel ")?,
+            tables: bytes("pagetables ")?,
+        })
+    }
+}
+
+/// Puts this process into a memory cgroup of its own.
+fn enter_cgroup() -> Result<()> {
+    // It may be there already, and memory counted there.
+    let _ = std::fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+memory");
+    let _ = std::fs::create_dir(CGROUP);
+    std::fs::write(format!("{CGROUP}/cgroup.procs"), "0").context("cannot enter a memory cgroup")
+}
+
+fn spaces() -> Result<Used> {
+    let make = |_| Ok(AddressSpace::new(HUGE as u64)?);
+    // The first takes what all share.
+    (0..SPACES / 10).try_for_each(|at| make(at).map(drop))?;
+    used(|| (0..SPACES).map(make).collect::<Result<Vec<_>>>())
+}
+
+fn segments() -> Result<Used> {
+    let space = AddressSpace::new(HUGE as u64)?;
+    let files = (0..SEGMENTS)
+        .map(|_| sparse(PAGE))
+        .collect::<Result<Vec<_>>>()?;
+    used(|| {
+        let mut files = files.iter();
+        Ok(files.try_for_each(|file| space.register(file).prot(READ_WRITE).commit())?)
+    })
+}
+
+fn mappings() -> Result<Used> {
+    let file = sparse(MAPPINGS * PAGE)?;
+    let space = AddressSpace::new((2 * MAPPINGS * PAGE) as u64)?;
+    space.register(&file).prot(READ_WRITE).commit()?;
+    used(|| {
+        for first in (0..MAPPINGS).step_by(CHUNK) {
+            let mut batch = space.batch();
+            for index in first..MAPPINGS.min(first + CHUNK) {
+                let (at, offset) = (2 * index * PAGE, (MAPPINGS - 1 - index) * PAGE);
+                let range = at as u64..(at + PAGE) as u64;
+                batch = batch.map(&file, offset as u64, range, READ_WRITE);
+            }
+            batch.commit()?;
+        }
+        Ok(())
+    })
+}
+
+/// Of a file that was shown and not touched, each page of `size`.
+fn attached(file: &File, size: usize) -> Result<Used> {
+    let space = AddressSpace::new(LENGTH as u64)?;
+    let map = space.map(file).length(LENGTH as u64);
+    map.at(0).prot(READ_WRITE).commit()?;
+    let window: Window = space.attach(0..LENGTH as u64, READ_WRITE)?;
+    let pages: Vec<_> = in_order(LENGTH / size)
+        .iter()
+        .map(|page| page * (size / PAGE) as u32)
+        .collect();
+    used(|| {
+        // SAFETY: The file is mapped in all of it.
+        unsafe { touch_pages(window.as_ptr(), &pages, Touch::Read) };
+        Ok(())
+    })
+}
