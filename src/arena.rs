@@ -150,6 +150,21 @@ impl Arena {
         })
     }
 
+    /// Makes the page at `addr`, page `index` of `file`, present, if that is a matter of a
+    /// page table entry: the file is memory, and the page is there. Then the page's
+    /// neighbours may become present too, as with any fault for reading. May be called
+    /// with another mm's lock held: what it waits for is memory at most.
+    ///
+    /// Says whether it did.
+    pub(crate) fn fault_in_resident(&self, file: &File, index: usize, addr: usize) -> bool {
+        // SAFETY: The file is held.
+        if !unsafe { bindings::address_space_helper_in_memory(file.as_ptr(), index) } {
+            return false;
+        }
+        self.try_read()
+            .is_some_and(|held| self.fault_in_locked(&held, addr, false).is_ok())
+    }
+
     /// Has a worker do something with the arena as its current mm, and waits.
     fn run(&self, what: What, cred: Option<ARef<Credential>>) -> Result<usize> {
         let job = Arc::pin_init(

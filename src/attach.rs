@@ -246,7 +246,7 @@ impl Space {
                 }
                 Err(_) => return Err(EFAULT),
             };
-            match self.learn(&segment, at, 1, write)? {
+            match self.learn(&segment, at, &(at..at + 1), write)? {
                 Learned::Again => (),
                 Learned::Missing => {
                     let held = self.arena.try_read().ok_or(EAGAIN)?;

@@ -10,7 +10,10 @@
 //! up only who touches it.
 //!
 //! Memory for page tables and for the frame table is made before the install lock
-//! is taken.
+//! is taken. (A page table comes with the fault: `do_fault` has made one, if there is
+//! none.)
+
+use core::ops::Range;
 
 use kernel::{
     fs::File,
@@ -26,9 +29,10 @@ use crate::{
     failures::Waited,
     frames::{HUGE_ORDER, HUGE_PAGES},
     layout::Prot,
-    resolve::{Learned, Miss, Resolved, TRIES},
+    resolve::{Learned, Miss, Run, TRIES},
     segment::Segment,
     space::Space,
+    streak::{AROUND, MOST},
     trace,
 };
 
@@ -162,50 +166,84 @@ impl Fault<'_> {
         unsafe { bindings::address_space_helper_pmd_none(self.vmf) }
     }
 
-    /// Makes the page table that the entry will be in. Allocates.
-    fn make_page_table(&self) -> Result {
-        if !self.pmd_is_none() {
-            return Ok(());
-        }
-        // SAFETY: The fault's lock keeps the VMA; the callback does nothing.
-        kernel::error::to_result(unsafe {
-            bindings::address_space_helper_make_page_table((*self.vma()).vm_mm, self.address())
-        })
+    /// Makes the page table that the entry will be in, of the memory that the fault
+    /// brought for it. Says whether there is one now, and not a huge page.
+    fn make_page_table(&self) -> bool {
+        // SAFETY: By the type's invariant.
+        unsafe { bindings::address_space_helper_make_page_table(self.vmf) }
     }
 
-    /// Enters a frame at `addr`. To be called under the install lock, with the page
-    /// table made.
-    fn insert(&self, addr: usize, frame: Resolved) -> VmFault {
+    /// Enters frames. To be called under the install lock, with the page table made, in
+    /// which all of them must lie, as they must lie in the VMA.
+    ///
+    /// All in one walk of the page table: that is what makes neighbours cheap.
+    fn insert<const N: usize>(&self, run: &Run<N>) -> VmFault {
         use bindings::{VM_EXEC, VM_WRITE};
         let vma = self.vma();
         let mut flags = self.flags();
-        // Not vm_page_prot: because of pfn_mkwrite it is read-only, and every first
-        // write would fault twice.
-        if !frame.writable {
-            flags &= !VM_WRITE;
-        }
-        if !frame.executable {
+        if !run.executable {
             flags &= !VM_EXEC;
         }
-        // SAFETY: The VMA is a PFN map, the address lies in it, the lock is held.
-        unsafe {
-            let prot = bindings::vm_get_page_prot(flags);
-            bindings::vmf_insert_pfn_prot(vma, addr, frame.pfn, prot)
+        let back = (self.page() - run.start) as usize * PAGE_SIZE;
+        let words = run.words();
+        // SAFETY: The VMA is a PFN map, the addresses lie in it, and its lock is held.
+        // Not vm_page_prot: because of pfn_mkwrite it is read-only, and every first write
+        // would fault twice.
+        let ret = unsafe {
+            let readable = bindings::vm_get_page_prot(flags & !VM_WRITE);
+            let writable = bindings::vm_get_page_prot(flags);
+            bindings::address_space_helper_enter(
+                (*vma).vm_mm,
+                self.address() - back,
+                words.as_ptr(),
+                words.len(),
+                readable,
+                writable,
+            )
+        };
+        if ret != 0 {
+            return OOM;
         }
+        NOPAGE
     }
 
-    /// How many pages this fault may enter: no more than what lies in the VMA, and in
-    /// the page table that was made.
-    fn count(&self) -> usize {
-        let count = self.space.streaks.count(self.page());
-        if count == 1 {
-            return 1;
+    /// The pages that this fault may enter, if they are known: no more than what lies in
+    /// the VMA, and in the page table that was made.
+    fn window(&self) -> Range<u64> {
+        let page = self.page();
+        let only = page..page + 1;
+        let read = !self.access.contains(Prot::WRITE);
+        // SAFETY: The fault's lock is held.
+        if read && self.flags() & bindings::VM_WRITE != 0 && unsafe { is_slot_window(self.vma()) } {
+            // A neighbour might be one to be written; see `enter_for_slot`.
+            return only;
+        }
+        let count = self.space.streaks.count(page);
+        if count == 1 && !read {
+            return only;
         }
         let addr = self.address();
-        // SAFETY: The fault's lock is held.
-        let end = unsafe { (*self.vma()).__bindgen_anon_1.__bindgen_anon_1.vm_end };
-        let table = (addr | (HUGE_SIZE - 1)) + 1;
-        count.min((end.min(table) - addr) >> PAGE_SHIFT)
+        // SAFETY: As above.
+        let (start, end) = unsafe {
+            let bounds = &(*self.vma()).__bindgen_anon_1.__bindgen_anon_1;
+            (bounds.vm_start, bounds.vm_end)
+        };
+        let table = addr & !(HUGE_SIZE - 1);
+        let most = |bytes: usize| (bytes >> PAGE_SHIFT) as u64;
+        let mut window = page..page + count as u64;
+        if read {
+            let around = AROUND as u64;
+            let first = page - page % around;
+            window.start = first.max(page - most(addr - start.max(table)));
+            window.end = window
+                .end
+                .max(first + around)
+                .min(window.start + MOST as u64);
+        }
+        window.end = window
+            .end
+            .min(page + most(end.min(table + HUGE_SIZE) - addr));
+        window
     }
 
     /// Takes out what is mapped of `size` bytes at `addr`, so that it can be mapped
@@ -216,38 +254,40 @@ impl Fault<'_> {
         unsafe { bindings::zap_special_vma_range(self.vma(), addr, size) };
     }
 
-    /// Resolves the fault by entering what it wants, and perhaps what follows.
+    /// Resolves the fault by entering what it wants, and perhaps what is around.
     fn enter(&self) -> VmFault {
-        let addr = self.address();
-        let count = self.count();
-        let ret = self.resolve(count, || {
-            self.space
-                .with_frames(
-                    self.page(),
-                    count,
-                    self.access,
-                    |frame| self.insert(addr, frame),
-                    |step, frame| {
-                        self.insert(addr + step * PAGE_SIZE, frame);
-                    },
-                )
-                .map(|(ret, done)| {
-                    self.space.streaks.note(self.page(), done);
-                    ret
-                })
-        });
+        let page = self.page();
+        let window = self.window();
+        let ret = if window.end - window.start == 1 {
+            self.resolve(&window, || self.enter_run::<1>(&window))
+        } else {
+            self.resolve(&window, || self.enter_run::<MOST>(&window))
+        };
         if ret & RETRY == 0 {
             // Else the lock is gone, and with it perhaps the space.
-            trace::fault(&self.space.mapping, self.page(), self.access, ret);
+            trace::fault(&self.space.mapping, page, self.access, ret);
         }
         ret
     }
 
-    /// Has `attempt` try until it gets what it wants; `count` pages are of interest.
-    fn resolve(&self, count: usize, attempt: impl Fn() -> Result<VmFault, Miss>) -> VmFault {
-        if self.make_page_table().is_err() {
-            return OOM;
+    fn enter_run<const N: usize>(&self, window: &Range<u64>) -> Result<VmFault, Miss> {
+        let page = self.page();
+        self.space
+            .with_run(page, window, self.access, |run: &Run<N>| {
+                self.space.streaks.note(page, run.ahead());
+                self.insert(run)
+            })
+    }
+
+    /// Has `attempt` try until it gets what it wants; the pages in `window` are of
+    /// interest.
+    fn resolve(&self, window: &Range<u64>, attempt: impl Fn() -> Result<VmFault, Miss>) -> VmFault {
+        if !self.make_page_table() {
+            // A huge page was entered meanwhile, or taken out.
+            return NOPAGE;
         }
+        let (before, after) = (self.page() - window.start, window.end - self.page());
+        let mut asked = false;
         for _ in 0..TRIES {
             let miss = match attempt() {
                 Ok(ret) => return ret,
@@ -260,10 +300,17 @@ impl Fault<'_> {
                 Miss::Unknown(segment, page) => (segment, page),
             };
             let write = self.access.contains(Prot::WRITE);
-            match self.space.learn(&segment, page, count, write) {
+            let around = page.saturating_sub(before as usize)..page + after as usize;
+            match self.space.learn(&segment, page, &around, write) {
                 Err(_) => return OOM,
                 Ok(Learned::Again) => (),
                 Ok(Learned::Stale) => return self.step_aside(),
+                // Once: where writing needs more than a page that is there.
+                Ok(Learned::Missing)
+                    if !asked && {
+                        asked = true;
+                        segment.bring_resident(&self.space.arena, page)
+                    } => {}
                 Ok(missing) => {
                     let busy = matches!(missing, Learned::Busy);
                     if let Some(ret) = self.wait_for(&segment, page, write, busy) {
@@ -433,7 +480,7 @@ pub(crate) unsafe extern "C" fn slot_huge_fault(
 pub(crate) unsafe extern "C" fn pfn_mkwrite(vmf: *mut bindings::vm_fault) -> VmFault {
     // SAFETY: As in `fault`.
     let fault = unsafe { Fault::new(vmf) };
-    let ret = fault.resolve(1, || {
+    let ret = fault.resolve(&(fault.page()..fault.page() + 1), || {
         fault.space.with_frame(fault.page(), fault.access, |_| 0)
     });
     if ret != 0 {

@@ -45,6 +45,11 @@ impl Frame {
         (self.pfn << Self::SHIFT) | Self::PRESENT | if self.writable { Self::WRITABLE } else { 0 }
     }
 
+    /// See [`Frames::copy`].
+    pub(crate) fn word(self) -> usize {
+        (self.pfn << 1) | usize::from(self.writable)
+    }
+
     fn unpack(raw: usize) -> Option<Frame> {
         if raw & Self::PRESENT == 0 {
             return None;
@@ -167,6 +172,35 @@ impl Frames {
         Frame::unpack(Self::entry(slot, index)?.load(Relaxed))
     }
 
+    /// Copies what is known of the pages from `page` on, one for each of `words`: 0 for
+    /// what is not known, or may not be written if `write`; else the frame number,
+    /// shifted by one, and whether it may be written.
+    pub(crate) fn copy(&self, page: usize, write: bool, words: &mut [usize]) {
+        let mut page = page;
+        let mut rest = words;
+        // A slot at a time: it is looked at once for all its pages.
+        while let Some((slot, index)) = self.slot(page).filter(|_| !rest.is_empty()) {
+            let (now, later) = rest.split_at_mut(rest.len().min(HUGE_PAGES - index));
+            let huge = Frame::unpack(slot.huge.load(Relaxed));
+            for (step, word) in now.iter_mut().enumerate() {
+                let frame = match huge {
+                    Some(huge) => Some(Frame {
+                        pfn: huge.pfn + index + step,
+                        ..huge
+                    }),
+                    None => Self::entry(slot, index + step)
+                        .and_then(|entry| Frame::unpack(entry.load(Relaxed))),
+                };
+                *word = match frame {
+                    Some(frame) if frame.writable || !write => frame.word(),
+                    _ => 0,
+                };
+            }
+            page += now.len();
+            rest = later;
+        }
+    }
+
     /// Whether a huge page can begin at `page`.
     pub(crate) fn can_be_huge(&self, page: usize) -> bool {
         (self.lead + page) % HUGE_PAGES == 0 && self.holds_huge(page)
@@ -236,7 +270,7 @@ impl Frames {
     }
 
     /// Whether the huge page's worth of pages around `page` is all the segment's.
-    fn holds_huge(&self, page: usize) -> bool {
+    pub(crate) fn holds_huge(&self, page: usize) -> bool {
         let first = (self.lead + page) / HUGE_PAGES * HUGE_PAGES;
         // The arena may have merged the areas of two segments of one file, and
         // have a huge page across the seam.

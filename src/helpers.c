@@ -14,6 +14,7 @@
 #include <linux/shmem_fs.h>
 #include <linux/pagemap.h>
 #include <linux/swap.h>
+#include <asm/pgalloc.h>
 
 #include "helpers.h"
 
@@ -213,14 +214,51 @@ bool address_space_helper_pmd_none(struct vm_fault *vmf)
 	return pmd_none(pmdp_get_lockless(vmf->pmd));
 }
 
-static int nothing(pte_t *pte, unsigned long addr, void *data)
+bool address_space_helper_make_page_table(struct vm_fault *vmf)
 {
+	pmd_t pmd;
+
+	if (vmf->prealloc_pte) {
+		struct mm_struct *mm = vmf->vma->vm_mm;
+		spinlock_t *ptl = pmd_lock(mm, vmf->pmd);
+
+		if (pmd_none(*vmf->pmd)) {
+			mm_inc_nr_ptes(mm);
+			/* the empty table before what leads to it: others walk without locks */
+			smp_wmb();
+			pmd_populate(mm, vmf->pmd, vmf->prealloc_pte);
+			vmf->prealloc_pte = NULL;
+		}
+		spin_unlock(ptl);
+	}
+	pmd = pmdp_get_lockless(vmf->pmd);
+	return pmd_present(pmd) && !pmd_leaf(pmd);
+}
+
+struct run {
+	struct mm_struct *mm;
+	const unsigned long *frames;
+	pgprot_t prot[2];
+};
+
+static int enter_one(pte_t *pte, unsigned long addr, void *data)
+{
+	struct run *run = data;
+	unsigned long frame = *run->frames++;
+
+	if (frame && pte_none(ptep_get(pte)))
+		set_pte_at(run->mm, addr, pte,
+			   pte_mkspecial(pfn_pte(frame >> 1, run->prot[frame & 1])));
 	return 0;
 }
 
-int address_space_helper_make_page_table(struct mm_struct *mm, unsigned long addr)
+int address_space_helper_enter(struct mm_struct *mm, unsigned long addr,
+			       const unsigned long *frames, unsigned long count,
+			       pgprot_t readable, pgprot_t writable)
 {
-	return apply_to_page_range(mm, addr, PAGE_SIZE, nothing, NULL);
+	struct run run = { mm, frames, { readable, writable } };
+
+	return apply_to_page_range(mm, addr, count << PAGE_SHIFT, enter_one, &run);
 }
 
 void address_space_helper_set_size(struct file *file, loff_t size)
@@ -263,6 +301,21 @@ unsigned int address_space_helper_limits(struct file *file)
  * pages could be held, and a mapping marked inaccessible (guest_memfd) must not
  * be touched by anyone.
  */
+bool address_space_helper_in_memory(struct file *file, pgoff_t index)
+{
+	struct folio *folio;
+	bool there;
+
+	if (!shmem_mapping(file->f_mapping))
+		return false;
+	folio = filemap_get_folio(file->f_mapping, index);
+	if (IS_ERR(folio))
+		return false;
+	there = folio_test_uptodate(folio) && !folio_test_locked(folio);
+	folio_put(folio);
+	return there;
+}
+
 bool address_space_helper_unshowable(struct file *file)
 {
 	struct inode *inode = file_inode(file);

@@ -56,13 +56,17 @@ struct vm_area_struct *address_space_helper_first_vma(struct address_space *mapp
 struct vm_area_struct *address_space_helper_next_vma(struct vm_area_struct *vma);
 void address_space_helper_release_fault_lock(struct vm_fault *vmf);
 bool address_space_helper_pmd_none(struct vm_fault *vmf);
-int address_space_helper_make_page_table(struct mm_struct *mm, unsigned long addr);
+bool address_space_helper_make_page_table(struct vm_fault *vmf);
+int address_space_helper_enter(struct mm_struct *mm, unsigned long addr,
+			       const unsigned long *frames, unsigned long count,
+			       pgprot_t readable, pgprot_t writable);
 
 /* Files. */
 void address_space_helper_set_size(struct file *file, loff_t size);
 loff_t address_space_helper_size(struct file *file);
 unsigned long address_space_helper_huge_page_size(struct file *file);
 unsigned int address_space_helper_limits(struct file *file);
+bool address_space_helper_in_memory(struct file *file, pgoff_t index);
 bool address_space_helper_unshowable(struct file *file);
 bool address_space_helper_is_kvm_vm(struct file *file);
 

@@ -46,7 +46,19 @@ impl Fault<'_> {
             };
             // The page that is touched tells whether the arena has a huge one.
             let touched = page + (self.page() - first) as usize;
-            match self.space.learn(&segment, touched, 1, write) {
+            // What is known as a single page is none of a huge one.
+            if segment
+                .frames
+                .get(touched)
+                .is_some_and(|frame| frame.writable || !write)
+                && segment.frames.get_huge(page).is_none()
+            {
+                return FALLBACK;
+            }
+            match self
+                .space
+                .learn(&segment, touched, &(touched..touched + 1), write)
+            {
                 Ok(Learned::Again) if segment.frames.get_huge(page).is_some() => (),
                 // Once there is a page table, there will be no huge page; so it is now
                 // that the arena must have its own.

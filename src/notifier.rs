@@ -16,7 +16,7 @@ use kernel::{
     types::Opaque,
 };
 
-use crate::{bindings, streak::MOST};
+use crate::bindings;
 
 /// An interval notifier in the making or in use.
 ///
@@ -113,8 +113,8 @@ impl Notifier {
         unsafe { bindings::address_space_helper_interval_set_seq(self.inner.get(), seq) };
     }
 
-    /// What is present from `addr` on in the notifier's mm, a page an entry; never
-    /// faults anything in and does no I/O. [`None`] where nothing is present.
+    /// What is present from `addr` on in the notifier's mm, a page an item, as HMM puts
+    /// it (see [`Entry::of`]); never faults anything in and does no I/O.
     ///
     /// `EBUSY` where the mm was changing.
     pub(crate) fn look(
@@ -122,15 +122,13 @@ impl Notifier {
         _held: &MmapReadGuard<'_>,
         seq: usize,
         addr: usize,
-        entries: &mut [Option<Entry>],
+        pfns: &mut [usize],
     ) -> Result {
-        let mut pfns = [0; MOST];
-        let count = entries.len().min(MOST);
         let mut range = bindings::hmm_range {
             notifier: self.inner.get(),
             notifier_seq: seq,
             start: addr,
-            end: addr + count * PAGE_SIZE,
+            end: addr + pfns.len() * PAGE_SIZE,
             hmm_pfns: pfns.as_mut_ptr(),
             // No flags: report, do not fault.
             default_flags: 0,
@@ -139,18 +137,13 @@ impl Notifier {
         };
         // SAFETY: The mmap lock is held for reading, `hmm_pfns` has room for the
         // pages asked for, and the notifier covers them.
-        to_result(unsafe { bindings::hmm_range_fault(&mut range) })?;
-
-        for (entry, pfn) in entries.iter_mut().zip(pfns) {
-            *entry = Entry::of(pfn);
-        }
-        Ok(())
+        to_result(unsafe { bindings::hmm_range_fault(&mut range) })
     }
 }
 
 impl Entry {
-    /// What HMM says of a page.
-    fn of(pfn: usize) -> Option<Entry> {
+    /// What HMM says of a page; [`None`] where nothing is present.
+    pub(crate) fn of(pfn: usize) -> Option<Entry> {
         if pfn & bindings::hmm_pfn_flags_HMM_PFN_VALID == 0 {
             return None;
         }

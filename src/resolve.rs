@@ -2,7 +2,7 @@
 
 //! Resolving: offset and access -> page frame.
 //!
-//! A frame is used only inside [`Space::with_frame`], under the install lock: what
+//! A frame is used only inside [`Space::with_frame`] and the like, under the install lock: what
 //! is done with it there is done before any revocation that comes later, and
 //! undone by that. Frames come from the segment's table; [`Space::learn`] fills it
 //! from the arena, by the mirror rule: a frame enters only while the arena's own
@@ -10,11 +10,14 @@
 //!
 //! Locks: `install`; and the arena's mmap lock, which is only tried.
 
+use core::ops;
+
 use kernel::{prelude::*, sync::Arc};
 
 use crate::{
     frames::{Frame, HUGE_ORDER, HUGE_PAGES},
     layout::{Prot, Range},
+    notifier::Entry,
     segment::Segment,
     space::{Shown, Space},
     streak::MOST,
@@ -54,8 +57,45 @@ pub(crate) enum Learned {
     Missing,
 }
 
+/// Frames of pages that follow one another, to be entered together.
+pub(crate) struct Run<const N: usize> {
+    /// The page of the space that the first is.
+    pub(crate) start: u64,
+    /// Which of them was touched.
+    touched: usize,
+    /// Whether the layout allows to execute them.
+    pub(crate) executable: bool,
+    /// A page each, as `Frames::copy` tells them.
+    words: [usize; N],
+    count: usize,
+}
+
+impl<const N: usize> Run<N> {
+    /// The frames, as `words` has them.
+    pub(crate) fn words(&self) -> &[usize] {
+        &self.words[..self.count]
+    }
+
+    /// How many pages from the touched one on are known without a gap.
+    pub(crate) fn ahead(&self) -> usize {
+        self.words()[self.touched..]
+            .iter()
+            .take_while(|word| **word != 0)
+            .count()
+    }
+}
+
 fn allowed(range: &Range<Arc<Segment>>, access: Prot) -> bool {
     range.prot.contains(access)
+}
+
+/// What the segment's table knows of its page `at`, if it is enough for the access.
+fn known(range: &Range<Arc<Segment>>, at: usize, access: Prot) -> Option<Frame> {
+    range
+        .segment
+        .frames
+        .get(at)
+        .filter(|frame| frame.writable || !access.contains(Prot::WRITE))
 }
 
 impl Space {
@@ -68,52 +108,54 @@ impl Space {
         access: Prot,
         use_frame: impl FnOnce(Resolved) -> R,
     ) -> Result<R, Miss> {
-        self.with_frames(page, 1, access, use_frame, |_, _| ())
-            .map(|(ret, _)| ret)
-    }
-
-    /// As [`Space::with_frame`], and then `use_next` with the frames of the pages that
-    /// follow, up to the first that is not known or may not be accessed so; `count`
-    /// pages at most in all. Also tells how many there were.
-    pub(crate) fn with_frames<R>(
-        &self,
-        page: u64,
-        count: usize,
-        access: Prot,
-        use_frame: impl FnOnce(Resolved) -> R,
-        mut use_next: impl FnMut(usize, Resolved),
-    ) -> Result<(R, usize), Miss> {
         let shown = self.install.read();
         let range = shown.layout.lookup(page).ok_or(Miss::Hole)?;
-        if !allowed(range, access) {
-            return Err(Miss::Denied);
-        }
-        let segment = &range.segment;
-        let at = range.offset_of(page).ok_or(Miss::Hole)? as usize;
-        if shown.is_stale(segment, page, at, 1) {
-            return Err(Miss::Stale);
-        }
-        let frame = |at: usize| {
-            segment
-                .frames
-                .get(at)
-                .filter(|frame| frame.writable || !access.contains(Prot::WRITE))
-                .map(|frame| Resolved::new(range, frame))
-        };
-        let first = frame(at).ok_or_else(|| Miss::Unknown(segment.clone(), at))?;
-        let ret = use_frame(first);
+        let at = shown.find(range, page, access)?;
+        let frame =
+            known(range, at, access).ok_or_else(|| Miss::Unknown(range.segment.clone(), at))?;
+        Ok(use_frame(Resolved::new(range, frame)))
+    }
 
-        let count = count.min((range.end - page) as usize);
-        if count == 1 || shown.is_stale(segment, page, at, count) {
-            return Ok((ret, 1));
+    /// As [`Space::with_frame`], with what is known also of the pages around, in
+    /// `window`, as far as they may be accessed so; `N` pages at most.
+    pub(crate) fn with_run<const N: usize, R>(
+        &self,
+        page: u64,
+        window: &ops::Range<u64>,
+        access: Prot,
+        use_run: impl FnOnce(&Run<N>) -> R,
+    ) -> Result<R, Miss> {
+        let shown = self.install.read();
+        let range = shown.layout.lookup(page).ok_or(Miss::Hole)?;
+        let at = shown.find(range, page, access)?;
+        let first =
+            known(range, at, access).ok_or_else(|| Miss::Unknown(range.segment.clone(), at))?;
+
+        let mut start = window.start.max(range.start);
+        let mut end = window.end.min(range.end);
+        let before = (page - start) as usize;
+        if end - start > 1
+            && shown.is_stale(&range.segment, start, at - before, (end - start) as usize)
+        {
+            (start, end) = (page, page + 1);
         }
-        let mut done = 1;
-        while done < count {
-            let Some(next) = frame(at + done) else { break };
-            use_next(done, next);
-            done += 1;
+        let mut run = Run {
+            start,
+            touched: (page - start) as usize,
+            executable: range.prot.contains(Prot::EXEC),
+            words: [0; N],
+            count: ((end - start) as usize).min(N),
+        };
+        let from = at - run.touched;
+        let write = access.contains(Prot::WRITE);
+        let words = &mut run.words[..run.count];
+        range.segment.frames.copy(from, write, words);
+        // It was known, and may only get more rights as long as the lock is held.
+        words[run.touched] = first.word();
+        if !range.prot.contains(Prot::WRITE) {
+            words.iter_mut().for_each(|word| *word &= !1);
         }
-        Ok((ret, done))
+        Ok(use_run(&run))
     }
 
     /// Which segment, by its id, and which page of it `page` of the space shows.
@@ -155,7 +197,7 @@ impl Space {
     }
 
     /// Enters what the arena has for page `page` of a segment into its table, and what
-    /// of the pages that follow is resident, up to `count` in all.
+    /// of the pages around it, in `window`, is resident.
     ///
     /// Does not fault anything in; allocates, so no install lock may be held. May
     /// be called with another mm's lock held. `ENOMEM`.
@@ -163,33 +205,40 @@ impl Space {
         &self,
         segment: &Segment,
         page: usize,
-        count: usize,
+        window: &ops::Range<usize>,
         write: bool,
     ) -> Result<Learned> {
-        let count = count.clamp(1, MOST).min(segment.pages() - page);
-        for page in [page, page + count - 1] {
-            if !segment.frames.has_room(page) {
-                let _charge = self.arena.charge();
-                segment.frames.reserve(page)?;
-            }
-        }
+        let start = window.start.clamp(page.saturating_sub(MOST - 1), page);
+        let end = window
+            .end
+            .clamp(page + 1, start + MOST)
+            .min(segment.pages());
         let seq = segment.notifier.begin();
         let Some(held) = self.arena.try_read() else {
             return Ok(Learned::Busy);
         };
-        let mut entries = [const { None }; MOST];
-        let entries = &mut entries[..count];
+        let mut pfns = [0; MOST];
+        let pfns = &mut pfns[..end - start];
         match segment
             .notifier
-            .look(&held, seq, segment.addr_of(page), entries)
+            .look(&held, seq, segment.addr_of(start), pfns)
         {
             Ok(()) => (),
             // The mm changed under us.
             Err(error) if error == EBUSY => return Ok(Learned::Again),
-            Err(_) => entries.fill(None),
+            Err(_) => pfns.fill(0),
         }
         drop(held);
-        match &entries[0] {
+        for (page, pfn) in [(start, pfns[0]), (end - 1, pfns[end - 1 - start])] {
+            // A huge page has room without.
+            let huge = Entry::of(pfn).is_some_and(|entry| entry.order >= HUGE_ORDER);
+            let has_room = segment.frames.has_room(page);
+            if !(has_room || huge && segment.frames.holds_huge(page)) {
+                let _charge = self.arena.charge();
+                segment.frames.reserve(page)?;
+            }
+        }
+        match Entry::of(pfns[page - start]) {
             Some(entry) if entry.writable || !write => (),
             _ => return Ok(Learned::Missing),
         }
@@ -198,15 +247,21 @@ impl Space {
         if !segment.is_live() || segment.notifier.retry(seq) {
             return Ok(Learned::Again);
         }
-        for (page, entry) in (page..).zip(entries) {
-            let Some(entry) = entry else { continue };
-            // A huge entry stands for more than this page.
-            let (from, to) = if entry.order >= HUGE_ORDER {
-                (page.saturating_sub(HUGE_PAGES), page + HUGE_PAGES)
-            } else {
-                (page, page + 1)
+        if shown.stale.overlaps(segment.id(), start, end) {
+            return Ok(Learned::Stale);
+        }
+        for (page, pfn) in (start..).zip(pfns) {
+            let Some(entry) = Entry::of(*pfn) else {
+                continue;
             };
-            if shown.stale.overlaps(segment.id(), from, to) {
+            // A huge entry stands for more than this page.
+            if entry.order >= HUGE_ORDER
+                && shown.stale.overlaps(
+                    segment.id(),
+                    page.saturating_sub(HUGE_PAGES),
+                    page + HUGE_PAGES,
+                )
+            {
                 return Ok(Learned::Stale);
             }
             let frame = Frame {
@@ -222,6 +277,18 @@ impl Space {
 }
 
 impl Shown {
+    /// Which page of its segment a range shows at `page`, if it may be accessed so now.
+    fn find(&self, range: &Range<Arc<Segment>>, page: u64, access: Prot) -> Result<usize, Miss> {
+        if !allowed(range, access) {
+            return Err(Miss::Denied);
+        }
+        let at = range.offset_of(page).ok_or(Miss::Hole)? as usize;
+        if self.is_stale(&range.segment, page, at, 1) {
+            return Err(Miss::Stale);
+        }
+        Ok(at)
+    }
+
     /// Whether something of `count` pages is being revoked, by whomever: from page
     /// `page` of the space, which shows page `at` of the segment, on.
     fn is_stale(&self, segment: &Segment, page: u64, at: usize, count: usize) -> bool {

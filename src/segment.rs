@@ -264,6 +264,12 @@ impl Segment {
         self.addr + page * PAGE_SIZE
     }
 
+    /// Has the arena make a page present that is in memory already; says whether it is.
+    /// See [`Arena::fault_in_resident`].
+    pub(crate) fn bring_resident(&self, arena: &Arena, page: usize) -> bool {
+        arena.fault_in_resident(self.file(), self.first() + page, self.addr_of(page))
+    }
+
     /// Whether it can serve for `wanted`.
     pub(crate) fn serves(&self, wanted: &Source) -> bool {
         self.source.covers(wanted)

@@ -3,9 +3,11 @@
 //! How many pages a fault enters: one, or also those that follow.
 //!
 //! Entering resident neighbours in the same fault makes a sequential first touch
-//! cheaper than a fault for each page, and a single touch dearer. So the number
-//! follows what the faults of a task show: it doubles as long as each fault is where
-//! the one before left off, and is one again when it is not.
+//! cheaper than a fault for each page, and a single touch a little dearer. So the
+//! number follows what the faults of a task show: it doubles as long as each fault is
+//! where the one before left off, and is one again when it is not. A fault for reading
+//! enters what is known of the pages around it in any case, as the kernel does for
+//! files (`fault_around_bytes`).
 //!
 //! A guess that nothing but speed depends on: no lock, and a few places for all tasks.
 
@@ -15,7 +17,10 @@ use kernel::{
 };
 
 /// The most pages that one fault enters.
-pub(crate) const MOST: usize = 16;
+pub(crate) const MOST: usize = 64;
+
+/// The aligned run of pages that a fault for reading is interested in.
+pub(crate) const AROUND: usize = 16;
 
 const PLACES: usize = 16;
 /// Of a place, the bits that hold the number of pages; the others hold the page.
