@@ -229,6 +229,10 @@ impl Space {
             Err(_) => pfns.fill(0),
         }
         drop(held);
+        match Entry::of(pfns[page - start]) {
+            Some(entry) if entry.writable || !write => (),
+            _ => return Ok(Learned::Missing),
+        }
         for (page, pfn) in [(start, pfns[0]), (end - 1, pfns[end - 1 - start])] {
             // A huge page has room without.
             let huge = Entry::of(pfn).is_some_and(|entry| entry.order >= HUGE_ORDER);
@@ -237,10 +241,6 @@ impl Space {
                 let _charge = self.arena.charge();
                 segment.frames.reserve(page)?;
             }
-        }
-        match Entry::of(pfns[page - start]) {
-            Some(entry) if entry.writable || !write => (),
-            _ => return Ok(Learned::Missing),
         }
 
         let shown = self.install.read();
