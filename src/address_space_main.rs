@@ -16,6 +16,7 @@ mod bindings;
 mod birth;
 mod change;
 mod device;
+mod enter;
 mod failures;
 mod fault;
 mod fdinfo;

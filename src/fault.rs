@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Page faults of attachments. Only this file makes entries in an attached process's
-//! page tables.
+//! Page faults of attachments: from what is touched to what the kernel is answered.
+//! How pages are entered is in `enter.rs`, for huge pages in `huge.rs`; nothing else
+//! makes entries in an attached process's page tables.
 //!
 //! A fault comes with the attached process's mmap lock (or its VMA lock). It never
 //! waits for anything slow with that held: where the arena must fault a page in, or
@@ -17,7 +18,7 @@ use core::ops::Range;
 
 use kernel::{
     fs::File,
-    page::{PAGE_MASK, PAGE_SHIFT, PAGE_SIZE},
+    page::{PAGE_MASK, PAGE_SIZE},
     prelude::*,
     sync::{aref::ARef, atomic::ordering::*},
     time::{delay::fsleep, Delta},
@@ -29,21 +30,21 @@ use crate::{
     failures::Waited,
     frames::{HUGE_ORDER, HUGE_PAGES},
     layout::Prot,
-    resolve::{Learned, Miss, Run, TRIES},
+    resolve::{Learned, Miss, TRIES},
     segment::Segment,
     space::Space,
-    streak::{AROUND, MOST},
+    streak::MOST,
     trace,
 };
 
 /// What a fault returns.
 pub(crate) type VmFault = bindings::vm_fault_t;
 
-const NOPAGE: VmFault = bindings::vm_fault_reason_VM_FAULT_NOPAGE;
+pub(crate) const NOPAGE: VmFault = bindings::vm_fault_reason_VM_FAULT_NOPAGE;
 const RETRY: VmFault = bindings::vm_fault_reason_VM_FAULT_RETRY;
 const SIGBUS: VmFault = bindings::vm_fault_reason_VM_FAULT_SIGBUS;
 const SIGSEGV: VmFault = bindings::vm_fault_reason_VM_FAULT_SIGSEGV;
-const OOM: VmFault = bindings::vm_fault_reason_VM_FAULT_OOM;
+pub(crate) const OOM: VmFault = bindings::vm_fault_reason_VM_FAULT_OOM;
 /// The file has no page there, or no room for one, or the space's creator may not have
 /// the memory.
 ///
@@ -166,86 +167,6 @@ impl Fault<'_> {
         unsafe { bindings::address_space_helper_pmd_none(self.vmf) }
     }
 
-    /// Makes the page table that the entry will be in, of the memory that the fault
-    /// brought for it. Says whether there is one now, and not a huge page.
-    fn make_page_table(&self) -> bool {
-        // SAFETY: By the type's invariant.
-        unsafe { bindings::address_space_helper_make_page_table(self.vmf) }
-    }
-
-    /// Enters frames. To be called under the install lock, with the page table made, in
-    /// which all of them must lie, as they must lie in the VMA.
-    ///
-    /// All in one walk of the page table: that is what makes neighbours cheap.
-    fn insert<const N: usize>(&self, run: &Run<N>) -> VmFault {
-        use bindings::{VM_EXEC, VM_WRITE};
-        let vma = self.vma();
-        let mut flags = self.flags();
-        if !run.executable {
-            flags &= !VM_EXEC;
-        }
-        let back = (self.page() - run.start) as usize * PAGE_SIZE;
-        let words = run.words();
-        // SAFETY: The VMA is a PFN map, the addresses lie in it, and its lock is held.
-        // Not vm_page_prot: because of pfn_mkwrite it is read-only, and every first write
-        // would fault twice.
-        let ret = unsafe {
-            let readable = bindings::vm_get_page_prot(flags & !VM_WRITE);
-            let writable = bindings::vm_get_page_prot(flags);
-            bindings::address_space_helper_enter(
-                (*vma).vm_mm,
-                self.address() - back,
-                words.as_ptr(),
-                words.len(),
-                readable,
-                writable,
-            )
-        };
-        if ret != 0 {
-            return OOM;
-        }
-        NOPAGE
-    }
-
-    /// The pages that this fault may enter, if they are known: no more than what lies in
-    /// the VMA, and in the page table that was made.
-    fn window(&self) -> Range<u64> {
-        let page = self.page();
-        let only = page..page + 1;
-        let read = !self.access.contains(Prot::WRITE);
-        // SAFETY: The fault's lock is held.
-        if read && self.flags() & bindings::VM_WRITE != 0 && unsafe { is_slot_window(self.vma()) } {
-            // A neighbour might be one to be written; see `enter_for_slot`.
-            return only;
-        }
-        let count = self.space.streaks.count(page);
-        if count == 1 && !read {
-            return only;
-        }
-        let addr = self.address();
-        // SAFETY: As above.
-        let (start, end) = unsafe {
-            let bounds = &(*self.vma()).__bindgen_anon_1.__bindgen_anon_1;
-            (bounds.vm_start, bounds.vm_end)
-        };
-        let table = addr & !(HUGE_SIZE - 1);
-        let most = |bytes: usize| (bytes >> PAGE_SHIFT) as u64;
-        let mut window = page..page + count as u64;
-        if read {
-            let around = AROUND as u64;
-            let first = page - page % around;
-            window.start = first.max(page - most(addr - start.max(table)));
-            window.end = window
-                .end
-                .max(first + around)
-                .min(window.start + MOST as u64);
-        }
-        window.end = window
-            .end
-            .min(page + most(end.min(table + HUGE_SIZE) - addr));
-        window
-    }
-
     /// Takes out what is mapped of `size` bytes at `addr`, so that it can be mapped
     /// with more rights: an entry is never changed in place, since what it was
     /// checked against might be gone.
@@ -268,15 +189,6 @@ impl Fault<'_> {
             trace::fault(&self.space.mapping, page, self.access, ret);
         }
         ret
-    }
-
-    fn enter_run<const N: usize>(&self, window: &Range<u64>) -> Result<VmFault, Miss> {
-        let page = self.page();
-        self.space
-            .with_run(page, window, self.access, |run: &Run<N>| {
-                self.space.streaks.note(page, run.ahead());
-                self.insert(run)
-            })
     }
 
     /// Has `attempt` try until it gets what it wants; the pages in `window` are of
