@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use address_space::iommu::Mapping;
 use address_space::{Prot, page_size};
 use anyhow::{Context as _, Result, ensure};
+use viommu::machine::{DISK_LENGTH, GOOD, IO_ERROR, Machine, Order, Outcome, Place, block};
+use viommu::ram::{Bus, READ_WRITE, Ram, Unmap};
 use viommu::storage::Speed;
 
-use crate::machine::{DISK_LENGTH, GOOD, IO_ERROR, Machine, Order, Outcome, Place, block};
-use crate::ram::{Bus, READ_WRITE, Ram, Unmap};
 use crate::show::Show;
 
 const SIGBUS: i32 = 7;

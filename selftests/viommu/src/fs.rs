@@ -11,12 +11,12 @@ use std::process::Command;
 use address_space::{Prot, page_size};
 use anyhow::{Context as _, Result, bail, ensure};
 use viommu::daemon::{Daemon, Folder, PATIENCE};
+use viommu::device::{Device, Event};
+use viommu::machine::block;
+use viommu::ram::{Bus, READ_WRITE, Ram, Unmap};
+use viommu::ring::{Buffer, Kind, Ring};
 
 use crate::cases::SECRET;
-use crate::device::{Device, Event};
-use crate::machine::block;
-use crate::ram::{Bus, READ_WRITE, Ram, Unmap};
-use crate::ring::{Buffer, Kind, Ring};
 use crate::show::Show;
 
 /// Where Debian has it, out of everybody's PATH.

@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 use address_space::iommu::Mapping;
 use address_space::{Prot, page_size};
 use anyhow::{Context as _, Result, bail, ensure};
-use viommu::daemon::{Daemon, Folder, PATIENCE};
-use viommu::storage::{self, Speed};
 use virtio_bindings::virtio_blk::{VIRTIO_BLK_S_OK, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT};
 use vm_memory::ByteValued as _;
 
+use crate::daemon::{Daemon, Folder, PATIENCE};
 use crate::device::{Device, Event};
 use crate::ram::{Bus, Mapped, READ_WRITE, Ram, Unmap};
 use crate::ring::{self, Buffer, Kind, Ring};
+use crate::storage::{self, Speed};
 
 /// How long the disk is, in bytes.
 pub const DISK_LENGTH: u64 = 64 << 20;

@@ -10,11 +10,7 @@
 #![warn(rust_2018_idioms, clippy::undocumented_unsafe_blocks)]
 
 mod cases;
-mod device;
 mod fs;
-mod machine;
-mod ram;
-mod ring;
 mod show;
 
 use std::process::ExitCode;
