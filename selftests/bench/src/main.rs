@@ -23,6 +23,7 @@ mod row_d;
 mod row_e;
 mod row_f;
 mod row_g;
+mod row_h;
 
 use clock::Clock;
 use rounds::Bench;
@@ -44,6 +45,8 @@ enum Row {
     F,
     /// Bytes of kernel memory
     G,
+    /// I/O of a vhost-user disk behind an IOMMU: needs qemu-storage-daemon
+    H,
 }
 
 impl Row {
@@ -56,6 +59,7 @@ impl Row {
             Row::E => row_e::run(bench),
             Row::F => row_f::run(bench),
             Row::G => row_g::run(bench),
+            Row::H => row_h::run(bench),
         }
     }
 }

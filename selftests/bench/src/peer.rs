@@ -25,6 +25,8 @@ pub const ROOM: usize = 64 << 20;
 /// The argument that makes a process of this program a peer.
 pub const ARGUMENT: &str = "peer";
 
+/// Nothing: only answer.
+const ANSWER: u64 = 0;
 /// Map the file that comes with it, at the start of the room.
 const MAP: u64 = 1;
 /// As that, and touch the first word.
@@ -145,6 +147,12 @@ impl Peer {
         self.order(READ_ATTACHED, length, None)
     }
 
+    /// There and back, with nothing done there.
+    pub fn round_trip(&self) -> Result<()> {
+        self.order(ANSWER, 0, None)?;
+        self.done()
+    }
+
     pub fn attach(&self, space: &AddressSpace) -> Result<()> {
         self.order(ATTACH, 0, Some(space.as_fd()))
     }
@@ -166,6 +174,7 @@ pub fn live() -> Result<()> {
     while let Some(([order, length], fd)) = receive(socket)? {
         let length = length as usize;
         match order {
+            ANSWER => {}
             MAP | MAP_AND_TOUCH => {
                 room.replace(0, fd.context("no file came")?, 0, length)?;
                 if order == MAP_AND_TOUCH {

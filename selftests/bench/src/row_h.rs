@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Row h: block I/O of 4 KiB by an unmodified vhost-user device, with all that a request
+//! needs mapped before and unmapped after it, against a device that has all RAM.
+
+use std::cell::RefCell;
+use std::fs::read_to_string;
+use std::os::fd::{AsFd as _, AsRawFd as _};
+
+use anyhow::{Context as _, Result, ensure};
+use viommu::machine::{DISK_LENGTH, GOOD, Machine, Order, Place};
+use viommu::ram::{Bus, Unmap};
+
+use crate::clock::Clock;
+use crate::memory::PAGE;
+use crate::peer::Peer;
+use crate::rounds::{Bench, Comparison, Goal, Measured, Spread, other, ours};
+
+/// How many requests make a sample.
+const REQUESTS: usize = 64;
+/// A header, the data and a status byte, each in a page of its own.
+const MAPPINGS: u32 = 3;
+/// After so many requests what was to be unmapped for them is.
+const DEFERRED: u32 = 32;
+
+const STRICT: &str = "mapped and unmapped for each";
+const LATER: &str = "mapped for each, unmapped for 32 at once";
+const NONE: &str = "no IOMMU: the device has the memfd";
+const MESSAGES: &str = "the same, and two messages, each acked";
+
+pub fn run(bench: &mut Bench) -> Result<()> {
+    let peer = Peer::start()?;
+    let today = RefCell::new(Disk::new(|_| Ok(Bus::memfd()))?);
+    let behind = RefCell::new(Disk::new(Bus::iommu)?);
+    let deferred = Unmap::Deferred {
+        most: DEFERRED * MAPPINGS,
+    };
+    let goal = |to, at_most| Goal {
+        of: STRICT,
+        to,
+        at_most,
+    };
+    for (write, kind) in [(false, "read"), (true, "write")] {
+        for at_a_time in [1, 4] {
+            let io = |disk: &RefCell<Disk>, clock: Clock, unmap, peer| {
+                disk.borrow_mut().io(clock, write, at_a_time, unmap, peer)
+            };
+            let contenders = vec![
+                ours(STRICT, |clock| io(&behind, clock, Unmap::Strict, None)),
+                ours(LATER, |clock| io(&behind, clock, deferred, None)),
+                other(NONE, |clock| io(&today, clock, Unmap::Strict, None)),
+                other(MESSAGES, |clock| {
+                    io(&today, clock, Unmap::Strict, Some(&peer))
+                }),
+            ];
+            // Less than a tenth of the rate is less than a ninth of the time.
+            bench.compare(
+                'h',
+                format!("{kind} 4 KiB of a vhost-user disk, {at_a_time} in flight"),
+                1,
+                contenders,
+                &[goal(NONE, 1.0 / 0.9), goal(MESSAGES, 1.0)],
+            )?;
+        }
+        faults(bench, &mut behind.borrow_mut(), write, kind)?;
+    }
+    Ok(())
+}
+
+/// How often the device faults for each request.
+fn faults(bench: &mut Bench, disk: &mut Disk, write: bool, kind: &str) -> Result<()> {
+    let before = disk.faults()?;
+    disk.io(bench.clock, write, 1, Unmap::Strict, None)?;
+    let faults = (disk.faults()? - before) as f64 / REQUESTS as f64;
+    bench.add(Comparison {
+        row: 'h',
+        name: format!("faults of the device, {kind} 4 KiB, 1 in flight"),
+        unit: "faults",
+        rounds: 1,
+        contenders: vec![Measured {
+            name: STRICT,
+            ours: true,
+            spread: Spread::of(&[faults]),
+        }],
+        ratios: Vec::new(),
+    });
+    Ok(())
+}
+
+/// A disk, and the guest's memory for what is in flight.
+struct Disk {
+    machine: Machine,
+    buffers: Vec<u64>,
+    next: u64,
+}
+
+impl Disk {
+    fn new(bus: impl FnOnce(&viommu::ram::Ram) -> Result<Bus>) -> Result<Disk> {
+        let machine = Machine::new(bus)?;
+        let page = || machine.ram.pages(PAGE as u64);
+        let buffers = (0..4).map(|_| page()).collect::<Result<_>>()?;
+        Ok(Disk {
+            machine,
+            buffers,
+            next: 0,
+        })
+    }
+
+    /// What a request takes, of so many at a time. With a peer, it is told before and
+    /// after each, as a device is whose IOTLB is filled and invalidated by messages.
+    fn io(
+        &mut self,
+        clock: Clock,
+        write: bool,
+        at_a_time: usize,
+        unmap: Unmap,
+        peer: Option<&Peer>,
+    ) -> Result<f64> {
+        let machine = &mut self.machine;
+        let took = clock.time(|| {
+            for _ in 0..REQUESTS / at_a_time {
+                let mut flights = Vec::with_capacity(at_a_time);
+                for &buffer in &self.buffers[..at_a_time] {
+                    let place = Place::Guest(buffer);
+                    let mut order = Order::read(self.next, place, PAGE as u32);
+                    order.write = write;
+                    self.next = (self.next + PAGE as u64) % DISK_LENGTH;
+                    peer.map_or(Ok(()), Peer::round_trip)?;
+                    flights.push(machine.begin(&order)?);
+                }
+                for flight in flights {
+                    let outcome = machine.finish(flight, unmap)?;
+                    ensure!(outcome == GOOD, "a request: {outcome:?}");
+                    peer.map_or(Ok(()), Peer::round_trip)?;
+                }
+            }
+            // What is deferred is to be paid for, too.
+            match &machine.bus {
+                Bus::Iommu(iommu) if unmap != Unmap::Strict => Ok(iommu.domain.flush()?),
+                _ => Ok(()),
+            }
+        })?;
+        Ok(took / REQUESTS as f64)
+    }
+
+    /// The faults of all attachments so far.
+    fn faults(&self) -> Result<u64> {
+        let space = self.machine.bus.as_iommu()?.domain.space();
+        let fd = space.as_fd().as_raw_fd();
+        let info = read_to_string(format!("/proc/self/fdinfo/{fd}"))?;
+        let faults = info.lines().find_map(|line| line.strip_prefix("faults:"));
+        Ok(faults.context("no faults in fdinfo")?.trim().parse()?)
+    }
+}
