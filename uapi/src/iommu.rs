@@ -78,12 +78,18 @@
 //! With the feature `iommu`, a domain is a `vm_memory::Iommu`: an
 //! `IommuMemory` over guest memory and the domain translates through it.
 
-use std::collections::BTreeMap;
+mod pending;
+mod ram;
+#[cfg(feature = "iommu")]
+mod translation;
+
 use std::ops::Range;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::{AddressSpace, Batch, Errno, Error, Prot, Result, View, page_size};
+use crate::{AddressSpace, Errno, Error, Prot, Result, View, page_size};
+use pending::Pending;
+use ram::{Ram, add, overlap, pieces};
 
 /// How many deferred unmaps may be pending: the next flushes them.
 const MOST_PENDING: usize = 1024;
@@ -116,24 +122,6 @@ pub struct Domain {
 struct State {
     ram: Vec<Ram>,
     pending: Pending,
-}
-
-/// A part of guest RAM.
-#[derive(Debug)]
-struct Ram {
-    gpa: Range<u64>,
-    file: OwnedFd,
-    offset: u64,
-}
-
-/// A part of a mapping that lies within one part of RAM.
-#[derive(Debug)]
-struct Piece<'a> {
-    ram: &'a Ram,
-    /// Where in the RAM's file.
-    offset: u64,
-    /// Where in the address space.
-    range: Range<u64>,
 }
 
 impl Domain {
@@ -337,7 +325,7 @@ impl Domain {
         }
         self.translate_no_more(iova, length);
         state.pending.add(range);
-        if state.pending.ranges.len() > MOST_PENDING {
+        if state.pending.count() > MOST_PENDING {
             self.flush_all(&mut state)?;
         }
         Ok(())
@@ -411,249 +399,24 @@ impl Domain {
     }
 }
 
-/// Cuts a mapping to `range` of the address space where RAM is cut.
-fn pieces<'a>(ram: &'a [Ram], range: &Range<u64>, gpa: u64) -> Result<Vec<Piece<'a>>> {
-    let length = range.end - range.start;
-    let hole = Error::NotRam { gpa, length };
-    let end = gpa.checked_add(length).ok_or_else(|| hole.clone())?;
-    let mut pieces = Vec::with_capacity(1);
-    let mut at = gpa;
-    loop {
-        // A mapping of nothing is the kernel's to refuse.
-        let part = ram
-            .iter()
-            .find(|ram| ram.gpa.contains(&at))
-            .ok_or_else(|| hole.clone())?;
-        let piece_end = end.min(part.gpa.end);
-        pieces.push(Piece {
-            ram: part,
-            offset: part.offset + (at - part.gpa.start),
-            range: range.start + (at - gpa)..range.start + (piece_end - gpa),
-        });
-        at = piece_end;
-        if at == end {
-            return Ok(pieces);
-        }
-    }
-}
-
-fn add<'a>(batch: Batch<'a>, piece: &Piece<'a>, prot: Prot) -> Batch<'a> {
-    batch.map(&piece.ram.file, piece.offset, piece.range.clone(), prot)
-}
-
-fn overlap(one: &Range<u64>, other: &Range<u64>) -> bool {
-    one.start < other.end && other.start < one.end
-}
-
-/// Ranges of the address space that are to be unmapped: from where each begins
-/// to where it ends. No two of them touch.
-#[derive(Debug, Default)]
-struct Pending {
-    ranges: BTreeMap<u64, u64>,
-}
-
-impl Pending {
-    /// One more. With what it touches it is one, as the buffers of a request
-    /// often are.
-    fn add(&mut self, mut range: Range<u64>) {
-        while let Some((&start, &end)) = self.ranges.range(..=range.end).next_back() {
-            if end < range.start {
-                break;
-            }
-            self.ranges.remove(&start);
-            range = start.min(range.start)..end.max(range.end);
-        }
-        self.ranges.insert(range.start, range.end);
-    }
-
-    fn overlaps(&self, range: &Range<u64>) -> bool {
-        let last = self.ranges.range(..range.end).next_back();
-        last.is_some_and(|(_, &end)| end > range.start)
-    }
-
-    fn all(&self) -> impl Iterator<Item = Range<u64>> {
-        self.ranges.iter().map(|(&start, &end)| start..end)
-    }
-
-    fn unmap_all<'a>(&self, batch: Batch<'a>) -> Batch<'a> {
-        self.all().fold(batch, Batch::unmap)
-    }
-
-    fn clear(&mut self) {
-        self.ranges.clear();
-    }
-}
-
-#[cfg(feature = "iommu")]
-mod translation {
-    use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-
-    use vm_memory::iommu::{Error as IommuError, Iommu, Iotlb, IotlbIterator, IovaRange};
-    use vm_memory::{GuestAddress, Permissions};
-
-    use super::{Domain, Mapping};
-    use crate::{Prot, Result};
-
-    /// What is mapped, for those who translate themselves. Not a cache: all of
-    /// it.
-    #[derive(Debug, Default)]
-    pub(super) struct Translation {
-        table: RwLock<Iotlb>,
-    }
-
-    impl Translation {
-        fn write(&self) -> RwLockWriteGuard<'_, Iotlb> {
-            self.table.write().unwrap_or_else(PoisonError::into_inner)
-        }
-    }
-
-    impl Domain {
-        /// After the kernel has mapped them.
-        pub(super) fn translate_also(&self, mappings: &[Mapping]) {
-            set(&mut self.translation.write(), mappings);
-        }
-
-        /// Once devices do not reach it, or soon will not. Whoever is translating
-        /// now is waited for.
-        pub(super) fn translate_no_more(&self, iova: u64, length: u64) {
-            self.translation
-                .write()
-                .invalidate_mapping(GuestAddress(iova), length as usize);
-        }
-
-        /// With the kernel's step: who translates sees both or none.
-        pub(super) fn translate_instead(
-            &self,
-            mappings: &[Mapping],
-            step: impl FnOnce() -> Result<()>,
-        ) -> Result<()> {
-            let mut table = self.translation.write();
-            step()?;
-            table.invalidate_all();
-            set(&mut table, mappings);
-            Ok(())
-        }
-    }
-
-    fn set(table: &mut Iotlb, mappings: &[Mapping]) {
-        for mapping in mappings {
-            // It has no error to give.
-            let _ = table.set_mapping(
-                GuestAddress(mapping.iova),
-                GuestAddress(mapping.gpa),
-                mapping.length as usize,
-                mapping.prot.into(),
-            );
-        }
-    }
-
-    /// Translates as the kernel enforces, but for what is pending of
-    /// [`Domain::unmap_later()`], which is translated no more.
-    ///
-    /// While an iterator exists, changes of the domain wait.
-    impl Iommu for Domain {
-        type IotlbGuard<'a> = RwLockReadGuard<'a, Iotlb>;
-
-        fn translate(
-            &self,
-            iova: GuestAddress,
-            length: usize,
-            access: Permissions,
-        ) -> std::result::Result<IotlbIterator<Self::IotlbGuard<'_>>, IommuError> {
-            let failed = |reason: String| IommuError::CannotResolve {
-                iova_range: IovaRange { base: iova, length },
-                reason,
-            };
-            if iova.0.checked_add(length as u64).is_none() {
-                return Err(failed("it ends past 2^64".into()));
-            }
-            let table = self
-                .translation
-                .table
-                .read()
-                .unwrap_or_else(PoisonError::into_inner);
-            Iotlb::lookup(table, iova, length, access).map_err(|fails| {
-                failed(if fails.misses.is_empty() {
-                    "it may not be accessed so".into()
-                } else {
-                    "nothing is mapped there".into()
-                })
-            })
-        }
-    }
-
-    impl From<Prot> for Permissions {
-        fn from(prot: Prot) -> Permissions {
-            match (prot.contains(Prot::READ), prot.contains(Prot::WRITE)) {
-                (false, false) => Permissions::No,
-                (true, false) => Permissions::Read,
-                (false, true) => Permissions::Write,
-                (true, true) => Permissions::ReadWrite,
-            }
-        }
-    }
-
-    /// An address space has nothing that can only be written, so what may be
-    /// written may be read.
-    impl From<Permissions> for Prot {
-        fn from(permissions: Permissions) -> Prot {
-            match permissions {
-                Permissions::No => Prot::empty(),
-                Permissions::Read => Prot::READ,
-                Permissions::Write | Permissions::ReadWrite => Prot::READ | Prot::WRITE,
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::fs::File;
+    use std::os::fd::OwnedFd;
 
     const PAGE: u64 = 4096;
 
-    fn null() -> OwnedFd {
-        File::open("/dev/null").unwrap().into()
-    }
-
-    fn ram(gpa: Range<u64>, offset: u64) -> Ram {
-        Ram {
-            gpa,
-            file: null(),
-            offset,
-        }
-    }
-
     /// A domain whose every call to the kernel fails.
     fn domain() -> Domain {
+        let null = || OwnedFd::from(File::open("/dev/null").unwrap());
         let domain = Domain::of(AddressSpace::from(null()), 0x10000..0x20000);
-        domain.state().ram.push(ram(0..8 * PAGE, 0));
+        domain.state().ram.push(Ram {
+            gpa: 0..8 * PAGE,
+            file: null(),
+            offset: 0,
+        });
         domain
-    }
-
-    #[test]
-    fn mapping_is_cut_where_ram_is() {
-        let ram = [ram(0..0x4000, 0x1000), ram(0x4000..0x8000, 0x9000)];
-        let cut = |gpa, length| {
-            pieces(&ram, &(0x100000..0x100000 + length), gpa).map(|pieces| {
-                pieces
-                    .into_iter()
-                    .map(|piece| (piece.offset, piece.range))
-                    .collect::<Vec<_>>()
-            })
-        };
-        assert_eq!(cut(0x1000, 0x2000), Ok(vec![(0x2000, 0x100000..0x102000)]));
-        assert_eq!(
-            cut(0x3000, 0x2000),
-            Ok(vec![
-                (0x4000, 0x100000..0x101000),
-                (0x9000, 0x101000..0x102000)
-            ])
-        );
-        for (gpa, length) in [(0x7000, 0x2000), (0x8000, 0x1000), (u64::MAX, 0x1000)] {
-            assert_eq!(cut(gpa, length), Err(Error::NotRam { gpa, length }));
-        }
     }
 
     #[test]
@@ -671,30 +434,6 @@ mod tests {
     }
 
     #[test]
-    fn pending_ranges_that_touch_are_one() {
-        let mut pending = Pending::default();
-        let mut add = |range, all: &[(u64, u64)]| {
-            pending.add(range);
-            let is = pending.ranges.iter().map(|(&start, &end)| (start, end));
-            assert_eq!(is.collect::<Vec<_>>(), all);
-        };
-        add(0x1000..0x2000, &[(0x1000, 0x2000)]);
-        add(0x2000..0x3000, &[(0x1000, 0x3000)]);
-        add(0x8000..0x9000, &[(0x1000, 0x3000), (0x8000, 0x9000)]);
-        add(0x7000..0x8000, &[(0x1000, 0x3000), (0x7000, 0x9000)]);
-        add(0x2000..0x4000, &[(0x1000, 0x4000), (0x7000, 0x9000)]);
-        add(0x7800..0x8000, &[(0x1000, 0x4000), (0x7000, 0x9000)]);
-        add(0..0x1000, &[(0, 0x4000), (0x7000, 0x9000)]);
-        assert!(pending.overlaps(&(0x3000..0x5000)));
-        assert!(pending.overlaps(&(0x6000..0x7001)));
-        assert!(pending.overlaps(&(0..0x10000)));
-        assert!(!pending.overlaps(&(0x4000..0x7000)));
-        assert!(!pending.overlaps(&(0x9000..0xa000)));
-        pending.add(0x3000..0x7800);
-        assert!(pending.all().eq(std::iter::once(0..0x9000)));
-    }
-
-    #[test]
     fn what_could_not_be_flushed_is_still_pending() {
         let domain = domain();
         domain.flush().unwrap();
@@ -707,7 +446,7 @@ mod tests {
         }
         let error = domain.flush().unwrap_err();
         assert!(matches!(error, Error::Batch { operations: 2, .. }));
-        assert_eq!(domain.state().pending.ranges.len(), 2);
+        assert_eq!(domain.state().pending.count(), 2);
     }
 
     #[cfg(feature = "iommu")]

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Guest RAM as a domain knows it: ranges of guest physical addresses, each a
+//! range of a file; and how a mapping is cut to them.
+
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+
+use crate::{Batch, Error, Prot, Result};
+
+/// A part of guest RAM.
+#[derive(Debug)]
+pub(super) struct Ram {
+    pub(super) gpa: Range<u64>,
+    pub(super) file: OwnedFd,
+    pub(super) offset: u64,
+}
+
+/// A part of a mapping that lies within one part of RAM.
+#[derive(Debug)]
+pub(super) struct Piece<'a> {
+    pub(super) ram: &'a Ram,
+    /// Where in the RAM's file.
+    pub(super) offset: u64,
+    /// Where in the address space.
+    pub(super) range: Range<u64>,
+}
+
+/// Cuts a mapping to `range` of the address space where RAM is cut.
+pub(super) fn pieces<'a>(ram: &'a [Ram], range: &Range<u64>, gpa: u64) -> Result<Vec<Piece<'a>>> {
+    let length = range.end - range.start;
+    let hole = Error::NotRam { gpa, length };
+    let end = gpa.checked_add(length).ok_or_else(|| hole.clone())?;
+    let mut pieces = Vec::with_capacity(1);
+    let mut at = gpa;
+    loop {
+        // A mapping of nothing is the kernel's to refuse.
+        let part = ram
+            .iter()
+            .find(|ram| ram.gpa.contains(&at))
+            .ok_or_else(|| hole.clone())?;
+        let piece_end = end.min(part.gpa.end);
+        pieces.push(Piece {
+            ram: part,
+            offset: part.offset + (at - part.gpa.start),
+            range: range.start + (at - gpa)..range.start + (piece_end - gpa),
+        });
+        at = piece_end;
+        if at == end {
+            return Ok(pieces);
+        }
+    }
+}
+
+pub(super) fn add<'a>(batch: Batch<'a>, piece: &Piece<'a>, prot: Prot) -> Batch<'a> {
+    batch.map(&piece.ram.file, piece.offset, piece.range.clone(), prot)
+}
+
+pub(super) fn overlap(one: &Range<u64>, other: &Range<u64>) -> bool {
+    one.start < other.end && other.start < one.end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+
+    fn ram(gpa: Range<u64>, offset: u64) -> Ram {
+        Ram {
+            gpa,
+            file: File::open("/dev/null").unwrap().into(),
+            offset,
+        }
+    }
+
+    #[test]
+    fn mapping_is_cut_where_ram_is() {
+        let ram = [ram(0..0x4000, 0x1000), ram(0x4000..0x8000, 0x9000)];
+        let cut = |gpa, length| {
+            pieces(&ram, &(0x100000..0x100000 + length), gpa).map(|pieces| {
+                pieces
+                    .into_iter()
+                    .map(|piece| (piece.offset, piece.range))
+                    .collect::<Vec<_>>()
+            })
+        };
+        assert_eq!(cut(0x1000, 0x2000), Ok(vec![(0x2000, 0x100000..0x102000)]));
+        assert_eq!(
+            cut(0x3000, 0x2000),
+            Ok(vec![
+                (0x4000, 0x100000..0x101000),
+                (0x9000, 0x101000..0x102000)
+            ])
+        );
+        for (gpa, length) in [(0x7000, 0x2000), (0x8000, 0x1000), (u64::MAX, 0x1000)] {
+            assert_eq!(cut(gpa, length), Err(Error::NotRam { gpa, length }));
+        }
+    }
+}
