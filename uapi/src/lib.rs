@@ -85,24 +85,30 @@
 
 mod batch;
 mod call;
+mod device;
 mod error;
 pub mod iommu;
 mod kvm;
+mod map;
 mod prot;
+mod registration;
 mod space;
 pub mod sys;
 mod view;
 mod window;
 
 pub use batch::Batch;
+pub use device::Device;
 pub use error::{Error, Result};
 #[cfg(feature = "kvm-ioctls")]
 pub use kvm::vm_fd;
 pub use kvm::{KvmFlags, KvmWindow};
+pub use map::Map;
 pub use prot::Prot;
+pub use registration::Registration;
 /// The number of an error of the system.
 pub use rustix::io::Errno;
-pub use space::{AddressSpace, Device, Map, Registration};
+pub use space::AddressSpace;
 pub use view::View;
 pub use window::{Memory, Window, Word};
 

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
+//! What may be done to memory.
+
 use std::fmt;
 
 use rustix::mm::ProtFlags;

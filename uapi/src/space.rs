@@ -1,76 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
+//! An address space and the calls on it.
+
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags, fstat, open};
+use rustix::fs::fstat;
 
 use crate::batch::{Batch, length_of};
 use crate::call::{call, call_for_fd, size_field};
-use crate::{Errno, Error, KvmFlags, KvmWindow, Prot, Result, View, Window, page_size, sys};
-
-/// An open `/dev/address_space`, which makes address spaces.
-///
-/// For a program that gives up the right to open the device before it makes
-/// its last address space. Others use [`AddressSpace::new()`].
-#[derive(Debug)]
-pub struct Device {
-    fd: OwnedFd,
-}
-
-impl Device {
-    /// Opens `/dev/address_space`.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Open`]: ENOENT where the module is not loaded, EACCES where
-    /// this user may not open the device.
-    pub fn open() -> Result<Device> {
-        let flags = OFlags::RDWR | OFlags::CLOEXEC;
-        match open("/dev/address_space", flags, Mode::empty()) {
-            Ok(fd) => Ok(Device { fd }),
-            Err(errno) => Err(Error::Open { errno }),
-        }
-    }
-
-    /// Makes an address space of `length` bytes in which nothing is mapped.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Create`]: EINVAL where the length is not a multiple of the page
-    /// size, 0 or above 2^46; ENOMEM, EMFILE, ENFILE; EBUSY while the system is
-    /// going to sleep.
-    pub fn create(&self, length: u64) -> Result<AddressSpace> {
-        let argument = sys::address_space_create {
-            size: size_field::<sys::address_space_create>(),
-            flags: 0,
-            length,
-        };
-        match call_for_fd(&self.fd, argument) {
-            Ok(fd) => Ok(AddressSpace { fd }),
-            Err(errno) => Err(Error::Create { length, errno }),
-        }
-    }
-}
-
-impl AsFd for Device {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
-
-/// A device that another process opened.
-impl From<OwnedFd> for Device {
-    fn from(fd: OwnedFd) -> Self {
-        Device { fd }
-    }
-}
-
-impl From<Device> for OwnedFd {
-    fn from(device: Device) -> Self {
-        device.fd
-    }
-}
+use crate::{
+    Device, Error, KvmFlags, KvmWindow, Map, Prot, Registration, Result, View, Window, sys,
+};
 
 /// An address space, with all rights to it: an asfd.
 ///
@@ -121,15 +62,7 @@ impl AddressSpace {
     /// # }
     /// ```
     pub fn map<'a>(&'a self, file: &'a impl AsFd) -> Map<'a> {
-        Map {
-            space: self,
-            file: file.as_fd(),
-            offset: 0,
-            length: None,
-            addr: None,
-            prot: Prot::READ,
-            flags: 0,
-        }
+        Map::new(self, file.as_fd())
     }
 
     /// Empties a range (bytes, multiples of the page size). Holes in it are
@@ -179,14 +112,7 @@ impl AddressSpace {
     /// # }
     /// ```
     pub fn register<'a>(&'a self, file: &'a impl AsFd) -> Registration<'a> {
-        Registration {
-            space: self,
-            file: file.as_fd(),
-            offset: 0,
-            length: None,
-            prot: Prot::READ,
-            flags: 0,
-        }
+        Registration::new(self, file.as_fd())
     }
 
     /// Ends all registrations of a file: the same open file, or a duplicate of
@@ -420,200 +346,6 @@ impl From<AddressSpace> for OwnedFd {
     }
 }
 
-/// A file about to be mapped into an address space: made by
-/// [`AddressSpace::map()`].
-///
-/// Unless told otherwise it maps the whole file, to be read, at an address that
-/// the kernel chooses.
-#[derive(Clone, Debug)]
-#[must_use = "nothing is mapped before commit()"]
-pub struct Map<'a> {
-    space: &'a AddressSpace,
-    file: BorrowedFd<'a>,
-    offset: u64,
-    length: Option<u64>,
-    addr: Option<u64>,
-    prot: Prot,
-    flags: u32,
-}
-
-impl Map<'_> {
-    /// From where in the file, in bytes, a multiple of the page size. Else 0.
-    pub fn offset(mut self, offset: u64) -> Self {
-        self.offset = offset;
-        self
-    }
-
-    /// How much, in bytes, a multiple of the page size. It may reach past the
-    /// end of the file: accesses to what the file does not have are SIGBUS.
-    ///
-    /// Else, all of the file from the offset on, its last page whole.
-    pub fn length(mut self, length: u64) -> Self {
-        self.length = Some(length);
-        self
-    }
-
-    /// Where in the address space, in bytes, a multiple of the page size.
-    pub fn at(mut self, addr: u64) -> Self {
-        self.addr = Some(addr);
-        self
-    }
-
-    /// Wherever the kernel likes, aligned so that huge pages can be used where
-    /// the file has them. So it is without [`at()`](Map::at).
-    pub fn anywhere(mut self) -> Self {
-        self.addr = None;
-        self
-    }
-
-    /// What may be done to the range, at the most, through this address space.
-    /// Else [`Prot::READ`].
-    pub fn prot(mut self, prot: Prot) -> Self {
-        self.prot = prot;
-        self
-    }
-
-    /// Puts the file in the place of whatever is mapped in the range, all at
-    /// once: who looks sees the old or the new, never a hole. Only with
-    /// [`at()`](Map::at).
-    pub fn replace(mut self) -> Self {
-        self.flags |= sys::ADDRESS_SPACE_MAP_REPLACE;
-        self
-    }
-
-    /// Brings the file's pages into memory before it returns, as far as that is
-    /// possible.
-    pub fn populate(mut self) -> Self {
-        self.flags |= sys::ADDRESS_SPACE_MAP_POPULATE;
-        self
-    }
-
-    /// Maps the file, and returns where in the address space, in bytes.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Map`], and nothing has changed: EEXIST where something is mapped
-    /// in the range; EBADF for a file that is not open; EACCES where its mode
-    /// does not allow the protection; EPERM where a seal or a noexec mount does
-    /// not; ENODEV for a file that cannot be mapped or whose memory cannot be
-    /// shown; ELOOP for an asfd or a view; EINVAL where a number is not of whole
-    /// pages, the length 0, or the range leaves the address space; ENOSPC where
-    /// no hole is large enough; ENOMEM.
-    ///
-    /// [`Error::FileLength`] where no length was given and the file does not
-    /// tell its own.
-    pub fn commit(self) -> Result<u64> {
-        let length = match self.length {
-            Some(length) => length,
-            None => rest_of_file(self.file, self.offset)?,
-        };
-        let anywhere = match self.addr {
-            Some(_) => 0,
-            None => sys::ADDRESS_SPACE_MAP_ANYWHERE,
-        };
-        let mut argument = sys::address_space_mmap {
-            size: size_field::<sys::address_space_mmap>(),
-            flags: self.flags | anywhere,
-            fd: self.file.as_raw_fd(),
-            prot: self.prot.bits(),
-            offset: self.offset,
-            length,
-            addr: self.addr.unwrap_or(0),
-        };
-        match call(self.space, &mut argument) {
-            Ok(_) => Ok(argument.addr),
-            Err(errno) => Err(Error::Map {
-                addr: self.addr,
-                offset: self.offset,
-                length,
-                errno,
-            }),
-        }
-    }
-}
-
-/// A file about to be registered: made by [`AddressSpace::register()`].
-///
-/// Unless told otherwise it registers the whole file, to be read.
-#[derive(Clone, Debug)]
-#[must_use = "nothing is registered before commit()"]
-pub struct Registration<'a> {
-    space: &'a AddressSpace,
-    file: BorrowedFd<'a>,
-    offset: u64,
-    length: Option<u64>,
-    prot: Prot,
-    flags: u32,
-}
-
-impl Registration<'_> {
-    /// From where in the file, in bytes, a multiple of the page size. Else 0.
-    pub fn offset(mut self, offset: u64) -> Self {
-        self.offset = offset;
-        self
-    }
-
-    /// How much, in bytes, a multiple of the page size. Else, all of the file
-    /// from the offset on, as it is now.
-    pub fn length(mut self, length: u64) -> Self {
-        self.length = Some(length);
-        self
-    }
-
-    /// The most that maps of it will ask for. Else [`Prot::READ`].
-    pub fn prot(mut self, prot: Prot) -> Self {
-        self.prot = prot;
-        self
-    }
-
-    /// Brings the pages into memory before it returns, as far as that is
-    /// possible.
-    pub fn populate(mut self) -> Self {
-        self.flags |= sys::ADDRESS_SPACE_REGISTER_POPULATE;
-        self
-    }
-
-    /// Registers the file.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Register`]: as for a map of the file (EBADF, EACCES, EPERM,
-    /// ENODEV, ELOOP, EINVAL, ENOMEM), and EINVAL where it ends before the
-    /// offset and no length was given.
-    pub fn commit(self) -> Result<()> {
-        let error = |errno| Error::Register {
-            offset: self.offset,
-            length: self.length,
-            errno,
-        };
-        if self.length == Some(0) {
-            // The kernel would take it for "to the end".
-            return Err(error(Errno::INVAL));
-        }
-        let mut argument = sys::address_space_register {
-            size: size_field::<sys::address_space_register>(),
-            flags: self.flags,
-            fd: self.file.as_raw_fd(),
-            prot: self.prot.bits(),
-            offset: self.offset,
-            length: self.length.unwrap_or(0),
-        };
-        match call(self.space, &mut argument) {
-            Ok(_) => Ok(()),
-            Err(errno) => Err(error(errno)),
-        }
-    }
-}
-
-/// From `offset` to the end of a file, its last page whole. 0 where there is
-/// nothing: the kernel's to refuse.
-fn rest_of_file(file: BorrowedFd<'_>, offset: u64) -> Result<u64> {
-    let stat = fstat(file).map_err(|errno| Error::FileLength { errno })?;
-    let length = u64::try_from(stat.st_size).unwrap_or(0);
-    // A file is at most 2^63 - 1 bytes long, so this cannot overflow.
-    Ok(length.saturating_sub(offset).next_multiple_of(page_size()))
-}
-
 /// The length of an address space or view in bytes.
 pub(crate) fn length(fd: BorrowedFd<'_>) -> Result<u64> {
     let stat = fstat(fd).map_err(|errno| Error::Length { errno })?;
@@ -623,24 +355,13 @@ pub(crate) fn length(fd: BorrowedFd<'_>) -> Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Errno;
     use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 
     fn file(length: u64) -> OwnedFd {
         let file = memfd_create("file", MemfdFlags::CLOEXEC).unwrap();
         ftruncate(&file, length).unwrap();
         file
-    }
-
-    #[test]
-    fn rest_of_a_file_is_whole_pages() {
-        let page = page_size();
-        let rest = |length, offset| rest_of_file(file(length).as_fd(), offset).unwrap();
-        assert_eq!(rest(0, 0), 0);
-        assert_eq!(rest(1, 0), page);
-        assert_eq!(rest(page, 0), page);
-        assert_eq!(rest(page + 1, 0), 2 * page);
-        assert_eq!(rest(page + 1, page), page);
-        assert_eq!(rest(page, 2 * page), 0);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
+//! Memory of this process that shows an address space, and accesses to it.
+
 use std::fmt;
 use std::ops::{Deref, Range};
 use std::os::fd::BorrowedFd;

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The device, which address spaces come from.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags, open};
+
+use crate::call::{call_for_fd, size_field};
+use crate::{AddressSpace, Error, Result, sys};
+
+/// An open `/dev/address_space`, which makes address spaces.
+///
+/// For a program that gives up the right to open the device before it makes
+/// its last address space. Others use [`AddressSpace::new()`].
+#[derive(Debug)]
+pub struct Device {
+    fd: OwnedFd,
+}
+
+impl Device {
+    /// Opens `/dev/address_space`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Open`]: ENOENT where the module is not loaded, EACCES where
+    /// this user may not open the device.
+    pub fn open() -> Result<Device> {
+        let flags = OFlags::RDWR | OFlags::CLOEXEC;
+        match open("/dev/address_space", flags, Mode::empty()) {
+            Ok(fd) => Ok(Device { fd }),
+            Err(errno) => Err(Error::Open { errno }),
+        }
+    }
+
+    /// Makes an address space of `length` bytes in which nothing is mapped.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Create`]: EINVAL where the length is not a multiple of the page
+    /// size, 0 or above 2^46; ENOMEM, EMFILE, ENFILE; EBUSY while the system is
+    /// going to sleep.
+    pub fn create(&self, length: u64) -> Result<AddressSpace> {
+        let argument = sys::address_space_create {
+            size: size_field::<sys::address_space_create>(),
+            flags: 0,
+            length,
+        };
+        match call_for_fd(&self.fd, argument) {
+            Ok(fd) => Ok(AddressSpace::from(fd)),
+            Err(errno) => Err(Error::Create { length, errno }),
+        }
+    }
+}
+
+impl AsFd for Device {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// A device that another process opened.
+impl From<OwnedFd> for Device {
+    fn from(fd: OwnedFd) -> Self {
+        Device { fd }
+    }
+}
+
+impl From<Device> for OwnedFd {
+    fn from(device: Device) -> Self {
+        device.fd
+    }
+}

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! A registration of a file with an address space: what is asked for, and the
+//! call.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use crate::call::{call, size_field};
+use crate::{AddressSpace, Errno, Error, Prot, Result, sys};
+
+/// A file about to be registered: made by [`AddressSpace::register()`].
+///
+/// Unless told otherwise it registers the whole file, to be read.
+#[derive(Clone, Debug)]
+#[must_use = "nothing is registered before commit()"]
+pub struct Registration<'a> {
+    space: &'a AddressSpace,
+    file: BorrowedFd<'a>,
+    offset: u64,
+    length: Option<u64>,
+    prot: Prot,
+    flags: u32,
+}
+
+impl<'a> Registration<'a> {
+    pub(crate) fn new(space: &'a AddressSpace, file: BorrowedFd<'a>) -> Registration<'a> {
+        Registration {
+            space,
+            file,
+            offset: 0,
+            length: None,
+            prot: Prot::READ,
+            flags: 0,
+        }
+    }
+}
+
+impl Registration<'_> {
+    /// From where in the file, in bytes, a multiple of the page size. Else 0.
+    pub fn offset(mut self, offset: u64) -> Self {
+        self.offset = offset;
+        self
+    }
+
+    /// How much, in bytes, a multiple of the page size. Else, all of the file
+    /// from the offset on, as it is now.
+    pub fn length(mut self, length: u64) -> Self {
+        self.length = Some(length);
+        self
+    }
+
+    /// The most that maps of it will ask for. Else [`Prot::READ`].
+    pub fn prot(mut self, prot: Prot) -> Self {
+        self.prot = prot;
+        self
+    }
+
+    /// Brings the pages into memory before it returns, as far as that is
+    /// possible.
+    pub fn populate(mut self) -> Self {
+        self.flags |= sys::ADDRESS_SPACE_REGISTER_POPULATE;
+        self
+    }
+
+    /// Registers the file.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Register`]: as for a map of the file (EBADF, EACCES, EPERM,
+    /// ENODEV, ELOOP, EINVAL, ENOMEM), and EINVAL where it ends before the
+    /// offset and no length was given.
+    pub fn commit(self) -> Result<()> {
+        let error = |errno| Error::Register {
+            offset: self.offset,
+            length: self.length,
+            errno,
+        };
+        if self.length == Some(0) {
+            // The kernel would take it for "to the end".
+            return Err(error(Errno::INVAL));
+        }
+        let mut argument = sys::address_space_register {
+            size: size_field::<sys::address_space_register>(),
+            flags: self.flags,
+            fd: self.file.as_raw_fd(),
+            prot: self.prot.bits(),
+            offset: self.offset,
+            length: self.length.unwrap_or(0),
+        };
+        match call(self.space, &mut argument) {
+            Ok(_) => Ok(()),
+            Err(errno) => Err(error(errno)),
+        }
+    }
+}
