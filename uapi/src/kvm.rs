@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
+//! A window as a memory slot of a KVM virtual machine.
+
 use std::ops::{Deref, Range};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
@@ -26,10 +28,31 @@ bitflags::bitflags! {
 /// A window of an address space or view that is a memory slot of a virtual
 /// machine, and the same memory in this process.
 ///
-/// A guest's memory should not go by accident, so dropping this takes nothing
-/// away: the slot then goes with the virtual machine, the window with the
-/// process. [`unmap()`](KvmWindow::unmap) removes both. Until one or the other,
-/// the virtual machine and the address space stay open.
+/// # Letting go
+///
+/// [`unmap()`](KvmWindow::unmap) is how: it removes the slot and the window.
+/// Wherever a virtual machine comes and goes within the life of a process, call
+/// it before the virtual machine goes.
+///
+/// **Dropping this takes nothing away**, as a guest's memory should not go by
+/// accident: only the two file descriptors that it has of its own are closed.
+/// The slot is still there, and so is the window in this process, which
+///
+/// - keeps the virtual machine: closing all file descriptors of it and its vCPUs
+///   does not end it;
+/// - keeps the address space, with the files that are mapped in it;
+/// - keeps the slot taken: attaching the address space there again is EEXIST.
+///
+/// All of that is for as long as the window is there: until this process ends or
+/// executes another program. A forked child's copy of the window does not keep
+/// the virtual machine.
+///
+/// After a drop nothing here finds the window any more. What is left then is
+/// [`sys::KVM_UNMAP_ADDRESS_SPACE`] with the number of the slot, on any asfd or
+/// view of the address space and a file descriptor of the virtual machine, which
+/// does the same as [`unmap()`](KvmWindow::unmap); or, where those are closed,
+/// `munmap(2)` of the window, of which [`as_ptr()`](Memory::as_ptr) and
+/// [`length()`](Memory::length) must have been kept.
 #[derive(Debug)]
 pub struct KvmWindow {
     memory: Memory,
@@ -110,8 +133,10 @@ impl KvmWindow {
     /// # Errors
     ///
     /// [`Error::KvmUnmap`]: EIO where this process is not the one that made the
-    /// virtual machine (a forked child); ENOENT where the slot has been removed
-    /// by other means. The slot and the window are then as they were.
+    /// virtual machine (a forked child); ENOENT where the window or the slot has
+    /// been unmapped by other means; EINVAL where the slot was removed with
+    /// `KVM_SET_USER_MEMORY_REGION`, which leaves the window. What there is of
+    /// the two stays, as if this had been [dropped](KvmWindow#letting-go).
     pub fn unmap(self) -> Result<()> {
         let mut argument = sys::kvm_unmap_address_space {
             size: size_field::<sys::kvm_unmap_address_space>(),

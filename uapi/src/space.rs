@@ -283,6 +283,10 @@ impl AddressSpace {
     /// the same way, or, where the page is there because it was read, with
     /// `KVM_EXIT_MMIO`, as in a read-only slot.
     ///
+    /// Keep what this returns, and [`unmap()`](KvmWindow::unmap) it before the
+    /// virtual machine goes: [dropped](KvmWindow#letting-go), it leaves the slot
+    /// and a window that keeps the virtual machine alive.
+    ///
     /// ```no_run
     /// # use address_space::{AddressSpace, KvmFlags};
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
