@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Changes amid I/O: a request in flight, another domain, the device's death.
+
+use std::time::Duration;
+
+use address_space::iommu::Mapping;
+use address_space::{Prot, page_size};
+use anyhow::{Result, ensure};
+use viommu::machine::{GOOD, IO_ERROR, Machine, Order, Outcome, Place, block};
+use viommu::ram::{Bus, READ_WRITE, Ram, Unmap};
+use viommu::storage::Speed;
+
+use super::{SECRET, expect, page, tell};
+use crate::show::Show;
+
+pub(super) fn in_flight(show: Show, _: u32) -> Result<()> {
+    for (bus, enforced) in [
+        ((|_| Ok(Bus::memfd())) as fn(&Ram) -> Result<Bus>, false),
+        (Bus::iommu, true),
+    ] {
+        // One request a second, of which the first comes at once.
+        let mut machine = Machine::with_speed(bus, Speed::Slow)?;
+        let first = machine.page_with(&block("the first"))?;
+        let secret = machine.page_with(SECRET.as_bytes())?;
+        let order = Order::write(0, Place::Guest(first), page());
+        expect("the first request", machine.run(&order)?, GOOD)?;
+
+        let mapped = machine.bus.map(secret, page_size(), Prot::READ)?;
+        let order = Order::write(8192, Place::Told(mapped.addr), page());
+        let flight = machine.begin(&order)?;
+        ensure!(
+            machine.is_silent(&flight, Duration::from_millis(200))?,
+            "the request did not wait"
+        );
+        machine.bus.unmap(mapped, Unmap::Strict)?;
+        let outcome = machine.finish(flight, Unmap::Strict)?;
+        let leaked = machine.disk_has(SECRET.as_bytes())?;
+        expect(
+            "the request",
+            outcome,
+            if enforced { IO_ERROR } else { GOOD },
+        )?;
+        expect("the page is on the disk", leaked, !enforced)?;
+        tell(
+            show,
+            &machine,
+            if enforced {
+                "the request ends in an I/O error, and nothing of the page is on the disk"
+            } else {
+                "the request is done with a page that the guest has taken back"
+            },
+        );
+        let order = Order::write(0, Place::Guest(first), page());
+        expect("the next request", machine.run(&order)?, GOOD)?;
+    }
+    Ok(())
+}
+
+pub(super) fn domain_switch(show: Show, _: u32) -> Result<()> {
+    let mut machine = Machine::new(Bus::iommu)?;
+    let [old, new] = ["of the old domain", "of the new domain"].map(block);
+    let (old_page, new_page) = (machine.page_with(&old)?, machine.page_with(&new)?);
+    let header = machine.page_with(&[0; 16])?;
+    let status = machine.page_with(&[0])?;
+    let end = machine.bus.end();
+    let page_at = |index: u64| end - (16 - index) * page_size();
+    // The rings stay where they are; the rest is elsewhere in each.
+    let mapping = |iova, gpa, prot| Mapping {
+        iova,
+        gpa,
+        length: page_size(),
+        prot,
+    };
+    let mut rings = machine.ring_mappings();
+    rings.push(mapping(page_at(0), header, Prot::READ));
+    rings.push(mapping(page_at(1), status, READ_WRITE));
+    let with = |iova, gpa| {
+        let mut all = rings.clone();
+        all.push(mapping(iova, gpa, Prot::READ));
+        all
+    };
+    let (one, other) = (page_at(4), page_at(8));
+    let write = |machine: &mut Machine, addr| -> Result<Outcome> {
+        machine.ram.write(header, &1_u32.to_le_bytes())?;
+        let order = Order {
+            header: Some(Place::Told(page_at(0))),
+            status: Some(Place::Told(page_at(1))),
+            ..Order::write(0, Place::Told(addr), page())
+        };
+        let flight = machine.begin(&order)?;
+        match machine.finish(flight, Unmap::Strict)? {
+            Outcome::Done(_) => Ok(Outcome::Done(machine.ram.read(status, 1)?[0])),
+            outcome => Ok(outcome),
+        }
+    };
+
+    for round in 0..20 {
+        machine
+            .bus
+            .as_iommu()?
+            .domain
+            .replace(&with(one, old_page))?;
+        expect("the old domain", write(&mut machine, one)?, GOOD)?;
+        ensure!(machine.on_disk(0, old.len())? == old, "round {round}");
+        expect("the new one's", write(&mut machine, other)?, IO_ERROR)?;
+
+        machine
+            .bus
+            .as_iommu()?
+            .domain
+            .replace(&with(other, new_page))?;
+        expect("the old one's", write(&mut machine, one)?, IO_ERROR)?;
+        ensure!(machine.on_disk(0, old.len())? == old, "round {round}");
+        expect("the new domain", write(&mut machine, other)?, GOOD)?;
+        ensure!(machine.on_disk(0, new.len())? == new, "round {round}");
+    }
+    tell(
+        show,
+        &machine,
+        "20 times there and back: what was mapped is gone, what is mapped is there,",
+    );
+    tell(
+        show,
+        &machine,
+        "and the rings, which are in both, were never away",
+    );
+    Ok(())
+}
+
+pub(super) fn restart(show: Show, _: u32) -> Result<()> {
+    const ROUNDS: u32 = 3;
+    const WRITES: u32 = 60;
+    let mut machine = Machine::new(Bus::iommu)?;
+    let buffers = [(); 4].map(|()| machine.ram.pages(page_size()));
+    let buffers: Vec<u64> = buffers.into_iter().collect::<Result<_>>()?;
+    let text = |index: u32| block(&format!("write {index}"));
+    let offset = |index: u32| u64::from(index) * page_size();
+    let (mut next, mut again, mut acknowledged) = (0, 0, Vec::new());
+    for round in 0..=ROUNDS {
+        let goal = (round + 1) * WRITES;
+        let mut killed = round == ROUNDS;
+        'round: while next < goal {
+            // Four at a time.
+            let mut flights = Vec::new();
+            for (&buffer, index) in buffers.iter().zip(next..) {
+                machine.ram.write(buffer, &text(index))?;
+                let order = Order::write(offset(index), Place::Guest(buffer), page());
+                flights.push((index, machine.begin(&order)?));
+            }
+            if !killed && next + 4 >= goal {
+                machine.daemon().kill()?;
+                killed = true;
+            }
+            let mut dead = false;
+            for (index, flight) in flights {
+                match machine.finish(flight, Unmap::Strict)? {
+                    GOOD => acknowledged.push(index),
+                    Outcome::Died(_) => dead = true,
+                    outcome => anyhow::bail!("write {index}: {outcome:?}"),
+                }
+            }
+            if dead {
+                machine.restart()?;
+                again += 1;
+                continue 'round;
+            }
+            next += 4;
+        }
+    }
+    expect("deaths", again, ROUNDS)?;
+    for index in 0..next {
+        ensure!(
+            acknowledged.contains(&index),
+            "write {index} was never done"
+        );
+        ensure!(
+            machine.on_disk(offset(index), 4096)? == text(index),
+            "write {index} was acknowledged and is not on the disk"
+        );
+    }
+    tell(
+        show,
+        &machine,
+        &format!("{next} writes; the device is killed {again} times, with four in flight"),
+    );
+    tell(
+        show,
+        &machine,
+        "the VMM notices, starts it again with the same view, and makes the four again",
+    );
+    tell(
+        show,
+        &machine,
+        "every write that was acknowledged is on the disk",
+    );
+    Ok(())
+}

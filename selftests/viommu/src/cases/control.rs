@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Rings, headers, tables and status bytes in pages that are not the device's:
+//! what it reads and writes itself, and dies of. And a descriptor past the region,
+//! which it refuses.
+
+use address_space::{Prot, page_size};
+use anyhow::{Result, ensure};
+use viommu::machine::{GOOD, Machine, Order, Outcome, Place, block};
+use viommu::ram::{Bus, Unmap};
+
+use super::{SIGBUS, SIGSEGV, both, expect, goes_on, page, tell};
+use crate::show::Show;
+
+/// A request with a part of its own where the device has nothing.
+fn deadly(
+    show: Show,
+    signal: i32,
+    make: impl Fn(&mut Machine, u64) -> Result<Order>,
+) -> Result<()> {
+    both(|machine, enforced| {
+        let page = machine.page_with(&block("not the device's"))?;
+        let addr = machine.stale(page)?;
+        let order = make(machine, page)?;
+        let order = Order {
+            header: order.header.map(|_| Place::Told(addr)),
+            status: order.status.map(|_| Place::Told(addr)),
+            table: order.table.map(|_| Place::Told(addr)),
+            ..order
+        };
+        let before = machine.ram.read(page, 4096)?;
+        let outcome = machine.run(&order)?;
+        let intact = machine.ram.read(page, 4096)? == before;
+        if enforced {
+            expect("the device", outcome, Outcome::Died(Some(signal)))?;
+            ensure!(intact, "the page has been written to");
+            tell(
+                show,
+                machine,
+                &format!("the device dies of signal {signal}"),
+            );
+            goes_on(show, machine)
+        } else {
+            ensure!(
+                matches!(outcome, Outcome::Done(_)),
+                "the device takes it: {outcome:?}"
+            );
+            if order.status.is_some() {
+                ensure!(!intact, "the status is in the page");
+                tell(show, machine, "the device writes to the page");
+            } else {
+                tell(show, machine, "the device takes what it finds in the page");
+            }
+            Ok(())
+        }
+    })
+}
+
+pub(super) fn header(show: Show, _: u32) -> Result<()> {
+    deadly(show, SIGBUS, |machine, page| {
+        // A good one, which makes no difference: it is not the device's to read.
+        machine.ram.write(page, &[0; 16])?;
+        let into = machine.ram.pages(page_size())?;
+        Ok(Order {
+            header: Some(Place::Guest(page)),
+            ..Order::read(0, Place::Guest(into), self::page())
+        })
+    })
+}
+
+pub(super) fn status(show: Show, _: u32) -> Result<()> {
+    deadly(show, SIGBUS, |machine, page| {
+        let into = machine.ram.pages(page_size())?;
+        Ok(Order {
+            status: Some(Place::Guest(page)),
+            ..Order::read(0, Place::Guest(into), self::page())
+        })
+    })
+}
+
+pub(super) fn indirect_table(show: Show, _: u32) -> Result<()> {
+    both(|machine, enforced| {
+        // In a page of the device's it is an ordinary request.
+        let table = machine.ram.pages(page_size())?;
+        let from = machine.page_with(&block("by an indirect table"))?;
+        let order = Order {
+            table: Some(Place::Guest(table)),
+            ..Order::write(0, Place::Guest(from), page())
+        };
+        expect("a table of its own", machine.run(&order)?, GOOD)?;
+
+        // The same table, where the device has lost it.
+        let addr = machine.stale(table)?;
+        let order = Order {
+            table: Some(Place::Told(addr)),
+            ..order
+        };
+        let flight = machine.begin(&order)?;
+        let outcome = machine.finish(flight, Unmap::Strict)?;
+        if enforced {
+            expect("the device", outcome, Outcome::Died(Some(SIGBUS)))?;
+            tell(show, machine, "the device dies of SIGBUS");
+            goes_on(show, machine)
+        } else {
+            ensure!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
+            tell(show, machine, "the device takes what it finds in the page");
+            Ok(())
+        }
+    })
+}
+
+/// Takes a page of the ring away, makes a request, and gives it back.
+fn without(show: Show, part: usize) -> Result<()> {
+    both(|machine, enforced| {
+        machine.check_io(0, "before")?;
+        let page = machine.rings[0].mapped[part];
+        machine.bus.unmap(page, Unmap::Strict)?;
+        let from = machine.page_with(&block("without its ring"))?;
+        let outcome = machine.run(&Order::write(0, Place::Guest(from), self::page()))?;
+        if enforced {
+            expect("the device", outcome, Outcome::Died(Some(SIGBUS)))?;
+            tell(show, machine, "the device dies of SIGBUS");
+            machine.map_ring_again(part)?;
+            goes_on(show, machine)
+        } else {
+            expect("the request", outcome, GOOD)?;
+            tell(
+                show,
+                machine,
+                "nothing is taken away: the device has it for ever",
+            );
+            Ok(())
+        }
+    })
+}
+
+pub(super) fn descriptor_ring(show: Show, _: u32) -> Result<()> {
+    without(show, 0)
+}
+
+pub(super) fn used_ring(show: Show, _: u32) -> Result<()> {
+    without(show, 2)
+}
+
+pub(super) fn past_the_region(show: Show, _: u32) -> Result<()> {
+    both(|machine, _| {
+        let order = Order::write(0, Place::Told(machine.bus.end()), page());
+        let outcome = machine.run(&order)?;
+        expect("the device", outcome, Outcome::HungUp)?;
+        ensure!(machine.daemon().is_alive()?, "it died");
+        let complaints = machine.daemon().complaints();
+        let last = complaints.lines().last().unwrap_or_default().to_owned();
+        tell(
+            show,
+            machine,
+            &format!("the device refuses it itself: {last}"),
+        );
+        machine.reconnect()?;
+        machine.check_io(1 << 20, "after the refusal")
+    })
+}
+
+pub(super) fn read_only_status(show: Show, _: u32) -> Result<()> {
+    let mut machine = Machine::new(Bus::iommu)?;
+    let target = machine.page_with(&block("to be read"))?;
+    let mapped = machine.bus.map(target, page_size(), Prot::READ)?;
+    let into = machine.ram.pages(page_size())?;
+    let order = Order {
+        status: Some(Place::Told(mapped.addr)),
+        ..Order::read(0, Place::Guest(into), page())
+    };
+    expect(
+        "the device",
+        machine.run(&order)?,
+        Outcome::Died(Some(SIGSEGV)),
+    )?;
+    tell(show, &machine, "the device dies of SIGSEGV");
+    machine.bus.unmap(mapped, Unmap::Strict)?;
+    goes_on(show, &mut machine)
+}

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Requests whose data is in pages that are not the device's, or not to be
+//! written: who is protected, and what the guest is told.
+
+use address_space::{Prot, page_size};
+use anyhow::{Result, ensure};
+use viommu::machine::{GOOD, IO_ERROR, Machine, Order, Outcome, Place, block};
+use viommu::ram::Bus;
+
+use super::{SECRET, SIGBUS, both, expect, goes_on, page, tell};
+use crate::show::Show;
+
+pub(super) fn secret_leaks(show: Show, _: u32) -> Result<()> {
+    both(|machine, enforced| {
+        let secret = machine.page_with(SECRET.as_bytes())?;
+        let addr = machine.stale(secret)?;
+        let order = Order::write(0, Place::Told(addr), page());
+        let outcome = machine.run(&order)?;
+        let leaked = machine.disk_has(SECRET.as_bytes())?;
+        expect(
+            "the request",
+            outcome,
+            if enforced { IO_ERROR } else { GOOD },
+        )?;
+        expect("the secret is on the disk", leaked, !enforced)?;
+        if enforced {
+            tell(
+                show,
+                machine,
+                "the guest gets an I/O error; the secret is nowhere",
+            );
+            machine.check_io(1 << 20, "the device lives")?;
+            // Nor at an address where nothing ever was.
+            let never = machine.bus.end() - page_size();
+            let order = Order::write(0, Place::Told(never), page());
+            expect("nothing there", machine.run(&order)?, IO_ERROR)?;
+            tell(show, machine, "the device lives, and does I/O");
+        } else {
+            tell(
+                show,
+                machine,
+                "the write is done: the secret is in the disk image",
+            );
+        }
+        Ok(())
+    })
+}
+
+pub(super) fn memory_is_overwritten(show: Show, _: u32) -> Result<()> {
+    both(|machine, enforced| {
+        machine.check_io(0, "junk that nobody asked for")?;
+        let secret = machine.page_with(SECRET.as_bytes())?;
+        let addr = machine.stale(secret)?;
+        let outcome = machine.run(&Order::read(0, Place::Told(addr), page()))?;
+        let intact = machine.ram.read(secret, SECRET.len())? == SECRET.as_bytes();
+        expect(
+            "the request",
+            outcome,
+            if enforced { IO_ERROR } else { GOOD },
+        )?;
+        expect("the page is as it was", intact, enforced)?;
+        if enforced {
+            machine.check_io(1 << 20, "the device lives")?;
+            tell(
+                show,
+                machine,
+                "the guest gets an I/O error; the page is as it was",
+            );
+        } else {
+            tell(show, machine, "the read is done: the page is overwritten");
+        }
+        Ok(())
+    })
+}
+
+pub(super) fn straddling(show: Show, _: u32) -> Result<()> {
+    both(|machine, enforced| {
+        let open = machine.page_with(&block("given"))?;
+        let secret = machine.page_with(SECRET.as_bytes())?;
+        let addr = machine.stale(secret)?;
+        let mut order = Order::write(0, Place::Guest(open), page());
+        order.data.push((Place::Told(addr), page()));
+        let outcome = machine.run(&order)?;
+        let leaked = machine.disk_has(SECRET.as_bytes())?;
+        expect("the secret is on the disk", leaked, !enforced)?;
+        if enforced {
+            // QEMU, when the kernel has written but a part, copies what there is
+            // to write by hand.
+            expect("the device", outcome, Outcome::Died(Some(SIGBUS)))?;
+            tell(
+                show,
+                machine,
+                "the device dies of SIGBUS; the secret is nowhere",
+            );
+            goes_on(show, machine)
+        } else {
+            expect("the request", outcome, GOOD)?;
+            tell(
+                show,
+                machine,
+                "the write is done: the secret is in the disk image",
+            );
+            Ok(())
+        }
+    })
+}
+
+pub(super) fn read_only(show: Show, _: u32) -> Result<()> {
+    let mut machine = Machine::new(Bus::iommu)?;
+    machine.check_io(0, "on the disk")?;
+    let text = block("the guest lets the device read this");
+    let target = machine.page_with(&text)?;
+    let mapped = machine.bus.map(target, page_size(), Prot::READ)?;
+    let there = Place::Told(mapped.addr);
+    let write = machine.run(&Order::write(4096, there, page()))?;
+    expect("a write from it", write, GOOD)?;
+    ensure!(machine.on_disk(4096, text.len())? == text, "on the disk");
+    let read = machine.run(&Order::read(0, there, page()))?;
+    expect("a read into it", read, IO_ERROR)?;
+    ensure!(
+        machine.ram.read(target, text.len())? == text,
+        "it has changed"
+    );
+    tell(show, &machine, "the device can write it to the disk");
+    tell(
+        show,
+        &machine,
+        "a read into it is an I/O error; the page is as it was",
+    );
+    machine.check_io(1 << 20, "the device lives")
+}

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the device has of the guest's memory, and much I/O with it, all of which
+//! is as it should be.
+
+use std::time::{Duration, Instant};
+
+use address_space::page_size;
+use anyhow::{Result, ensure};
+use viommu::machine::{DISK_LENGTH, GOOD, IO_ERROR, Machine, Order, Place, block};
+use viommu::ram::{Bus, Unmap};
+
+use super::{both, expect, page, tell};
+use crate::show::Show;
+
+/// How many requests are in flight.
+const AT_A_TIME: u32 = 4;
+
+pub(super) fn holdings(show: Show, _: u32) -> Result<()> {
+    both(|machine, enforced| {
+        machine.check_io(0, "it has what it needs")?;
+        let holdings = machine.daemon().holdings()?;
+        for holding in &holdings {
+            tell(show, machine, &format!("the device has {holding}"));
+            let space = holding.contains("address_space_view");
+            ensure!(space == enforced, "it should not have {holding}");
+        }
+        ensure!(!holdings.is_empty(), "it has nothing");
+        Ok(())
+    })
+}
+
+/// Writes and reads, on a machine with this bus; tells how many a second.
+fn much_io(machine: &mut Machine, requests: u32, unmap: Unmap) -> Result<f64> {
+    const PAGE: usize = 4096;
+    let mut buffers = Vec::new();
+    for _ in 0..AT_A_TIME {
+        buffers.push(machine.ram.pages(page_size())?);
+    }
+    // Not in the order of the disk: every offset once, as 7919 is prime to it.
+    let blocks = DISK_LENGTH / page_size();
+    let offset = |index: u32| u64::from(index) * 7919 % blocks * page_size();
+    let text = |index: u32| block(&format!("request {index}, {unmap:?}"));
+    let mut time = Duration::ZERO;
+    let mut first = 0;
+    while first < requests {
+        let end = requests.min(first + AT_A_TIME);
+        let round = first..end;
+        first = end;
+        for write in [true, false] {
+            for (index, &buffer) in round.clone().zip(&buffers) {
+                let bytes = if write { text(index) } else { vec![0; PAGE] };
+                machine.ram.write(buffer, &bytes)?;
+            }
+            let start = Instant::now();
+            let mut flights = Vec::new();
+            for (index, &buffer) in round.clone().zip(&buffers) {
+                let mut order = Order::write(offset(index), Place::Guest(buffer), page());
+                order.write = write;
+                flights.push(machine.begin(&order)?);
+            }
+            for flight in flights {
+                expect("a request", machine.finish(flight, unmap)?, GOOD)?;
+            }
+            time += start.elapsed();
+        }
+        for (index, &buffer) in round.clone().zip(&buffers) {
+            ensure!(
+                machine.ram.read(buffer, PAGE)? == text(index),
+                "read {index} is not what was written"
+            );
+        }
+    }
+    for index in 0..requests {
+        ensure!(
+            machine.on_disk(offset(index), page_size() as usize)? == text(index),
+            "write {index} is not on the disk"
+        );
+    }
+    Ok(f64::from(2 * requests) / time.as_secs_f64())
+}
+
+fn much(show: Show, requests: u32, unmap: Unmap) -> Result<()> {
+    let mut today = Machine::new(|_| Ok(Bus::memfd()))?;
+    let rate = much_io(&mut today, requests, unmap)?;
+    tell(show, &today, &format!("{rate:.0} requests a second"));
+    drop(today);
+
+    let mut machine = Machine::new(Bus::iommu)?;
+    let rate = much_io(&mut machine, requests, unmap)?;
+    machine.bus.as_iommu()?.domain.flush()?;
+    tell(
+        show,
+        &machine,
+        &format!(
+            "{requests} writes and {requests} reads of 4 KiB, three maps and unmaps each: \
+             all as they should be, and on the disk; {rate:.0} requests a second"
+        ),
+    );
+    // Nothing is left of all those mappings.
+    let buffer = machine.ram.pages(page_size())?;
+    let old = machine.stale(buffer)?;
+    let read = machine.run(&Order::read(0, Place::Told(old), page()))?;
+    expect("a read into what was unmapped", read, IO_ERROR)
+}
+
+pub(super) fn strict(show: Show, requests: u32) -> Result<()> {
+    much(show, requests, Unmap::Strict)
+}
+
+pub(super) fn deferred(show: Show, requests: u32) -> Result<()> {
+    much(show, requests, Unmap::Deferred { most: 256 })
+}
+
+pub(super) fn sizes(show: Show, _: u32) -> Result<()> {
+    let mut machine = Machine::new(Bus::iommu)?;
+    for length in [4 << 10, 64 << 10, 1 << 20, 2 << 20] {
+        let whole = machine.ram.pages(length)?;
+        let text = block(&format!("{length} bytes")).repeat((length / page_size()) as usize);
+        machine.ram.write(whole, &text)?;
+        let order = Order::write(4 << 20, Place::Guest(whole), length as u32);
+        expect("a write", machine.run(&order)?, GOOD)?;
+        ensure!(machine.on_disk(4 << 20, text.len())? == text, "on the disk");
+        // Back, into memory that is mapped page by page, none beside its
+        // neighbour: four of them.
+        let into = machine.ram.pages(4 * page_size())?;
+        let mut order = Order::read(4 << 20, Place::Guest(into + 3 * page_size()), page());
+        for index in [1, 0, 2] {
+            order
+                .data
+                .push((Place::Guest(into + index * page_size()), page()));
+        }
+        expect("a read", machine.run(&order)?, GOOD)?;
+        for index in 0..4 {
+            let is = machine.ram.read(into + index * page_size(), 4096)?;
+            // The shortest has but one of the four.
+            let should = index == 3 || length > page_size();
+            ensure!((is == text[..4096]) == should, "page {index} of {length}");
+        }
+        tell(
+            show,
+            &machine,
+            &format!(
+                "{} KiB, mapped as one; read back in single pages",
+                length >> 10
+            ),
+        );
+    }
+    Ok(())
+}
