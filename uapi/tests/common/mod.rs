@@ -4,6 +4,9 @@
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+#[cfg(target_arch = "x86_64")]
+pub mod guest;
+
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
