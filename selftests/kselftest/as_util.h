@@ -172,5 +172,7 @@ unsigned int race_ms(void);
 void sleep_ms(unsigned int ms);
 int write_text(const char *path, const char *text);
 int read_text(const char *path, char *text, size_t size);
+long number_in(const char *path, const char *name);
+long enter_group(void *group);
 
 #endif

@@ -176,23 +176,18 @@ TEST_F(disk, agrees_with_direct_writes)
 
 static int enter_limited_group(void)
 {
-	char pid[16];
 	int ret;
 
 	write_text("/sys/fs/cgroup/cgroup.subtree_control", "+memory");
 	if (mkdir(GROUP, 0755) && errno != EEXIST)
 		return -errno;
-	snprintf(pid, sizeof(pid), "%d", getpid());
 	ret = write_text(GROUP "/memory.max", LIMIT);
-	return ret ?: write_text(GROUP "/cgroup.procs", pid);
+	return ret ?: enter_group(GROUP);
 }
 
 static void leave_limited_group(void)
 {
-	char pid[16];
-
-	snprintf(pid, sizeof(pid), "%d", getpid());
-	write_text("/sys/fs/cgroup/cgroup.procs", pid);
+	enter_group("/sys/fs/cgroup");
 	rmdir(GROUP);
 }
 

@@ -101,21 +101,6 @@ FIXTURE_VARIANT_ADD(consumer, of_views) { one_view, 100000 };
 FIXTURE_VARIANT_ADD(consumer, of_frames) { one_frame, 100000 };
 FIXTURE_VARIANT_ADD(consumer, of_attachments) { one_attachment, 60000 };
 
-static long number_in(const char *path, const char *name)
-{
-	char text[8192], *at = text;
-
-	if (read_text(path, text, sizeof(text)))
-		return -1;
-	if (name) {
-		at = strstr(text, name);
-		if (!at)
-			return -1;
-		at += strlen(name);
-	}
-	return atol(at + strspn(at, " \t"));
-}
-
 static long charged(void)
 {
 	return number_in(GROUP "/memory.current", NULL);
@@ -130,12 +115,10 @@ static long machine_has(void)
 static long prepare(void *arg)
 {
 	const struct rlimit many = { 1 << 20, 1 << 20 };
-	char pid[16];
 	int err;
 
 	(void)arg;
-	snprintf(pid, sizeof(pid), "%d", getpid());
-	err = write_text(GROUP "/cgroup.procs", pid);
+	err = enter_group(GROUP);
 	if (err)
 		return err;
 	if (setrlimit(RLIMIT_NOFILE, &many))

@@ -63,15 +63,6 @@ static int make_group(const char *group)
 	return mkdir(group, 0755) && errno != EEXIST ? -errno : 0;
 }
 
-static long enter(void *arg)
-{
-	char path[128], pid[16];
-
-	snprintf(path, sizeof(path), "%s/cgroup.procs", (char *)arg);
-	snprintf(pid, sizeof(pid), "%d", getpid());
-	return write_text(path, pid);
-}
-
 static long create(void *arg)
 {
 	(void)arg;
@@ -103,9 +94,9 @@ FIXTURE_SETUP(group)
 		ASSERT_EQ(0, drop_caches());
 	}
 	ASSERT_EQ(0, agent_start(&self->toucher));
-	ASSERT_EQ(0, agent_call(&self->toucher, enter, TOUCHER));
+	ASSERT_EQ(0, agent_call(&self->toucher, enter_group, TOUCHER));
 	ASSERT_EQ(0, agent_start(&self->creator));
-	ASSERT_EQ(0, agent_call(&self->creator, enter, CREATOR));
+	ASSERT_EQ(0, agent_call(&self->creator, enter_group, CREATOR));
 }
 
 FIXTURE_TEARDOWN(group)

@@ -114,22 +114,6 @@ FIXTURE_VARIANT_ADD(hot, memfd) { .kind = MEMORY };
 FIXTURE_VARIANT_ADD(hot, huge_tmpfs) { .kind = HUGE_MEMORY };
 FIXTURE_VARIANT_ADD(hot, ext4) { .kind = DISK };
 
-static long number_in(const char *path, const char *name)
-{
-	static char text[1 << 16];
-	char *at = text;
-
-	if (read_text(path, text, sizeof(text)))
-		return -1;
-	if (name) {
-		at = strstr(text, name);
-		if (!at)
-			return -1;
-		at += strlen(name);
-	}
-	return atol(at + strspn(at, " \t"));
-}
-
 static long vmstat(const char *name)
 {
 	char line[64];
@@ -173,15 +157,6 @@ static void stop_users(FIXTURE_DATA(hot) *self)
 	waitpid(self->other, NULL, 0);
 }
 
-static long enter(void *group)
-{
-	char path[128], pid[16];
-
-	snprintf(path, sizeof(path), "%s/cgroup.procs", (char *)group);
-	snprintf(pid, sizeof(pid), "%d", getpid());
-	return write_text(path, pid);
-}
-
 FIXTURE_SETUP(hot)
 {
 	char dir[128];
@@ -190,7 +165,7 @@ FIXTURE_SETUP(hot)
 	/* what the window shows is charged to it, and can be limited there */
 	write_text(ROOT "/cgroup.subtree_control", "+memory");
 	rmdir(GROUP);
-	if (mkdir(GROUP, 0755) || enter(GROUP))
+	if (mkdir(GROUP, 0755) || enter_group(GROUP))
 		SKIP(return, "no cgroup2 at " ROOT);
 	self->shared = mmap(NULL, sizeof(struct shared), RW,
 			    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -230,7 +205,7 @@ FIXTURE_TEARDOWN(hot)
 
 	close(self->asfd);
 	close(self->file);
-	enter(ROOT);
+	enter_group(ROOT);
 	while (rmdir(GROUP) && errno == EBUSY && now_ms() < until)
 		sleep_ms(10);
 }
@@ -401,108 +376,6 @@ TEST_F_TIMEOUT(hot, is_made_huge_and_split, 170)
 	EXPECT_LT(0, collapsed);
 	EXPECT_LT(0, split);
 	EXPECT_TRUTH();
-}
-
-/* A space whose creator is in a group that may have far less than it shows. */
-FIXTURE(poor)
-{
-	struct agent creator;
-	struct space rich;	/* somebody else's */
-	int asfd;
-};
-
-#define MAY_HAVE	(16UL << 20)
-#define WANTED		(64UL << 20)
-
-static long create_wanted(void *arg)
-{
-	int file = memfd_pages("wanted", 0, -1), asfd = as_create(WANTED), ret;
-
-	(void)arg;
-	if (file < 0 || ftruncate(file, WANTED))
-		return -EIO;
-	ret = as_map(asfd, 0, file, 0, WANTED, RW, 0);
-	close(file);
-	return ret ?: asfd;
-}
-
-/* 0, or what the first access that failed gave */
-static long want(void *win)
-{
-	unsigned long at;
-	int ret = 0;
-
-	for (at = 0; !ret && at < WANTED; at += PAGE)
-		ret = poke((char *)win + at, 1);
-	return ret;
-}
-
-FIXTURE_SETUP(poor)
-{
-	char limit[32];
-	long ret;
-
-	write_text(ROOT "/cgroup.subtree_control", "+memory");
-	if (access(ROOT "/memory.stat", R_OK))
-		SKIP(return, "no memory controller in cgroup2 at " ROOT);
-	rmdir(GROUP);
-	ASSERT_EQ(0, mkdir(GROUP, 0755));
-	write_text(GROUP "/memory.swap.max", "0");
-	snprintf(limit, sizeof(limit), "%lu", MAY_HAVE);
-	ASSERT_EQ(0, write_text(GROUP "/memory.max", limit));
-	ASSERT_EQ(0, agent_start(&self->creator));
-	ASSERT_EQ(0, agent_call(&self->creator, enter, GROUP));
-	ret = agent_call(&self->creator, create_wanted, NULL);
-	ASSERT_LE(0, ret);
-	self->asfd = agent_fd(&self->creator, ret);
-	ASSERT_LE(0, self->asfd);
-	ASSERT_EQ(0, space_init(&self->rich));
-	ASSERT_EQ(0, as_map(self->rich.asfd, 0, self->rich.a, 0, FILE_LEN, RW, 0));
-}
-
-FIXTURE_TEARDOWN(poor)
-{
-	uint64_t until = now_ms() + WORKER_MS;
-
-	if (self->creator.pid)
-		agent_stop(&self->creator);
-	close(self->asfd);
-	space_free(&self->rich);
-	while (rmdir(GROUP) && errno == EBUSY && now_ms() < until)
-		sleep_ms(10);
-}
-
-TEST_F_TIMEOUT(poor, who_wants_too_much_is_killed, 120)
-{
-	char *win = agent_attach(&self->creator, self->asfd, 0, WANTED, RW);
-
-	ASSERT_NE(NULL, win);
-	EXPECT_EQ(-EPIPE, agent_call(&self->creator, want, win));
-	EXPECT_EQ(SIGKILL, agent_stop(&self->creator));
-	self->creator.pid = 0;
-	EXPECT_EQ('a', peek(self->rich.win));
-	EXPECT_EQ(0, poke(self->rich.win, 'a'));
-}
-
-/*
- * There is nobody to be killed, and whoever touches the memory cannot help it: as
- * with a disk that is full.
- */
-TEST_F_TIMEOUT(poor, a_page_that_nobody_can_pay_for_is_sigbus, 120)
-{
-	struct agent other;
-	char *win;
-
-	ASSERT_EQ(0, agent_stop(&self->creator));
-	self->creator.pid = 0;
-	ASSERT_EQ(0, agent_start(&other));
-	win = agent_attach(&other, self->asfd, 0, WANTED, RW);
-	ASSERT_NE(NULL, win);
-	EXPECT_EQ(-SIGBUS, agent_call(&other, want, win));
-	/* what there was room for goes on */
-	EXPECT_EQ(1, agent_peek(&other, win));
-	EXPECT_EQ('a', peek(self->rich.win));
-	EXPECT_EQ(0, agent_stop(&other));
 }
 
 TEST_HARNESS_MAIN
