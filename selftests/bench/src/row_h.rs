@@ -7,12 +7,13 @@ use std::cell::RefCell;
 use std::fs::read_to_string;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
+use address_space::Prot;
 use anyhow::{Context as _, Result, ensure};
 use viommu::machine::{DISK_LENGTH, GOOD, Machine, Order, Place};
 use viommu::ram::{Bus, Unmap};
 
 use crate::clock::Clock;
-use crate::memory::PAGE;
+use crate::memory::{PAGE, READ_WRITE};
 use crate::peer::Peer;
 use crate::rounds::{Bench, Comparison, Goal, Measured, Spread, other, ours};
 
@@ -24,6 +25,7 @@ const MAPPINGS: u32 = 3;
 const DEFERRED: u32 = 32;
 
 const STRICT: &str = "mapped and unmapped for each";
+const BESIDE: &str = "the same, a request's pages side by side";
 const LATER: &str = "mapped for each, unmapped for 32 at once";
 const NONE: &str = "no IOMMU: the device has the memfd";
 const MESSAGES: &str = "the same, and two messages, each acked";
@@ -32,6 +34,11 @@ pub fn run(bench: &mut Bench) -> Result<()> {
     let peer = Peer::start()?;
     let today = RefCell::new(Disk::new(|_| Ok(Bus::memfd()))?);
     let behind = RefCell::new(Disk::new(Bus::iommu)?);
+    let beside = RefCell::new(Disk::new(|ram| {
+        let bus = Bus::iommu(ram)?;
+        bus.as_iommu()?.gap.set(0);
+        Ok(bus)
+    })?);
     let deferred = Unmap::Deferred {
         most: DEFERRED * MAPPINGS,
     };
@@ -40,6 +47,13 @@ pub fn run(bench: &mut Bench) -> Result<()> {
         to,
         at_most,
     };
+    // The part of it that is the VMM's; the rest is the device's faults.
+    let contenders = vec![
+        ours(STRICT, |clock| behind.borrow().only_map(clock)),
+        ours(BESIDE, |clock| beside.borrow().only_map(clock)),
+    ];
+    let name = "map and unmap the three pages of a request, no I/O";
+    bench.compare('h', name, 1, contenders, &[])?;
     for (write, kind) in [(false, "read"), (true, "write")] {
         for at_a_time in [1, 4] {
             let io = |disk: &RefCell<Disk>, clock: Clock, unmap, peer| {
@@ -47,6 +61,7 @@ pub fn run(bench: &mut Bench) -> Result<()> {
             };
             let contenders = vec![
                 ours(STRICT, |clock| io(&behind, clock, Unmap::Strict, None)),
+                ours(BESIDE, |clock| io(&beside, clock, Unmap::Strict, None)),
                 ours(LATER, |clock| io(&behind, clock, deferred, None)),
                 other(NONE, |clock| io(&today, clock, Unmap::Strict, None)),
                 other(MESSAGES, |clock| {
@@ -62,29 +77,33 @@ pub fn run(bench: &mut Bench) -> Result<()> {
                 &[goal(NONE, 1.0 / 0.9), goal(MESSAGES, 1.0)],
             )?;
         }
-        faults(bench, &mut behind.borrow_mut(), write, kind)?;
+        let name = format!("faults of the device, {kind} 4 KiB, 1 in flight");
+        let contenders = [(STRICT, &behind), (BESIDE, &beside)]
+            .into_iter()
+            .map(|(name, disk)| faults(bench.clock, name, &mut disk.borrow_mut(), write))
+            .collect::<Result<_>>()?;
+        bench.add(Comparison {
+            row: 'h',
+            name,
+            unit: "faults",
+            rounds: 1,
+            contenders,
+            ratios: Vec::new(),
+        });
     }
     Ok(())
 }
 
 /// How often the device faults for each request.
-fn faults(bench: &mut Bench, disk: &mut Disk, write: bool, kind: &str) -> Result<()> {
+fn faults(clock: Clock, name: &'static str, disk: &mut Disk, write: bool) -> Result<Measured> {
     let before = disk.faults()?;
-    disk.io(bench.clock, write, 1, Unmap::Strict, None)?;
+    disk.io(clock, write, 1, Unmap::Strict, None)?;
     let faults = (disk.faults()? - before) as f64 / REQUESTS as f64;
-    bench.add(Comparison {
-        row: 'h',
-        name: format!("faults of the device, {kind} 4 KiB, 1 in flight"),
-        unit: "faults",
-        rounds: 1,
-        contenders: vec![Measured {
-            name: STRICT,
-            ours: true,
-            spread: Spread::of(&[faults]),
-        }],
-        ratios: Vec::new(),
-    });
-    Ok(())
+    Ok(Measured {
+        name,
+        ours: true,
+        spread: Spread::of(&[faults]),
+    })
 }
 
 /// A disk, and the guest's memory for what is in flight.
@@ -139,6 +158,22 @@ impl Disk {
                 Bus::Iommu(iommu) if unmap != Unmap::Strict => Ok(iommu.domain.flush()?),
                 _ => Ok(()),
             }
+        })?;
+        Ok(took / REQUESTS as f64)
+    }
+
+    /// What mapping and unmapping takes, where nobody touches it.
+    fn only_map(&self, clock: Clock) -> Result<f64> {
+        let parts: Vec<_> = std::iter::zip(&self.buffers, [Prot::READ, READ_WRITE, READ_WRITE])
+            .map(|(&page, prot)| (page, PAGE as u64, prot))
+            .collect();
+        let bus = &self.machine.bus;
+        let took = clock.time(|| {
+            for _ in 0..REQUESTS {
+                let mapped = bus.map_all(&parts)?;
+                bus.unmap_all(&mapped, Unmap::Strict)?;
+            }
+            Ok(())
         })?;
         Ok(took / REQUESTS as f64)
     }

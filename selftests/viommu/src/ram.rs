@@ -102,6 +102,9 @@ pub struct Iommu {
     view: View,
     lasting: Cell<u64>,
     passing: Cell<u64>,
+    /// How much is left free after each, so that what reaches too far reaches
+    /// nothing: a page, if nobody wants it otherwise.
+    pub gap: Cell<u64>,
     pending: Cell<u32>,
 }
 
@@ -127,6 +130,7 @@ impl Bus {
             domain,
             lasting: Cell::new(APERTURE),
             passing: Cell::new(APERTURE + LASTING),
+            gap: Cell::new(page_size()),
             pending: Cell::new(0),
         })))
     }
@@ -253,7 +257,7 @@ impl Iommu {
             // Around again: what was there is long unmapped.
             addr = APERTURE + LASTING;
         }
-        self.passing.set(addr + length + page_size());
+        self.passing.set(addr + length + self.gap.get());
         addr
     }
 
