@@ -78,6 +78,7 @@
 //! With the feature `iommu`, a domain is a `vm_memory::Iommu`: an
 //! `IommuMemory` over guest memory and the domain translates through it.
 
+mod joined;
 mod pending;
 mod ram;
 #[cfg(feature = "iommu")]
@@ -87,7 +88,8 @@ use std::ops::Range;
 use std::os::fd::AsFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::{AddressSpace, Errno, Error, Prot, Result, View, page_size};
+use crate::{AddressSpace, Batch, Errno, Error, Prot, Result, View, page_size};
+use joined::joined;
 use pending::Pending;
 use ram::{Ram, add, overlap, pieces};
 
@@ -281,7 +283,8 @@ impl Domain {
     }
 
     /// Unmaps several ranges of IOVAs, in one step: all or none. When this
-    /// returns, no device reaches what was mapped there.
+    /// returns, no device reaches what was mapped there. Those that touch are one
+    /// for the kernel, which is what the error counts.
     ///
     /// # Errors
     ///
@@ -289,15 +292,19 @@ impl Domain {
     /// for a range that ends before it begins.
     pub fn unmap_all(&self, ranges: &[Range<u64>]) -> Result<()> {
         let _state = self.state();
-        let mut batch = self.space.batch();
+        let mut offsets = Vec::with_capacity(ranges.len());
         for range in ranges {
             let (iova, length) = (range.start, crate::batch::length_of(range));
             if range.end < range.start {
                 return Err(Error::OutOfAperture { iova, length });
             }
-            batch = batch.unmap(self.offsets(iova, length)?);
+            offsets.push(self.offsets(iova, length)?);
         }
-        batch.commit()?;
+        let batch = self.space.batch();
+        joined(offsets)
+            .into_iter()
+            .fold(batch, Batch::unmap)
+            .commit()?;
         for range in ranges {
             self.translate_no_more(range.start, range.end - range.start);
         }
@@ -431,6 +438,13 @@ mod tests {
             assert_eq!(domain.unmap(iova, length), Err(error.clone()));
             assert_eq!(domain.unmap_later(iova, length), Err(error));
         }
+    }
+
+    #[test]
+    fn ranges_that_touch_are_unmapped_as_one() {
+        let ranges = [0x11000..0x12000, 0x10000..0x11000];
+        let error = domain().unmap_all(&ranges).unwrap_err();
+        assert!(matches!(error, Error::Batch { operations: 1, .. }));
     }
 
     #[test]
