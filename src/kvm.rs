@@ -275,9 +275,13 @@ pub(crate) fn unmap(of: &impl SpaceFile, ptr: UserPtr) -> Result<isize> {
     let machine = Machine::get(arg.vmfd)?;
     let space = of.handle().space();
     let slot = space.slots.take(&machine, arg.slot).ok_or(ENOENT)?;
-    if let Err(error) = machine.remove_region(arg.slot) {
-        space.slots.add(slot)?;
-        return Err(error);
+    match machine.remove_region(arg.slot) {
+        // KVM has no such slot: the VMM has removed it itself.
+        Err(error) if error != EINVAL => {
+            space.slots.add(slot)?;
+            return Err(error);
+        }
+        _ => (),
     }
     let end = slot.window + slot.length;
     let mut at = slot.window;

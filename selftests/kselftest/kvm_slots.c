@@ -169,6 +169,23 @@ TEST_F(slot, whose_window_the_vmm_unmapped_is_let_go)
 	EXPECT_EQ('m', peek(window));
 }
 
+/* By KVM's own call, which the space does not hear of. */
+TEST_F(slot, that_the_vmm_removed_is_let_go)
+{
+	struct kvm_userspace_memory_region gone = { .slot = SLOT };
+	char *window;
+
+	ASSERT_EQ(0, map_slot(self->asfd, &self->vm, &window));
+	EXPECT_EQ('a', guest_read(&self->vm, 0));
+	ASSERT_EQ(0, ioctl(self->vm.vm, KVM_SET_USER_MEMORY_REGION, &gone));
+	EXPECT_EQ(-ENXIO, guest_read(&self->vm, 0));
+	EXPECT_EQ(0, as_kvm_unmap(self->asfd, self->vm.vm, SLOT));
+	EXPECT_EQ(-SIGSEGV, peek(window));
+	EXPECT_EQ(-ENOENT, as_kvm_unmap(self->asfd, self->vm.vm, SLOT));
+	ASSERT_EQ(0, map_slot(self->asfd, &self->vm, &window));
+	EXPECT_EQ('a', guest_read(&self->vm, 0));
+}
+
 /* It need not be all of it, nor its beginning. */
 TEST_F(slot, whose_window_has_something_else_in_it_leaves_that)
 {

@@ -133,10 +133,10 @@ impl KvmWindow {
     /// # Errors
     ///
     /// [`Error::KvmUnmap`]: EIO where this process is not the one that made the
-    /// virtual machine (a forked child); ENOENT where the window or the slot has
-    /// been unmapped by other means; EINVAL where the slot was removed with
-    /// `KVM_SET_USER_MEMORY_REGION`, which leaves the window. What there is of
-    /// the two stays, as if this had been [dropped](KvmWindow#letting-go).
+    /// virtual machine (a forked child); ENOENT where the window has been unmapped
+    /// by other means. What there is of the two stays, as if this had been
+    /// [dropped](KvmWindow#letting-go). A slot that was removed with
+    /// `KVM_SET_USER_MEMORY_REGION` is no error: the window goes.
     pub fn unmap(self) -> Result<()> {
         let mut argument = sys::kvm_unmap_address_space {
             size: size_field::<sys::kvm_unmap_address_space>(),

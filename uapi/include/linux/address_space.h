@@ -355,7 +355,9 @@ struct kvm_map_address_space {
  * @vmfd: The virtual machine
  * @slot: A slot made by KVM_MAP_ADDRESS_SPACE on any fd of this address space
  *
- * Removes the memory slot and the caller's window.
+ * Removes the memory slot and the caller's window. Where the slot was removed with
+ * KVM_SET_USER_MEMORY_REGION already, only the window; where it was made anew for
+ * other memory since, which nobody can tell, that is removed.
  *
  * Errors: EBADF, EINVAL and EIO for @vmfd as for KVM_MAP_ADDRESS_SPACE; ENOENT
  * where the slot is none of this address space.
