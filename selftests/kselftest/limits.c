@@ -223,7 +223,8 @@ TEST_F(consumer, is_charged_for_what_it_takes)
 	EXPECT_LE(SOME / 4, paid);
 }
 
-TEST_F(consumer, is_held_by_the_limit)
+/* The list of segments is searched from end to end: slow where each step is checked. */
+TEST_F_TIMEOUT(consumer, is_held_by_the_limit, 300)
 {
 	long peak, had = machine_has();
 	char text[32];
