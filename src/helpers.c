@@ -246,6 +246,7 @@ static int enter_one(pte_t *pte, unsigned long addr, void *data)
 	struct run *run = data;
 	unsigned long frame = *run->frames++;
 
+	/* what another fault was faster to enter, under the same lock, is as good */
 	if (frame && pte_none(ptep_get(pte)))
 		set_pte_at(run->mm, addr, pte,
 			   pte_mkspecial(pfn_pte(frame >> 1, run->prot[frame & 1])));

@@ -2,9 +2,9 @@
 
 //! Resolving: offset and access -> page frame.
 //!
-//! A frame is used only inside [`Space::with_frame`] and the like, under the install lock: what
-//! is done with it there is done before any revocation that comes later, and
-//! undone by that. Frames come from the segment's table; [`Space::learn`] fills it
+//! A frame is used only inside [`Space::with_frame`] and the like, under the install
+//! lock: what is done with it there is done before any revocation that comes later,
+//! and undone by that. Frames come from the segment's table; [`Space::learn`] fills it
 //! from the arena, by the mirror rule: a frame enters only while the arena's own
 //! entry shows it, with at least that protection.
 //!
