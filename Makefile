@@ -1,7 +1,7 @@
 # Thin: what is built how is in Kbuild, Cargo.toml and scripts/.
 # (kbuild itself reads Kbuild, not this file.)
 
-.PHONY: all module env check check-debug demo demo-viommu bench fuzz kselftest shell clean help
+.PHONY: all module env check check-debug demo demo-viommu bench profile fuzz kselftest shell clean help
 all: module
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo '                a table, build/bench.json and build/bench.svg'
 	@echo 'make bench ICOUNT=1   the same in instructions, of one CPU'
 	@echo '                (ROWS=a,b and ROUNDS=N for both)'
+	@echo 'make profile ROWS=b ONLY="COMPARISON: NAME"   where those instructions are'
 	@echo 'make fuzz TIME=15m   random calls against a model, for so long; KERNEL=debug'
 	@echo '                     for the debug kernel'
 	@echo 'make check      all tests; ends in one line "N passed, N failed"'
@@ -68,6 +69,14 @@ bench: module
 	@scripts/vm -t 7200 -s 1800 $(if $(ICOUNT),--icount) -- build/bench \
 		$(if $(ICOUNT),--instructions) $(if $(ROWS),--rows $(ROWS)) \
 		$(if $(ROUNDS),--rounds $(ROUNDS))
+
+# Where the instructions are that one contender of the bench takes.
+profile: module
+	@scripts/in-env scripts/build-tests bench profile
+	@scripts/vm -t 7200 -s 1800 --icount --profile build/profile -- sh -c \
+		'cat /proc/kallsyms >build/kallsyms && exec build/bench --instructions \
+		--rounds $(or $(ROUNDS),5) $(if $(ROWS),--rows $(ROWS)) --only "$(ONLY)"'
+	@scripts/in-env scripts/profile/show.py build/profile build/kallsyms
 
 shell: module
 	@scripts/vm

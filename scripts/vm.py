@@ -64,6 +64,7 @@ parser.add_argument("-t", dest="limit", type=float, metavar="SECONDS", help="tim
 parser.add_argument("-s", dest="silence", type=float, metavar="SECONDS", help="time without output (default: 300; debug: 900)")
 parser.add_argument("--kvm", action="store_true", help="try the host's KVM; by default the VM is emulated, everywhere the same")
 parser.add_argument("--icount", action="store_true", help="one CPU, whose time stamp counter counts its instructions")
+parser.add_argument("--profile", metavar="FILE", help="count what the command executes between marks (scripts/profile/count.c, as build/count.so)")
 parser.add_argument("--debug-folder", help=argparse.SUPPRESS)  # scripts/debug-kernel's
 parser.add_argument("command", nargs="*", metavar="COMMAND", help=argparse.SUPPRESS)
 
@@ -112,6 +113,8 @@ def virtme(args, run):
     if args.icount:
         # Counted by the emulator, which runs one thread for it.
         options += ["-icount", "shift=0"]
+    if args.profile:
+        options += ["-plugin", f"{TOP}/build/count.so,out={os.path.abspath(args.profile)}"]
     if not args.kvm:
         words.append("--disable-kvm")
         options += ["-cpu", "EPYC-Milan,+svm,+npt", "-accel", "tcg"]
