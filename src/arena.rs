@@ -16,13 +16,14 @@ use kernel::{
     error::to_result,
     fs::File,
     mm::{MmWithUser, MmapReadGuard},
+    page::PAGE_SHIFT,
     prelude::*,
     sync::{aref::ARef, new_mutex, Arc, Completion, Mutex},
     task::Task,
     workqueue::{impl_has_work, new_work, Work, WorkItem},
 };
 
-use crate::{bindings, birth, workers};
+use crate::{bindings, birth, frames::HUGE_PAGES, workers};
 
 /// An mm of our own.
 ///
@@ -152,17 +153,39 @@ impl Arena {
 
     /// Makes the page at `addr`, page `index` of `file`, present, if that is a matter of a
     /// page table entry: the file is memory, and the page is there. Then the page's
-    /// neighbours may become present too, as with any fault for reading. May be called
-    /// with another mm's lock held: what it waits for is memory at most.
+    /// neighbours may become present too, as with any fault for reading: so do as many
+    /// before and, with the page itself, `after` as are in the same page table, if there
+    /// is one, and as many as the kernel likes else. May be called with another mm's lock
+    /// held: what it waits for is memory at most.
     ///
     /// Says whether it did.
-    pub(crate) fn fault_in_resident(&self, file: &File, index: usize, addr: usize) -> bool {
+    pub(crate) fn fault_in_resident(
+        &self,
+        file: &File,
+        index: usize,
+        addr: usize,
+        before: usize,
+        after: usize,
+    ) -> bool {
         // SAFETY: The file is held.
         if !unsafe { bindings::address_space_helper_in_memory(file.as_ptr(), index) } {
             return false;
         }
-        self.try_read()
-            .is_some_and(|held| self.fault_in_locked(&held, addr, false).is_ok())
+        let Some(held) = self.try_read() else {
+            return false;
+        };
+        let at = (addr >> PAGE_SHIFT) % HUGE_PAGES;
+        // SAFETY: The mmap lock is held for reading; the pages lie in one mapping, by our
+        // caller, and in one page table.
+        let mapped = unsafe {
+            bindings::address_space_helper_map_pages(
+                self.mm.as_raw(),
+                addr,
+                before.min(at),
+                after.min(HUGE_PAGES - at),
+            )
+        };
+        mapped || self.fault_in_locked(&held, addr, false).is_ok()
     }
 
     /// Has a worker do something with the arena as its current mm, and waits.

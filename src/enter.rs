@@ -4,7 +4,7 @@
 //! process's page table.
 //!
 //! The page that is touched is entered with what is known of the pages around it, in one
-//! walk of the page table: that makes a neighbour cost a tenth of a fault's own page.
+//! walk of the page table: that makes a neighbour cost a hundredth of a fault's own page.
 //!
 //! Locks: under the fault's own; entries are made under the install lock, and memory
 //! for the page table is there before.
@@ -18,7 +18,7 @@ use crate::{
     bindings,
     fault::{Fault, VmFault, HUGE_SIZE, NOPAGE, OOM},
     layout::Prot,
-    resolve::{Miss, Run},
+    resolve::{Learned, Miss, Run},
     streak::{AROUND, MOST},
 };
 
@@ -41,7 +41,9 @@ impl Fault<'_> {
         if !run.executable {
             flags &= !VM_EXEC;
         }
-        let back = (self.page() - run.start) as usize * PAGE_SIZE;
+        let addr = self
+            .address()
+            .wrapping_add((run.start.wrapping_sub(self.page()) as usize).wrapping_mul(PAGE_SIZE));
         let words = run.words();
         // SAFETY: The VMA is a PFN map, the addresses lie in it, and its lock is held.
         // Not vm_page_prot: because of pfn_mkwrite it is read-only, and every first write
@@ -51,7 +53,7 @@ impl Fault<'_> {
             let writable = bindings::vm_get_page_prot(flags);
             bindings::address_space_helper_enter(
                 (*vma).vm_mm,
-                self.address() - back,
+                addr,
                 words.as_ptr(),
                 words.len(),
                 readable,
@@ -65,20 +67,17 @@ impl Fault<'_> {
     }
 
     /// The pages that this fault may enter, if they are known: no more than what lies in
-    /// the VMA, and in the page table that was made.
-    pub(crate) fn window(&self) -> Range<u64> {
+    /// the VMA, and in the page table that was made. With how many the streak would go on
+    /// but for that.
+    pub(crate) fn window(&self) -> (Range<u64>, usize) {
         let page = self.page();
-        let only = page..page + 1;
         let read = !self.access.contains(Prot::WRITE);
         // SAFETY: The fault's lock is held.
         if read && self.flags() & bindings::VM_WRITE != 0 && unsafe { is_slot_window(self.vma()) } {
             // A neighbour might be one to be written; see `enter_for_slot`.
-            return only;
+            return (page..page + 1, 1);
         }
         let count = self.space.streaks.count(page);
-        if count == 1 && !read {
-            return only;
-        }
         let addr = self.address();
         // SAFETY: As above.
         let (start, end) = unsafe {
@@ -87,29 +86,62 @@ impl Fault<'_> {
         };
         let table = addr & !(HUGE_SIZE - 1);
         let most = |bytes: usize| (bytes >> PAGE_SHIFT) as u64;
-        let mut window = page..page + count as u64;
-        if read {
-            let around = AROUND as u64;
-            let first = page - page % around;
-            window.start = first.max(page - most(addr - start.max(table)));
-            window.end = window
-                .end
+        // For a write too: where a page is known that may be written, it counts as written
+        // already.
+        let around = AROUND as u64;
+        let first = page - page % around;
+        let window = first.max(page - most(addr - start.max(table)))
+            ..(page + count as u64)
                 .max(first + around)
-                .min(window.start + MOST as u64);
-        }
-        window.end = window
-            .end
-            .min(page + most(end.min(table + HUGE_SIZE) - addr));
-        window
+                .min(page + most(end.min(table + HUGE_SIZE) - addr));
+        (window, count)
     }
 
-    /// Enters what is known of the pages in `window`, if the one that is touched is.
-    pub(crate) fn enter_run<const N: usize>(&self, window: &Range<u64>) -> Result<VmFault, Miss> {
-        let page = self.page();
+    /// Enters what is known of the pages in `window`, if `page` is; says how many from
+    /// that on have been entered without a gap.
+    pub(crate) fn enter_run<const N: usize>(
+        &self,
+        page: u64,
+        window: &Range<u64>,
+    ) -> Result<(VmFault, usize), Miss> {
         self.space
             .with_run(page, window, self.access, |run: &Run<N>| {
-                self.space.streaks.note(page, run.ahead());
-                self.insert(run)
+                (self.insert(run), run.ahead())
             })
+    }
+
+    /// Enters the pages of `rest`, as far as that needs no waiting; says how many.
+    ///
+    /// In pieces: others want the install lock too. The page table must have been made.
+    pub(crate) fn enter_ahead(&self, rest: &Range<u64>) -> usize {
+        let mut page = rest.start;
+        while page < rest.end {
+            let piece = page..rest.end.min(page + MOST as u64);
+            let entered = self.enter_piece(&piece);
+            page += entered as u64;
+            if page < piece.end {
+                break;
+            }
+        }
+        (page - rest.start) as usize
+    }
+
+    fn enter_piece(&self, piece: &Range<u64>) -> usize {
+        // What is unknown is looked for once, and once more when the arena has it.
+        for _ in 0..3 {
+            let (segment, at) = match self.enter_run::<MOST>(piece.start, piece) {
+                Ok((NOPAGE, entered)) => return entered,
+                Err(Miss::Unknown(segment, at)) => (segment, at),
+                _ => return 0,
+            };
+            let window = at..at + (piece.end - piece.start) as usize;
+            let write = self.access.contains(Prot::WRITE);
+            match self.space.learn(&segment, at, &window, write) {
+                Ok(Learned::Again) => (),
+                Ok(Learned::Missing) if segment.bring_resident(&self.space.arena, at, &window) => {}
+                _ => return 0,
+            }
+        }
+        0
     }
 }

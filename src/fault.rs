@@ -14,7 +14,7 @@
 //! is taken. (A page table comes with the fault: `do_fault` has made one, if there is
 //! none.)
 
-use core::ops::Range;
+use core::{cell::Cell, ops::Range};
 
 use kernel::{
     fs::File,
@@ -178,12 +178,24 @@ impl Fault<'_> {
     /// Resolves the fault by entering what it wants, and perhaps what is around.
     fn enter(&self) -> VmFault {
         let page = self.page();
-        let window = self.window();
-        let ret = if window.end - window.start == 1 {
-            self.resolve(&window, || self.enter_run::<1>(&window))
-        } else {
-            self.resolve(&window, || self.enter_run::<MOST>(&window))
-        };
+        let (window, streak) = self.window();
+        let first = window.start..window.end.min(window.start + MOST as u64);
+        let entered = Cell::new(0);
+        let ret = self.resolve(&first, || {
+            let (ret, ahead) = self.enter_run::<MOST>(page, &first)?;
+            entered.set(ahead);
+            Ok(ret)
+        });
+        let mut entered = entered.get();
+        if ret & RETRY == 0 && entered > 0 {
+            let next = page + entered as u64;
+            if next == first.end {
+                entered += self.enter_ahead(&(next..window.end));
+            }
+            let next = page + entered as u64;
+            let whole = if next == window.end { streak } else { 0 };
+            self.space.streaks.note(next, entered.max(whole));
+        }
         if ret & RETRY == 0 {
             // Else the lock is gone, and with it perhaps the space.
             trace::fault(&self.space.mapping, page, self.access, ret);
@@ -221,7 +233,7 @@ impl Fault<'_> {
                 Ok(Learned::Missing)
                     if !asked && {
                         asked = true;
-                        segment.bring_resident(&self.space.arena, page)
+                        segment.bring_resident(&self.space.arena, page, &around)
                     } => {}
                 Ok(missing) => {
                     let busy = matches!(missing, Learned::Busy);

@@ -15,6 +15,8 @@
 //!
 //! Pages are counted from the segment's first. A huge page is one entry.
 
+use core::mem::MaybeUninit;
+
 use kernel::{
     prelude::*,
     sync::atomic::{ordering::*, Atomic},
@@ -98,6 +100,14 @@ impl Drop for Taken {
 /// A chunk's memory: one packed entry a page, only touched as atomics.
 type Chunk = [usize; HUGE_PAGES];
 
+/// What an entry is now: a relaxed load. The kernel's own is a call, which is felt where
+/// it is made for each page.
+fn peek(entry: &Atomic<usize>) -> usize {
+    // SAFETY: Valid and aligned for as long as it is borrowed; a volatile load of a word
+    // is what the kernel's atomics make of a relaxed one.
+    unsafe { entry.as_ptr().read_volatile() }
+}
+
 /// What is known of one naturally aligned run of [`HUGE_PAGES`] pages.
 struct Slot {
     /// A packed huge frame, or 0.
@@ -149,56 +159,71 @@ impl Frames {
         Some((self.slots.get(index / HUGE_PAGES)?, index % HUGE_PAGES))
     }
 
-    fn entry(slot: &Slot, index: usize) -> Option<&Atomic<usize>> {
+    /// The entries of the single pages of a slot, if there is room for any.
+    fn entries(slot: &Slot) -> &[Atomic<usize>] {
         // Pairs with the publication in `reserve`.
         let chunk = slot.chunk.load(Acquire);
-        if chunk.is_null() || index >= HUGE_PAGES {
-            return None;
+        if chunk.is_null() {
+            return &[];
         }
-        // SAFETY: By the type's invariant the chunk lives as long as the table,
-        // and `index` lies within it; its elements are only used atomically.
-        Some(unsafe { Atomic::from_ptr(chunk.cast::<usize>().add(index)) })
+        // SAFETY: By the type's invariant the chunk lives as long as the table, and its
+        // elements are only used atomically; an `Atomic` is laid out as what it holds.
+        unsafe { core::slice::from_raw_parts(chunk.cast::<Atomic<usize>>(), HUGE_PAGES) }
+    }
+
+    fn entry(slot: &Slot, index: usize) -> Option<&Atomic<usize>> {
+        Self::entries(slot).get(index)
     }
 
     /// The frame of `page`, if it is known.
     pub(crate) fn get(&self, page: usize) -> Option<Frame> {
         let (slot, index) = self.slot(page)?;
-        if let Some(huge) = Frame::unpack(slot.huge.load(Relaxed)) {
+        if let Some(huge) = Frame::unpack(peek(&slot.huge)) {
             return Some(Frame {
                 pfn: huge.pfn + index,
                 ..huge
             });
         }
-        Frame::unpack(Self::entry(slot, index)?.load(Relaxed))
+        Frame::unpack(peek(Self::entry(slot, index)?))
     }
 
-    /// Copies what is known of the pages from `page` on, one for each of `words`: 0 for
-    /// what is not known, or may not be written if `write`; else the frame number,
-    /// shifted by one, and whether it may be written.
-    pub(crate) fn copy(&self, page: usize, write: bool, words: &mut [usize]) {
+    /// Copies what is known of the pages from `page` on, one for each of `words`, all of
+    /// which are written: 0 for what is not known, or may not be written if `write`; else
+    /// the frame number, shifted by one, and whether it may be written: never, unless
+    /// `may_write`.
+    pub(crate) fn copy(
+        &self,
+        page: usize,
+        write: bool,
+        may_write: bool,
+        words: &mut [MaybeUninit<usize>],
+    ) {
+        let mask = !usize::from(!may_write);
+        let word = |frame: Option<Frame>| match frame {
+            Some(frame) if frame.writable || !write => MaybeUninit::new(frame.word() & mask),
+            _ => MaybeUninit::new(0),
+        };
         let mut page = page;
         let mut rest = words;
         // A slot at a time: it is looked at once for all its pages.
         while let Some((slot, index)) = self.slot(page).filter(|_| !rest.is_empty()) {
             let (now, later) = rest.split_at_mut(rest.len().min(HUGE_PAGES - index));
-            let huge = Frame::unpack(slot.huge.load(Relaxed));
-            for (step, word) in now.iter_mut().enumerate() {
-                let frame = match huge {
-                    Some(huge) => Some(Frame {
-                        pfn: huge.pfn + index + step,
-                        ..huge
-                    }),
-                    None => Self::entry(slot, index + step)
-                        .and_then(|entry| Frame::unpack(entry.load(Relaxed))),
-                };
-                *word = match frame {
-                    Some(frame) if frame.writable || !write => frame.word(),
-                    _ => 0,
-                };
-            }
             page += now.len();
             rest = later;
+            if let Some(huge) = Frame::unpack(peek(&slot.huge)) {
+                for (pfn, into) in (huge.pfn + index..).zip(now) {
+                    *into = word(Some(Frame { pfn, ..huge }));
+                }
+                continue;
+            }
+            let entries = Self::entries(slot).get(index..).unwrap_or(&[]);
+            let (known, unknown) = now.split_at_mut(now.len().min(entries.len()));
+            for (into, entry) in known.iter_mut().zip(entries) {
+                *into = word(Frame::unpack(peek(entry)));
+            }
+            unknown.fill(MaybeUninit::new(0));
         }
+        rest.fill(MaybeUninit::new(0));
     }
 
     /// Whether a huge page can begin at `page`.
@@ -243,7 +268,7 @@ impl Frames {
     /// Enters a frame of `1 << order` pages around `page`, taking a reference.
     ///
     /// `frame` is that of `page` itself. As a huge page only if it lies as one in
-    /// the arena and `whole` says that the segment holds all of it.
+    /// the arena and the segment holds all of it.
     ///
     /// # Safety
     ///
@@ -281,36 +306,33 @@ impl Frames {
     ///
     /// As for [`Frames::set`].
     unsafe fn enter(entry: &Atomic<usize>, frame: Frame) {
+        // Otherwise it is known already. (Another page cannot stand here: a revocation
+        // takes the entry out before the arena can show another.)
+        let tells_more = |old| match Frame::unpack(old) {
+            None => true,
+            Some(known) => known.pfn == frame.pfn && frame.writable && !known.writable,
+        };
+        let mut old = peek(entry);
+        if !tells_more(old) {
+            return;
+        }
         // SAFETY: By our caller the arena maps the frame, so its folio is alive.
         unsafe { bindings::address_space_helper_frame_get(frame.pfn) };
-        let mine = Taken { frame, page: 0 };
-        let mut old = entry.load(Relaxed);
-        loop {
-            let next = match Frame::unpack(old) {
-                None => frame.pack(),
-                // The same page with more rights: the entry's reference stays,
-                // the new one goes.
-                Some(known) if known.pfn == frame.pfn && frame.writable && !known.writable => {
-                    frame.pack()
-                }
-                // Known already. (Another page cannot stand here: a revocation
-                // takes the entry out before the arena can show another.)
-                Some(_) => break,
-            };
-            match entry.cmpxchg(old, next, Full) {
-                Ok(0) => {
-                    // INVARIANT: The entry owns the reference from here on.
-                    core::mem::forget(mine);
-                    return;
-                }
+        while tells_more(old) {
+            // Relaxed: who finds the frame uses its number alone, and who takes it out,
+            // and may put the reference, has the install lock exclusively.
+            match entry.cmpxchg(old, frame.pack(), Relaxed) {
+                // INVARIANT: The entry owns the reference from here on.
+                Ok(0) => return,
+                // The same page with more rights: the entry's reference stays, the new
+                // one goes.
                 Ok(_) => break,
                 Err(now) => old = now,
             }
         }
-        // SAFETY: `mine` owns a reference that no entry took; nothing was written
+        // SAFETY: The reference just taken, which no entry took; nothing was written
         // through it, so it is put without a mark.
         unsafe { bindings::address_space_helper_frame_put(frame.pfn, false) };
-        core::mem::forget(mine);
     }
 
     /// The smallest range around `start..end` that cuts no huge entry in two.
@@ -350,11 +372,14 @@ impl Frames {
             }
             if !slot.chunk.load(Relaxed).is_null() {
                 let last = (end - page).min(HUGE_PAGES - index);
-                for step in 0..last {
-                    if let Some(entry) = Self::entry(slot, index + step) {
-                        if entry.load(Relaxed) != 0 {
-                            return Some((entry, page + step));
-                        }
+                for (step, entry) in Self::entries(slot)
+                    .iter()
+                    .skip(index)
+                    .take(last)
+                    .enumerate()
+                {
+                    if peek(entry) != 0 {
+                        return Some((entry, page + step));
                     }
                 }
             }

@@ -122,9 +122,98 @@ bool address_space_helper_range_blockable(const struct mmu_notifier_range *range
 	return mmu_notifier_range_blockable(range);
 }
 
-unsigned int address_space_helper_hmm_order(unsigned long hmm_pfn)
+/* What leads to the entries of @addr, of which the mmap lock is held; or NULL. */
+static pmd_t *find_pmd(struct mm_struct *mm, unsigned long addr)
 {
-	return hmm_pfn_to_map_order(hmm_pfn);
+	pgd_t pgd = READ_ONCE(*pgd_offset(mm, addr));
+	p4d_t p4d, *p4dp;
+	pud_t pud, *pudp;
+
+	if (pgd_none(pgd))
+		return NULL;
+	p4dp = p4d_offset_lockless(pgd_offset(mm, addr), pgd, addr);
+	p4d = READ_ONCE(*p4dp);
+	if (!p4d_present(p4d))
+		return NULL;
+	pudp = pud_offset_lockless(p4dp, p4d, addr);
+	pud = READ_ONCE(*pudp);
+	if (!pud_present(pud) || pud_leaf(pud))
+		return NULL;
+	return pmd_offset_lockless(pudp, pud, addr);
+}
+
+static bool is_table(pmd_t pmd)
+{
+	return pmd_present(pmd) && !pmd_leaf(pmd) && !pmd_bad(pmd);
+}
+
+bool address_space_helper_look(struct mm_struct *mm, struct file *file, unsigned long addr,
+			       unsigned long *pfns, unsigned long count)
+{
+	const unsigned long end = addr + (count << PAGE_SHIFT);
+
+	/* tables of hugetlb may be shared, and go under another lock */
+	if (is_file_hugepages(file))
+		return false;
+	while (addr != end) {
+		const unsigned long next = pmd_addr_end(addr, end);
+		pmd_t *pmdp = find_pmd(mm, addr);
+		pmd_t pmd;
+		pte_t *pte;
+
+		if (!pmdp)
+			return false;
+		/* a table that goes meanwhile is freed by RCU, as pte_offset_map() has it */
+		rcu_read_lock();
+		pmd = pmdp_get_lockless(pmdp);
+		if (!is_table(pmd)) {
+			rcu_read_unlock();
+			return false;
+		}
+		pte = pte_offset_kernel(&pmd, addr);
+		for (; addr != next; addr += PAGE_SIZE, pte++, pfns++) {
+			pte_t entry = ptep_get(pte);
+
+			if (!pte_present(entry) || pte_protnone(entry) || pte_special(entry))
+				*pfns = 0;
+			else
+				*pfns = pte_pfn(entry) | HMM_PFN_VALID |
+					(pte_write(entry) ? HMM_PFN_WRITE : 0);
+		}
+		rcu_read_unlock();
+	}
+	return true;
+}
+
+/*
+ * As do_fault_around() does it, but for as many pages as are asked for, which must lie in
+ * one page table.
+ */
+bool address_space_helper_map_pages(struct mm_struct *mm, unsigned long addr,
+				    unsigned long before, unsigned long after)
+{
+	struct vm_area_struct *vma = vma_lookup(mm, addr);
+	pmd_t *pmd = find_pmd(mm, addr);
+	vm_fault_t ret;
+
+	if (!vma || !vma->vm_ops || !vma->vm_ops->map_pages || !pmd ||
+	    !is_table(pmdp_get_lockless(pmd)))
+		return false;
+
+	struct vm_fault vmf = {
+		.vma = vma,
+		.address = addr,
+		.real_address = addr,
+		.pgoff = linear_page_index(vma, addr),
+		.gfp_mask = GFP_NOWAIT,
+		.flags = FAULT_FLAG_REMOTE,
+		.pmd = pmd,
+	};
+
+	rcu_read_lock();
+	ret = vma->vm_ops->map_pages(&vmf, vmf.pgoff - before, vmf.pgoff + after - 1);
+	rcu_read_unlock();
+	return ret & VM_FAULT_NOPAGE;
 }
 
 void address_space_helper_frame_get(unsigned long pfn)
@@ -238,18 +327,24 @@ bool address_space_helper_make_page_table(struct vm_fault *vmf)
 struct run {
 	struct mm_struct *mm;
 	const unsigned long *frames;
+	unsigned long count;
 	pgprot_t prot[2];
 };
 
-static int enter_one(pte_t *pte, unsigned long addr, void *data)
+/* All of them at the first: they lie in one page table, and being called is dear. */
+static int enter_all(pte_t *pte, unsigned long addr, void *data)
 {
 	struct run *run = data;
-	unsigned long frame = *run->frames++;
+	unsigned long i;
 
-	/* what another fault was faster to enter, under the same lock, is as good */
-	if (frame && pte_none(ptep_get(pte)))
-		set_pte_at(run->mm, addr, pte,
-			   pte_mkspecial(pfn_pte(frame >> 1, run->prot[frame & 1])));
+	for (i = 0; i < run->count; i++, pte++, addr += PAGE_SIZE) {
+		unsigned long frame = run->frames[i];
+
+		/* what another fault was faster to enter, under the same lock, is as good */
+		if (frame && pte_none(ptep_get(pte)))
+			set_pte_at(run->mm, addr, pte,
+				   pte_mkspecial(pfn_pte(frame >> 1, run->prot[frame & 1])));
+	}
 	return 0;
 }
 
@@ -257,9 +352,9 @@ int address_space_helper_enter(struct mm_struct *mm, unsigned long addr,
 			       const unsigned long *frames, unsigned long count,
 			       pgprot_t readable, pgprot_t writable)
 {
-	struct run run = { mm, frames, { readable, writable } };
+	struct run run = { mm, frames, count, { readable, writable } };
 
-	return apply_to_page_range(mm, addr, count << PAGE_SHIFT, enter_one, &run);
+	return apply_to_page_range(mm, addr, PAGE_SIZE, enter_all, &run);
 }
 
 void address_space_helper_set_size(struct file *file, loff_t size)

@@ -37,7 +37,12 @@ struct workqueue_struct *address_space_helper_alloc_workqueue(const char *name);
 void address_space_helper_interval_set_seq(struct mmu_interval_notifier *sub, unsigned long seq);
 bool address_space_helper_interval_read_retry(struct mmu_interval_notifier *sub, unsigned long seq);
 bool address_space_helper_range_blockable(const struct mmu_notifier_range *range);
-unsigned int address_space_helper_hmm_order(unsigned long hmm_pfn);
+
+/* Page tables of the arena. */
+bool address_space_helper_look(struct mm_struct *mm, struct file *file, unsigned long addr,
+			       unsigned long *pfns, unsigned long count);
+bool address_space_helper_map_pages(struct mm_struct *mm, unsigned long addr,
+				    unsigned long before, unsigned long after);
 
 /* Frames. */
 void address_space_helper_frame_get(unsigned long pfn);

@@ -10,7 +10,7 @@
 //!
 //! Locks: `install`; and the arena's mmap lock, which is only tried.
 
-use core::ops;
+use core::{mem::MaybeUninit, ops};
 
 use kernel::{prelude::*, sync::Arc};
 
@@ -65,15 +65,17 @@ pub(crate) struct Run<const N: usize> {
     touched: usize,
     /// Whether the layout allows to execute them.
     pub(crate) executable: bool,
-    /// A page each, as `Frames::copy` tells them.
-    words: [usize; N],
+    /// A page each, as `Frames::copy` tells them: `count` of them have been written. To
+    /// clear all of them is felt in a fault that enters few.
+    words: [MaybeUninit<usize>; N],
     count: usize,
 }
 
 impl<const N: usize> Run<N> {
     /// The frames, as `words` has them.
     pub(crate) fn words(&self) -> &[usize] {
-        &self.words[..self.count]
+        // SAFETY: `with_run`, which alone makes one, has written `count` words.
+        unsafe { core::slice::from_raw_parts(self.words.as_ptr().cast(), self.count) }
     }
 
     /// How many pages from the touched one on are known without a gap.
@@ -128,8 +130,9 @@ impl Space {
         let shown = self.install.read();
         let range = shown.layout.lookup(page).ok_or(Miss::Hole)?;
         let at = shown.find(range, page, access)?;
-        let first =
-            known(range, at, access).ok_or_else(|| Miss::Unknown(range.segment.clone(), at))?;
+        if known(range, at, access).is_none() {
+            return Err(Miss::Unknown(range.segment.clone(), at));
+        }
 
         let mut start = window.start.max(range.start);
         let mut end = window.end.min(range.end);
@@ -143,18 +146,18 @@ impl Space {
             start,
             touched: (page - start) as usize,
             executable: range.prot.contains(Prot::EXEC),
-            words: [0; N],
+            words: [const { MaybeUninit::uninit() }; N],
             count: ((end - start) as usize).min(N),
         };
         let from = at - run.touched;
         let write = access.contains(Prot::WRITE);
-        let words = &mut run.words[..run.count];
-        range.segment.frames.copy(from, write, words);
-        // It was known, and may only get more rights as long as the lock is held.
-        words[run.touched] = first.word();
-        if !range.prot.contains(Prot::WRITE) {
-            words.iter_mut().for_each(|word| *word &= !1);
-        }
+        let may_write = range.prot.contains(Prot::WRITE);
+        // The page that is touched was known just now, and may only get more rights as
+        // long as the lock is held.
+        range
+            .segment
+            .frames
+            .copy(from, write, may_write, &mut run.words[..run.count]);
         Ok(use_run(&run))
     }
 
@@ -217,18 +220,21 @@ impl Space {
         let Some(held) = self.arena.try_read() else {
             return Ok(Learned::Busy);
         };
-        let mut pfns = [0; MOST];
-        let pfns = &mut pfns[..end - start];
-        match segment
-            .notifier
-            .look(&held, seq, segment.addr_of(start), pfns)
-        {
-            Ok(()) => (),
+        let mut pfns = [const { MaybeUninit::uninit() }; MOST];
+        let looked = segment.notifier.look(
+            &held,
+            segment.file(),
+            seq,
+            segment.addr_of(start),
+            &mut pfns[..end - start],
+        );
+        drop(held);
+        let pfns = match looked {
+            Ok(pfns) => pfns,
             // The mm changed under us.
             Err(error) if error == EBUSY => return Ok(Learned::Again),
-            Err(_) => pfns.fill(0),
-        }
-        drop(held);
+            Err(_) => return Ok(Learned::Missing),
+        };
         match Entry::of(pfns[page - start]) {
             Some(entry) if entry.writable || !write => (),
             _ => return Ok(Learned::Missing),
@@ -250,7 +256,7 @@ impl Space {
         if shown.stale.overlaps(segment.id(), start, end) {
             return Ok(Learned::Stale);
         }
-        for (page, pfn) in (start..).zip(pfns) {
+        for (page, pfn) in (start..).zip(&*pfns) {
             let Some(entry) = Entry::of(*pfn) else {
                 continue;
             };

@@ -7,6 +7,8 @@
 //! space lists it, and ends with [`Segment::end`]. What shows a byte of it is
 //! asked of the layout, which indexes its ranges by segment.
 
+use core::ops;
+
 use kernel::{
     cred::Credential,
     error::to_result,
@@ -264,10 +266,23 @@ impl Segment {
         self.addr + page * PAGE_SIZE
     }
 
-    /// Has the arena make a page present that is in memory already; says whether it is.
-    /// See [`Arena::fault_in_resident`].
-    pub(crate) fn bring_resident(&self, arena: &Arena, page: usize) -> bool {
-        arena.fault_in_resident(self.file(), self.first() + page, self.addr_of(page))
+    /// Has the arena make a page present that is in memory already, and those around it
+    /// in `window`; says whether the page is. See [`Arena::fault_in_resident`].
+    pub(crate) fn bring_resident(
+        &self,
+        arena: &Arena,
+        page: usize,
+        window: &ops::Range<usize>,
+    ) -> bool {
+        let before = page - window.start.min(page);
+        let after = window.end.clamp(page + 1, self.pages()) - page;
+        arena.fault_in_resident(
+            self.file(),
+            self.first() + page,
+            self.addr_of(page),
+            before,
+            after,
+        )
     }
 
     /// Whether it can serve for `wanted`.
