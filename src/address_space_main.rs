@@ -7,6 +7,7 @@
 use kernel::{
     miscdevice::{MiscDeviceOptions, MiscDeviceRegistration},
     prelude::*,
+    sync::atomic, // What `layout/entered.rs` takes from here.
 };
 
 mod arena;

@@ -145,10 +145,13 @@ impl Change {
                     segment: segment.segment().clone(),
                     offset: *offset,
                     prot: *prot,
+                    entered: layout::Entered::new(),
                 },
+                true,
+                usize::MAX,
                 old,
             ),
-            Change::Unmap { pages } => layout.remove(pages.start, pages.end, old),
+            Change::Unmap { pages } => layout.remove(pages.start, pages.end, usize::MAX, old),
             Change::Protect { pages, prot } => {
                 parts(layout, pages, &mut old);
                 layout.protect(pages.start, pages.end, *prot)
@@ -158,10 +161,12 @@ impl Change {
                 let mut result = Ok(());
                 while let Some(mut part) = part(layout, at, pages) {
                     at = part.end;
-                    result = result.and(layout.remove(part.start, part.end, &mut old));
+                    let gone = layout.remove(part.start, part.end, usize::MAX, &mut old);
                     part.start = part.start - pages.start + to;
                     part.end = part.end - pages.start + to;
-                    result = result.and(layout.replace(part, &mut old));
+                    part.entered = layout::Entered::new();
+                    let shown = layout.replace(part, true, usize::MAX, &mut old);
+                    result = result.and(gone).and(shown);
                 }
                 result
             }
@@ -266,10 +271,10 @@ impl Journal {
         for (change, mark) in done.iter().zip(marks).rev() {
             let pages = change.pages();
             // Cannot be refused: ranges and nodes are those that there were.
-            let _ = layout.remove(pages.start, pages.end, drop);
+            let _ = layout.remove(pages.start, pages.end, usize::MAX, drop);
             while self.old.len() > *mark {
                 let Some(range) = self.old.pop() else { break };
-                let _ = layout.replace(range, drop);
+                let _ = layout.replace(range, true, usize::MAX, drop);
             }
         }
     }
@@ -445,7 +450,7 @@ impl Space {
     /// Where `pages` pages of a file from page `first` on may go, so that huge pages
     /// can be used if there are any. `ENOSPC`. The ops lock must be held.
     pub(crate) fn find_room(&self, pages: u64, first: u64) -> Result<u64> {
-        let shown = self.install.read();
+        let mut shown = self.install.write();
         let huge = HUGE_PAGES as u64;
         let aligned = if pages >= huge {
             shown.layout.find_hole(pages, huge, first % huge)

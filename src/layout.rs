@@ -23,7 +23,7 @@
 //! let mut spare = Spare::new(layout.need(Layout::REPLACE_NODES))?;
 //! // With the lock:
 //! layout.refill(&mut spare);
-//! layout.replace(range, |old| ...)?;
+//! layout.replace(range, true, room, |old| ...)?;
 //! // Without it again: what the layout did not need or needs no longer.
 //! drop(spare);
 //! ```
@@ -49,6 +49,8 @@ mod change;
 #[cfg(test)]
 #[path = "layout/check.rs"]
 mod check;
+#[path = "layout/entered.rs"]
+mod entered;
 #[path = "layout/pool.rs"]
 mod pool;
 #[path = "layout/tree.rs"]
@@ -56,6 +58,7 @@ mod tree;
 
 pub(crate) use self::{
     change::Refused,
+    entered::Entered,
     pool::{
         Chunk,
         Need,
@@ -66,7 +69,10 @@ pub(crate) use self::{
 };
 
 use self::{
-    by_segment::BySegment,
+    by_segment::{
+        wide,
+        BySegment, //
+    },
     by_space::BySpace,
     pool::{
         Pool,
@@ -133,7 +139,7 @@ impl ops::BitOr for Prot {
 }
 
 /// A run of pages of the space that shows a run of pages of one segment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Range<S> {
     /// First page in the space.
     pub(crate) start: u64,
@@ -145,17 +151,29 @@ pub(crate) struct Range<S> {
     pub(crate) offset: u64,
     /// For which access.
     pub(crate) prot: Prot,
+    /// Which of the pages were entered in a window since they are shown: all in the range. Goes
+    /// with the pages when a range is cut or joined, and is no part of what a range *is*.
+    pub(crate) entered: Entered,
 }
+
+impl<S: PartialEq> PartialEq for Range<S> {
+    fn eq(&self, other: &Self) -> bool {
+        let of = |range: &Self| (range.start, range.end, range.offset, range.prot);
+        of(self) == of(other) && self.segment == other.segment
+    }
+}
+
+impl<S: Eq> Eq for Range<S> {}
 
 impl<S> Range<S> {
     /// Number of pages.
     pub(crate) fn pages(&self) -> u64 {
-        self.end.saturating_sub(self.start)
+        self.end.wrapping_sub(self.start)
     }
 
     /// Page after the last in the segment.
     pub(crate) fn offset_end(&self) -> u64 {
-        self.offset.saturating_add(self.pages())
+        self.offset.wrapping_add(self.pages())
     }
 
     /// Page of the segment that `page` of the space shows; [`None`] outside of the range.
@@ -284,7 +302,7 @@ impl<M: Store> Layout<M> {
         };
         core::iter::from_fn(move || {
             let range = self.range(index)?;
-            index = Tree::<BySpace>::next(&self.pool, index);
+            index = self.pool.get(index).next;
             (range.start < end).then_some(range)
         })
         .fuse()
@@ -311,16 +329,17 @@ impl<M: Store> Layout<M> {
     /// when divided by `align`.
     ///
     /// For an address at which huge pages are possible: first with their size as `align` and the
-    /// file's page as `congruent`, then with 1. O(log n), and O(log n) for each hole that is long
-    /// enough and has no such start, of which there can be no more than ranges.
-    pub(crate) fn find_hole(&self, pages: u64, align: u64, congruent: u64) -> Option<u64> {
+    /// file's page as `congruent`, then with 1. O(log n), amortized over the changes before, and
+    /// O(log n) for each hole that is long enough and has no such start, of which there can be no
+    /// more than ranges. Changes nothing but what is remembered of holes.
+    pub(crate) fn find_hole(&mut self, pages: u64, align: u64, congruent: u64) -> Option<u64> {
         if pages == 0 {
             return None;
         }
         let align = align.max(1);
         let want = congruent % align;
         self.space
-            .holes(&self.pool, self.pages, pages, |start, end| {
+            .holes(&mut self.pool, self.pages, pages, |start, end| {
                 let have = start % align;
                 let skip = if want >= have {
                     want - have
@@ -334,7 +353,7 @@ impl<M: Store> Layout<M> {
 
     /// Whether any range shows the segment `id`. O(log n).
     pub(crate) fn shows(&self, id: u64) -> bool {
-        let index = self.segments.lower_bound(&self.pool, &(id, 0, 0));
+        let index = self.segments.lower_bound(&self.pool, &(wide(id, 0), 0));
         index != NIL && self.pool.get(index).segment_id == id
     }
 
@@ -346,7 +365,7 @@ impl<M: Store> Layout<M> {
         id: u64,
         pages: ops::Range<u64>,
     ) -> impl Iterator<Item = Piece> + '_ {
-        let mut index = self.segments.lower_bound(&self.pool, &(id, 0, 0));
+        let mut index = self.segments.lower_bound(&self.pool, &(wide(id, 0), 0));
         core::iter::from_fn(move || {
             index = Tree::<BySegment>::showing(&self.pool, index, id, &pages);
             let piece = self.piece(index, &pages)?;
@@ -371,9 +390,9 @@ impl<M: Store> Layout<M> {
         after: Option<Cursor>,
     ) -> Option<Piece> {
         let from = match after {
-            None => (id, 0, 0),
+            None => (wide(id, 0), 0),
             // What follows in the order of the tree: no two ranges start at the same page.
-            Some(cursor) => (id, cursor.offset, cursor.start.saturating_add(1)),
+            Some(cursor) => (wide(id, cursor.offset), cursor.start.saturating_add(1)),
         };
         let index = self.segments.lower_bound(&self.pool, &from);
         let index = Tree::<BySegment>::showing(&self.pool, index, id, &pages);

@@ -64,7 +64,7 @@ pub(crate) struct Kernel;
 impl layout::Store for Kernel {
     type Segment = Arc<Segment>;
     type Chunk = KBox<layout::Chunk<Arc<Segment>>>;
-    type Directory = KVVec<Option<Self::Chunk>>;
+    type Directory = KVVec<Self::Chunk>;
     type Error = Error;
 
     fn chunk() -> Result<Self::Chunk> {
@@ -75,11 +75,20 @@ impl layout::Store for Kernel {
     }
 
     fn directory(slots: usize) -> Result<Self::Directory> {
-        let mut directory = KVVec::with_capacity(slots, GFP_KERNEL_ACCOUNT)?;
-        for _ in 0..slots {
-            directory.push(None, GFP_KERNEL_ACCOUNT)?;
-        }
-        Ok(directory)
+        Ok(KVVec::with_capacity(slots, GFP_KERNEL_ACCOUNT)?)
+    }
+
+    fn slots(directory: &Self::Directory) -> usize {
+        directory.capacity()
+    }
+
+    fn push(directory: &mut Self::Directory, chunk: Self::Chunk) {
+        // By our caller there is room.
+        let _ = directory.push_within_capacity(chunk);
+    }
+
+    fn pop(directory: &mut Self::Directory) -> Option<Self::Chunk> {
+        directory.pop()
     }
 }
 

@@ -2,15 +2,28 @@
 
 //! The tree by space page: what does a page show, and where is a hole?
 //!
-//! The ranges do not overlap, so they are in the same order by start and by end. The summary of a
-//! subtree is where it starts and ends and the longest hole within, so that a search for a hole
-//! passes over subtrees that have none.
+//! The ranges do not overlap, so they are in the same order by start and by end. They are threaded
+//! in that order too, so each knows the next.
+//!
+//! # Holes
+//!
+//! Each range has the hole behind it, up to the next range; what is in front of the first and
+//! behind the last is looked at apart. The summary of a subtree is a *bound*, from above, of the
+//! longest hole that its ranges have, so that a search passes over subtrees that have none of the
+//! wanted length.
+//!
+//! A bound goes up when a hole grows, and not down when one shrinks: so a map raises few and an
+//! unmap of the same pages none, where keeping the maximum would cost a walk to the root for each.
+//! The search makes it up: where a bound had promised more than there was, it is made exact on the
+//! way back. So a bound that is wrong costs a search O(1), once. A change makes no more of them
+//! wrong than there are on the one path to where it is, O(log n). All searches and changes together
+//! cost no more, then, than O(log n) for each of them and for each hole that was asked about.
+//! Nobody but the owner's own search for a hole pays for the owner's changes.
 
 use super::{
     pool::{
         Node,
         Pool,
-        Span,
         Store,
         NIL, //
     },
@@ -27,9 +40,17 @@ impl Order for BySpace {
     /// The first page.
     type Key = u64;
 
+    /// Pages; a bound from above.
+    type Summary = u64;
+
     #[inline]
     fn key<S>(node: &Node<S>) -> u64 {
-        node.bounds().0
+        node.start
+    }
+
+    #[inline]
+    fn is_before<S>(node: &Node<S>, key: &u64) -> bool {
+        node.start < *key
     }
 
     #[inline]
@@ -42,71 +63,88 @@ impl Order for BySpace {
         &mut node.space
     }
 
-    fn summarize<M: Store>(pool: &mut Pool<M>, index: u32) -> bool {
-        let node = pool.get(index);
-        let (start, end) = node.bounds();
-        let [left, right] = node.space.child;
-        let mut span = Span { gap: 0, start, end };
-        if left != NIL {
-            let below = &pool.get(left).span;
-            span.start = below.start;
-            span.gap = below.gap.max(start.saturating_sub(below.end));
-        }
-        if right != NIL {
-            let below = &pool.get(right).span;
-            span.end = below.end;
-            span.gap = span.gap.max(below.gap).max(below.start.saturating_sub(end));
-        }
-        let old = &mut pool.get_mut(index).span;
-        let changed = *old != span;
-        *old = span;
-        changed
+    #[inline]
+    fn summary<S>(node: &Node<S>) -> u64 {
+        node.gap
     }
+
+    #[inline]
+    fn summary_mut<S>(node: &mut Node<S>) -> &mut u64 {
+        &mut node.gap
+    }
+
+    /// The bound stays.
+    #[inline]
+    fn narrowed<M: Store>(_: &mut Pool<M>, _: u32, _: u32) {}
+
+    /// The bounds stay.
+    #[inline]
+    fn lost<M: Store>(_: &mut Pool<M>, _: u32, _: u32) {}
 }
 
 impl Tree<BySpace> {
     /// The node that has `page`, or [`NIL`]. O(log n).
     #[inline]
     pub(super) fn at<M: Store>(&self, pool: &Pool<M>, page: u64) -> u32 {
-        let mut index = self.root();
-        while index != NIL {
-            let node = pool.get(index);
-            let (start, end) = node.bounds();
-            if page < start {
-                index = node.space.child[0];
-            } else if page >= end {
-                index = node.space.child[1];
-            } else {
-                break;
-            }
+        let last = self.starting_by(pool, page);
+        if last != NIL && pool.get(last).end() > page {
+            last
+        } else {
+            NIL
         }
-        index
     }
 
     /// The first node that ends after `page`, or [`NIL`]. O(log n).
     pub(super) fn ending_after<M: Store>(&self, pool: &Pool<M>, page: u64) -> u32 {
+        let place = self.find(pool, &page);
+        if place.previous != NIL && pool.get(place.previous).end() > page {
+            place.previous
+        } else {
+            place.next
+        }
+    }
+
+    /// The last node that starts at or before `page`, or [`NIL`].
+    #[inline]
+    fn starting_by<M: Store>(&self, pool: &Pool<M>, page: u64) -> u32 {
         let (mut index, mut found) = (self.root(), NIL);
         while index != NIL {
             let node = pool.get(index);
-            let (start, end) = node.bounds();
-            if end <= page {
+            if node.start <= page {
+                found = index;
                 index = node.space.child[1];
             } else {
-                found = index;
-                if start <= page {
-                    break;
-                }
                 index = node.space.child[0];
             }
         }
         found
     }
 
+    /// The pages of the hole between a node and the one after it.
+    #[inline]
+    pub(super) fn hole_behind<M: Store>(pool: &Pool<M>, index: u32) -> u64 {
+        let node = pool.get(index);
+        if node.next == NIL {
+            return 0;
+        }
+        pool.get(node.next).start.saturating_sub(node.end())
+    }
+
+    /// Makes true what is said of the hole behind `index`, which has grown. O(log n).
+    #[inline]
+    pub(super) fn hole_grew<M: Store>(pool: &mut Pool<M>, index: u32) {
+        if index != NIL {
+            let hole = Self::hole_behind(pool, index);
+            Self::raise(pool, index, hole);
+        }
+    }
+
     /// Asks `fits` about the holes of at least `pages` pages in the space of `size` pages, from
-    /// low to high, until it has an answer. O(log n) for each hole asked about.
+    /// low to high, until it has an answer. O(log n) for each hole asked about, and amortized over
+    /// the changes since it was called last.
     pub(super) fn holes<M: Store, T>(
         &self,
-        pool: &Pool<M>,
+        pool: &mut Pool<M>,
         size: u64,
         pages: u64,
         mut fits: impl FnMut(u64, u64) -> Option<T>,
@@ -118,44 +156,59 @@ impl Tree<BySpace> {
                 None
             }
         };
-        if self.root() == NIL {
+        let (first, last) = (self.end(pool, 0), self.end(pool, 1));
+        if first == NIL {
             return fits(0, size);
         }
-        let whole = pool.get(self.root()).span;
-        if let Some(fit) = fits(0, whole.start) {
+        if let Some(fit) = fits(0, pool.get(first).start) {
             return Some(fit);
         }
-        if whole.gap >= pages {
-            // A node is come to from above, to see what is below it on the left, or from there.
-            let (mut index, mut descend) = (self.root(), true);
-            while index != NIL {
-                let node = pool.get(index);
-                let [left, right] = node.space.child;
-                if descend && left != NIL && pool.get(left).span.gap >= pages {
-                    index = left;
+        let promises = |pool: &Pool<M>, index: u32| index != NIL && pool.get(index).gap >= pages;
+        let mut index = self.root();
+        // What has been seen of the subtree under `index`: nothing, or what is on its left, or all.
+        let mut seen = if promises(pool, index) { 0 } else { 2 };
+        while index != NIL {
+            let [left, right] = pool.get(index).space.child;
+            if seen == 0 && promises(pool, left) {
+                index = left;
+                continue;
+            }
+            if seen < 2 {
+                let end = pool.get(index).end();
+                if let Some(fit) = fits(end, end + Self::hole_behind(pool, index)) {
+                    return Some(fit);
+                }
+                if promises(pool, right) {
+                    (index, seen) = (right, 0);
                     continue;
                 }
-                let (start, end) = node.bounds();
-                if left != NIL {
-                    if let Some(fit) = fits(pool.get(left).span.end, start) {
-                        return Some(fit);
-                    }
-                }
-                descend = false;
-                if right != NIL {
-                    let below = pool.get(right).span;
-                    if let Some(fit) = fits(end, below.start) {
-                        return Some(fit);
-                    }
-                    if below.gap >= pages {
-                        index = right;
-                        descend = true;
-                        continue;
-                    }
-                }
-                index = Self::above(pool, index, 1);
+            }
+            Self::make_exact(pool, index);
+            let parent = pool.get(index).space.parent;
+            let on_left = parent != NIL && pool.get(parent).space.child[0] == index;
+            (index, seen) = (parent, if on_left { 1 } else { 2 });
+        }
+        fits(pool.get(last).end(), size)
+    }
+
+    /// Makes the bound of a subtree as good as those of the subtrees right below.
+    fn make_exact<M: Store>(pool: &mut Pool<M>, index: u32) {
+        let mut gap = Self::hole_behind(pool, index);
+        for below in pool.get(index).space.child {
+            if below != NIL {
+                gap = gap.max(pool.get(below).gap);
             }
         }
-        fits(whole.end, size)
+        pool.get_mut(index).gap = gap;
+    }
+
+    /// The first node (side 0), or the last (side 1), or [`NIL`]. O(log n).
+    fn end<M: Store>(&self, pool: &Pool<M>, side: usize) -> u32 {
+        let (mut end, mut below) = (NIL, self.root());
+        while below != NIL {
+            end = below;
+            below = pool.get(below).space.child[side];
+        }
+        end
     }
 }

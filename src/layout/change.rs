@@ -2,21 +2,32 @@
 
 //! The changes of a layout.
 //!
-//! Each looks first whether it has the nodes that it needs, and only then changes anything.
+//! Each looks first whether anything stands against it, and only then changes anything. Each goes
+//! down the tree by space page once, to the place before its first page; from there it follows the
+//! thread. What is usual, a map in a hole and an unmap of one whole range, is told from that place
+//! and from the nodes on its two sides.
 
 use super::{
-    by_segment::BySegment,
+    by_segment::{
+        wide,
+        BySegment, //
+    },
     by_space::BySpace,
     pool::{
         Store,
         NIL, //
     },
-    tree::Tree,
+    tree::{
+        Order,
+        Place,
+        Tree, //
+    },
     Layout,
     Prot,
     Range,
     Segment, //
 };
+use core::ops;
 
 /// Why a change was refused; nothing has changed then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,12 +36,29 @@ pub(crate) enum Refused {
     /// wanted.
     Nodes,
     /// The range is empty, does not lie in the space, or runs past the last page a segment can
-    /// have; or it must lie in a hole and does not.
+    /// have.
     Range,
+    /// Something is shown there already.
+    Shown,
+    /// More would have to be handed out than there is room for.
+    Room,
+}
+
+/// A range that cannot be shown yet, and the place before its first page.
+type Stopped<S> = (Range<S>, Place);
+
+/// What [`Layout::try_remove()`] found.
+enum Removal<S> {
+    Nothing,
+    /// One range, which is taken out.
+    Whole(Range<S>),
+    /// Parts of ranges, or more than one. They are shown still, from this place on.
+    More(Place),
 }
 
 impl<S: Segment> Range<S> {
     /// Whether `next` is the same mapping going on where this one ends.
+    #[inline]
     fn continues_as(&self, next: &Self) -> bool {
         self.end == next.start
             && self.offset_end() == next.offset
@@ -46,13 +74,12 @@ impl<S: Segment> Range<S> {
             segment: self.segment.clone(),
             offset: self.offset + (start - self.start),
             prot: self.prot,
+            entered: self.entered.within(start, end),
         }
     }
 }
 
 impl<M: Store> Layout<M> {
-    /// Nodes that one [`Self::insert()`] takes at most.
-    pub(crate) const INSERT_NODES: usize = 1;
     /// Nodes that one [`Self::replace()`] takes at most.
     pub(crate) const REPLACE_NODES: usize = 2;
     /// Nodes that one [`Self::remove()`] takes at most.
@@ -60,67 +87,53 @@ impl<M: Store> Layout<M> {
     /// Nodes that one [`Self::protect()`] takes at most.
     pub(crate) const PROTECT_NODES: usize = 2;
 
-    /// Shows `range`, where nothing may be shown yet.
+    /// Shows `range`. What is shown there gives way if `over`, and is handed out, in order, ranges
+    /// or parts of such as reach beyond; at most `room` of them.
     ///
     /// A neighbour of the same segment and protection that it continues, or that continues it, is
-    /// joined with it, and then no node is taken. O(log n).
-    pub(crate) fn insert(&mut self, range: Range<M::Segment>) -> Result<(), Refused> {
-        self.admit(&range)?;
-        let next = self.space.ending_after(&self.pool, range.start);
-        if next != NIL && self.pool.get(next).bounds().0 < range.end {
-            return Err(Refused::Range);
-        }
-        self.add(range, next)
-    }
-
-    /// Shows `range` instead of what is shown there, and hands out what was.
-    ///
-    /// O(log n) for each range that goes.
+    /// joined with it. In a hole it takes a node at most, and none if it is joined. O(log n), and
+    /// as much for each range that goes.
     pub(crate) fn replace(
         &mut self,
         range: Range<M::Segment>,
+        over: bool,
+        room: usize,
         each_removed: impl FnMut(Range<M::Segment>),
     ) -> Result<(), Refused> {
-        self.admit(&range)?;
-        let (start, end) = (range.start, range.end);
-        let first = self.space.ending_after(&self.pool, start);
-        if first != NIL && self.pool.get(first).bounds() == (start, end) {
-            let previous = Tree::<BySpace>::previous(&self.pool, first);
-            let next = Tree::<BySpace>::next(&self.pool, first);
-            if !self.joins(self.range(previous), Some(&range))
-                && !self.joins(Some(&range), self.range(next))
-            {
-                self.exchange(first, range)
-                    .into_iter()
-                    .for_each(each_removed);
-                return Ok(());
-            }
+        match self.try_show(range, over)? {
+            None => Ok(()),
+            Some((range, place)) => self.replace_shown(range, place, room, each_removed),
         }
-        if self.pool.free() < Self::INSERT_NODES + self.nodes_to_cut_out(first, start, end) {
-            return Err(Refused::Nodes);
-        }
-        let next = self.cut_out(first, start, end, each_removed);
-        self.add(range, next)
     }
 
-    /// Shows nothing in `start..end` any more, and hands out what was: ranges, or parts of such as
-    /// reach beyond. Holes are fine.
+    /// Shows nothing in `start..end` any more, and hands out what was, in order: ranges, or parts
+    /// of such as reach beyond; at most `room` of them. Holes are fine.
     ///
-    /// Takes a node only when it cuts a range in two. O(log n) for each range that goes.
+    /// Takes a node only when it cuts a range in two. O(log n), and as much for each range that
+    /// goes.
     pub(crate) fn remove(
         &mut self,
         start: u64,
         end: u64,
-        each_removed: impl FnMut(Range<M::Segment>),
+        room: usize,
+        mut each_removed: impl FnMut(Range<M::Segment>),
     ) -> Result<(), Refused> {
         if start >= end {
             return Ok(());
         }
-        let first = self.space.ending_after(&self.pool, start);
-        if self.pool.free() < self.nodes_to_cut_out(first, start, end) {
+        let place = match self.try_remove(start, end, room)? {
+            Removal::Nothing => return Ok(()),
+            Removal::Whole(range) => {
+                each_removed(range);
+                return Ok(());
+            }
+            Removal::More(place) => place,
+        };
+        self.check_room(place, start, end, room)?;
+        if self.pool.free() < self.nodes_to_cut_out(place, end) {
             return Err(Refused::Nodes);
         }
-        self.cut_out(first, start, end, each_removed);
+        self.cut_out(place, start, end, each_removed);
         Ok(())
     }
 
@@ -144,16 +157,22 @@ impl<M: Store> Layout<M> {
                 self.cut(index, page);
             }
         }
-        let mut index = self.space.ending_after(&self.pool, start);
-        while index != NIL && self.pool.get(index).bounds().0 < end {
-            if let Some(range) = &mut self.pool.get_mut(index).range {
+        let Place {
+            mut previous,
+            next: mut index,
+            ..
+        } = self.space.find(&self.pool, &start);
+        while index != NIL && self.pool.get(index).start < end {
+            let node = self.pool.get_mut(index);
+            let next = node.next;
+            if let Some(range) = &mut node.range {
                 range.prot = prot;
             }
-            index = self.join_previous(index);
-            index = Tree::<BySpace>::next(&self.pool, index);
+            previous = self.join(previous, index);
+            index = next;
         }
         if index != NIL {
-            self.join_previous(index);
+            self.join(previous, index);
         }
         Ok(())
     }
@@ -170,7 +189,58 @@ impl<M: Store> Layout<M> {
         self.holds = self.holds.saturating_sub(1);
     }
 
+    /// Shows `range` if nothing is shown there. If something is, and is to give way, the range is
+    /// returned, with its place.
+    #[inline(never)]
+    fn try_show(
+        &mut self,
+        range: Range<M::Segment>,
+        over: bool,
+    ) -> Result<Option<Stopped<M::Segment>>, Refused> {
+        self.admit(&range)?;
+        let place = self.space.find(&self.pool, &range.start);
+        let hole = self.hole(place);
+        if hole.start <= range.start && range.end <= hole.end {
+            self.show(range, place, hole)?;
+            Ok(None)
+        } else if over {
+            Ok(Some((range, place)))
+        } else {
+            Err(Refused::Shown)
+        }
+    }
+
+    /// Takes out what is shown in `start..end` if that is nothing, or one range as it is.
+    #[inline(never)]
+    fn try_remove(
+        &mut self,
+        start: u64,
+        end: u64,
+        room: usize,
+    ) -> Result<Removal<M::Segment>, Refused> {
+        let place = self.space.find(&self.pool, &start);
+        let hole = self.hole(place);
+        if hole.start > start {
+            return Ok(Removal::More(place));
+        }
+        if place.next == NIL || hole.end >= end {
+            return Ok(Removal::Nothing);
+        }
+        let node = self.pool.get(place.next);
+        if node.end() > end || self.start_of(node.next) < end {
+            return Ok(Removal::More(place));
+        }
+        if room == 0 {
+            return Err(Refused::Room);
+        }
+        match self.erase(place.previous, place.next) {
+            Some(range) => Ok(Removal::Whole(range)),
+            None => Ok(Removal::Nothing),
+        }
+    }
+
     /// Refuses what could never be a range of this space.
+    #[inline]
     fn admit(&self, range: &Range<M::Segment>) -> Result<(), Refused> {
         if range.start < range.end
             && range.end <= self.pages
@@ -182,97 +252,303 @@ impl<M: Store> Layout<M> {
         }
     }
 
-    /// Nodes that [`Self::cut_out()`] takes before it frees any.
-    fn nodes_to_cut_out(&self, first: u32, start: u64, end: u64) -> usize {
-        let cuts_in_two = match self.range(first) {
-            Some(range) => range.start < start && range.end > end,
-            None => false,
-        };
-        usize::from(cuts_in_two)
+    /// The hole at a place, if there is one: else it ends before it starts. Behind the last range
+    /// it has no end.
+    #[inline]
+    fn hole(&self, place: Place) -> ops::Range<u64> {
+        self.end_of(place.previous)..self.start_of(place.next)
+    }
+
+    /// Where the range ends that is the last before a place; 0 if there is none.
+    #[inline]
+    fn end_of(&self, previous: u32) -> u64 {
+        if previous == NIL {
+            0
+        } else {
+            self.pool.get(previous).end()
+        }
+    }
+
+    /// Where the range starts that is the first after a place; if there is none, no page does.
+    #[inline]
+    fn start_of(&self, next: u32) -> u64 {
+        if next == NIL {
+            u64::MAX
+        } else {
+            self.pool.get(next).start
+        }
+    }
+
+    /// The first range that has a page after `place`, which is before `start`, or the next.
+    fn first_shown(&self, place: Place, start: u64) -> u32 {
+        if self.end_of(place.previous) > start {
+            place.previous
+        } else {
+            place.next
+        }
+    }
+
+    /// Refuses to hand out more than `room` ranges of `start..end`.
+    fn check_room(
+        &self,
+        place: Place,
+        start: u64,
+        end: u64,
+        mut room: usize,
+    ) -> Result<(), Refused> {
+        let mut index = self.first_shown(place, start);
+        while self.start_of(index) < end {
+            room = room.checked_sub(1).ok_or(Refused::Room)?;
+            index = self.pool.get(index).next;
+        }
+        Ok(())
+    }
+
+    /// Nodes that [`Self::cut_out()`] takes before it frees any, up to `end`.
+    fn nodes_to_cut_out(&self, place: Place, end: u64) -> usize {
+        usize::from(self.end_of(place.previous) > end)
     }
 
     /// Whether the two ranges are to be one.
+    #[inline]
     pub(super) fn joins(
         &self,
         left: Option<&Range<M::Segment>>,
         right: Option<&Range<M::Segment>>,
     ) -> bool {
         match (left, right) {
-            (Some(left), Some(right)) => self.holds == 0 && left.continues_as(right),
+            (Some(left), Some(right)) => left.continues_as(right) && self.holds == 0,
             _ => false,
         }
     }
 
-    /// Shows `range`, which lies in the hole before the node `next`.
-    fn add(&mut self, range: Range<M::Segment>, next: u32) -> Result<(), Refused> {
-        let previous = self.space.before(&self.pool, next);
-        let continues = self.joins(self.range(previous), Some(&range));
-        let continued = self.joins(Some(&range), self.range(next));
-        if continues {
-            let mut end = range.end;
-            if continued {
-                end = self.pool.get(next).bounds().1;
-                self.erase(next);
-            }
-            self.set_end(previous, end);
-        } else if continued {
-            self.set_start(next, range.start, range.offset);
-        } else {
-            let index = self.pool.take(range).ok_or(Refused::Nodes)?;
-            self.space
-                .insert_between(&mut self.pool, previous, index, next);
-            self.segments.insert(&mut self.pool, index);
+    /// Shows `range`, which lies in the `hole` at `place`.
+    #[inline(always)]
+    fn show(
+        &mut self,
+        range: Range<M::Segment>,
+        place: Place,
+        hole: ops::Range<u64>,
+    ) -> Result<(), Refused> {
+        let continues =
+            hole.start == range.start && self.joins(self.range(place.previous), Some(&range));
+        let continued = hole.end == range.end && self.joins(Some(&range), self.range(place.next));
+        if continues || continued {
+            self.show_joined(range, place, continues, continued);
+            return Ok(());
         }
+        self.enter(range, place, hole)
+    }
+
+    /// Makes a node for `range`, which lies in the `hole` at `place`.
+    #[inline(always)]
+    fn enter(
+        &mut self,
+        range: Range<M::Segment>,
+        place: Place,
+        hole: ops::Range<u64>,
+    ) -> Result<(), Refused> {
+        let taken = self.pool.take().ok_or(Refused::Nodes)?;
+        let (index, priority) = taken;
+        let Place { previous, next, .. } = place;
+        let behind = if next == NIL {
+            0
+        } else {
+            hole.end.wrapping_sub(range.end)
+        };
+        if previous != NIL {
+            self.pool.get_mut(previous).next = index;
+            if next == NIL {
+                // It had no hole behind it before.
+                let between = range.start.wrapping_sub(hole.start);
+                Tree::<BySpace>::raise(&mut self.pool, previous, between);
+            }
+        }
+        let (space, gap) = self.space.add(&mut self.pool, taken, place, behind);
+        let key = BySegment::key_of(&range);
+        let own = wide(range.segment.id(), range.offset_end());
+        let place = self.segments.find(&self.pool, &key);
+        let (segment, reach) = self.segments.add(&mut self.pool, taken, place, own);
+        let node = self.pool.get_mut(index);
+        node.next = next;
+        node.priority = priority;
+        (node.space, node.gap) = (space, gap);
+        (node.segment, node.reach) = (segment, reach);
+        node.fill(range);
         Ok(())
+    }
+
+    /// As [`Self::show()`], or without joining, for what is less usual.
+    #[inline(never)]
+    fn show_at(
+        &mut self,
+        range: Range<M::Segment>,
+        place: Place,
+        join: bool,
+    ) -> Result<(), Refused> {
+        let hole = self.hole(place);
+        if join {
+            self.show(range, place, hole)
+        } else {
+            self.enter(range, place, hole)
+        }
+    }
+
+    /// Shows `range`, which lies in the hole at `place`, as more of the range that it continues,
+    /// or that continues it, or both.
+    #[inline(never)]
+    fn show_joined(
+        &mut self,
+        range: Range<M::Segment>,
+        place: Place,
+        continues: bool,
+        continued: bool,
+    ) {
+        let Place { previous, next, .. } = place;
+        let into = if continues { previous } else { next };
+        if let Some(shown) = self.range(into) {
+            shown.entered.unite(&range.entered);
+        }
+        if continues {
+            self.set_end(previous, range.end);
+        } else {
+            self.set_start(previous, next, range.start, range.offset);
+        }
+        if continues && continued {
+            self.join(previous, next);
+        }
+    }
+
+    /// Shows `range` instead of what is shown there: at least one range after `place`, which is
+    /// before its first page.
+    #[inline(never)]
+    fn replace_shown(
+        &mut self,
+        range: Range<M::Segment>,
+        place: Place,
+        room: usize,
+        each_removed: impl FnMut(Range<M::Segment>),
+    ) -> Result<(), Refused> {
+        let (start, end) = (range.start, range.end);
+        self.check_room(place, start, end, room)?;
+        let Place { previous, next, .. } = place;
+        if self.end_of(previous) <= start {
+            let node = self.pool.get(next);
+            let same = (node.start, node.end()) == (start, end);
+            if same
+                && !self.joins(self.range(previous), Some(&range))
+                && !self.joins(Some(&range), self.range(node.next))
+            {
+                self.exchange(next, range)
+                    .into_iter()
+                    .for_each(each_removed);
+                return Ok(());
+            }
+        }
+        if self.pool.free() < 1 + self.nodes_to_cut_out(place, end) {
+            return Err(Refused::Nodes);
+        }
+        let place = self.cut_out(place, start, end, each_removed);
+        self.show_at(range, place, true)
     }
 
     /// Joins the range with the one before it if they are one mapping, and says which node has its
     /// pages now.
-    fn join_previous(&mut self, index: u32) -> u32 {
-        let previous = Tree::<BySpace>::previous(&self.pool, index);
-        if !self.joins(self.range(previous), self.range(index)) {
+    fn join(&mut self, previous: u32, index: u32) -> u32 {
+        let (Some(left), Some(right)) = (self.range(previous), self.range(index)) else {
+            return index;
+        };
+        if !self.joins(Some(left), Some(right)) {
             return index;
         }
-        let end = self.pool.get(index).bounds().1;
-        self.erase(index);
+        left.entered.unite(&right.entered);
+        let end = right.end;
+        // First, lest a hole be seen between the two.
         self.set_end(previous, end);
+        self.erase(previous, index);
         previous
     }
 
     /// Lets the node stand for another range of the same pages.
     fn exchange(&mut self, index: u32, range: Range<M::Segment>) -> Option<Range<M::Segment>> {
-        self.segments.remove(&mut self.pool, index);
-        let old = self.pool.get_mut(index).fill(range);
-        self.segments.insert(&mut self.pool, index);
+        self.remove_from_segment(index);
+        let node = self.pool.get_mut(index);
+        let old = node.range.take();
+        node.fill(range);
+        self.add_to_segment(index);
         old
     }
 
-    /// Takes a range out.
-    fn erase(&mut self, index: u32) -> Option<Range<M::Segment>> {
+    /// Takes a node out of the tree by segment page.
+    #[inline(never)]
+    fn remove_from_segment(&mut self, index: u32) {
+        self.segments.remove(&mut self.pool, index);
+    }
+
+    /// Adds a node to the tree by segment page.
+    #[inline(never)]
+    fn add_to_segment(&mut self, index: u32) {
+        let node = self.pool.get(index);
+        let (key, own) = (BySegment::key(node), node.own_reach());
+        let taken = (index, node.priority);
+        let place = self.segments.find(&self.pool, &key);
+        let (segment, reach) = self.segments.add(&mut self.pool, taken, place, own);
+        let node = self.pool.get_mut(index);
+        (node.segment, node.reach) = (segment, reach);
+    }
+
+    /// Takes out a range, the one after `previous`.
+    #[inline]
+    fn erase(&mut self, previous: u32, index: u32) -> Option<Range<M::Segment>> {
+        let next = self.pool.get(index).next;
         self.space.remove(&mut self.pool, index);
+        if previous != NIL {
+            let node = self.pool.get_mut(previous);
+            node.next = next;
+            if next != NIL {
+                let end = node.end();
+                let hole = self.pool.get(next).start.wrapping_sub(end);
+                Tree::<BySpace>::raise(&mut self.pool, previous, hole);
+            }
+        }
         self.segments.remove(&mut self.pool, index);
         self.pool.put(index)
     }
 
-    /// Lets a range end elsewhere, where it meets no other.
+    /// Lets a range end elsewhere, where it meets no other that stays.
     fn set_end(&mut self, index: u32, end: u64) {
-        if let Some(range) = &mut self.pool.get_mut(index).range {
-            range.end = end;
+        let node = self.pool.get_mut(index);
+        let old = node.own_reach();
+        let Some(range) = &mut node.range else { return };
+        if end < range.end {
+            range.entered = range.entered.within(range.start, end);
         }
-        Tree::<BySpace>::refresh(&mut self.pool, index);
-        Tree::<BySegment>::refresh(&mut self.pool, index);
+        range.end = end;
+        let reach = node.own_reach();
+        if reach > old {
+            Tree::<BySegment>::raise(&mut self.pool, index, reach);
+        } else {
+            BySegment::lower(&mut self.pool, index, old);
+            Tree::<BySpace>::hole_grew(&mut self.pool, index);
+        }
     }
 
-    /// Lets a range start elsewhere, where it meets no other; `offset` is what it shows there.
-    fn set_start(&mut self, index: u32, start: u64, offset: u64) {
+    /// Lets a range, the one after `previous`, start elsewhere, where it meets no other; `offset`
+    /// is what it shows there.
+    fn set_start(&mut self, previous: u32, index: u32, start: u64, offset: u64) {
         // Its place among the ranges of its segment may be another then.
-        self.segments.remove(&mut self.pool, index);
-        if let Some(range) = &mut self.pool.get_mut(index).range {
+        self.remove_from_segment(index);
+        let node = self.pool.get_mut(index);
+        node.start = start;
+        if let Some(range) = &mut node.range {
+            if start > range.start {
+                range.entered = range.entered.within(start, range.end);
+            }
             range.start = start;
             range.offset = offset;
         }
-        Tree::<BySpace>::refresh(&mut self.pool, index);
-        self.segments.insert(&mut self.pool, index);
+        Tree::<BySpace>::hole_grew(&mut self.pool, previous);
+        self.add_to_segment(index);
     }
 
     /// The range that must be cut before `page` so that what is on one side of it can have the
@@ -288,61 +564,55 @@ impl<M: Store> Layout<M> {
     /// Makes two of a range, the second of which starts at `page`, and says which node that is;
     /// there is a free node.
     fn cut(&mut self, index: u32, page: u64) -> u32 {
-        let Some(range) = &self.pool.get(index).range else {
+        let Some(range) = self.range(index) else {
             return NIL;
         };
         let behind = range.part(page, range.end);
-        let next = Tree::<BySpace>::next(&self.pool, index);
+        let next = self.pool.get(index).next;
         self.set_end(index, page);
-        let Some(new) = self.pool.take(behind) else {
-            return NIL;
-        };
-        self.space.insert_between(&mut self.pool, index, new, next);
-        self.segments.insert(&mut self.pool, new);
-        new
+        let place = Tree::<BySpace>::between(&self.pool, index, next);
+        // There is a node.
+        let _ = self.show_at(behind, place, false);
+        self.pool.get(index).next
     }
 
-    /// Takes what is shown in `start..end` out, of which `first` is the first node that ends after
-    /// `start`, and says which node follows; there is a free node if it takes one.
+    /// Takes out what is shown in `start..end`, and says where that was; `place` is before
+    /// `start`, and there is a free node if it takes one.
     fn cut_out(
         &mut self,
-        first: u32,
+        place: Place,
         start: u64,
         end: u64,
         mut each_removed: impl FnMut(Range<M::Segment>),
-    ) -> u32 {
-        let mut index = first;
-        while let Some(range) = self.range(index) {
-            if range.start >= end {
+    ) -> Place {
+        let Place {
+            previous,
+            next: mut index,
+            ..
+        } = place;
+        if let Some(range) = self.range(previous).filter(|range| range.end > start) {
+            let to = range.end.min(end);
+            let removed = range.part(start, to);
+            if range.end > to {
+                index = self.cut(previous, to);
+            }
+            self.set_end(previous, start);
+            each_removed(removed);
+        }
+        while let Some(range) = self.range(index).filter(|range| range.start < end) {
+            if range.end > end {
+                let removed = range.part(range.start, end);
+                let offset = range.offset + (end - range.start);
+                self.set_start(previous, index, end, offset);
+                each_removed(removed);
                 break;
             }
-            let (from, to) = (range.start.max(start), range.end.min(end));
-            let reaches_before = range.start < from;
-            let reaches_behind = range.end > to;
-            let mut next = Tree::<BySpace>::next(&self.pool, index);
-            let removed = if reaches_before || reaches_behind {
-                let part = range.part(from, to);
-                let behind = range.offset + (to - range.start);
-                match (reaches_before, reaches_behind) {
-                    (true, true) => {
-                        next = self.cut(index, to);
-                        self.set_end(index, from);
-                    }
-                    (true, false) => self.set_end(index, from),
-                    (false, _) => {
-                        self.set_start(index, to, behind);
-                        next = index;
-                    }
-                }
-                Some(part)
-            } else {
-                self.erase(index)
-            };
-            if let Some(removed) = removed {
+            let next = self.pool.get(index).next;
+            if let Some(removed) = self.erase(previous, index) {
                 each_removed(removed);
             }
             index = next;
         }
-        index
+        Tree::<BySpace>::between(&self.pool, previous, index)
     }
 }

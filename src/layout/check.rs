@@ -13,7 +13,8 @@ use super::{
         Order,
         Tree, //
     },
-    Layout, //
+    Layout,
+    Segment, //
 };
 
 impl<M: Store> Layout<M> {
@@ -22,26 +23,34 @@ impl<M: Store> Layout<M> {
     /// `joined` says that joins were never held, so that no two neighbours may be one mapping.
     pub(crate) fn check(&mut self, joined: bool) {
         self.pool.check();
-        let root = self.space.root();
-        self.check_tree::<BySpace>(root);
-        let root = self.segments.root();
-        self.check_tree::<BySegment>(root);
+        self.check_tree(&self.space);
+        self.check_tree(&self.segments);
+        self.check_bounds(false);
+        self.check_reach();
 
         let (mut page, mut previous) = (0, None);
         for range in self.ranges(0, u64::MAX) {
             assert!(page <= range.start && range.start < range.end && range.end <= self.pages);
             assert!(range.offset.checked_add(range.pages()).is_some());
+            let entered = range.entered.pages();
+            let none = entered == (0..0);
+            assert!(none || range.start <= entered.start && entered.end <= range.end);
             assert!(!joined || !self.joins(previous, Some(range)), "{page}");
             page = range.end;
             previous = Some(range);
         }
     }
 
+    /// Panics unless what is known of holes is as good as can be: it must be after a search in
+    /// vain for a single page.
+    pub(crate) fn check_bounds_are_exact(&self) {
+        self.check_bounds(true);
+    }
+
     /// Links lead back to where they came from, keys ascend from left to right, priorities do not
-    /// from the root down, summaries are what the nodes below make of them, and all nodes are
-    /// there.
-    fn check_tree<O: Order>(&mut self, root: u32) {
-        let mut index = root;
+    /// from the root down, copies are what they are copies of, and all nodes are there.
+    fn check_tree<O: Order>(&self, tree: &Tree<O>) {
+        let mut index = tree.root();
         if index != NIL {
             assert_eq!(Tree::<O>::links(&self.pool, index).parent, NIL);
             while Tree::<O>::links(&self.pool, index).child[0] != NIL {
@@ -51,25 +60,59 @@ impl<M: Store> Layout<M> {
         let mut count = 0;
         while index != NIL {
             count += 1;
-            let priority = self.pool.get(index).priority;
-            let links = Tree::<O>::links(&self.pool, index);
-            for (side, below) in links.child.into_iter().enumerate() {
+            let node = self.pool.get(index);
+            for (side, below) in O::links(node).child.into_iter().enumerate() {
                 if below != NIL {
-                    let (node, below) = (self.pool.get(index), self.pool.get(below));
+                    let below = self.pool.get(below);
                     assert_eq!(O::links(below).parent, index);
-                    assert!(below.priority <= priority, "not a heap below {index}");
+                    assert!(below.priority <= node.priority, "not a heap below {index}");
                     let sorted = [O::key(below) < O::key(node), O::key(below) > O::key(node)];
                     assert!(sorted[side], "not sorted below {index}");
+                    assert!(O::summary(below) <= O::summary(node), "summary of {index}");
                 }
             }
-            assert!(!O::summarize(&mut self.pool, index), "summary of {index}");
+            let range = self.range(index).expect("a vacant node is in a tree");
+            assert_eq!(node.start, range.start);
+            assert_eq!(node.segment_id, range.segment.id());
             let next = Tree::<O>::next(&self.pool, index);
             if next != NIL {
-                assert!(O::key(self.pool.get(index)) < O::key(self.pool.get(next)));
-                assert_eq!(Tree::<O>::previous(&self.pool, next), index);
+                assert!(O::key(node) < O::key(self.pool.get(next)));
             }
             index = next;
         }
         assert_eq!(count, self.len(), "nodes in the tree");
+    }
+
+    /// The thread by space page is the order of the tree; no hole is longer than the bound of its
+    /// range's node, and the bounds are no higher than they must if they are to be `exact`.
+    fn check_bounds(&self, exact: bool) {
+        let mut index = self.space.ending_after(&self.pool, 0);
+        while index != NIL {
+            let node = self.pool.get(index);
+            assert_eq!(node.next, Tree::<BySpace>::next(&self.pool, index));
+            let hole = Tree::<BySpace>::hole_behind(&self.pool, index);
+            assert!(hole <= node.gap, "bound of {index}");
+            let below = self.summaries_below::<BySpace>(index);
+            assert!(!exact || below.fold(hole, u64::max) == node.gap, "{index}");
+            index = node.next;
+        }
+    }
+
+    /// The summaries by segment page are what the nodes below make of them.
+    fn check_reach(&self) {
+        let mut index = self.segments.lower_bound(&self.pool, &(0, 0));
+        while index != NIL {
+            let node = self.pool.get(index);
+            let below = self.summaries_below::<BySegment>(index);
+            assert_eq!(below.fold(node.own_reach(), Ord::max), node.reach);
+            index = Tree::<BySegment>::next(&self.pool, index);
+        }
+    }
+
+    fn summaries_below<O: Order>(&self, index: u32) -> impl Iterator<Item = O::Summary> + '_ {
+        let below = Tree::<O>::links(&self.pool, index).child.into_iter();
+        below
+            .filter(|below| *below != NIL)
+            .map(|below| O::summary(self.pool.get(below)))
     }
 }

@@ -8,6 +8,10 @@
 //! lock, so that taking and returning a node never allocates and never frees.
 
 use super::{
+    by_segment::{
+        wide,
+        Wide, //
+    },
     tree::Links,
     Range,
     Segment, //
@@ -37,8 +41,9 @@ pub(crate) trait Store: Sized {
     /// A box that owns one chunk.
     type Chunk: DerefMut<Target = Chunk<Self::Segment>>;
 
-    /// An array of fixed length that owns its slots; the default has none and needs no memory.
-    type Directory: Default + DerefMut<Target = [Option<Self::Chunk>]>;
+    /// A vector of chunks that never allocates by itself; the default has no room and needs no
+    /// memory.
+    type Directory: Default + DerefMut<Target = [Self::Chunk]>;
 
     /// Why there is no memory.
     type Error;
@@ -46,9 +51,18 @@ pub(crate) trait Store: Sized {
     /// Allocates a chunk, all of it [`Node::vacant()`]. Called by [`Spare::new()`] only; may sleep.
     fn chunk() -> Result<Self::Chunk, Self::Error>;
 
-    /// Allocates a directory of exactly `slots` slots, all of them [`None`]. Called by
-    /// [`Spare::new()`] only; may sleep.
+    /// Allocates an empty directory with room for `slots` chunks. Called by [`Spare::new()`] only;
+    /// may sleep.
     fn directory(slots: usize) -> Result<Self::Directory, Self::Error>;
+
+    /// How many chunks a directory has room for, those in it among them.
+    fn slots(directory: &Self::Directory) -> usize;
+
+    /// Puts a chunk behind those that are there; there is room.
+    fn push(directory: &mut Self::Directory, chunk: Self::Chunk);
+
+    /// Takes the last chunk out.
+    fn pop(directory: &mut Self::Directory) -> Option<Self::Chunk>;
 }
 
 /// What a pool lacks before it can give a certain number of nodes.
@@ -84,8 +98,8 @@ impl<M: Store> Spare<M> {
             });
         }
         let mut slots = M::directory(need.slots)?;
-        for slot in slots.iter_mut().take(need.chunks) {
-            *slot = Some(M::chunk()?);
+        for _ in 0..need.chunks {
+            M::push(&mut slots, M::chunk()?);
         }
         Ok(Self { slots })
     }
@@ -93,88 +107,90 @@ impl<M: Store> Spare<M> {
 
 /// One range and its place in the two trees.
 ///
-/// A search by space page reads only the first cache line.
+/// The way down the tree by space page reads only the first cache line.
 #[repr(C, align(64))]
 pub(crate) struct Node<S> {
-    /// What the node stands for; [`None`] while it is vacant.
-    pub(super) range: Option<Range<S>>,
-    /// The id of the range's segment, which would otherwise be a pointer away.
-    pub(super) segment_id: u64,
-    /// In the tree by space page; of a vacant node, the right child is the next vacant one.
+    /// First page of the range in the space: a copy that can be read without asking whether the
+    /// node is vacant.
+    pub(super) start: u64,
+    /// Of the subtree by space page, no less than the pages of the longest hole behind any of its
+    /// ranges and in front of another.
+    pub(super) gap: u64,
+    /// In the tree by space page.
     pub(super) space: Links,
+    /// The node after this one by space page, or [`NIL`]; of a vacant node, the next vacant one.
+    pub(super) next: u32,
     /// Of both trees: no node has a higher one than its parent.
     pub(super) priority: u32,
-    /// What the subtree by space page spans.
-    pub(super) span: Span,
     /// In the tree by segment page.
     pub(super) segment: Links,
     /// The highest (segment id, end page in it) of the subtree by segment page.
-    pub(super) reach: (u64, u64),
-}
-
-/// Summary of a subtree by space page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Span {
-    /// Pages of the longest hole between two ranges of the subtree.
-    pub(super) gap: u64,
-    /// Where its first range starts.
-    pub(super) start: u64,
-    /// Where its last range ends.
-    pub(super) end: u64,
+    pub(super) reach: Wide,
+    /// The id of the range's segment, which would otherwise be a pointer away.
+    pub(super) segment_id: u64,
+    /// What the node stands for; [`None`] while it is vacant.
+    pub(super) range: Option<Range<S>>,
 }
 
 impl<S> Node<S> {
     /// A node that stands for nothing: what new chunks are filled with.
     pub(crate) const fn vacant() -> Self {
         Self {
-            range: None,
-            segment_id: 0,
+            start: 0,
+            gap: 0,
             space: Links::NONE,
+            next: NIL,
             priority: 0,
-            span: Span {
-                gap: 0,
-                start: 0,
-                end: 0,
-            },
             segment: Links::NONE,
-            reach: (0, 0),
+            reach: 0,
+            segment_id: 0,
+            range: None,
         }
     }
 
-    /// Lets the node, which is not in the tree by segment page, stand for `range`, and gives back
-    /// what it stood for.
-    pub(super) fn fill(&mut self, range: Range<S>) -> Option<Range<S>>
+    /// Lets the node, which is not in the tree by segment page, stand for `range`.
+    #[inline]
+    pub(super) fn fill(&mut self, range: Range<S>)
     where
         S: Segment,
     {
+        self.start = range.start;
         self.segment_id = range.segment.id();
-        self.range.replace(range)
+        self.range = Some(range);
     }
 
-    /// First page and page after the last in the space; an empty range if the node is vacant.
+    /// What the node stands for, which is in use.
     #[inline]
-    pub(super) fn bounds(&self) -> (u64, u64) {
+    fn shown(&self) -> &Range<S> {
         match &self.range {
-            Some(range) => (range.start, range.end),
-            None => (0, 0),
+            Some(range) => range,
+            None => vacant(),
         }
     }
 
-    /// First page and page after the last in the segment; an empty range if the node is vacant.
+    /// Page after the last in the space.
+    #[inline]
+    pub(super) fn end(&self) -> u64 {
+        self.shown().end
+    }
+
+    /// The segment's id, and the page after the last in it.
+    #[inline]
+    pub(super) fn own_reach(&self) -> Wide {
+        wide(self.segment_id, self.segment_bounds().1)
+    }
+
+    /// First page and page after the last in the segment.
     #[inline]
     pub(super) fn segment_bounds(&self) -> (u64, u64) {
-        match &self.range {
-            Some(range) => (range.offset, range.offset_end()),
-            None => (0, 0),
-        }
+        let range = self.shown();
+        (range.offset, range.offset_end())
     }
 }
 
 /// The nodes.
 pub(super) struct Pool<M: Store> {
     directory: M::Directory,
-    /// Slots of the directory that are filled: the first so many.
-    chunks: usize,
     /// Nodes with this index and above were never in use.
     fresh: u32,
     /// First of the list of nodes that were in use and are vacant.
@@ -194,7 +210,6 @@ impl<M: Store> Pool<M> {
         }
         Self {
             directory: M::Directory::default(),
-            chunks: 0,
             fresh: 0,
             vacant: NIL,
             used: 0,
@@ -207,16 +222,22 @@ impl<M: Store> Pool<M> {
         self.used
     }
 
+    /// Nodes that there is memory for.
+    #[inline]
+    fn room(&self) -> usize {
+        self.directory.len() << CHUNK_SHIFT
+    }
+
     /// Nodes that can be taken.
     pub(super) fn free(&self) -> usize {
-        (self.chunks << CHUNK_SHIFT) - self.used
+        self.room() - self.used
     }
 
     /// What is lacking before `nodes` can be taken.
     pub(super) fn need(&self, nodes: usize) -> Need {
         let chunks = nodes.saturating_sub(self.free()).div_ceil(CHUNK_NODES);
-        let total = self.chunks.saturating_add(chunks);
-        let length = self.directory.len();
+        let total = self.directory.len().saturating_add(chunks);
+        let length = M::slots(&self.directory);
         let slots = if total <= length {
             chunks
         } else {
@@ -233,27 +254,32 @@ impl<M: Store> Pool<M> {
     /// O(slots of `spare`), and of the old directory if it goes.
     pub(super) fn refill(&mut self, spare: &mut Spare<M>) {
         let spare = &mut spare.slots;
-        let mut filled = self.chunks;
-        if spare.len() > self.directory.len() {
+        let slots = M::slots(spare);
+        if slots > M::slots(&self.directory) {
             core::mem::swap(&mut self.directory, spare);
-            for (new, old) in self.directory.iter_mut().zip(spare.iter_mut()).take(filled) {
+            let total = self.directory.len() + spare.len();
+            let surplus = total.saturating_sub(slots.min(MAX_CHUNKS)).min(spare.len());
+            // A chunk's nodes are known by its place, so the old ones go in front, as they were;
+            // of the new ones the surplus takes their places, and the others go behind.
+            for (new, old) in self
+                .directory
+                .iter_mut()
+                .zip(spare.iter_mut())
+                .take(surplus)
+            {
                 core::mem::swap(new, old);
             }
-            // New chunks may lie behind the old ones already.
-            for slot in self.chunks..self.directory.len() {
-                if self.directory[slot].is_some() {
-                    self.directory.swap(slot, filled);
-                    filled += 1;
-                }
+            while spare.len() > surplus {
+                let Some(old) = M::pop(spare) else { break };
+                M::push(&mut self.directory, old);
             }
+            self.directory[surplus..].reverse();
         }
-        let (_, room) = self.directory.split_at_mut(filled);
-        let chunks = spare.iter_mut().filter(|slot| slot.is_some());
-        for (slot, chunk) in room.iter_mut().zip(chunks) {
-            *slot = chunk.take();
-            filled += 1;
+        let room = M::slots(&self.directory).min(MAX_CHUNKS);
+        while self.directory.len() < room {
+            let Some(chunk) = M::pop(spare) else { break };
+            M::push(&mut self.directory, chunk);
         }
-        self.chunks = filled.min(MAX_CHUNKS);
     }
 
     /// Gives all memory away if no node is in use.
@@ -261,7 +287,6 @@ impl<M: Store> Pool<M> {
         let mut slots = M::Directory::default();
         if self.used == 0 {
             core::mem::swap(&mut self.directory, &mut slots);
-            self.chunks = 0;
             self.fresh = 0;
             self.vacant = NIL;
         }
@@ -280,8 +305,8 @@ impl<M: Store> Pool<M> {
     pub(super) fn get(&self, index: u32) -> &Node<M::Segment> {
         let (chunk, node) = Self::place(index);
         match self.directory.get(chunk) {
-            Some(Some(chunk)) => &chunk[node],
-            _ => lost(index),
+            Some(chunk) => &chunk[node],
+            None => lost(index),
         }
     }
 
@@ -290,52 +315,47 @@ impl<M: Store> Pool<M> {
     pub(super) fn get_mut(&mut self, index: u32) -> &mut Node<M::Segment> {
         let (chunk, node) = Self::place(index);
         match self.directory.get_mut(chunk) {
-            Some(Some(chunk)) => &mut chunk[node],
-            _ => lost(index),
+            Some(chunk) => &mut chunk[node],
+            None => lost(index),
         }
     }
 
-    /// Puts `range` into a node that is in no tree yet; [`None`] if there is no free node. O(1).
-    pub(super) fn take(&mut self, range: Range<M::Segment>) -> Option<u32> {
-        if self.free() == 0 {
-            return None;
-        }
+    /// Takes a node, which is to be filled and given its new priority, both of which are told;
+    /// [`None`] if there is no free node. O(1).
+    #[inline]
+    pub(super) fn take(&mut self) -> Option<(u32, u32)> {
         let index = if self.vacant != NIL {
             let index = self.vacant;
-            self.vacant = self.get(index).space.child[1];
+            self.vacant = self.get(index).next;
             index
         } else {
             let index = self.fresh;
+            if index as usize >= self.room() {
+                return None;
+            }
             self.fresh += 1;
             index
         };
         self.used += 1;
-        let priority = self.priority();
-        let node = self.get_mut(index);
-        node.priority = priority;
-        node.fill(range);
-        Some(index)
+        Some((index, self.priority()))
     }
 
     /// Makes the node `index`, which is in no tree any more, vacant. O(1).
+    #[inline]
     pub(super) fn put(&mut self, index: u32) -> Option<Range<M::Segment>> {
         let vacant = self.vacant;
-        let node = self.get_mut(index);
-        node.space.child[1] = vacant;
-        let range = node.range.take();
         self.vacant = index;
         self.used -= 1;
-        range
+        let node = self.get_mut(index);
+        node.next = vacant;
+        node.range.take()
     }
 
     /// Panics unless the accounts are right: memory where it is said to be, and every node either
     /// in use or vacant.
     #[cfg(test)]
     pub(super) fn check(&self) {
-        for (slot, chunk) in self.directory.iter().enumerate() {
-            assert_eq!(chunk.is_some(), slot < self.chunks, "slot {slot}");
-        }
-        assert!(self.fresh as usize <= self.chunks << CHUNK_SHIFT);
+        assert!(self.fresh as usize <= self.room());
         let used = (0..self.fresh).filter(|&index| self.get(index).range.is_some());
         assert_eq!(used.count(), self.used);
         let (mut index, mut vacant) = (self.vacant, 0);
@@ -345,19 +365,18 @@ impl<M: Store> Pool<M> {
                 "node {index} is in use and vacant"
             );
             vacant += 1;
-            index = self.get(index).space.child[1];
+            index = self.get(index).next;
         }
         assert_eq!(self.used + vacant, self.fresh as usize, "nodes were lost");
     }
 
-    /// The next priority (SplitMix64): fresh for every use of a node, so that nobody who does not
-    /// know the seed can choose an order of changes that makes the trees deep.
+    /// The next priority (as wyrand makes numbers): fresh for every use of a node, so that nobody
+    /// who does not know the seed can choose an order of changes that makes the trees deep.
+    #[inline]
     fn priority(&mut self) -> u32 {
-        self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.seed;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed >> 32) as u32
+        self.seed = self.seed.wrapping_add(0xa076_1d64_78bd_642f);
+        let wide = u128::from(self.seed) * u128::from(self.seed ^ 0xe703_7ed1_a0b4_28db);
+        (wide >> 64) as u32 ^ wide as u32
     }
 }
 
@@ -366,4 +385,11 @@ impl<M: Store> Pool<M> {
 #[inline(never)]
 fn lost(index: u32) -> ! {
     panic!("layout: no node {index}")
+}
+
+/// A node is in a tree and stands for nothing: as bad.
+#[cold]
+#[inline(never)]
+fn vacant() -> ! {
+    panic!("layout: a vacant node is in use")
 }

@@ -20,7 +20,7 @@ pub(crate) struct Heap;
 impl layout::Store for Heap {
     type Segment = Segment;
     type Chunk = Box<layout::Chunk<Segment>>;
-    type Directory = Box<[Option<Self::Chunk>]>;
+    type Directory = Vec<Self::Chunk>;
     type Error = Infallible;
 
     fn chunk() -> Result<Self::Chunk, Infallible> {
@@ -28,7 +28,23 @@ impl layout::Store for Heap {
     }
 
     fn directory(slots: usize) -> Result<Self::Directory, Infallible> {
-        Ok((0..slots).map(|_| None).collect())
+        Ok(Vec::with_capacity(slots))
+    }
+
+    fn slots(directory: &Self::Directory) -> usize {
+        directory.capacity()
+    }
+
+    fn push(directory: &mut Self::Directory, chunk: Self::Chunk) {
+        assert!(
+            directory.len() < directory.capacity(),
+            "this would allocate"
+        );
+        directory.push(chunk);
+    }
+
+    fn pop(directory: &mut Self::Directory) -> Option<Self::Chunk> {
+        directory.pop()
     }
 }
 
@@ -57,7 +73,21 @@ pub(crate) fn range(start: u64, end: u64, segment: &Segment, offset: u64) -> Ran
         segment: segment.clone(),
         offset,
         prot: layout::Prot::READ,
+        entered: layout::Entered::new(),
     }
+}
+
+/// Nodes that [`insert()`] takes at most.
+pub(crate) const INSERT_NODES: usize = 1;
+
+/// Shows `range`, where nothing may be shown yet.
+pub(crate) fn insert(layout: &mut Layout, range: Range) -> Result<(), layout::Refused> {
+    layout.replace(range, false, 0, |_| panic!("something was shown there"))
+}
+
+/// Shows nothing in `start..end` any more.
+pub(crate) fn clear(layout: &mut Layout, start: u64, end: u64) -> Result<(), layout::Refused> {
+    layout.remove(start, end, usize::MAX, drop)
 }
 
 /// The ranges of the layout, each as (start, end, segment id, offset).

@@ -12,6 +12,7 @@
 #[path = "../../../src/layout.rs"]
 mod layout;
 
+mod atomic;
 mod host;
 mod memory;
 mod model;

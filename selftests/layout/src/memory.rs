@@ -3,7 +3,7 @@
 //! Where the memory of a layout comes from and goes to.
 
 use crate::{
-    host::{range, refill, space, Heap, Layout, Segment},
+    host::{clear, insert, range, refill, space, Heap, Layout, Segment, INSERT_NODES},
     layout::{Chunk, Node, Refused, Spare},
 };
 
@@ -17,25 +17,28 @@ fn a_range_costs_at_most_128_bytes() {
 fn without_memory_a_change_is_refused_and_changes_nothing() {
     let segment = Segment::new(1);
     let mut layout = Layout::new(100, 1);
-    assert_eq!(layout.insert(range(0, 1, &segment, 0)), Err(Refused::Nodes));
     assert_eq!(
-        layout.replace(range(0, 1, &segment, 0), |_| ()),
+        insert(&mut layout, range(0, 1, &segment, 0)),
         Err(Refused::Nodes)
     );
-    assert_eq!(layout.remove(0, 100, |_| ()), Ok(()));
+    assert_eq!(
+        layout.replace(range(0, 1, &segment, 0), true, usize::MAX, |_| ()),
+        Err(Refused::Nodes)
+    );
+    assert_eq!(clear(&mut layout, 0, 100), Ok(()));
     layout.check(true);
 
     // Use up the one chunk, with a range that can be cut among them.
     refill(&mut layout, 1);
-    layout.insert(range(0, 10, &segment, 0)).unwrap();
+    insert(&mut layout, range(0, 10, &segment, 0)).unwrap();
     let mut page = 10;
-    while layout.insert(range(page, page + 1, &segment, 0)).is_ok() {
+    while insert(&mut layout, range(page, page + 1, &segment, 0)).is_ok() {
         page += 1;
     }
     let before = crate::host::listed(&layout);
-    assert_eq!(layout.remove(3, 5, |_| ()), Err(Refused::Nodes));
+    assert_eq!(clear(&mut layout, 3, 5), Err(Refused::Nodes));
     assert_eq!(
-        layout.replace(range(3, 5, &segment, 0), |_| ()),
+        layout.replace(range(3, 5, &segment, 0), true, usize::MAX, |_| ()),
         Err(Refused::Nodes)
     );
     assert_eq!(
@@ -44,9 +47,9 @@ fn without_memory_a_change_is_refused_and_changes_nothing() {
     );
     assert_eq!(crate::host::listed(&layout), before);
     // What cuts nothing in two needs nothing, not even where it ends with the range.
-    assert_eq!(layout.remove(8, 10, |_| ()), Ok(()));
-    layout.insert(range(9, 10, &segment, 0)).unwrap_err();
-    assert_eq!(layout.remove(5, 11, |_| ()), Ok(()));
+    assert_eq!(clear(&mut layout, 8, 10), Ok(()));
+    insert(&mut layout, range(9, 10, &segment, 0)).unwrap_err();
+    assert_eq!(clear(&mut layout, 5, 11), Ok(()));
     layout.check(true);
 }
 
@@ -59,10 +62,10 @@ fn freed_nodes_serve_again() {
     for round in 0..100 {
         for page in 0..32 {
             let range = range(2 * page + round, 2 * page + round + 1, &segment, 0);
-            layout.insert(range).unwrap();
+            insert(&mut layout, range).unwrap();
         }
         layout.check(true);
-        layout.remove(0, 1000, drop).unwrap();
+        clear(&mut layout, 0, 1000).unwrap();
     }
     assert!(layout.need(32).is_none());
 }
@@ -72,24 +75,22 @@ fn memory_grows_with_the_ranges_and_all_of_it_can_be_given_back() {
     let segment = Segment::new(1);
     let mut layout = Layout::new(10_000, 1);
     for page in 0..5000 {
-        refill(&mut layout, Layout::INSERT_NODES);
-        layout
-            .insert(range(2 * page, 2 * page + 1, &segment, 0))
-            .unwrap();
+        refill(&mut layout, INSERT_NODES);
+        insert(&mut layout, range(2 * page, 2 * page + 1, &segment, 0)).unwrap();
     }
     layout.check(true);
     let _ = layout.give_back();
     assert_eq!(layout.len(), 5000);
     layout.check(true);
 
-    layout.remove(0, 9_999, drop).unwrap();
+    clear(&mut layout, 0, 9_999).unwrap();
     assert!(layout.need(5000).is_none());
     let spare = layout.give_back();
     layout.check(true);
     drop(spare);
     assert!(!layout.need(1).is_none());
     refill(&mut layout, 1);
-    layout.insert(range(0, 1, &segment, 0)).unwrap();
+    insert(&mut layout, range(0, 1, &segment, 0)).unwrap();
     layout.check(true);
 }
 
@@ -108,9 +109,7 @@ fn more_memory_than_needed_is_taken_or_left_but_not_lost() {
     }
     assert!(layout.need(3000).is_none());
     for page in 0..3000 {
-        layout
-            .insert(range(2 * page, 2 * page + 1, &segment, 0))
-            .unwrap();
+        insert(&mut layout, range(2 * page, 2 * page + 1, &segment, 0)).unwrap();
     }
     layout.check(true);
 }

@@ -3,8 +3,8 @@
 //! Random changes, against a model that is only an array of pages.
 
 use crate::{
-    host::{refill, Layout, Range, Segment},
-    layout::{Prot, Refused},
+    host::{insert, listed, refill, Layout, Range, Segment, INSERT_NODES},
+    layout::{Entered, Prot, Refused},
 };
 use proptest::prelude::*;
 use std::rc::Rc;
@@ -23,6 +23,7 @@ pub(crate) enum Change {
     Replace(Shown),
     Remove { start: u64, end: u64 },
     Protect { start: u64, end: u64, prot: Prot },
+    Enter { start: u64, end: u64 },
     Hold,
     Release,
     GiveBack,
@@ -73,6 +74,7 @@ pub(crate) fn changes() -> impl Strategy<Value = Change> {
         4 => shown().prop_map(Change::Replace),
         4 => spans().prop_map(|(start, end)| Change::Remove { start, end }),
         2 => (spans(), prots()).prop_map(|((start, end), prot)| Change::Protect { start, end, prot }),
+        2 => spans().prop_map(|(start, end)| Change::Enter { start, end }),
     ]
 }
 
@@ -92,6 +94,8 @@ pub(crate) struct Pair {
     pub(crate) pages: Vec<Page>,
     /// Pages that were changed by [`Change::Insert`], [`Change::Replace`] or [`Change::Remove`].
     pub(crate) touched: Vec<bool>,
+    /// Pages that were entered since they show what they show.
+    entered: Vec<bool>,
     segments: Vec<Segment>,
     /// Whether there was never a hold.
     joined: bool,
@@ -104,6 +108,7 @@ impl Pair {
             layout: Layout::new(PAGES, seed),
             pages: vec![None; PAGES as usize],
             touched: vec![false; PAGES as usize],
+            entered: vec![false; PAGES as usize],
             segments: (0..SEGMENTS).map(Rc::new).collect(),
             joined: true,
             holds: 0,
@@ -127,11 +132,11 @@ impl Pair {
     /// Makes a change in both. With `frugal` it brings memory only when the layout wants some.
     pub(crate) fn change(&mut self, change: &Change, frugal: bool) {
         let nodes = match change {
-            Change::Insert(_) => Layout::INSERT_NODES,
+            Change::Insert(_) => INSERT_NODES,
             Change::Replace(_) => Layout::REPLACE_NODES,
             Change::Remove { .. } => Layout::REMOVE_NODES,
             Change::Protect { .. } => Layout::PROTECT_NODES,
-            Change::Hold | Change::Release | Change::GiveBack => 0,
+            Change::Enter { .. } | Change::Hold | Change::Release | Change::GiveBack => 0,
         };
         if !frugal {
             refill(&mut self.layout, nodes);
@@ -147,31 +152,57 @@ impl Pair {
     fn try_change(&mut self, change: &Change) -> Result<(), Refused> {
         match change {
             Change::Insert(shown) => {
-                let result = self.layout.insert(self.range(shown));
-                let bad = !Self::is_range(shown) || !self.old(shown.start, shown.end).is_empty();
-                self.expect(result, bad)?;
+                let range = self.range(shown);
+                let result = insert(&mut self.layout, range);
+                let full = !self.old(shown.start, shown.end).is_empty();
+                let refused = match Self::is_range(shown) {
+                    false => Some(Refused::Range),
+                    true => full.then_some(Refused::Shown),
+                };
+                Self::expect(result, refused)?;
                 self.show(shown);
             }
             Change::Replace(shown) => {
-                let mut removed = Vec::new();
+                let refused = (!Self::is_range(shown)).then_some(Refused::Range);
                 let range = self.range(shown);
-                let result = self.layout.replace(range, |old| removed.push(old));
-                self.expect(result, !Self::is_range(shown))?;
+                if refused.is_none() {
+                    self.check_room(shown.start, shown.end, |layout, room, each| {
+                        layout.replace(range.clone(), true, room, each)
+                    });
+                }
+                let mut removed = Vec::new();
+                let room = self.parts(shown.start, shown.end);
+                let each = |old| removed.push(old);
+                let result = self.layout.replace(range, true, room, each);
+                Self::expect(result, refused)?;
                 self.check_removed(shown.start, shown.end, &removed);
                 self.show(shown);
             }
             Change::Remove { start, end } => {
+                self.check_room(*start, *end, |layout, room, each| {
+                    layout.remove(*start, *end, room, each)
+                });
                 let mut removed = Vec::new();
-                let result = self.layout.remove(*start, *end, |old| removed.push(old));
-                self.expect(result, false)?;
+                let room = self.parts(*start, *end);
+                let each = |old| removed.push(old);
+                let result = self.layout.remove(*start, *end, room, each);
+                Self::expect(result, None)?;
                 self.check_removed(*start, *end, &removed);
                 let span = Self::span(*start, *end);
                 self.pages[span.clone()].fill(None);
+                self.entered[span.clone()].fill(false);
                 self.touched[span].fill(true);
+            }
+            Change::Enter { start, end } => {
+                for range in self.layout.ranges(*start, *end) {
+                    let pages = range.start.max(*start)..range.end.min(*end);
+                    range.entered.add(pages.clone());
+                    self.entered[pages.start as usize..pages.end as usize].fill(true);
+                }
             }
             Change::Protect { start, end, prot } => {
                 let result = self.layout.protect(*start, *end, *prot);
-                self.expect(result, false)?;
+                Self::expect(result, None)?;
                 for page in self.pages[Self::span(*start, *end)].iter_mut().flatten() {
                     page.2 = *prot;
                 }
@@ -199,7 +230,30 @@ impl Pair {
             segment: self.segments[shown.segment as usize].clone(),
             offset: shown.offset,
             prot: shown.prot,
+            entered: Entered::new(),
         }
+    }
+
+    /// How many ranges the layout has in these pages.
+    fn parts(&self, start: u64, end: u64) -> usize {
+        self.layout.ranges(start, end).count()
+    }
+
+    /// With room for one range less than must be handed out a change is refused.
+    fn check_room(
+        &mut self,
+        start: u64,
+        end: u64,
+        change: impl FnOnce(&mut Layout, usize, &mut dyn FnMut(Range)) -> Result<(), Refused>,
+    ) {
+        let Some(less) = self.parts(start, end).checked_sub(1) else {
+            return;
+        };
+        let before = listed(&self.layout);
+        let mut each = |_| panic!("handed out, and refused");
+        let result = change(&mut self.layout, less, &mut each);
+        assert_eq!(result, Err(Refused::Room));
+        assert_eq!(listed(&self.layout), before);
     }
 
     fn is_range(shown: &Shown) -> bool {
@@ -207,11 +261,10 @@ impl Pair {
     }
 
     /// Passes a refusal for want of nodes on, and a deserved one; fails for any other.
-    fn expect(&self, result: Result<(), Refused>, bad: bool) -> Result<(), Refused> {
-        match result {
-            Err(Refused::Nodes) => assert!(!bad),
-            Err(Refused::Range) => assert!(bad, "refused"),
-            Ok(()) => assert!(!bad, "not refused"),
+    fn expect(result: Result<(), Refused>, refused: Option<Refused>) -> Result<(), Refused> {
+        match refused {
+            None => assert!(matches!(result, Ok(()) | Err(Refused::Nodes)), "{result:?}"),
+            Some(refused) => assert_eq!(result, Err(refused)),
         }
         result
     }
@@ -221,10 +274,12 @@ impl Pair {
             let offset = shown.offset + (page - shown.start);
             self.pages[page as usize] = Some((shown.segment, offset, shown.prot));
             self.touched[page as usize] = true;
+            self.entered[page as usize] = false;
         }
     }
 
     fn check_removed(&self, start: u64, end: u64, removed: &[Range]) {
+        self.check_entered(removed.iter());
         let removed: Vec<_> = removed
             .iter()
             .flat_map(|range| {
@@ -237,15 +292,31 @@ impl Pair {
         assert_eq!(removed, self.old(start, end));
     }
 
+    /// What was entered is known to have been, and lies within the range.
+    fn check_entered<'a>(&self, ranges: impl Iterator<Item = &'a Range>) {
+        for range in ranges {
+            let known = range.entered.pages();
+            let pages = (range.start..range.end).filter(|page| self.entered[*page as usize]);
+            for page in pages {
+                assert!(known.contains(&page), "page {page} of {range:?}");
+            }
+            assert!(known.is_empty() || known.start >= range.start && known.end <= range.end);
+        }
+    }
+
     /// Everything there is to ask, asked of both.
     pub(crate) fn check(&mut self) {
         self.layout.check(self.joined);
         self.check_pages();
         self.check_runs();
+        self.check_entered(self.layout.ranges(0, PAGES));
         for id in 0..=SEGMENTS {
             for (start, end) in [(0, u64::MAX), (0, 3), (7, 8), (10, 30), (20, 20), (45, 60)] {
                 self.check_showing(id, start..end);
             }
+        }
+        if self.layout.find_hole(1, PAGES, PAGES - 1).is_none() {
+            self.layout.check_bounds_are_exact();
         }
         for pages in [1, 2, 3, 5, 8, 13, PAGES, PAGES + 1] {
             for (align, congruent) in [(1, 0), (2, 5), (4, 0), (8, 3), (PAGES, 20)] {
@@ -334,7 +405,7 @@ impl Pair {
         assert_eq!(self.layout.shows(id), shows);
     }
 
-    fn check_hole(&self, pages: u64, align: u64, congruent: u64) {
+    fn check_hole(&mut self, pages: u64, align: u64, congruent: u64) {
         let expected = (0..PAGES).find(|&start| {
             start % align == congruent % align
                 && start + pages <= PAGES

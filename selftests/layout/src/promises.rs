@@ -3,7 +3,7 @@
 //! What a layout promises, one test for each, named after it.
 
 use crate::{
-    host::{listed, range, space, Layout, Range, Segment},
+    host::{clear, insert, listed, range, space, Layout, Range, Segment},
     layout::{Prot, Refused},
 };
 
@@ -11,7 +11,7 @@ use crate::{
 fn removed(layout: &mut Layout, start: u64, end: u64) -> Vec<(u64, u64, u64)> {
     let mut all = Vec::new();
     let each = |old: Range| all.push((old.start, old.end, old.offset));
-    layout.remove(start, end, each).unwrap();
+    layout.remove(start, end, usize::MAX, each).unwrap();
     layout.check(true);
     all
 }
@@ -26,7 +26,7 @@ fn shown(layout: &Layout, id: u64, pages: core::ops::Range<u64>) -> Vec<(u64, u6
 
 #[test]
 fn a_new_space_shows_nothing() {
-    let layout = Layout::new(10, 1);
+    let mut layout = Layout::new(10, 1);
     assert_eq!((layout.pages(), layout.len()), (10, 0));
     assert!(layout.is_empty());
     assert!(layout.lookup(0).is_none() && layout.next(0).is_none());
@@ -40,7 +40,7 @@ fn a_new_space_shows_nothing() {
 fn a_range_is_found_from_its_first_page_to_its_last() {
     let segment = Segment::new(7);
     let mut layout = space(100, 1);
-    layout.insert(range(10, 20, &segment, 5)).unwrap();
+    insert(&mut layout, range(10, 20, &segment, 5)).unwrap();
     assert!(layout.lookup(9).is_none() && layout.lookup(20).is_none());
     assert_eq!(layout.lookup(10).unwrap().offset_of(10), Some(5));
     assert_eq!(layout.lookup(19).unwrap().offset_of(19), Some(14));
@@ -55,7 +55,7 @@ fn a_range_is_found_from_its_first_page_to_its_last() {
 fn remove_in_the_middle_leaves_both_ends_with_their_offsets() {
     let segment = Segment::new(1);
     let mut layout = space(100, 2);
-    layout.insert(range(10, 20, &segment, 5)).unwrap();
+    insert(&mut layout, range(10, 20, &segment, 5)).unwrap();
     assert_eq!(removed(&mut layout, 13, 15), [(13, 15, 8)]);
     assert_eq!(listed(&layout), [(10, 13, 1, 5), (15, 20, 1, 10)]);
 }
@@ -64,9 +64,9 @@ fn remove_in_the_middle_leaves_both_ends_with_their_offsets() {
 fn remove_cuts_what_reaches_beyond_and_takes_what_lies_within() {
     let segment = Segment::new(1);
     let mut layout = space(100, 3);
-    layout.insert(range(0, 10, &segment, 100)).unwrap();
-    layout.insert(range(20, 30, &segment, 200)).unwrap();
-    layout.insert(range(30, 40, &segment, 300)).unwrap();
+    insert(&mut layout, range(0, 10, &segment, 100)).unwrap();
+    insert(&mut layout, range(20, 30, &segment, 200)).unwrap();
+    insert(&mut layout, range(30, 40, &segment, 300)).unwrap();
     assert_eq!(
         removed(&mut layout, 5, 35),
         [(5, 10, 105), (20, 30, 200), (30, 35, 300)]
@@ -78,7 +78,7 @@ fn remove_cuts_what_reaches_beyond_and_takes_what_lies_within() {
 fn remove_of_nothing_changes_nothing_and_needs_no_node() {
     let segment = Segment::new(1);
     let mut layout = space(100, 1);
-    layout.insert(range(10, 20, &segment, 0)).unwrap();
+    insert(&mut layout, range(10, 20, &segment, 0)).unwrap();
     for (start, end) in [(0, 10), (20, 100), (15, 15), (18, 12), (200, u64::MAX)] {
         assert_eq!(removed(&mut layout, start, end), []);
     }
@@ -90,9 +90,7 @@ fn neighbours_that_continue_each_other_are_one_range() {
     let segment = Segment::new(1);
     let mut layout = space(100, 2);
     for page in [4, 6, 5, 0, 1, 3, 2] {
-        layout
-            .insert(range(page, page + 1, &segment, 50 + page))
-            .unwrap();
+        insert(&mut layout, range(page, page + 1, &segment, 50 + page)).unwrap();
         layout.check(true);
     }
     assert_eq!(listed(&layout), [(0, 7, 1, 50)]);
@@ -104,16 +102,18 @@ fn neighbours_that_continue_each_other_are_one_range() {
 fn neighbours_of_another_segment_offset_or_protection_stay_apart() {
     let (one, two) = (Segment::new(1), Segment::new(2));
     let mut layout = space(100, 4);
-    layout.insert(range(10, 20, &one, 10)).unwrap();
-    layout.insert(range(20, 30, &two, 20)).unwrap();
-    layout.insert(range(0, 10, &one, 1)).unwrap();
+    insert(&mut layout, range(10, 20, &one, 10)).unwrap();
+    insert(&mut layout, range(20, 30, &two, 20)).unwrap();
+    insert(&mut layout, range(0, 10, &one, 1)).unwrap();
     let prot = Prot::READ | Prot::WRITE;
-    layout
-        .insert(Range {
+    insert(
+        &mut layout,
+        Range {
             prot,
             ..range(30, 40, &two, 30)
-        })
-        .unwrap();
+        },
+    )
+    .unwrap();
     layout.check(true);
     assert_eq!(layout.len(), 4);
 }
@@ -122,11 +122,11 @@ fn neighbours_of_another_segment_offset_or_protection_stay_apart() {
 fn insert_where_something_is_shown_is_refused() {
     let segment = Segment::new(1);
     let mut layout = space(100, 10);
-    layout.insert(range(10, 20, &segment, 0)).unwrap();
+    insert(&mut layout, range(10, 20, &segment, 0)).unwrap();
     for (start, end) in [(9, 11), (19, 21), (12, 15), (0, 100), (10, 20)] {
         assert_eq!(
-            layout.insert(range(start, end, &segment, 0)),
-            Err(Refused::Range)
+            insert(&mut layout, range(start, end, &segment, 0)),
+            Err(Refused::Shown)
         );
     }
     assert_eq!(listed(&layout), [(10, 20, 1, 0)]);
@@ -145,8 +145,11 @@ fn what_is_no_range_of_the_space_is_refused() {
         range(0, 2, &segment, u64::MAX - 1),
     ];
     for range in bad {
-        assert_eq!(layout.insert(range.clone()), Err(Refused::Range));
-        assert_eq!(layout.replace(range, |_| ()), Err(Refused::Range));
+        assert_eq!(insert(&mut layout, range.clone()), Err(Refused::Range));
+        assert_eq!(
+            layout.replace(range, true, usize::MAX, |_| ()),
+            Err(Refused::Range)
+        );
     }
     assert!(layout.is_empty());
 }
@@ -156,9 +159,7 @@ fn the_last_pages_of_space_and_segment_can_be_shown() {
     let segment = Segment::new(u64::MAX);
     let mut layout = space(u64::MAX, 10);
     let last = u64::MAX - 1;
-    layout
-        .insert(range(last, u64::MAX, &segment, last))
-        .unwrap();
+    insert(&mut layout, range(last, u64::MAX, &segment, last)).unwrap();
     assert_eq!(layout.lookup(last).unwrap().offset_of(last), Some(last));
     assert!(layout.lookup(u64::MAX).is_none() && layout.next(u64::MAX).is_none());
     assert_eq!(
@@ -178,10 +179,12 @@ fn the_last_pages_of_space_and_segment_can_be_shown() {
 fn replace_hands_out_the_old_and_shows_the_new() {
     let (one, two) = (Segment::new(1), Segment::new(2));
     let mut layout = space(100, 5);
-    layout.insert(range(0, 30, &one, 0)).unwrap();
+    insert(&mut layout, range(0, 30, &one, 0)).unwrap();
     let mut old = Vec::new();
     layout
-        .replace(range(10, 20, &two, 7), |range| old.push(range))
+        .replace(range(10, 20, &two, 7), true, usize::MAX, |range| {
+            old.push(range)
+        })
         .unwrap();
     layout.check(true);
     assert_eq!(old, [range(10, 20, &one, 10)]);
@@ -193,7 +196,9 @@ fn replace_hands_out_the_old_and_shows_the_new() {
     // The very same pages: the node stays, and is found by its new segment only.
     old.clear();
     layout
-        .replace(range(10, 20, &one, 70), |range| old.push(range))
+        .replace(range(10, 20, &one, 70), true, usize::MAX, |range| {
+            old.push(range)
+        })
         .unwrap();
     layout.check(true);
     assert_eq!(old, [range(10, 20, &two, 7)]);
@@ -201,7 +206,9 @@ fn replace_hands_out_the_old_and_shows_the_new() {
     assert_eq!(shown(&layout, 1, 75..76), [(15, 16, 75)]);
 
     // And back: all three are one again.
-    layout.replace(range(10, 20, &one, 10), |_| ()).unwrap();
+    layout
+        .replace(range(10, 20, &one, 10), true, usize::MAX, |_| ())
+        .unwrap();
     layout.check(true);
     assert_eq!(listed(&layout), [(0, 30, 1, 0)]);
 }
@@ -210,14 +217,17 @@ fn replace_hands_out_the_old_and_shows_the_new() {
 fn replace_in_place_needs_no_node() {
     let (one, two) = (Segment::new(1), Segment::new(2));
     let mut layout = space(100, 1);
-    layout.insert(range(10, 20, &one, 0)).unwrap();
+    insert(&mut layout, range(10, 20, &one, 0)).unwrap();
     for page in 30..30 + layout_room(&layout) {
-        layout
-            .insert(range(page, page + 1, &one, 2 * page))
-            .unwrap();
+        insert(&mut layout, range(page, page + 1, &one, 2 * page)).unwrap();
     }
-    assert_eq!(layout.insert(range(90, 91, &one, 0)), Err(Refused::Nodes));
-    layout.replace(range(10, 20, &two, 0), |_| ()).unwrap();
+    assert_eq!(
+        insert(&mut layout, range(90, 91, &one, 0)),
+        Err(Refused::Nodes)
+    );
+    layout
+        .replace(range(10, 20, &two, 0), true, usize::MAX, |_| ())
+        .unwrap();
     assert_eq!(layout.lookup(10).unwrap().segment, two);
 }
 
@@ -232,7 +242,7 @@ fn layout_room(layout: &Layout) -> u64 {
 fn protect_cuts_at_its_borders_and_joins_what_is_alike_again() {
     let segment = Segment::new(1);
     let mut layout = space(100, 4);
-    layout.insert(range(0, 30, &segment, 0)).unwrap();
+    insert(&mut layout, range(0, 30, &segment, 0)).unwrap();
     layout.protect(10, 20, Prot::NONE).unwrap();
     layout.check(true);
     assert_eq!(
@@ -250,9 +260,9 @@ fn protect_cuts_at_its_borders_and_joins_what_is_alike_again() {
 fn covered_means_no_hole_and_overlaps_means_not_all_hole() {
     let segment = Segment::new(1);
     let mut layout = space(100, 3);
-    layout.insert(range(10, 20, &segment, 0)).unwrap();
-    layout.insert(range(20, 30, &segment, 0)).unwrap();
-    layout.insert(range(31, 40, &segment, 0)).unwrap();
+    insert(&mut layout, range(10, 20, &segment, 0)).unwrap();
+    insert(&mut layout, range(20, 30, &segment, 0)).unwrap();
+    insert(&mut layout, range(31, 40, &segment, 0)).unwrap();
     assert!(layout.covered(10, 30) && layout.covered(15, 25) && layout.covered(39, 40));
     assert!(!layout.covered(9, 12) && !layout.covered(25, 32) && !layout.covered(39, 41));
     assert!(layout.overlaps(0, 11) && layout.overlaps(29, 31) && layout.overlaps(0, 100));
@@ -263,9 +273,9 @@ fn covered_means_no_hole_and_overlaps_means_not_all_hole() {
 fn a_hole_is_the_lowest_that_is_congruent() {
     let segment = Segment::new(1);
     let mut layout = space(10_000, 10);
-    layout.insert(range(0, 100, &segment, 0)).unwrap();
-    layout.insert(range(600, 1000, &segment, 0)).unwrap();
-    layout.insert(range(1030, 1600, &segment, 0)).unwrap();
+    insert(&mut layout, range(0, 100, &segment, 0)).unwrap();
+    insert(&mut layout, range(600, 1000, &segment, 0)).unwrap();
+    insert(&mut layout, range(1030, 1600, &segment, 0)).unwrap();
     assert_eq!(layout.find_hole(500, 1, 0), Some(100));
     assert_eq!(layout.find_hole(501, 1, 0), Some(1600));
     assert_eq!(layout.find_hole(6, 512, 0), Some(512));
@@ -282,11 +292,11 @@ fn a_hole_is_the_lowest_that_is_congruent() {
 fn a_segment_page_is_found_wherever_it_is_shown() {
     let (one, two, three) = (Segment::new(1), Segment::new(2), Segment::new(3));
     let mut layout = space(100, 10);
-    layout.insert(range(60, 70, &two, 5)).unwrap();
-    layout.insert(range(0, 20, &two, 0)).unwrap();
-    layout.insert(range(20, 30, &one, 0)).unwrap();
-    layout.insert(range(30, 40, &three, 0)).unwrap();
-    layout.insert(range(40, 42, &two, 0)).unwrap();
+    insert(&mut layout, range(60, 70, &two, 5)).unwrap();
+    insert(&mut layout, range(0, 20, &two, 0)).unwrap();
+    insert(&mut layout, range(20, 30, &one, 0)).unwrap();
+    insert(&mut layout, range(30, 40, &three, 0)).unwrap();
+    insert(&mut layout, range(40, 42, &two, 0)).unwrap();
     layout.check(true);
     assert_eq!(shown(&layout, 2, 8..12), [(8, 12, 8), (63, 67, 8)]);
     assert_eq!(shown(&layout, 2, 0..1), [(0, 1, 0), (40, 41, 0)]);
@@ -304,12 +314,10 @@ fn handles_are_given_back_with_their_ranges() {
     let segment = Segment::new(1);
     let mut layout = space(100, 40);
     for page in 0..40 {
-        layout
-            .insert(range(2 * page, 2 * page + 1, &segment, 0))
-            .unwrap();
+        insert(&mut layout, range(2 * page, 2 * page + 1, &segment, 0)).unwrap();
     }
     assert_eq!(std::rc::Rc::strong_count(&segment), 41);
-    layout.remove(0, 40, drop).unwrap();
+    clear(&mut layout, 0, 40).unwrap();
     assert_eq!(std::rc::Rc::strong_count(&segment), 21);
     drop(layout);
     assert_eq!(std::rc::Rc::strong_count(&segment), 1);

@@ -3,7 +3,7 @@
 //! A million ranges. No mark is set for the time, which is printed; but nothing here could end if
 //! an operation went through all of them.
 
-use crate::host::{range, refill, space, Layout, Range, Segment};
+use crate::host::{clear, insert, range, refill, space, Layout, Range, Segment};
 use std::{hint::black_box, time::Instant};
 
 const RANGES: u64 = 1_000_000;
@@ -48,7 +48,7 @@ fn a_million_ranges_are_inserted_found_and_removed() {
     });
     timed("insert, scattered", RANGES, || {
         for number in scattered() {
-            layout.insert(one(number, &segment)).unwrap();
+            insert(&mut layout, one(number, &segment)).unwrap();
         }
     });
     assert_eq!(layout.len() as u64, RANGES);
@@ -80,19 +80,23 @@ fn a_million_ranges_are_inserted_found_and_removed() {
     });
     timed("remove and insert, scattered", OPERATIONS, || {
         for number in some() {
-            layout.remove(2 * number, 2 * number + 1, drop).unwrap();
-            layout.insert(one(number, &segment)).unwrap();
+            clear(&mut layout, 2 * number, 2 * number + 1).unwrap();
+            insert(&mut layout, one(number, &segment)).unwrap();
         }
     });
     timed("replace in place, scattered", OPERATIONS, || {
         for number in some() {
-            layout.replace(one(number, &segment), drop).unwrap();
+            layout
+                .replace(one(number, &segment), true, usize::MAX, drop)
+                .unwrap();
         }
     });
     layout.check(true);
     let mut removed = 0;
     timed("remove all in one call", RANGES, || {
-        layout.remove(0, 2 * RANGES, |_| removed += 1).unwrap();
+        layout
+            .remove(0, 2 * RANGES, usize::MAX, |_| removed += 1)
+            .unwrap();
     });
     assert_eq!(removed, RANGES);
     assert!(layout.is_empty());
@@ -105,13 +109,13 @@ fn a_million_holes_filled_leave_one_range() {
     let mut layout = space(2 * RANGES, RANGES as usize);
     timed("insert, in order", RANGES, || {
         for number in 0..RANGES {
-            layout.insert(one(number, &segment)).unwrap();
+            insert(&mut layout, one(number, &segment)).unwrap();
         }
     });
     timed("fill a hole and join both sides, scattered", RANGES, || {
         for number in scattered() {
             let start = 2 * number + 1;
-            layout.insert(pages(start, start + 1, &segment)).unwrap();
+            insert(&mut layout, pages(start, start + 1, &segment)).unwrap();
         }
     });
     layout.check(true);
@@ -124,7 +128,7 @@ fn a_million_pages_of_one_buffer_are_one_range() {
     let mut layout = space(RANGES, 1);
     timed("insert that continues the last", RANGES, || {
         for start in 0..RANGES {
-            layout.insert(pages(start, start + 1, &segment)).unwrap();
+            insert(&mut layout, pages(start, start + 1, &segment)).unwrap();
         }
     });
     assert_eq!(layout.len(), 1);
@@ -136,7 +140,7 @@ fn a_change_costs_little_more_with_a_million_ranges_than_with_ten() {
         let segment = Segment::new(1);
         let mut layout = space(2 * RANGES, present as usize + 1);
         for number in 0..present {
-            layout.insert(one(number, &segment)).unwrap();
+            insert(&mut layout, one(number, &segment)).unwrap();
         }
         timed(
             &format!("map and unmap, {present} present"),
@@ -145,8 +149,8 @@ fn a_change_costs_little_more_with_a_million_ranges_than_with_ten() {
                 for number in some() {
                     // No neighbour is continued.
                     let start = 2 * (number % present) + 1;
-                    layout.insert(range(start, start + 1, &segment, 0)).unwrap();
-                    layout.remove(start, start + 1, drop).unwrap();
+                    insert(&mut layout, range(start, start + 1, &segment, 0)).unwrap();
+                    clear(&mut layout, start, start + 1).unwrap();
                 }
             },
         );

@@ -3,7 +3,7 @@
 //! A walk over what shows a segment, while the layout changes.
 
 use crate::{
-    host::{range, space, Segment},
+    host::{clear, insert, range, space, Segment},
     model::{changes, segments, Change, Pair},
 };
 use proptest::prelude::*;
@@ -12,14 +12,14 @@ use proptest::prelude::*;
 fn a_walk_misses_no_range_that_joins_one_it_has_passed() {
     let segment = Segment::new(1);
     let mut layout = space(100, 10);
-    layout.insert(range(0, 10, &segment, 0)).unwrap();
-    layout.insert(range(50, 60, &segment, 5)).unwrap();
-    layout.insert(range(20, 30, &segment, 20)).unwrap();
+    insert(&mut layout, range(0, 10, &segment, 0)).unwrap();
+    insert(&mut layout, range(50, 60, &segment, 5)).unwrap();
+    insert(&mut layout, range(20, 30, &segment, 20)).unwrap();
     layout.hold_joins();
     let first = layout.next_showing(1, 0..100, None).unwrap();
     let second = layout.next_showing(1, 0..100, Some(first.cursor)).unwrap();
     assert_eq!((first.start, second.start), (0, 50));
-    layout.insert(range(10, 20, &segment, 10)).unwrap();
+    insert(&mut layout, range(10, 20, &segment, 10)).unwrap();
     let third = layout.next_showing(1, 0..100, Some(second.cursor)).unwrap();
     let fourth = layout.next_showing(1, 0..100, Some(third.cursor)).unwrap();
     assert_eq!((third.start, fourth.start), (10, 20));
@@ -32,12 +32,10 @@ fn a_walk_goes_on_when_the_range_it_was_at_is_gone() {
     let segment = Segment::new(1);
     let mut layout = space(100, 10);
     for page in [10, 20, 30] {
-        layout
-            .insert(range(page, page + 1, &segment, page))
-            .unwrap();
+        insert(&mut layout, range(page, page + 1, &segment, page)).unwrap();
     }
     let first = layout.next_showing(1, 0..100, None).unwrap();
-    layout.remove(0, 25, drop).unwrap();
+    clear(&mut layout, 0, 25).unwrap();
     let second = layout.next_showing(1, 0..100, Some(first.cursor)).unwrap();
     assert_eq!(second.start, 30);
     assert_eq!(layout.next_showing(1, 0..100, Some(second.cursor)), None);
