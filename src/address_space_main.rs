@@ -31,6 +31,7 @@ mod kvm;
 mod layout;
 mod mapping;
 mod notifier;
+mod populate;
 mod resolve;
 mod revoke;
 mod segment;

@@ -365,7 +365,7 @@ pub(crate) struct Charge {
 impl Charge {
     /// Charges the cgroup of the mm's owner: pages of the page cache, which the
     /// kernel would charge to whoever happens to fault, as well as shmem.
-    fn to(mm: &MmWithUser) -> Self {
+    pub(crate) fn to(mm: &MmWithUser) -> Self {
         // SAFETY: The mm's owner is alive or null by the arena's invariant; a
         // reference to the cgroup is returned, or null where there are none.
         let new = unsafe { bindings::address_space_helper_mm_memcg(mm.as_raw()) };

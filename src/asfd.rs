@@ -89,6 +89,7 @@ struct MapRequest {
     target: Range<u64>,
     prot: Prot,
     replace: bool,
+    populate: bool,
 }
 
 impl Asfd {
@@ -108,6 +109,7 @@ impl Asfd {
             target,
             prot,
             replace: op.flags & uapi::MAP_REPLACE != 0,
+            populate: op.flags & uapi::MAP_POPULATE != 0,
         })
     }
 
@@ -143,7 +145,6 @@ impl Asfd {
         };
         let mut request = self.check_map(&op, known)?;
         let (pinned, offset) = self.obtain(&request)?;
-        let segment = pinned.segment().clone();
 
         let space = self.handle.space();
         let pages = request.part.end - request.part.start;
@@ -156,23 +157,14 @@ impl Asfd {
             Ok(())
         }
         .and_then(|()| {
-            space.change(
-                &ops,
-                &Change::Map {
-                    pages: request.target.clone(),
-                    segment: pinned,
-                    offset,
-                    prot: request.prot,
-                    replace: request.replace,
-                },
-            )
+            let change = map_of(&request, pinned, offset);
+            space.change(&ops, &change).map(|()| change)
         });
         drop(ops);
-        if let Err(error) = made {
+        let change = made.inspect_err(|_| {
             // The segment may have been made for nothing.
             space.reap_later();
-            return Err(error);
-        }
+        })?;
         if anywhere {
             let addr = bytes(request.target.start);
             if let Err(error) = uapi::write_back(ptr, offset_of!(uapi::Mmap, addr), addr) {
@@ -181,9 +173,7 @@ impl Asfd {
                 return Err(error);
             }
         }
-        if arg.flags & uapi::MAP_POPULATE != 0 {
-            space.populate(&segment, offset as usize, pages as usize, request.prot);
-        }
+        space.populate(core::slice::from_ref(&change));
         Ok(0)
     }
 
@@ -290,7 +280,10 @@ impl Asfd {
         }
         let space = self.handle.space();
         let ops = space.ops.lock();
-        space.change_all(&ops, &changes)
+        space.change_all(&ops, &changes)?;
+        drop(ops);
+        space.populate(&changes);
+        Ok(())
     }
 
     fn read_op(&self, arg: &uapi::Batch, index: usize) -> Result<uapi::Op> {
@@ -303,15 +296,10 @@ impl Asfd {
     fn change_of(&self, op: &uapi::Op) -> Result<Change> {
         match op.opcode {
             uapi::OP_MMAP => {
-                let request = self.check_map(op, uapi::MAP_REPLACE)?;
+                let known = uapi::MAP_REPLACE | uapi::MAP_POPULATE;
+                let request = self.check_map(op, known)?;
                 let (segment, offset) = self.obtain(&request)?;
-                Ok(Change::Map {
-                    pages: request.target,
-                    segment,
-                    offset,
-                    prot: request.prot,
-                    replace: request.replace,
-                })
+                Ok(map_of(&request, segment, offset))
             }
             uapi::OP_MUNMAP => {
                 uapi::only(op.flags, 0)?;
@@ -353,6 +341,17 @@ impl Asfd {
         let number = fd.reserved_fd();
         fd.fd_install(file);
         Ok(number as isize)
+    }
+}
+
+fn map_of(request: &MapRequest, segment: Pinned, offset: u64) -> Change {
+    Change::Map {
+        pages: request.target.clone(),
+        segment,
+        offset,
+        prot: request.prot,
+        replace: request.replace,
+        populate: request.populate,
     }
 }
 

@@ -42,6 +42,8 @@ pub(crate) enum Change {
         offset: u64,
         prot: Prot,
         replace: bool,
+        /// See `populate.rs`.
+        populate: bool,
     },
     /// Shows nothing.
     Unmap { pages: Range<u64> },

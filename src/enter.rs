@@ -3,8 +3,8 @@
 //! Entering pages: which pages a fault enters, and how they get into the attached
 //! process's page table.
 //!
-//! The page that is touched is entered with what is known of the pages around it, in one
-//! walk of the page table: that makes a neighbour cost a hundredth of a fault's own page.
+//! The page that is touched is entered with what is known of the pages around it, in the
+//! same page table: that makes a neighbour cost a hundredth of a fault's own page.
 //!
 //! Locks: under the fault's own; entries are made under the install lock, and memory
 //! for the page table is there before.
@@ -16,7 +16,7 @@ use kernel::page::{PAGE_SHIFT, PAGE_SIZE};
 use crate::{
     attach::is_slot_window,
     bindings,
-    fault::{Fault, VmFault, HUGE_SIZE, NOPAGE, OOM},
+    fault::{Fault, VmFault, HUGE_SIZE, NOPAGE},
     layout::Prot,
     resolve::{Learned, Miss, Run},
     streak::{AROUND, MOST},
@@ -33,36 +33,14 @@ impl Fault<'_> {
     /// Enters frames. To be called under the install lock, with the page table made, in
     /// which all of them must lie, as they must lie in the VMA.
     ///
-    /// All in one walk of the page table: that is what makes neighbours cheap.
+    /// All with one look at the page table: that is what makes neighbours cheap.
     fn insert<const N: usize>(&self, run: &Run<N>) -> VmFault {
-        use bindings::{VM_EXEC, VM_WRITE};
-        let vma = self.vma();
-        let mut flags = self.flags();
-        if !run.executable {
-            flags &= !VM_EXEC;
-        }
         let addr = self
             .address()
             .wrapping_add((run.start.wrapping_sub(self.page()) as usize).wrapping_mul(PAGE_SIZE));
-        let words = run.words();
-        // SAFETY: The VMA is a PFN map, the addresses lie in it, and its lock is held.
-        // Not vm_page_prot: because of pfn_mkwrite it is read-only, and every first write
-        // would fault twice.
-        let ret = unsafe {
-            let readable = bindings::vm_get_page_prot(flags & !VM_WRITE);
-            let writable = bindings::vm_get_page_prot(flags);
-            bindings::address_space_helper_enter(
-                (*vma).vm_mm,
-                addr,
-                words.as_ptr(),
-                words.len(),
-                readable,
-                writable,
-            )
-        };
-        if ret != 0 {
-            return OOM;
-        }
+        // SAFETY: The VMA is one of ours, the addresses lie in it, and its lock is held;
+        // the fault comes with what leads to the page table.
+        unsafe { enter_frames(self.vma(), (*self.vmf).pmd, addr, run) };
         NOPAGE
     }
 
@@ -143,5 +121,47 @@ impl Fault<'_> {
             }
         }
         0
+    }
+}
+
+/// Enters frames from address `addr` of an attachment on, with no more rights than its
+/// flags and the run's give. To be called under the install lock.
+///
+/// The page table is not looked for again, nor is it asked whether it still is one: those
+/// of PFN maps go with their VMAs only.
+///
+/// # Safety
+///
+/// The VMA must have our operations and be held still, the addresses must lie in it, and
+/// `table` must lead to the page table that has the entries of all.
+pub(crate) unsafe fn enter_frames<const N: usize>(
+    vma: *mut bindings::vm_area_struct,
+    table: *mut bindings::pmd_t,
+    addr: usize,
+    run: &Run<N>,
+) {
+    use bindings::{VM_EXEC, VM_WRITE};
+    // SAFETY: By our caller.
+    let (mm, mut flags) = unsafe { ((*vma).vm_mm, (*vma).__bindgen_anon_2.vm_flags) };
+    if !run.executable {
+        flags &= !VM_EXEC;
+    }
+    let words = run.words();
+    // Not vm_page_prot: because of pfn_mkwrite it is read-only, and every first write
+    // would fault twice.
+    //
+    // SAFETY: By our caller; the VMA is a PFN map.
+    unsafe {
+        let readable = bindings::vm_get_page_prot(flags & !VM_WRITE);
+        let writable = bindings::vm_get_page_prot(flags);
+        bindings::address_space_helper_enter(
+            mm,
+            table,
+            addr,
+            words.as_ptr(),
+            words.len(),
+            readable,
+            writable,
+        );
     }
 }

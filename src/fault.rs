@@ -44,7 +44,7 @@ pub(crate) const NOPAGE: VmFault = bindings::vm_fault_reason_VM_FAULT_NOPAGE;
 const RETRY: VmFault = bindings::vm_fault_reason_VM_FAULT_RETRY;
 const SIGBUS: VmFault = bindings::vm_fault_reason_VM_FAULT_SIGBUS;
 const SIGSEGV: VmFault = bindings::vm_fault_reason_VM_FAULT_SIGSEGV;
-pub(crate) const OOM: VmFault = bindings::vm_fault_reason_VM_FAULT_OOM;
+const OOM: VmFault = bindings::vm_fault_reason_VM_FAULT_OOM;
 /// The file has no page there, or no room for one, or the space's creator may not have
 /// the memory.
 ///

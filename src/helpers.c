@@ -324,37 +324,32 @@ bool address_space_helper_make_page_table(struct vm_fault *vmf)
 	return pmd_present(pmd) && !pmd_leaf(pmd);
 }
 
-struct run {
-	struct mm_struct *mm;
-	const unsigned long *frames;
-	unsigned long count;
-	pgprot_t prot[2];
-};
-
-/* All of them at the first: they lie in one page table, and being called is dear. */
-static int enter_all(pte_t *pte, unsigned long addr, void *data)
+pmd_t *address_space_helper_find_page_table(struct mm_struct *mm, unsigned long addr)
 {
-	struct run *run = data;
+	pmd_t *pmd = find_pmd(mm, addr);
+
+	return pmd && is_table(pmdp_get_lockless(pmd)) ? pmd : NULL;
+}
+
+void address_space_helper_enter(struct mm_struct *mm, pmd_t *pmd, unsigned long addr,
+				const unsigned long *frames, unsigned long count,
+				pgprot_t readable, pgprot_t writable)
+{
+	const pgprot_t prot[] = { readable, writable };
+	spinlock_t *ptl = pte_lockptr(mm, pmd);
+	pte_t *pte = pte_offset_kernel(pmd, addr);
 	unsigned long i;
 
-	for (i = 0; i < run->count; i++, pte++, addr += PAGE_SIZE) {
-		unsigned long frame = run->frames[i];
+	spin_lock(ptl);
+	for (i = 0; i < count; i++, pte++, addr += PAGE_SIZE) {
+		unsigned long frame = frames[i];
 
 		/* what another fault was faster to enter, under the same lock, is as good */
 		if (frame && pte_none(ptep_get(pte)))
-			set_pte_at(run->mm, addr, pte,
-				   pte_mkspecial(pfn_pte(frame >> 1, run->prot[frame & 1])));
+			set_pte_at(mm, addr, pte,
+				   pte_mkspecial(pfn_pte(frame >> 1, prot[frame & 1])));
 	}
-	return 0;
-}
-
-int address_space_helper_enter(struct mm_struct *mm, unsigned long addr,
-			       const unsigned long *frames, unsigned long count,
-			       pgprot_t readable, pgprot_t writable)
-{
-	struct run run = { mm, frames, count, { readable, writable } };
-
-	return apply_to_page_range(mm, addr, PAGE_SIZE, enter_all, &run);
+	spin_unlock(ptl);
 }
 
 void address_space_helper_set_size(struct file *file, loff_t size)

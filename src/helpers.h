@@ -62,9 +62,10 @@ struct vm_area_struct *address_space_helper_next_vma(struct vm_area_struct *vma)
 void address_space_helper_release_fault_lock(struct vm_fault *vmf);
 bool address_space_helper_pmd_none(struct vm_fault *vmf);
 bool address_space_helper_make_page_table(struct vm_fault *vmf);
-int address_space_helper_enter(struct mm_struct *mm, unsigned long addr,
-			       const unsigned long *frames, unsigned long count,
-			       pgprot_t readable, pgprot_t writable);
+pmd_t *address_space_helper_find_page_table(struct mm_struct *mm, unsigned long addr);
+void address_space_helper_enter(struct mm_struct *mm, pmd_t *pmd, unsigned long addr,
+				const unsigned long *frames, unsigned long count,
+				pgprot_t readable, pgprot_t writable);
 
 /* Files. */
 void address_space_helper_set_size(struct file *file, loff_t size);

@@ -104,6 +104,20 @@ impl Attached<'_> {
     /// does: fork puts the child's right behind the parent's before it copies
     /// entries, so a copy is either not made or found.
     pub(crate) fn zap(&self, range: &Range<u64>) {
+        self.visit(range, |vma, at, length| {
+            // SAFETY: The range lies within the VMA, which is one of ours and
+            // so a PFN map; the lock keeps its page tables from being freed.
+            unsafe { bindings::zap_special_vma_range(vma, at, length) };
+        });
+    }
+
+    /// Calls `visit` with each attachment that shows something of `range`, the address
+    /// at which it does, and how many bytes; in the order of the tree.
+    pub(crate) fn visit(
+        &self,
+        range: &Range<u64>,
+        mut visit: impl FnMut(*mut bindings::vm_area_struct, usize, usize),
+    ) {
         // SAFETY: The lock is held by the type's invariant.
         let mut vma = unsafe { bindings::address_space_helper_first_vma(self.mapping.as_raw()) };
         while !vma.is_null() {
@@ -122,9 +136,7 @@ impl Attached<'_> {
             if from < to {
                 let at = start + (((from - first) as usize) << PAGE_SHIFT);
                 let length = ((to - from) as usize) << PAGE_SHIFT;
-                // SAFETY: The range lies within the VMA, which is one of ours and
-                // so a PFN map; the lock keeps its page tables from being freed.
-                unsafe { bindings::zap_special_vma_range(vma, at, length) };
+                visit(vma, at, length);
             }
             // SAFETY: As above.
             vma = unsafe { bindings::address_space_helper_next_vma(vma) };

@@ -166,7 +166,8 @@ impl Space {
         let segment = pinned.segment();
         segment.registered.store(true, Relaxed);
         if populate {
-            self.populate(segment, first - segment.first(), pages, prot);
+            let first = first - segment.first();
+            self.bring_in(segment, first..first + pages, prot);
         }
         Ok(())
     }
@@ -196,21 +197,6 @@ impl Space {
         // An error says that it is queued already.
         let _ = workers::queue()
             .enqueue_delayed::<Arc<Space>, REAP>(self.clone(), msecs_to_jiffies(IDLE_MS));
-    }
-
-    /// Brings pages into memory, as far as that goes.
-    pub(crate) fn populate(&self, segment: &Segment, first: usize, pages: usize, prot: Prot) {
-        if !prot.contains(Prot::READ) {
-            return;
-        }
-        let write = prot.contains(Prot::WRITE);
-        for page in first..first + pages {
-            if current!().signal_pending()
-                || self.arena.fault_in(segment.addr_of(page), write).is_err()
-            {
-                break;
-            }
-        }
     }
 }
 

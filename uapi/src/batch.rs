@@ -55,6 +55,17 @@ impl<'a> Batch<'a> {
         self.map_with(file, offset, range, prot, sys::ADDRESS_SPACE_MAP_REPLACE)
     }
 
+    /// Has what the last operation maps brought into memory and entered in the
+    /// windows that there are, as [`Map::populate()`](crate::Map::populate) does,
+    /// once the whole batch is done. Only after [`map()`](Batch::map) or
+    /// [`replace()`](Batch::replace): the kernel refuses it for others.
+    pub fn populate(mut self) -> Self {
+        if let Some(operation) = self.operations.last_mut() {
+            operation.op.flags |= sys::ADDRESS_SPACE_MAP_POPULATE;
+        }
+        self
+    }
+
     fn map_with(
         self,
         file: &'a (impl AsFd + ?Sized),
@@ -232,6 +243,21 @@ mod tests {
             inner(u32::MAX as usize),
             (None, Error::WholeBatch { errno })
         );
+    }
+
+    #[test]
+    fn only_the_last_is_populated() {
+        let space = no_space();
+        let file = File::open("/dev/null").unwrap();
+        let batch = space
+            .batch()
+            .map(&file, 0, 0..0x1000, Prot::READ)
+            .replace(&file, 0, 0x1000..0x2000, Prot::READ)
+            .populate();
+        let flags: Vec<_> = batch.operations.iter().map(|one| one.op.flags).collect();
+        let both = sys::ADDRESS_SPACE_MAP_REPLACE | sys::ADDRESS_SPACE_MAP_POPULATE;
+        assert_eq!(flags, [0, both]);
+        assert!(space.batch().populate().is_empty());
     }
 
     #[test]

@@ -73,6 +73,15 @@
 //! batch. That is what the flush queue of a real IOMMU does: faster, and for
 //! devices that are trusted a little longer.
 //!
+//! # What is small is entered at once
+//!
+//! A driver maps a buffer because a device is about to touch it. So what is mapped
+//! by mappings of at most 64 KiB is entered in the device's page table before the
+//! call returns, which costs a tenth of the page fault that the device would take
+//! instead; memory that the guest has never touched is allocated for it. Larger
+//! mappings are left to page faults, as a device may touch little of them.
+//! [`populate_up_to()`](Domain::populate_up_to) sets the limit.
+//!
 //! # For devices in the VMM itself
 //!
 //! With the feature `iommu`, a domain is a `vm_memory::Iommu`: an
@@ -95,6 +104,9 @@ use ram::{Ram, add, overlap, pieces};
 
 /// How many deferred unmaps may be pending: the next flushes them.
 const MOST_PENDING: usize = 1024;
+
+/// How large a mapping may be, in bytes, to be populated.
+const POPULATED: u64 = 64 << 10;
 
 /// One mapping of a domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,10 +132,22 @@ pub struct Domain {
     translation: translation::Translation,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     ram: Vec<Ram>,
     pending: Pending,
+    /// The largest mapping that is populated.
+    populated: u64,
+}
+
+impl Default for State {
+    fn default() -> State {
+        State {
+            ram: Vec::new(),
+            pending: Pending::default(),
+            populated: POPULATED,
+        }
+    }
 }
 
 impl Domain {
@@ -206,6 +230,13 @@ impl Domain {
             .view(0..self.aperture.end - self.aperture.start, prot)
     }
 
+    /// Has what is mapped from now on by mappings of at most so many bytes entered
+    /// in the devices' page tables at once; 0 for none. It is 64 KiB until it is
+    /// set.
+    pub fn populate_up_to(&self, length: u64) {
+        self.state().populated = length;
+    }
+
     /// Maps `length` bytes of guest RAM at `gpa` to the IOVA `iova`, where
     /// nothing may be mapped. All are bytes, multiples of the page size. Where an
     /// unmap of something there is pending, the same step makes it final.
@@ -232,31 +263,38 @@ impl Domain {
     /// As [`map()`](Domain::map).
     pub fn map_all(&self, mappings: &[Mapping]) -> Result<()> {
         let mut state = self.state();
-        let State { ram, pending } = &mut *state;
+        let State {
+            ram,
+            pending,
+            populated,
+        } = &mut *state;
         let mut all = Vec::with_capacity(mappings.len());
         let mut meets_pending = false;
         for mapping in mappings {
             let range = self.offsets(mapping.iova, mapping.length)?;
             meets_pending |= pending.overlaps(&range);
+            let populate = mapping.length <= *populated;
             for piece in pieces(ram, &range, mapping.gpa)? {
-                all.push((piece, mapping.prot));
+                all.push((piece, mapping.prot, populate));
             }
         }
-        if let ([(piece, prot)], false) = (&all[..], meets_pending) {
-            self.space
+        if let ([(piece, prot, populate)], false) = (&all[..], meets_pending) {
+            let map = self
+                .space
                 .map(&piece.ram.file)
                 .offset(piece.offset)
                 .length(piece.range.end - piece.range.start)
                 .at(piece.range.start)
-                .prot(*prot)
-                .commit()?;
+                .prot(*prot);
+            let map = if *populate { map.populate() } else { map };
+            map.commit()?;
         } else {
             let mut batch = self.space.batch();
             if meets_pending {
                 batch = pending.unmap_all(batch);
             }
-            for (piece, prot) in &all {
-                batch = add(batch, piece, *prot);
+            for (piece, prot, populate) in &all {
+                batch = add(batch, piece, *prot, *populate);
             }
             batch.commit()?;
             if meets_pending {
@@ -362,15 +400,20 @@ impl Domain {
     /// As [`map()`](Domain::map). Nothing has changed then.
     pub fn replace(&self, mappings: &[Mapping]) -> Result<()> {
         let mut state = self.state();
-        let State { ram, pending } = &mut *state;
+        let State {
+            ram,
+            pending,
+            populated,
+        } = &mut *state;
         let mut batch = self
             .space
             .batch()
             .unmap(0..self.aperture.end - self.aperture.start);
         for mapping in mappings {
             let range = self.offsets(mapping.iova, mapping.length)?;
+            let populate = mapping.length <= *populated;
             for piece in pieces(ram, &range, mapping.gpa)? {
-                batch = add(batch, &piece, mapping.prot);
+                batch = add(batch, &piece, mapping.prot, populate);
             }
         }
         self.translate_instead(mappings, || batch.commit())?;

@@ -84,8 +84,9 @@ impl Map<'_> {
         self
     }
 
-    /// Brings the file's pages into memory before it returns, as far as that is
-    /// possible.
+    /// Brings the file's pages into memory before it returns, and enters them in
+    /// the windows that there are: who touches them next has no page fault. As
+    /// far as that is possible; the map stands whatever becomes of it.
     pub fn populate(mut self) -> Self {
         self.flags |= sys::ADDRESS_SPACE_MAP_POPULATE;
         self

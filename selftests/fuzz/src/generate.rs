@@ -239,6 +239,7 @@ impl Generator {
             at,
             prot: self.prot(),
             replace: self.chance(0.6),
+            populate: self.chance(0.25),
         }
     }
 
@@ -275,7 +276,6 @@ impl Generator {
             6..=38 => Op::Map {
                 space,
                 map: self.map(),
-                populate: self.chance(0.2),
             },
             39..=42 => Op::MapAnywhere {
                 space,

@@ -79,11 +79,7 @@ impl Machine {
                 self.asfds[space] = Some(self.device.create(SPACE_PAGES * PAGE)?);
             }
             Op::Close(space) => self.asfds[space] = None,
-            Op::Map {
-                space,
-                ref map,
-                populate,
-            } => {
+            Op::Map { space, ref map } => {
                 let file = self.handle(map.handle)?;
                 let mut call = self
                     .space(space)?
@@ -95,20 +91,23 @@ impl Machine {
                 if map.replace {
                     call = call.replace();
                 }
-                if populate {
+                if map.populate {
                     call = call.populate();
                 }
                 return answer(call.commit().map(|_| ()));
             }
             Op::MapAnywhere { space, ref map } => {
                 let file = self.handle(map.handle)?;
-                let call = self
+                let mut call = self
                     .space(space)?
                     .map(&file)
                     .offset(map.offset * PAGE)
                     .length(map.at.count * PAGE)
                     .anywhere()
                     .prot(prot(map.prot));
+                if map.populate {
+                    call = call.populate();
+                }
                 return match call.commit() {
                     Ok(addr) => Ok(Seen::At(addr / PAGE)),
                     Err(error) => answer(Err(error)),
@@ -289,11 +288,18 @@ impl Machine {
         let mut batch = self.space(space)?.batch();
         for (change, handle) in changes.iter().zip(&handles) {
             batch = match (change, handle) {
-                (Change::Map(map), Some(handle)) if map.replace => {
-                    batch.replace(handle, map.offset * PAGE, map.at.bytes(), prot(map.prot))
-                }
                 (Change::Map(map), Some(handle)) => {
-                    batch.map(handle, map.offset * PAGE, map.at.bytes(), prot(map.prot))
+                    let (offset, at, prot) = (map.offset * PAGE, map.at.bytes(), prot(map.prot));
+                    let batch = if map.replace {
+                        batch.replace(handle, offset, at, prot)
+                    } else {
+                        batch.map(handle, offset, at, prot)
+                    };
+                    if map.populate {
+                        batch.populate()
+                    } else {
+                        batch
+                    }
                 }
                 (Change::Unmap(at), _) => batch.unmap(at.bytes()),
                 (Change::Protect(at, to), _) => batch.protect(at.bytes(), prot(*to)),

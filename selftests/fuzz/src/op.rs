@@ -101,6 +101,7 @@ pub struct Map {
     pub at: Span,
     pub prot: u32,
     pub replace: bool,
+    pub populate: bool,
 }
 
 /// An operation of a batch.
@@ -157,7 +158,6 @@ pub enum Op {
     Map {
         space: usize,
         map: Map,
-        populate: bool,
     },
     MapAnywhere {
         space: usize,

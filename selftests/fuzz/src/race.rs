@@ -5,7 +5,7 @@
 //! such a mark through a window has reached what was revoked; and whoever changes a word
 //! after it has written there.
 
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::{AsFd, AsRawFd as _};
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
@@ -136,9 +136,11 @@ pub fn race(places: &Places, guest: bool, seed: u64, time: Duration) -> Result<D
     }
     let asfd = owner.space.as_fd().try_clone_to_owned()?;
     let asfd = AddressSpace::from(asfd);
+    let changed = owner.changed.fd(true).try_clone_to_owned()?;
     let mut changes = 0;
     let result = std::thread::scope(|scope| {
         scope.spawn(|| look(control, 0, &mut Window { place: 0 }, seed));
+        let mapper = scope.spawn(|| map_again_and_again(control, &asfd, &changed));
         let inside = guest.then(|| {
             scope.spawn(|| -> Result<()> {
                 let mut guest = Guest::boot()?;
@@ -161,6 +163,10 @@ pub fn race(places: &Places, guest: bool, seed: u64, time: Duration) -> Result<D
         control.stop.store(true, SeqCst);
         // SAFETY: As above.
         unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 0) };
+        match mapper.join() {
+            Ok(mapped) => mapped.context("the second owner")?,
+            Err(_) => bail!("the second owner has panicked"),
+        }
         match inside.map(|inside| inside.join()) {
             Some(Ok(Err(error))) => Err(error.context("the guest")),
             Some(Err(_)) => bail!("the guest's thread has panicked"),
@@ -183,6 +189,21 @@ pub fn race(places: &Places, guest: bool, seed: u64, time: Duration) -> Result<D
         changes,
         rounds: format!("{}, holes that were none {spurious}", rounds.join(", ")),
     })
+}
+
+/// A second owner, who has the changed part entered in all windows while its file is
+/// changed: he maps, in its place, what is there already.
+fn map_again_and_again(control: &Control, space: &AddressSpace, file: &impl AsFd) -> Result<()> {
+    let at = CHANGED.start * PAGE..CHANGED.end * PAGE;
+    while !control.stop.load(SeqCst) {
+        space
+            .batch()
+            .replace(file, 0, at.clone(), Prot::READ | Prot::WRITE)
+            .populate()
+            .commit()?;
+        std::thread::sleep(Duration::from_micros(300));
+    }
+    Ok(())
 }
 
 impl Owner {
@@ -266,13 +287,18 @@ impl Owner {
                 return Ok(());
             };
             let file = self.taken.fd(true);
-            self.space
+            let map = self
+                .space
                 .map(&file)
                 .offset(fresh * PAGE)
                 .length(PAGE)
                 .at(page * PAGE)
-                .prot(rw)
-                .commit()?;
+                .prot(rw);
+            if self.random.random() {
+                map.populate().commit()?;
+            } else {
+                map.commit()?;
+            }
             self.shows[place] = Some(fresh);
             return Ok(());
         };
@@ -287,10 +313,12 @@ impl Owner {
                     return Ok(());
                 };
                 let file = self.taken.fd(true);
-                self.space
-                    .batch()
-                    .replace(&file, fresh * PAGE, at, rw)
-                    .commit()?;
+                let batch = self.space.batch().replace(&file, fresh * PAGE, at, rw);
+                if self.random.random() {
+                    batch.populate().commit()?;
+                } else {
+                    batch.commit()?;
+                }
                 self.shows[place] = Some(fresh);
                 self.revoked(shown);
             }
@@ -342,6 +370,9 @@ impl Owner {
                 at..at + PAGE,
                 Prot::READ | Prot::WRITE,
             );
+            if self.random.random() {
+                batch = batch.populate();
+            }
         }
         batch.commit()?;
         self.set = Some(set);

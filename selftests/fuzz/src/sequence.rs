@@ -239,10 +239,10 @@ fn simpler_ops(op: &Op) -> Vec<Op> {
             at.count = at.count.div_ceil(2);
         }
     });
-    with(&|op| {
-        if let Op::Map { populate, .. } | Op::Register { populate, .. } = op {
-            *populate = false;
-        }
+    with(&|op| match op {
+        Op::Map { map, .. } | Op::MapAnywhere { map, .. } => map.populate = false,
+        Op::Register { populate, .. } => *populate = false,
+        _ => (),
     });
     let parts = match op {
         Op::Touch { touches, .. } => touches.len(),

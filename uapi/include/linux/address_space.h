@@ -63,8 +63,12 @@ struct address_space_create {
  * huge pages can be used where the file has them. @addr must be 0 and is
  * written back. Excludes ADDRESS_SPACE_MAP_REPLACE.
  *
- * ADDRESS_SPACE_MAP_POPULATE - Bring the file's pages into memory before
- * returning, as far as that is possible, as MAP_POPULATE does.
+ * ADDRESS_SPACE_MAP_POPULATE - As MAP_POPULATE does, bring the file's pages into
+ * memory before returning, and enter them in the windows that there are, so that
+ * who touches them next has no page fault. As far as that is possible: the map
+ * stands whatever becomes of this, a signal ends it early, and what cannot be
+ * entered without waiting for an attached process is left to page faults. So are
+ * windows of virtual machines, and all windows but some (128).
  */
 #define ADDRESS_SPACE_MAP_REPLACE	(1U << 0)
 #define ADDRESS_SPACE_MAP_ANYWHERE	(1U << 1)
@@ -211,7 +215,7 @@ struct address_space_unregister {
 /**
  * struct address_space_op - one operation of a batch
  * @opcode: ADDRESS_SPACE_OP_*; others are EOPNOTSUPP
- * @flags: ADDRESS_SPACE_MAP_REPLACE for a map; else 0
+ * @flags: ADDRESS_SPACE_MAP_REPLACE and ADDRESS_SPACE_MAP_POPULATE for a map; else 0
  * @fd: For a map: the file
  * @prot: For a map and a protect
  * @offset: For a map: where in the file

@@ -52,8 +52,14 @@ pub(super) fn pieces<'a>(ram: &'a [Ram], range: &Range<u64>, gpa: u64) -> Result
     }
 }
 
-pub(super) fn add<'a>(batch: Batch<'a>, piece: &Piece<'a>, prot: Prot) -> Batch<'a> {
-    batch.map(&piece.ram.file, piece.offset, piece.range.clone(), prot)
+pub(super) fn add<'a>(
+    batch: Batch<'a>,
+    piece: &Piece<'a>,
+    prot: Prot,
+    populate: bool,
+) -> Batch<'a> {
+    let batch = batch.map(&piece.ram.file, piece.offset, piece.range.clone(), prot);
+    if populate { batch.populate() } else { batch }
 }
 
 pub(super) fn overlap(one: &Range<u64>, other: &Range<u64>) -> bool {

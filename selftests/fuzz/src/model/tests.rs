@@ -35,6 +35,7 @@ fn map(start: u64, count: u64, prot: u32) -> Map {
         at: Span::new(start, count),
         prot,
         replace: false,
+        populate: false,
     }
 }
 
@@ -42,7 +43,6 @@ fn mapped(start: u64, count: u64, prot: u32) -> Op {
     Op::Map {
         space: 0,
         map: map(start, count, prot),
-        populate: false,
     }
 }
 

@@ -1,0 +1,423 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * ADDRESS_SPACE_MAP_POPULATE enters what is mapped in the windows that there are, and
+ * gives nobody more, nor for longer, than a page fault would.
+ */
+#include <pthread.h>
+#include <sched.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+
+#include "kselftest_harness.h"
+#include "as_util.h"
+
+#define POPULATE	ADDRESS_SPACE_MAP_POPULATE
+#define REPLACE		ADDRESS_SPACE_MAP_REPLACE
+
+static struct address_space_op op_map(uint64_t addr, int fd, uint64_t length,
+				      int prot, uint32_t flags)
+{
+	return (struct address_space_op) {
+		.opcode = ADDRESS_SPACE_OP_MMAP, .flags = flags, .fd = fd,
+		.prot = prot, .length = length, .addr = addr,
+	};
+}
+
+/* What somebody is to touch, and whether to write it. */
+struct touch {
+	char *at;
+	unsigned int pages;
+	bool write;
+};
+
+/* How many page faults that takes, with no signal in it. */
+static long touch(void *arg)
+{
+	const struct touch *touch = arg;
+	struct rusage before, after;
+	unsigned int i;
+
+	getrusage(RUSAGE_THREAD, &before);
+	for (i = 0; i < touch->pages; i++) {
+		volatile char *at = touch->at + i * PAGE;
+		char value = *at;
+
+		if (touch->write)
+			*at = value;
+	}
+	getrusage(RUSAGE_THREAD, &after);
+	return after.ru_minflt + after.ru_majflt - before.ru_minflt - before.ru_majflt;
+}
+
+/*
+ * The same by a child, which must have touched all else that it needs before. It gets
+ * what to touch at a place that is the same in both.
+ */
+static long agent_touch(struct agent *agent, struct touch *shared, char *at,
+			unsigned int pages, bool write)
+{
+	static char other[PAGE];
+
+	*shared = (struct touch) { other, 1, true };
+	agent_call(agent, touch, shared);
+	*shared = (struct touch) { at, pages, write };
+	return agent_call(agent, touch, shared);
+}
+
+FIXTURE(space)
+{
+	struct space s;
+	int asfd;
+	char *win;
+	struct touch *shared;
+	struct agent child;
+};
+
+FIXTURE_SETUP(space)
+{
+	ASSERT_EQ(0, space_init(&self->s));
+	self->asfd = self->s.asfd;
+	self->win = self->s.win;
+	self->shared = mmap(NULL, PAGE, RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, (void *)self->shared);
+	/* it has the window, and must fault in none of its page tables either */
+	ASSERT_EQ(0, agent_start(&self->child));
+}
+
+FIXTURE_TEARDOWN(space)
+{
+	EXPECT_EQ(0, agent_stop(&self->child));
+	space_free(&self->s);
+}
+
+TEST_F(space, populate_enters_what_is_mapped_in_every_window)
+{
+	int view = as_view(self->asfd, 2 * PAGE, 8 * PAGE, RW);
+	char *second = attach(self->asfd, PAGE, FILE_LEN, RW);
+	char *mine = attach(view, 0, 8 * PAGE, RW);
+	char *theirs = agent_attach(&self->child, view, 0, 8 * PAGE, RW);
+	struct touch all[] = {
+		{ self->win + 4 * PAGE, 4, false }, { self->win, FILE_PAGES, true },
+		{ second, FILE_PAGES - 1, true }, { mine, 8, true },
+	};
+	unsigned int i;
+
+	ASSERT_NE(NULL, second);
+	ASSERT_NE(NULL, mine);
+	ASSERT_NE(NULL, theirs);
+	ASSERT_EQ(0, as_map(self->asfd, 0, self->s.a, 0, FILE_LEN, RW, POPULATE));
+	for (i = 0; i < ARRAY_SIZE(all); i++)
+		EXPECT_EQ(0, touch(&all[i]))
+			TH_LOG("case %u", i);
+	EXPECT_EQ(0, agent_touch(&self->child, self->shared, self->win, FILE_PAGES, true));
+	EXPECT_EQ(0, agent_touch(&self->child, self->shared, theirs, 8, true));
+	EXPECT_EQ('a', agent_peek(&self->child, self->win));
+	EXPECT_EQ('c', peek(mine));
+	EXPECT_EQ('b', peek(second));
+
+	/* and again, in the place of something, once page tables are there */
+	ASSERT_EQ(0, as_map(self->asfd, PAGE, self->s.b, 0, 4 * PAGE, RW, POPULATE | REPLACE));
+	EXPECT_EQ(0, touch(&all[1]));
+	EXPECT_EQ(0, agent_touch(&self->child, self->shared, theirs, 3, true));
+	EXPECT_EQ('A', agent_peek(&self->child, self->win + PAGE));
+	EXPECT_EQ('B', peek(mine));
+}
+
+/* What tells that these tests tell anything. */
+TEST_F(space, without_it_everybody_faults)
+{
+	ASSERT_EQ(0, as_map(self->asfd, 0, self->s.a, 0, FILE_LEN, RW, 0));
+	EXPECT_LT(0, touch(&(struct touch) { self->win, FILE_PAGES, true }));
+	EXPECT_LT(0, agent_touch(&self->child, self->shared, self->win, FILE_PAGES, true));
+}
+
+TEST_F(space, populate_in_a_batch_enters_what_the_batch_leaves)
+{
+	struct address_space_op ops[] = {
+		op_map(0, self->s.a, 8 * PAGE, RW, POPULATE),
+		op_map(32 * PAGE, self->s.b, 4 * PAGE, RW, POPULATE),
+		op_map(48 * PAGE, self->s.b, 4 * PAGE, RW, POPULATE),
+		/* of what was populated, this is what is left */
+		{ .opcode = ADDRESS_SPACE_OP_MUNMAP, .addr = 2 * PAGE, .length = PAGE },
+		{ .opcode = ADDRESS_SPACE_OP_PROTECT, .prot = PROT_READ,
+		  .addr = 33 * PAGE, .length = PAGE },
+		op_map(49 * PAGE, self->s.a, PAGE, RW, REPLACE),
+	};
+
+	ASSERT_EQ(0, as_batch(self->asfd, ops, ARRAY_SIZE(ops), NULL));
+	EXPECT_EQ(0, agent_touch(&self->child, self->shared, self->win, 2, true));
+	EXPECT_EQ(0, agent_touch(&self->child, self->shared, self->win + 3 * PAGE, 5, true));
+	EXPECT_EQ(0, agent_touch(&self->child, self->shared, self->win + 32 * PAGE, 1, true));
+	EXPECT_EQ(0, agent_touch(&self->child, self->shared, self->win + 33 * PAGE, 3, false));
+	EXPECT_EQ(0, agent_touch(&self->child, self->shared, self->win + 50 * PAGE, 2, true));
+	EXPECT_EQ(-SIGBUS, agent_peek(&self->child, self->win + 2 * PAGE));
+	EXPECT_EQ(-SIGSEGV, agent_poke(&self->child, self->win + 33 * PAGE, '!'));
+	EXPECT_EQ('B', file_byte(self->s.b, PAGE));
+	EXPECT_EQ('a', agent_peek(&self->child, self->win + 49 * PAGE));
+}
+
+TEST_F(space, populate_is_for_maps_only)
+{
+	struct address_space_op ops[] = {
+		op_map(0, self->s.a, 8 * PAGE, RW, POPULATE),
+		{ .opcode = ADDRESS_SPACE_OP_MUNMAP, .flags = POPULATE, .length = PAGE },
+	};
+	uint32_t failed;
+
+	EXPECT_REFUSED(self->asfd, EOPNOTSUPP, as_batch(self->asfd, ops, 2, &failed));
+	EXPECT_EQ(1U, failed);
+	ops[1].opcode = ADDRESS_SPACE_OP_PROTECT;
+	EXPECT_REFUSED(self->asfd, EOPNOTSUPP, as_batch(self->asfd, ops, 2, &failed));
+	EXPECT_EQ(1U, failed);
+}
+
+/* One of view, window and layout forbids it: then it cannot be done. */
+TEST_F(space, populate_gives_no_more_than_all_allow)
+{
+	static const struct {
+		int view, window, layout;
+	} rights[] = {
+		{ PROT_READ, PROT_READ, RW },
+		{ RW, PROT_READ, RW },
+		{ RW, RW, PROT_READ },
+		{ RW, PROT_NONE, RW },
+		{ RW, RW, PROT_NONE },
+	};
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(rights); i++) {
+		int view = as_view(self->asfd, 0, FILE_LEN, rights[i].view);
+		char *win = attach(view, 0, FILE_LEN, rights[i].window);
+		char *theirs = agent_attach(&self->child, view, 0, FILE_LEN, rights[i].window);
+		bool readable = rights[i].window && rights[i].layout;
+
+		ASSERT_NE(NULL, win);
+		ASSERT_NE(NULL, theirs);
+		ASSERT_EQ(0, as_map(self->asfd, 0, self->s.a, 0, FILE_LEN,
+				    rights[i].layout, POPULATE));
+		if (readable)
+			EXPECT_EQ(0, agent_touch(&self->child, self->shared, theirs,
+						 FILE_PAGES, false));
+		EXPECT_EQ(readable ? 'a' : -SIGSEGV, peek(win));
+		EXPECT_EQ(-SIGSEGV, poke(win, '!'));
+		EXPECT_EQ(-SIGSEGV, agent_poke(&self->child, theirs + PAGE, '!'));
+		EXPECT_EQ('a', file_byte(self->s.a, 0))
+			TH_LOG("case %u", i);
+		EXPECT_EQ('b', file_byte(self->s.a, PAGE));
+		ASSERT_EQ(0, as_unmap(self->asfd, 0, FILE_LEN));
+		EXPECT_EQ(readable ? -SIGBUS : rights[i].window ? -SIGBUS : -SIGSEGV, peek(win));
+		munmap(win, FILE_LEN);
+		close(view);
+	}
+}
+
+/* A window of a part of it is not entered past its ends. */
+TEST_F(space, populate_stays_within_the_window)
+{
+	char *room = mmap(NULL, 4 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *win = mmap(room + PAGE, 2 * PAGE, RW, MAP_SHARED | MAP_FIXED, self->asfd,
+			 4 * PAGE);
+
+	ASSERT_EQ(room + PAGE, win);
+	ASSERT_EQ(0, as_map(self->asfd, 0, self->s.a, 0, FILE_LEN, RW, POPULATE));
+	EXPECT_EQ(0, touch(&(struct touch) { win, 2, true }));
+	EXPECT_EQ('e', peek(win));
+	EXPECT_EQ(-SIGSEGV, peek(win - 1));
+	EXPECT_EQ(-SIGSEGV, peek(win + 2 * PAGE));
+}
+
+TEST_F(space, populate_enters_a_huge_page)
+{
+	int file = hugetlb_memfd(1), asfd = as_create(4 * HUGE);
+	char *win;
+
+	if (file < 0)
+		SKIP(return, "no huge pages");
+	win = attach(asfd, 0, 4 * HUGE, RW);
+	ASSERT_NE(NULL, win);
+	ASSERT_EQ(0, as_map(asfd, HUGE, file, 0, HUGE, RW, POPULATE));
+	EXPECT_EQ(0, touch(&(struct touch) { win + HUGE, HUGE / PAGE, true }));
+	/* with a page table for a part, there are small ones */
+	ASSERT_EQ(0, as_map(asfd, 3 * HUGE, file, PAGE, PAGE, RW, POPULATE));
+	ASSERT_EQ(0, as_unmap(asfd, 3 * HUGE, PAGE));
+	ASSERT_EQ(0, as_map(asfd, 3 * HUGE, file, 0, HUGE, RW, POPULATE));
+	EXPECT_EQ(0, touch(&(struct touch) { win + 3 * HUGE, HUGE / PAGE, true }));
+	ASSERT_EQ(0, as_unmap(asfd, 0, 4 * HUGE));
+	EXPECT_EQ(-SIGBUS, peek(win + HUGE));
+	EXPECT_EQ(-SIGBUS, peek(win + 3 * HUGE));
+	EXPECT_EQ(-SIGBUS, peek(win + 3 * HUGE + PAGE));
+}
+
+/* A part past the end of the file is no reason to refuse anything. */
+TEST_F(space, populate_enters_what_the_file_has)
+{
+	ASSERT_EQ(0, as_map(self->asfd, 0, self->s.a, 8 * PAGE, FILE_LEN, RW, POPULATE));
+	EXPECT_EQ(0, agent_touch(&self->child, self->shared, self->win, 8, true));
+	EXPECT_EQ(-SIGBUS, agent_peek(&self->child, self->win + 8 * PAGE));
+}
+
+/* Attachers are killed while pages are entered in their windows: all is let go of. */
+TEST_F_TIMEOUT(space, populate_and_killed_attachers, 120)
+{
+	uint64_t until = now_ms() + race_ms();
+	unsigned int rounds;
+
+	for (rounds = 0; now_ms() < until || rounds < 12; rounds++) {
+		pid_t pid = fork();
+		unsigned int i;
+
+		if (pid == 0) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			for (;;)
+				peek(self->win + rand() % SPACE_PAGES * PAGE);
+		}
+		ASSERT_LT(0, pid);
+		for (i = 0; i < 8; i++) {
+			if (i == rounds % 8)
+				kill(pid, SIGKILL);
+			ASSERT_EQ(0, as_map(self->asfd, i * PAGE, self->s.a, 0, FILE_LEN, RW,
+					    POPULATE | REPLACE));
+		}
+		ASSERT_EQ(pid, waitpid(pid, NULL, 0));
+	}
+	ASSERT_EQ(0, as_unmap(self->asfd, 0, SPACE_LEN));
+	/* the last to let go of an mm may be the kernel's worker */
+	for (until = now_ms() + WORKER_MS; now_ms() < until; sleep_ms(1))
+		if (fdinfo_value(self->asfd, "attachments") == 2)
+			break;
+	EXPECT_EQ(2, fdinfo_value(self->asfd, "attachments"));
+}
+
+/*
+ * Two at once: one maps and populates while another takes it away. Who of them was
+ * the last is to be told by the layout, and then nobody may be behind it.
+ */
+#define MANY_PAGES	512
+#define MANY_LEN	(MANY_PAGES * PAGE)
+
+struct duel {
+	pthread_barrier_t barrier;
+	int asfd, file, ret;
+	bool stop;
+};
+
+static void *map_at_each_signal(void *arg)
+{
+	struct duel *duel = arg;
+
+	for (;;) {
+		pthread_barrier_wait(&duel->barrier);
+		if (duel->stop)
+			return NULL;
+		duel->ret = as_map(duel->asfd, 0, duel->file, 0, MANY_LEN, RW,
+				   POPULATE | REPLACE);
+		pthread_barrier_wait(&duel->barrier);
+	}
+}
+
+static int unmap_it(struct duel *duel)
+{
+	return as_unmap(duel->asfd, 0, MANY_LEN);
+}
+
+static int unmap_a_part(struct duel *duel)
+{
+	return as_unmap(duel->asfd, PAGE, (MANY_PAGES / 2 - 1) * PAGE);
+}
+
+static int truncate_it(struct duel *duel)
+{
+	return ftruncate(duel->file, 0) ?: ftruncate(duel->file, MANY_LEN);
+}
+
+FIXTURE(duel)
+{
+	struct duel duel;
+	pthread_t thread;
+	char *win, *second;
+	struct agent child;
+};
+
+FIXTURE_VARIANT(duel)
+{
+	int (*take_away)(struct duel *duel);
+	bool truncate;
+};
+
+FIXTURE_VARIANT_ADD(duel, unmap) { unmap_it, false };
+FIXTURE_VARIANT_ADD(duel, unmap_a_part) { unmap_a_part, false };
+FIXTURE_VARIANT_ADD(duel, truncate) { truncate_it, true };
+
+FIXTURE_SETUP(duel)
+{
+	struct duel *duel = &self->duel;
+
+	duel->asfd = as_create(MANY_LEN);
+	duel->file = memfd_pages("duel", MANY_PAGES, 1);
+	ASSERT_LE(0, duel->asfd);
+	ASSERT_LE(0, duel->file);
+	self->win = attach(duel->asfd, 0, MANY_LEN, RW);
+	self->second = attach(duel->asfd, 0, MANY_LEN, RW);
+	ASSERT_NE(NULL, self->win);
+	ASSERT_NE(NULL, self->second);
+	ASSERT_EQ(0, agent_start(&self->child));
+	pthread_barrier_init(&duel->barrier, NULL, 2);
+	ASSERT_EQ(0, pthread_create(&self->thread, NULL, map_at_each_signal, duel));
+}
+
+FIXTURE_TEARDOWN(duel)
+{
+	self->duel.stop = true;
+	pthread_barrier_wait(&self->duel.barrier);
+	pthread_join(self->thread, NULL);
+	agent_stop(&self->child);
+}
+
+/* What @addr shows, to the test and to its child: the same, or minus one */
+static int seen(struct agent *child, char *win, char *second, unsigned int page)
+{
+	int value = peek(win + page * PAGE);
+
+	if (peek(second + page * PAGE) != value)
+		return -1;
+	return agent_peek(child, win + page * PAGE) == value ? value : -1;
+}
+
+TEST_F_TIMEOUT(duel, populate_does_not_outlive_it, 120)
+{
+	static const unsigned int pages[] = { 1, 2, 63, 64, 100, 200, 250 };
+	uint64_t until = now_ms() + race_ms();
+	struct duel *duel = &self->duel;
+	unsigned int rounds, last = 0, i;
+
+	for (rounds = 0; now_ms() < until || rounds < 12; rounds++) {
+		unsigned int wait = rounds * 37 % 2000;
+		bool shown;
+
+		ASSERT_EQ(0, as_unmap(duel->asfd, 0, MANY_LEN));
+		ASSERT_EQ(0, fill_pages(duel->file, MANY_PAGES, 1));
+		pthread_barrier_wait(&duel->barrier);
+		while (wait--)
+			asm volatile("pause");
+		ASSERT_EQ(0, variant->take_away(duel));
+		pthread_barrier_wait(&duel->barrier);
+		ASSERT_EQ(0, duel->ret);
+		if (variant->truncate) {
+			/* all of the old is gone, whoever was first */
+			for (i = 0; i < ARRAY_SIZE(pages); i++)
+				EXPECT_EQ(0, seen(&self->child, self->win, self->second,
+						  pages[i]));
+			continue;
+		}
+		shown = peek(self->win + PAGE) >= 0;
+		last += !shown;
+		for (i = 0; i < ARRAY_SIZE(pages); i++)
+			EXPECT_EQ(shown ? 1 + (int)pages[i] : -SIGBUS,
+				  (seen(&self->child, self->win, self->second, pages[i])))
+				TH_LOG("round %u, page %u", rounds, pages[i]);
+	}
+	TH_LOG("%u rounds, taken away last in %u", rounds, last);
+}
+
+TEST_HARNESS_MAIN
