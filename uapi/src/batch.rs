@@ -66,6 +66,23 @@ impl<'a> Batch<'a> {
         self
     }
 
+    /// The same for who adds many.
+    pub(crate) fn push_map(
+        &mut self,
+        file: &'a (impl AsFd + ?Sized),
+        offset: u64,
+        range: Range<u64>,
+        prot: Prot,
+        populate: bool,
+    ) {
+        let flags = if populate {
+            sys::ADDRESS_SPACE_MAP_POPULATE
+        } else {
+            0
+        };
+        self.push(map_of(file.as_fd(), offset, &range, prot, flags));
+    }
+
     fn map_with(
         self,
         file: &'a (impl AsFd + ?Sized),
@@ -74,15 +91,7 @@ impl<'a> Batch<'a> {
         prot: Prot,
         flags: u32,
     ) -> Self {
-        self.add(sys::address_space_op {
-            opcode: sys::ADDRESS_SPACE_OP_MMAP,
-            flags,
-            fd: file.as_fd().as_raw_fd(),
-            prot: prot.bits(),
-            offset,
-            length: length_of(&range),
-            addr: range.start,
-        })
+        self.add(map_of(file.as_fd(), offset, &range, prot, flags))
     }
 
     /// Empties a range, as [`AddressSpace::unmap()`] does.
@@ -109,11 +118,15 @@ impl<'a> Batch<'a> {
     }
 
     fn add(mut self, op: sys::address_space_op) -> Self {
+        self.push(op);
+        self
+    }
+
+    fn push(&mut self, op: sys::address_space_op) {
         self.operations.push(Operation {
             op,
             file: PhantomData,
         });
-        self
     }
 
     /// How many operations it has. At most 65536 are taken.
@@ -155,34 +168,75 @@ impl<'a> Batch<'a> {
         }
     }
 
+    /// As [`commit()`](Batch::commit); a single map in a call of its own, which is
+    /// cheaper and has the error of one.
+    pub(crate) fn commit_maps(&self) -> Result<()> {
+        let [Operation { op, .. }] = self.operations[..] else {
+            return self.commit();
+        };
+        let mut argument = sys::address_space_mmap {
+            size: size_field::<sys::address_space_mmap>(),
+            flags: op.flags,
+            fd: op.fd,
+            prot: op.prot,
+            offset: op.offset,
+            length: op.length,
+            addr: op.addr,
+        };
+        match call(self.space, &mut argument) {
+            Ok(_) => Ok(()),
+            Err(errno) => Err(Batch::error_of(&op, errno)),
+        }
+    }
+
+    fn error_of(op: &sys::address_space_op, errno: Errno) -> Error {
+        // Wrong numbers are among those that are refused.
+        let range = op.addr..op.addr.saturating_add(op.length);
+        match op.opcode {
+            sys::ADDRESS_SPACE_OP_MUNMAP => Error::Unmap { range, errno },
+            sys::ADDRESS_SPACE_OP_PROTECT => Error::Protect {
+                range,
+                prot: Prot::from_bits_retain(op.prot),
+                errno,
+            },
+            _ => Error::Map {
+                addr: Some(op.addr),
+                offset: op.offset,
+                length: op.length,
+                errno,
+            },
+        }
+    }
+
     fn error(&self, failed: usize, errno: Errno) -> Error {
         let operation = self.operations.get(failed);
-        let error = match operation.map(|operation| operation.op) {
+        let error = match operation {
             None => Error::WholeBatch { errno },
-            Some(op) => {
-                // Wrong numbers are among those that are refused.
-                let range = op.addr..op.addr.saturating_add(op.length);
-                match op.opcode {
-                    sys::ADDRESS_SPACE_OP_MUNMAP => Error::Unmap { range, errno },
-                    sys::ADDRESS_SPACE_OP_PROTECT => Error::Protect {
-                        range,
-                        prot: Prot::from_bits_retain(op.prot),
-                        errno,
-                    },
-                    _ => Error::Map {
-                        addr: Some(op.addr),
-                        offset: op.offset,
-                        length: op.length,
-                        errno,
-                    },
-                }
-            }
+            Some(operation) => Batch::error_of(&operation.op, errno),
         };
         Error::Batch {
             operations: self.operations.len(),
             failed: operation.map(|_| failed),
             error: Box::new(error),
         }
+    }
+}
+
+fn map_of(
+    file: BorrowedFd<'_>,
+    offset: u64,
+    range: &Range<u64>,
+    prot: Prot,
+    flags: u32,
+) -> sys::address_space_op {
+    sys::address_space_op {
+        opcode: sys::ADDRESS_SPACE_OP_MMAP,
+        flags,
+        fd: file.as_raw_fd(),
+        prot: prot.bits(),
+        offset,
+        length: length_of(range),
+        addr: range.start,
     }
 }
 

@@ -100,7 +100,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::{AddressSpace, Batch, Errno, Error, Prot, Result, View, page_size};
 use joined::joined;
 use pending::Pending;
-use ram::{Ram, add, overlap, pieces};
+use ram::{Ram, add, overlap};
 
 /// How many deferred unmaps may be pending: the next flushes them.
 const MOST_PENDING: usize = 1024;
@@ -268,38 +268,27 @@ impl Domain {
             pending,
             populated,
         } = &mut *state;
-        let mut all = Vec::with_capacity(mappings.len());
+        let mut batch = self.space.batch();
         let mut meets_pending = false;
-        for mapping in mappings {
-            let range = self.offsets(mapping.iova, mapping.length)?;
-            meets_pending |= pending.overlaps(&range);
-            let populate = mapping.length <= *populated;
-            for piece in pieces(ram, &range, mapping.gpa)? {
-                all.push((piece, mapping.prot, populate));
+        if pending.count() != 0 {
+            for mapping in mappings {
+                let range = self.offsets(mapping.iova, mapping.length)?;
+                meets_pending |= pending.overlaps(&range);
             }
         }
-        if let ([(piece, prot, populate)], false) = (&all[..], meets_pending) {
-            let map = self
-                .space
-                .map(&piece.ram.file)
-                .offset(piece.offset)
-                .length(piece.range.end - piece.range.start)
-                .at(piece.range.start)
-                .prot(*prot);
-            let map = if *populate { map.populate() } else { map };
-            map.commit()?;
-        } else {
-            let mut batch = self.space.batch();
-            if meets_pending {
-                batch = pending.unmap_all(batch);
-            }
-            for (piece, prot, populate) in &all {
-                batch = add(batch, piece, *prot, *populate);
-            }
+        if meets_pending {
+            batch = pending.unmap_all(batch);
+        }
+        for mapping in mappings {
+            let range = self.offsets(mapping.iova, mapping.length)?;
+            let populate = mapping.length <= *populated;
+            add(&mut batch, ram, &range, mapping.gpa, mapping.prot, populate)?;
+        }
+        if meets_pending {
             batch.commit()?;
-            if meets_pending {
-                pending.clear();
-            }
+            pending.clear();
+        } else {
+            batch.commit_maps()?;
         }
         self.translate_also(mappings);
         Ok(())
@@ -412,9 +401,7 @@ impl Domain {
         for mapping in mappings {
             let range = self.offsets(mapping.iova, mapping.length)?;
             let populate = mapping.length <= *populated;
-            for piece in pieces(ram, &range, mapping.gpa)? {
-                batch = add(batch, &piece, mapping.prot, populate);
-            }
+            add(&mut batch, ram, &range, mapping.gpa, mapping.prot, populate)?;
         }
         self.translate_instead(mappings, || batch.commit())?;
         pending.clear();

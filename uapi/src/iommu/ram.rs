@@ -27,39 +27,45 @@ pub(super) struct Piece<'a> {
 }
 
 /// Cuts a mapping to `range` of the address space where RAM is cut.
-pub(super) fn pieces<'a>(ram: &'a [Ram], range: &Range<u64>, gpa: u64) -> Result<Vec<Piece<'a>>> {
+pub(super) fn each_piece<'a>(
+    ram: &'a [Ram],
+    range: &Range<u64>,
+    gpa: u64,
+    mut each: impl FnMut(Piece<'a>),
+) -> Result<()> {
     let length = range.end - range.start;
-    let hole = Error::NotRam { gpa, length };
-    let end = gpa.checked_add(length).ok_or_else(|| hole.clone())?;
-    let mut pieces = Vec::with_capacity(1);
+    let hole = || Error::NotRam { gpa, length };
+    let end = gpa.checked_add(length).ok_or_else(hole)?;
     let mut at = gpa;
     loop {
         // A mapping of nothing is the kernel's to refuse.
-        let part = ram
-            .iter()
-            .find(|ram| ram.gpa.contains(&at))
-            .ok_or_else(|| hole.clone())?;
+        let part = ram.iter().find(|ram| ram.gpa.contains(&at));
+        let part = part.ok_or_else(hole)?;
         let piece_end = end.min(part.gpa.end);
-        pieces.push(Piece {
+        each(Piece {
             ram: part,
             offset: part.offset + (at - part.gpa.start),
             range: range.start + (at - gpa)..range.start + (piece_end - gpa),
         });
         at = piece_end;
         if at == end {
-            return Ok(pieces);
+            return Ok(());
         }
     }
 }
 
+/// Adds to a batch what maps `range` of the address space to RAM.
 pub(super) fn add<'a>(
-    batch: Batch<'a>,
-    piece: &Piece<'a>,
+    batch: &mut Batch<'a>,
+    ram: &'a [Ram],
+    range: &Range<u64>,
+    gpa: u64,
     prot: Prot,
     populate: bool,
-) -> Batch<'a> {
-    let batch = batch.map(&piece.ram.file, piece.offset, piece.range.clone(), prot);
-    if populate { batch.populate() } else { batch }
+) -> Result<()> {
+    each_piece(ram, range, gpa, |piece| {
+        batch.push_map(&piece.ram.file, piece.offset, piece.range, prot, populate);
+    })
 }
 
 pub(super) fn overlap(one: &Range<u64>, other: &Range<u64>) -> bool {
@@ -83,12 +89,11 @@ mod tests {
     fn mapping_is_cut_where_ram_is() {
         let ram = [ram(0..0x4000, 0x1000), ram(0x4000..0x8000, 0x9000)];
         let cut = |gpa, length| {
-            pieces(&ram, &(0x100000..0x100000 + length), gpa).map(|pieces| {
-                pieces
-                    .into_iter()
-                    .map(|piece| (piece.offset, piece.range))
-                    .collect::<Vec<_>>()
+            let mut pieces = Vec::new();
+            each_piece(&ram, &(0x100000..0x100000 + length), gpa, |piece| {
+                pieces.push((piece.offset, piece.range));
             })
+            .map(|()| pieces)
         };
         assert_eq!(cut(0x1000, 0x2000), Ok(vec![(0x2000, 0x100000..0x102000)]));
         assert_eq!(
