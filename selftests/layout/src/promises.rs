@@ -335,3 +335,157 @@ fn protections_are_the_bits_of_mmap() {
     assert!(Prot::NONE.contains(Prot::NONE) && !Prot::NONE.contains(Prot::READ));
     assert_eq!(all.intersect(Prot::WRITE), Prot::WRITE);
 }
+
+/// All that a change may not alter when it is refused.
+fn state(layout: &Layout) -> impl PartialEq + std::fmt::Debug {
+    let entered = layout.ranges(0, layout.pages());
+    let entered: Vec<_> = entered.map(|range| range.entered.pages()).collect();
+    (listed(layout), entered)
+}
+
+#[test]
+fn a_refusal_for_what_is_shown_or_for_want_of_room_changes_nothing() {
+    let (one, two) = (Segment::new(1), Segment::new(2));
+    let mut layout = space(100, 10);
+    insert(&mut layout, range(10, 20, &one, 0)).unwrap();
+    insert(&mut layout, range(20, 30, &two, 0)).unwrap();
+    insert(&mut layout, range(40, 50, &one, 0)).unwrap();
+    layout.lookup(15).unwrap().entered.add(12..18);
+    let before = state(&layout);
+    let never = |_: Range| panic!("handed out, and refused");
+
+    for (start, end) in [(0, 11), (19, 20), (29, 41), (49, 100), (0, 100), (12, 13)] {
+        let result = layout.replace(range(start, end, &two, 7), false, 100, never);
+        assert_eq!(result, Err(Refused::Shown));
+        assert_eq!(state(&layout), before);
+    }
+    // Whole ranges, parts of one, both its ends, and in place.
+    for (start, end, parts) in [
+        (10, 50, 3),
+        (0, 100, 3),
+        (15, 45, 3),
+        (19, 21, 2),
+        (10, 20, 1),
+        (12, 13, 1),
+        (5, 15, 1),
+    ] {
+        for room in 0..parts {
+            let shown = layout.replace(range(start, end, &two, 7), true, room, never);
+            let removed = layout.remove(start, end, room, never);
+            assert_eq!((shown, removed), (Err(Refused::Room), Err(Refused::Room)));
+            assert_eq!(state(&layout), before);
+        }
+        let mut copy = space(100, 10);
+        for range in layout.ranges(0, 100) {
+            insert(&mut copy, range.clone()).unwrap();
+        }
+        let mut handed_out = 0;
+        copy.remove(start, end, parts, |_| handed_out += 1).unwrap();
+        assert_eq!(handed_out, parts);
+        copy.check(true);
+    }
+    assert_eq!(layout.remove(50, 100, 0, never), Ok(()));
+    layout.check(true);
+}
+
+#[test]
+fn what_was_entered_goes_with_its_pages() {
+    let (one, two) = (Segment::new(1), Segment::new(2));
+    let mut layout = space(100, 10);
+    let entered = |layout: &Layout, page| layout.lookup(page).unwrap().entered.pages();
+    insert(&mut layout, range(10, 30, &one, 10)).unwrap();
+    assert_eq!(entered(&layout, 10), 0..0);
+    layout.lookup(10).unwrap().entered.add(12..12);
+    assert_eq!(entered(&layout, 10), 0..0);
+    for (pages, hull) in [
+        (20..22, 20..22),
+        (15..16, 15..22),
+        (17..25, 15..25),
+        (18..19, 15..25),
+    ] {
+        layout.lookup(10).unwrap().entered.add(pages);
+        assert_eq!(entered(&layout, 10), hull);
+    }
+
+    // Cut, by a change in the middle: what comes out and what stays knows its own part.
+    let mut old = Vec::new();
+    let each = |range| old.push(range);
+    layout
+        .replace(range(18, 21, &two, 0), true, 1, each)
+        .unwrap();
+    layout.check(true);
+    assert_eq!(old[0].entered.pages(), 18..21);
+    let parts = [10, 18, 21].map(|page| entered(&layout, page));
+    assert_eq!(parts, [15..18, 0..0, 21..25]);
+    // Cut at either end, and where nothing was entered.
+    let mut parts = Vec::new();
+    layout
+        .remove(10, 16, 1, |range| parts.push(range.entered.pages()))
+        .unwrap();
+    layout
+        .remove(23, 28, 1, |range| parts.push(range.entered.pages()))
+        .unwrap();
+    layout
+        .remove(28, 30, 1, |range| parts.push(range.entered.pages()))
+        .unwrap();
+    assert_eq!(parts, [15..16, 23..25, 0..0]);
+    assert_eq!(
+        [16, 21].map(|page| entered(&layout, page)),
+        [16..18, 21..23]
+    );
+
+    // Put back, as a batch that is undone does: joined on both sides.
+    layout.replace(old.remove(0), true, 1, drop).unwrap();
+    layout.check(true);
+    assert_eq!((listed(&layout).len(), entered(&layout, 16)), (1, 16..23));
+    // A join with something in front, and behind, where nothing was entered.
+    insert(&mut layout, range(10, 16, &one, 10)).unwrap();
+    insert(&mut layout, range(23, 30, &one, 23)).unwrap();
+    assert_eq!((listed(&layout).len(), entered(&layout, 10)), (1, 16..23));
+
+    // It stays when the protection changes, here and back, and goes when another is shown.
+    layout.protect(20, 30, Prot::NONE).unwrap();
+    assert_eq!(
+        [10, 20].map(|page| entered(&layout, page)),
+        [16..20, 20..23]
+    );
+    layout.protect(0, 100, Prot::NONE).unwrap();
+    layout.check(true);
+    assert_eq!(entered(&layout, 10), 16..23);
+    assert_eq!(layout.lookup(10).unwrap().clone().entered.pages(), 16..23);
+    layout
+        .replace(range(10, 30, &two, 0), true, 1, drop)
+        .unwrap();
+    assert_eq!(entered(&layout, 10), 0..0);
+}
+
+#[test]
+fn what_was_entered_is_no_part_of_what_a_range_is() {
+    let segment = Segment::new(1);
+    let (one, other) = (range(0, 9, &segment, 0), range(0, 9, &segment, 0));
+    one.entered.add(3..4);
+    assert_eq!(one, other);
+}
+
+#[test]
+fn a_search_for_a_hole_makes_up_for_what_changes_have_left_wrong() {
+    let segment = Segment::new(1);
+    let mut layout = space(10_000, 1000);
+    for page in 0..900 {
+        insert(&mut layout, range(11 * page, 11 * page + 1, &segment, 0)).unwrap();
+    }
+    // Long holes are filled, but for a page.
+    for page in 0..899 {
+        insert(
+            &mut layout,
+            range(11 * page + 1, 11 * page + 10, &segment, 50),
+        )
+        .unwrap_or(());
+    }
+    layout.check(true);
+    assert_eq!(layout.find_hole(1, 10_001, 10_000), None);
+    layout.check_bounds_are_exact();
+    clear(&mut layout, 0, 500).unwrap();
+    layout.check(true);
+    assert_eq!(layout.find_hole(500, 1, 0), Some(0));
+}
