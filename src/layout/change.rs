@@ -233,7 +233,7 @@ impl<M: Store> Layout<M> {
         if room == 0 {
             return Err(Refused::Room);
         }
-        match self.erase(place.previous, place.next) {
+        match self.take_out(place.previous, place.next) {
             Some(range) => Ok(Removal::Whole(range)),
             None => Ok(Removal::Nothing),
         }
@@ -497,9 +497,15 @@ impl<M: Store> Layout<M> {
         (node.segment, node.reach) = (segment, reach);
     }
 
-    /// Takes out a range, the one after `previous`.
-    #[inline]
+    /// As [`Self::take_out()`], for what is less usual.
+    #[inline(never)]
     fn erase(&mut self, previous: u32, index: u32) -> Option<Range<M::Segment>> {
+        self.take_out(previous, index)
+    }
+
+    /// Takes out a range, the one after `previous`.
+    #[inline(always)]
+    fn take_out(&mut self, previous: u32, index: u32) -> Option<Range<M::Segment>> {
         let next = self.pool.get(index).next;
         self.space.remove(&mut self.pool, index);
         if previous != NIL {
