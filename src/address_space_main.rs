@@ -13,6 +13,7 @@ use kernel::{
 mod arena;
 mod asfd;
 mod attach;
+mod batch;
 mod bindings;
 mod birth;
 mod change;

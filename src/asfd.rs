@@ -18,12 +18,12 @@ use kernel::{
 
 use crate::{
     bindings,
-    change::Change,
+    batch::Batch,
+    change::{Change, Kind},
     fdinfo, file,
     file::SpaceFile,
     kvm,
     layout::Prot,
-    segments::Pinned,
     space::{bytes, Handle},
     uapi,
     view::View,
@@ -81,7 +81,7 @@ impl SpaceFile for Asfd {
 }
 
 /// What a map asks for, checked as far as it can be without the file.
-struct MapRequest {
+pub(crate) struct MapRequest {
     fd: i32,
     /// Pages of the file.
     part: Range<u64>,
@@ -92,9 +92,25 @@ struct MapRequest {
     populate: bool,
 }
 
+impl MapRequest {
+    /// The change, for the first of the pinned segments.
+    pub(crate) fn change(&self) -> Change {
+        Change {
+            pages: self.target.clone(),
+            kind: Kind::Map {
+                first: self.part.start,
+                segment: 0,
+                prot: self.prot,
+                replace: self.replace,
+                populate: self.populate,
+            },
+        }
+    }
+}
+
 impl Asfd {
     /// Checks the values of a map. `EOPNOTSUPP` for flags that are not in `known`.
-    fn check_map(&self, op: &uapi::Op, known: u32) -> Result<MapRequest> {
+    pub(crate) fn check_map(&self, op: &uapi::Op, known: u32) -> Result<MapRequest> {
         uapi::only(op.flags, known)?;
         let prot = uapi::prot(op.prot)?;
         let part = uapi::range(op.offset, op.length)?;
@@ -111,17 +127,6 @@ impl Asfd {
             replace: op.flags & uapi::MAP_REPLACE != 0,
             populate: op.flags & uapi::MAP_POPULATE != 0,
         })
-    }
-
-    /// The segment that a map is to show, and the page of it to begin with.
-    fn obtain(&self, request: &MapRequest) -> Result<(Pinned, u64)> {
-        let file = regular_file(request.fd)?;
-        let part = &request.part;
-        let pages = (part.end - part.start) as usize;
-        let space = self.handle.space();
-        let pinned = space.obtain(file, part.start as usize, pages, request.prot)?;
-        let offset = part.start - pinned.segment().first() as u64;
-        Ok((pinned, offset))
     }
 
     fn mmap(&self, ptr: UserPtr) -> Result<isize> {
@@ -144,11 +149,14 @@ impl Asfd {
             addr: arg.addr,
         };
         let mut request = self.check_map(&op, known)?;
-        let (pinned, offset) = self.obtain(&request)?;
+        let file = regular_file(request.fd)?;
 
         let space = self.handle.space();
+        let first = request.part.start as usize;
         let pages = request.part.end - request.part.start;
-        let ops = space.ops.lock();
+        let (ops, pinned) =
+            space.obtain(space.ops.lock(), file, first, pages as usize, request.prot)?;
+        let pins = core::slice::from_ref(&pinned);
         let made = if anywhere {
             space
                 .find_room(pages, request.part.start)
@@ -157,8 +165,8 @@ impl Asfd {
             Ok(())
         }
         .and_then(|()| {
-            let change = map_of(&request, pinned, offset);
-            space.change(&ops, &change).map(|()| change)
+            let change = request.change();
+            space.change(&ops, &change, pins).map(|()| change)
         });
         drop(ops);
         let change = made.inspect_err(|_| {
@@ -169,39 +177,33 @@ impl Asfd {
             let addr = bytes(request.target.start);
             if let Err(error) = uapi::write_back(ptr, offset_of!(uapi::Mmap, addr), addr) {
                 // A call that fails has changed nothing; nothing was there before.
-                self.remove(request.target)?;
+                self.change(request.target, Kind::Unmap)?;
                 return Err(error);
             }
         }
-        space.populate(core::slice::from_ref(&change));
+        space.populate([&change].into_iter(), pins);
         Ok(0)
     }
 
     fn munmap(&self, ptr: UserPtr) -> Result<isize> {
         let arg: uapi::Munmap = uapi::read(ptr)?;
         uapi::only(arg.flags, 0)?;
-        self.remove(uapi::range_within(arg.addr, arg.length, self.pages())?)?;
-        Ok(0)
+        let pages = uapi::range_within(arg.addr, arg.length, self.pages())?;
+        self.change(pages, Kind::Unmap)
     }
 
-    fn remove(&self, pages: Range<u64>) -> Result {
-        self.change(Change::Unmap { pages })
-    }
-
-    fn change(&self, change: Change) -> Result {
+    fn change(&self, pages: Range<u64>, kind: Kind) -> Result<isize> {
         let space = self.handle.space();
-        let ops = space.ops.lock();
-        space.change(&ops, &change)
+        space.change(&space.ops.lock(), &Change { pages, kind }, &[])?;
+        Ok(0)
     }
 
     fn protect(&self, ptr: UserPtr) -> Result<isize> {
         let arg: uapi::Protect = uapi::read(ptr)?;
         uapi::only(arg.flags | arg.reserved, 0)?;
-        self.change(Change::Protect {
-            prot: uapi::prot(arg.prot)?,
-            pages: uapi::range_within(arg.addr, arg.length, self.pages())?,
-        })?;
-        Ok(0)
+        let prot = uapi::prot(arg.prot)?;
+        let pages = uapi::range_within(arg.addr, arg.length, self.pages())?;
+        self.change(pages, Kind::Protect { prot })
     }
 
     fn r#move(&self, ptr: UserPtr) -> Result<isize> {
@@ -212,12 +214,8 @@ impl Asfd {
         if pages.start < target.end && target.start < pages.end {
             return Err(EINVAL);
         }
-        self.change(Change::Move {
-            pages,
-            to: target.start,
-            replace: arg.flags & uapi::MOVE_REPLACE != 0,
-        })?;
-        Ok(0)
+        let (to, replace) = (target.start, arg.flags & uapi::MOVE_REPLACE != 0);
+        self.change(pages, Kind::Move { to, replace })
     }
 
     fn register(&self, ptr: UserPtr) -> Result<isize> {
@@ -254,68 +252,19 @@ impl Asfd {
         if arg.nr_ops == 0 || arg.nr_ops > uapi::MAX_OPS {
             return Err(EINVAL);
         }
-        self.run_batch(&arg).map_err(|(index, error)| {
+        let space = self.handle.space();
+        let made = Batch::read(self, &arg)?.run(space);
+        if let Err((index, error)) = made {
             if let Some(index) = index {
                 // Where not even this can be told, the error is the refused
                 // operation's all the same.
                 let _ = uapi::write_back(ptr, offset_of!(uapi::Batch, failed), index as u32);
             }
             // Segments may have been made for nothing.
-            self.handle.space().reap_later();
-            error
-        })?;
+            space.reap_later();
+            return Err(error);
+        }
         Ok(0)
-    }
-
-    /// Runs a batch; on error tells which operation was refused, if it was one.
-    fn run_batch(&self, arg: &uapi::Batch) -> Result<(), (Option<usize>, Error)> {
-        let count = arg.nr_ops as usize;
-        let mut changes = KVVec::with_capacity(count, GFP_KERNEL_ACCOUNT)
-            .map_err(|error| (None, Error::from(error)))?;
-        for index in 0..count {
-            self.read_op(arg, index)
-                .and_then(|op| self.change_of(&op))
-                .and_then(|change| Ok(changes.push(change, GFP_KERNEL_ACCOUNT)?))
-                .map_err(|error| (Some(index), error))?;
-        }
-        let space = self.handle.space();
-        let ops = space.ops.lock();
-        space.change_all(&ops, &changes)?;
-        drop(ops);
-        space.populate(&changes);
-        Ok(())
-    }
-
-    fn read_op(&self, arg: &uapi::Batch, index: usize) -> Result<uapi::Op> {
-        let size = arg.op_size as usize;
-        let start = size.checked_mul(index).ok_or(EOVERFLOW)?;
-        let addr = (arg.ops as usize).checked_add(start).ok_or(EFAULT)?;
-        uapi::read_sized(UserPtr::from_addr(addr), size)
-    }
-
-    fn change_of(&self, op: &uapi::Op) -> Result<Change> {
-        match op.opcode {
-            uapi::OP_MMAP => {
-                let known = uapi::MAP_REPLACE | uapi::MAP_POPULATE;
-                let request = self.check_map(op, known)?;
-                let (segment, offset) = self.obtain(&request)?;
-                Ok(map_of(&request, segment, offset))
-            }
-            uapi::OP_MUNMAP => {
-                uapi::only(op.flags, 0)?;
-                Ok(Change::Unmap {
-                    pages: uapi::range_within(op.addr, op.length, self.pages())?,
-                })
-            }
-            uapi::OP_PROTECT => {
-                uapi::only(op.flags, 0)?;
-                Ok(Change::Protect {
-                    prot: uapi::prot(op.prot)?,
-                    pages: uapi::range_within(op.addr, op.length, self.pages())?,
-                })
-            }
-            _ => Err(EOPNOTSUPP),
-        }
     }
 
     fn view(&self, ptr: UserPtr) -> Result<isize> {
@@ -344,20 +293,9 @@ impl Asfd {
     }
 }
 
-fn map_of(request: &MapRequest, segment: Pinned, offset: u64) -> Change {
-    Change::Map {
-        pages: request.target.clone(),
-        segment,
-        offset,
-        prot: request.prot,
-        replace: request.replace,
-        populate: request.populate,
-    }
-}
-
 /// The file that an fd of the caller stands for; `EBADF`, and `ELOOP` for an address
 /// space, which cannot be mapped in one.
-fn regular_file(fd: i32) -> Result<ARef<File>> {
+pub(crate) fn regular_file(fd: i32) -> Result<ARef<File>> {
     let file = any_file(fd)?;
     if file::is_space_file(&file) {
         return Err(ELOOP);

@@ -425,6 +425,11 @@ bool address_space_helper_is_kvm_vm(struct file *file)
 	       !strcmp(file->f_path.dentry->d_name.name, "kvm-vm");
 }
 
+bool address_space_helper_trace_change_enabled(void)
+{
+	return trace_address_space_change_enabled();
+}
+
 void address_space_helper_trace_change(unsigned long ino, u64 start, u64 end,
 				       unsigned int prot, bool revoked)
 {

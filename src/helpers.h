@@ -77,6 +77,7 @@ bool address_space_helper_unshowable(struct file *file);
 bool address_space_helper_is_kvm_vm(struct file *file);
 
 /* Tracepoints; see address_space_events.h. */
+bool address_space_helper_trace_change_enabled(void);
 void address_space_helper_trace_change(unsigned long ino, u64 start, u64 end,
 				       unsigned int prot, bool revoked);
 void address_space_helper_trace_fault(unsigned long ino, u64 page, unsigned int access,

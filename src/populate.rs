@@ -30,12 +30,13 @@ use crate::{
     arena::Charge,
     attach::{is_attachment_of, is_slot_window},
     bindings,
-    change::Change,
+    change::{Change, Kind},
     enter::enter_frames,
     fault::HUGE_SIZE,
     layout::Prot,
     resolve::{Learned, Miss, Run, TRIES},
     segment::Segment,
+    segments::Pinned,
     space::Space,
     streak::MOST,
 };
@@ -86,37 +87,45 @@ struct Held<'a> {
 impl Change {
     /// The pages that are to be populated.
     fn populated(&self) -> Option<&Range<u64>> {
-        match self {
-            Change::Map {
-                pages,
+        match self.kind {
+            Kind::Map {
                 prot,
                 populate: true,
                 ..
-            } if prot.contains(Prot::READ) => Some(pages),
+            } if prot.contains(Prot::READ) => Some(&self.pages),
             _ => None,
         }
     }
 }
 
 impl Space {
-    /// Populates what the changes, which have been made, ask for. No lock may be held.
-    pub(crate) fn populate(self: &Arc<Self>, changes: &[Change]) {
+    /// Populates what the changes, which have been made of the segments in `pins`, ask
+    /// for. No lock may be held.
+    pub(crate) fn populate<'a>(
+        self: &Arc<Self>,
+        changes: impl Iterator<Item = &'a Change> + Clone,
+        pins: &[Pinned],
+    ) {
         let mut hull: Option<Range<u64>> = None;
         let mut waited = false;
-        for change in changes {
+        for change in changes.clone() {
             let Some(pages) = change.populated() else {
                 continue;
             };
-            if let Change::Map {
+            if let Kind::Map {
+                first,
                 segment,
-                offset,
                 prot,
                 ..
-            } = change
+            } = change.kind
             {
-                let first = *offset as usize;
+                let Some(segment) = pins.get(segment as usize) else {
+                    continue;
+                };
+                let segment = segment.segment();
+                let first = first as usize - segment.first();
                 let part = first..first + (pages.end - pages.start) as usize;
-                waited |= self.bring_in(segment.segment(), part, *prot);
+                waited |= self.bring_in(segment, part, prot);
             }
             hull = Some(match hull {
                 Some(hull) => hull.start.min(pages.start)..hull.end.max(pages.end),
@@ -190,7 +199,11 @@ impl Space {
     }
 
     /// Enters what `changes` populate, all within `hull`.
-    fn enter_in_windows(&self, hull: &Range<u64>, changes: &[Change]) {
+    fn enter_in_windows<'a>(
+        &self,
+        hull: &Range<u64>,
+        changes: impl Iterator<Item = &'a Change> + Clone,
+    ) {
         for round in 0..ROUNDS {
             let mut windows = [const { None }; WINDOWS];
             let Some(attached) = self.mapping.try_lock() else {
@@ -213,7 +226,7 @@ impl Space {
             drop(attached);
             for window in windows.iter().flatten() {
                 let mut place = Place { change: 0, page: 0 };
-                while let Some(next) = self.enter_some(window, changes, place) {
+                while let Some(next) = self.enter_some(window, changes.clone(), place) {
                     place = next;
                 }
             }
@@ -225,7 +238,12 @@ impl Space {
 
     /// Enters a part of what `changes` populate in a window; returns where to go on, or
     /// [`None`] when all that can be entered is.
-    fn enter_some(&self, window: &Window, changes: &[Change], from: Place) -> Option<Place> {
+    fn enter_some<'a>(
+        &self,
+        window: &Window,
+        changes: impl Iterator<Item = &'a Change>,
+        from: Place,
+    ) -> Option<Place> {
         let guard = window.mm.mmap_read_trylock()?;
         // It may be another by now.
         let vma = guard.vma_lookup(window.addr)?;
@@ -246,7 +264,6 @@ impl Space {
         let last = held.first + ((vma.end() - vma.start()) >> PAGE_SHIFT) as u64;
         let mut left = AT_ONCE;
         for (change, pages) in changes
-            .iter()
             .enumerate()
             .skip(from.change)
             .filter_map(|(at, change)| Some((at, change.populated()?)))

@@ -158,6 +158,8 @@ impl Space {
             .segment
             .frames
             .copy(from, write, may_write, &mut run.words[..run.count]);
+        // Under the lock: who takes the range away afterwards knows what to zap.
+        range.entered.add(start..start + run.count as u64);
         Ok(use_run(&run))
     }
 
@@ -193,6 +195,7 @@ impl Space {
         }
         match segment.frames.get_huge(at) {
             Some(frame) if frame.writable || !access.contains(Prot::WRITE) => {
+                range.entered.add(page..page + HUGE_PAGES as u64);
                 Ok(use_frame(Resolved::new(range, frame)))
             }
             _ => Err(Miss::Unknown(segment.clone(), at)),

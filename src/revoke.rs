@@ -81,6 +81,9 @@ impl Space {
     /// Zaps pages of the space for its owner. What was removed there must be gone
     /// from the layout; the ops lock must be held, and no other.
     pub(crate) fn zap(&self, pages: &Range<u64>) {
+        if pages.is_empty() {
+            return;
+        }
         self.mapping.zap(pages);
         self.counts.revocations.fetch_add(1, Relaxed);
     }

@@ -310,6 +310,11 @@ impl Segment {
         to_result(ret)
     }
 
+    /// Whether it has `pages` pages of the file from page `first`.
+    pub(crate) fn has(&self, first: usize, pages: usize) -> bool {
+        self.first() <= first && first + pages <= self.first() + self.pages()
+    }
+
     /// Whether its pages may be shown for `prot`.
     pub(crate) fn allows(&self, prot: Prot) -> bool {
         self.source.prot.contains(prot)

@@ -11,7 +11,7 @@ use kernel::{
     cred::Credential,
     fs::File,
     prelude::*,
-    sync::{aref::ARef, atomic::ordering::*, Arc},
+    sync::{aref::ARef, atomic::ordering::*, Arc, MutexGuard},
     task::Task,
     time::msecs_to_jiffies,
     workqueue::WorkItem,
@@ -114,19 +114,19 @@ impl Space {
     /// A segment that holds `pages` pages of `file` from page `first`, for at least
     /// `prot`, as the calling task may have it.
     ///
-    /// Errors: those of mmap(), `ENODEV` for memory that cannot be shown. No lock may
-    /// be held.
-    pub(crate) fn obtain(
-        self: &Arc<Self>,
+    /// Errors: those of mmap(), `ENODEV` for memory that cannot be shown. No lock but
+    /// `ops` may be held, which is let go of while a segment is made.
+    pub(crate) fn obtain<'a>(
+        self: &'a Arc<Self>,
+        mut ops: MutexGuard<'a, Ops>,
         file: ARef<File>,
         first: usize,
         pages: usize,
         prot: Prot,
-    ) -> Result<Pinned> {
+    ) -> Result<(MutexGuard<'a, Ops>, Pinned)> {
         let wanted = Source::new(file, current_cred(), first, pages, prot);
-        let mut ops = self.ops.lock();
         if let Some(found) = ops.find(&wanted) {
-            return Ok(found);
+            return Ok((ops, found));
         }
         let id = ops.next_id;
         ops.next_id += 1;
@@ -137,19 +137,19 @@ impl Space {
         let segment =
             unsafe { Segment::make(Arc::as_ptr(self), &self.arena, id, wanted.widened())? };
         let pinned = Pinned::new(segment);
-        let listed = self
-            .ops
-            .lock()
+        let mut ops = self.ops.lock();
+        let listed = ops
             .segments
             .push(pinned.segment().clone(), GFP_KERNEL_ACCOUNT);
         if let Err(error) = listed {
+            drop(ops);
             pinned.segment().end(self);
             let (addr, length) = pinned.segment().area();
             // The address goes unused if even this fails; it goes with the arena.
             let _ = self.arena.unmap(addr, length);
             return Err(error.into());
         }
-        Ok(pinned)
+        Ok((ops, pinned))
     }
 
     /// Keeps a segment of a file, and what is known of its pages, until
@@ -162,7 +162,8 @@ impl Space {
         prot: Prot,
         populate: bool,
     ) -> Result {
-        let pinned = self.obtain(file, first, pages, prot)?;
+        let (ops, pinned) = self.obtain(self.ops.lock(), file, first, pages, prot)?;
+        drop(ops);
         let segment = pinned.segment();
         segment.registered.store(true, Relaxed);
         if populate {

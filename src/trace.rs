@@ -9,6 +9,12 @@ use core::ops::Range;
 
 use crate::{bindings, layout::Prot, mapping::Mapping};
 
+/// Whether anyone listens to [`change`]: asked once for many.
+pub(crate) fn hears_changes() -> bool {
+    // SAFETY: May be called from anywhere.
+    unsafe { bindings::address_space_helper_trace_change_enabled() }
+}
+
 /// The owner changed what `pages` shows.
 pub(crate) fn change(space: &Mapping, pages: &Range<u64>, prot: Prot, revoked: bool) {
     // SAFETY: May be called from anywhere, with any values; so may those below.

@@ -160,6 +160,40 @@ unsafe impl FromBytes for Op {}
 
 const _: () = assert!(size_of::<Op>() == 40);
 
+impl Batch {
+    /// Reads one operation; errors as for [`read`].
+    pub(crate) fn read_op(&self, index: usize) -> Result<Op> {
+        let size = self.op_size as usize;
+        let start = size.checked_mul(index).ok_or(EOVERFLOW)?;
+        let addr = (self.ops as usize).checked_add(start).ok_or(EFAULT)?;
+        read_sized(UserPtr::from_addr(addr), size)
+    }
+
+    /// Reads operations from `first` on; says how many can be read.
+    pub(crate) fn read_ops(&self, first: usize, ops: &mut [Op]) -> usize {
+        if self.op_size as usize == size_of::<Op>() {
+            // Side by side as ours are.
+            let start = (self.ops as usize).checked_add(first * size_of::<Op>());
+            let bytes = ops.as_bytes_mut();
+            let read = start.ok_or(EFAULT).and_then(|start| {
+                UserSlice::new(UserPtr::from_addr(start), bytes.len())
+                    .reader()
+                    .read_slice(bytes)
+            });
+            if read.is_ok() {
+                return ops.len();
+            }
+        }
+        for (index, op) in ops.iter_mut().enumerate() {
+            match self.read_op(first + index) {
+                Ok(read) => *op = read,
+                Err(_) => return index,
+            }
+        }
+        ops.len()
+    }
+}
+
 /// Reads the argument of a call.
 ///
 /// `EINVAL` where it is shorter than the first version, `E2BIG` where it has bytes

@@ -20,7 +20,7 @@ symbols = []
 with open(args.symbols) as file:
     for line in file:
         addr, kind, name, *module = line.split()
-        if kind in "tTwW":
+        if kind in "tTwW" and not name.startswith("__pfx_"):
             symbols.append((int(addr, 16), name, module[0] if module else ""))
 symbols.sort()
 starts = [addr for addr, _, _ in symbols]
