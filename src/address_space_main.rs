@@ -30,6 +30,7 @@ mod kvm;
 #[forbid(unsafe_code)]
 #[allow(dead_code)]
 mod layout;
+mod listed;
 mod mapping;
 mod notifier;
 mod populate;

@@ -17,8 +17,8 @@ use kernel::{
 };
 
 use crate::{
-    bindings,
     batch::Batch,
+    bindings,
     change::{Change, Kind},
     fdinfo, file,
     file::SpaceFile,

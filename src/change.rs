@@ -326,7 +326,7 @@ impl Space {
             idle = true;
         };
         if removed.more {
-            ops.segments().iter().for_each(&mut look);
+            ops.segments().for_each(&mut look);
         } else {
             removed.segments.iter().flatten().for_each(&mut look);
         }

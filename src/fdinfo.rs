@@ -57,12 +57,7 @@ pub(crate) fn show_space(space: &Space, out: &SeqFile) {
     let still = space.ops.lock();
     seq_print!(out, "length:\t{}\n", bytes(space.pages));
     seq_print!(out, "mappings:\t{}\n", space.install.read().layout.len());
-    let registered = still
-        .segments()
-        .iter()
-        .filter(|segment| segment.registered.load(Relaxed))
-        .count();
-    seq_print!(out, "registered:\t{}\n", registered);
+    seq_print!(out, "registered:\t{}\n", still.registered());
     seq_print!(out, "attachments:\t{}\n", count(&space.counts.attachments));
     seq_print!(out, "faults:\t{}\n", count(&space.counts.faults));
     seq_print!(out, "revocations:\t{}\n", count(&space.counts.revocations));

@@ -19,6 +19,7 @@ use kernel::{
 
 use crate::{
     layout::Prot,
+    listed::Listed,
     segment::{Segment, Source},
     space::{Space, REAP},
     workers,
@@ -28,9 +29,15 @@ use crate::{
 /// pins its file for as long, so not long.
 const IDLE_MS: c_uint = 100;
 
+/// How many segments are ended at a time.
+const REAPED: usize = 16;
+
 /// What the ops lock guards: the segments in use, and the right to change the layout.
 pub(crate) struct Ops {
-    segments: KVVec<Arc<Segment>>,
+    /// Those that are kept although nothing may show them. Apart, so that they are found
+    /// however many others there are.
+    registered: Listed,
+    others: Listed,
     next_id: u64,
 }
 
@@ -61,52 +68,77 @@ impl Drop for Pinned {
 }
 
 impl Ops {
-    pub(crate) const fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Ops {
-            segments: KVVec::new(),
+            registered: Listed::new(),
+            others: Listed::new(),
             next_id: 0,
         }
     }
 
-    /// The segment with this id, if it is in use.
-    fn segment(&self, id: u64) -> Option<&Arc<Segment>> {
-        self.segments.iter().find(|segment| segment.id() == id)
-    }
-
     /// Pins the segment with this id, if it is in use.
     pub(crate) fn pin(&self, id: u64) -> Option<Pinned> {
-        self.segment(id).cloned().map(Pinned::new)
+        let mut segments = self.segments();
+        let found = segments.find(|segment| segment.id() == id)?;
+        Some(Pinned::new(found.clone()))
     }
 
     /// The segments in use.
-    pub(crate) fn segments(&self) -> &[Arc<Segment>] {
-        &self.segments
+    pub(crate) fn segments(&self) -> impl Iterator<Item = &Arc<Segment>> {
+        // An initialiser can be chained too.
+        Iterator::chain(self.registered.iter(), self.others.iter())
     }
 
-    /// Takes all segments off the list.
-    pub(crate) fn take_all(&mut self) -> KVVec<Arc<Segment>> {
-        core::mem::take(&mut self.segments)
+    /// How many segments are registered.
+    pub(crate) fn registered(&self) -> usize {
+        self.registered.iter().count()
     }
 
-    /// Takes a segment that nothing needs off the list.
-    fn take_idle(&mut self, space: &Space) -> Option<Arc<Segment>> {
+    /// Takes all segments off the lists, which the caller ends.
+    pub(crate) fn take_all(&mut self) -> [Listed; 2] {
+        [&mut self.registered, &mut self.others].map(|list| core::mem::replace(list, Listed::new()))
+    }
+
+    /// Takes segments that nothing needs off the list, as many as there are places;
+    /// says whether there may be more.
+    fn take_idle(&mut self, space: &Space, taken: &mut [Option<Arc<Segment>>]) -> bool {
         let shown = space.install.read();
-        let at = self.segments.iter().position(|segment| {
-            !segment.registered.load(Relaxed)
-                && segment.pins.load(Relaxed) == 0
-                && !shown.layout.shows(segment.id())
-        })?;
+        let idle = self
+            .others
+            .iter()
+            .filter(|segment| segment.pins.load(Relaxed) == 0 && !shown.layout.shows(segment.id()));
+        let mut count = 0;
+        for (place, segment) in taken.iter_mut().zip(idle) {
+            *place = Some(segment.clone());
+            count += 1;
+        }
         drop(shown);
-        self.segments.remove(at).ok()
+        for segment in taken.iter().flatten() {
+            drop(self.others.remove(segment));
+        }
+        count == taken.len()
     }
 
-    fn find(&self, wanted: &Source) -> Option<Pinned> {
-        // The newest first: that is what is mapped again and again.
-        self.segments
-            .iter()
-            .rev()
-            .find(|segment| segment.serves(wanted))
-            .map(|segment| Pinned::new(segment.clone()))
+    /// Keeps a segment, whether or not anything shows it.
+    fn keep(&mut self, segment: &Segment) {
+        segment.registered.store(true, Relaxed);
+        self.others.pass(segment, &mut self.registered);
+    }
+
+    /// Ends the keeping of one of the segments of a file.
+    fn unkeep_one(&mut self, file: &File) -> Option<Arc<Segment>> {
+        let segment = self.registered.any_of(file)?;
+        segment.registered.store(false, Relaxed);
+        self.registered.pass(&segment, &mut self.others);
+        Some(segment)
+    }
+
+    fn find(&mut self, wanted: &Source) -> Option<Pinned> {
+        let found = match self.registered.find(wanted) {
+            Some(found) => found,
+            None => self.others.find(wanted)?,
+        };
+        Some(Pinned::new(found.clone()))
     }
 }
 
@@ -138,16 +170,14 @@ impl Space {
             unsafe { Segment::make(Arc::as_ptr(self), &self.arena, id, wanted.widened())? };
         let pinned = Pinned::new(segment);
         let mut ops = self.ops.lock();
-        let listed = ops
-            .segments
-            .push(pinned.segment().clone(), GFP_KERNEL_ACCOUNT);
+        let listed = ops.others.add(pinned.segment().clone());
         if let Err(error) = listed {
             drop(ops);
             pinned.segment().end(self);
             let (addr, length) = pinned.segment().area();
             // The address goes unused if even this fails; it goes with the arena.
             let _ = self.arena.unmap(addr, length);
-            return Err(error.into());
+            return Err(error);
         }
         Ok((ops, pinned))
     }
@@ -162,10 +192,10 @@ impl Space {
         prot: Prot,
         populate: bool,
     ) -> Result {
-        let (ops, pinned) = self.obtain(self.ops.lock(), file, first, pages, prot)?;
-        drop(ops);
+        let (mut ops, pinned) = self.obtain(self.ops.lock(), file, first, pages, prot)?;
         let segment = pinned.segment();
-        segment.registered.store(true, Relaxed);
+        ops.keep(segment);
+        drop(ops);
         if populate {
             let first = first - segment.first();
             self.bring_in(segment, first..first + pages, prot);
@@ -175,14 +205,12 @@ impl Space {
 
     /// Ends all registrations of a file; what is mapped stays. `ENOENT`.
     pub(crate) fn unregister(self: &Arc<Self>, file: &File) -> Result {
-        let ops = self.ops.lock();
+        let mut ops = self.ops.lock();
         let mut any = false;
-        for segment in ops.segments() {
-            if segment.file().as_ptr() == file.as_ptr() && segment.registered.xchg(false, Relaxed) {
-                any = true;
-                if !self.install.read().layout.shows(segment.id()) {
-                    self.forget_frames(segment);
-                }
+        while let Some(segment) = ops.unkeep_one(file) {
+            any = true;
+            if !self.install.read().layout.shows(segment.id()) {
+                self.forget_frames(&segment);
             }
         }
         drop(ops);
@@ -206,14 +234,18 @@ impl WorkItem<REAP> for Space {
 
     fn run(space: Arc<Space>) {
         loop {
-            // Off the list, nobody can find it again.
-            let Some(segment) = space.ops.lock().take_idle(&space) else {
+            let mut taken = [const { None }; REAPED];
+            let more = space.ops.lock().take_idle(&space, &mut taken);
+            // Off the list, nobody can find them again.
+            for segment in taken.into_iter().flatten() {
+                segment.end(&space);
+                space.forget_frames(&segment);
+                let (addr, length) = segment.area();
+                space.arena.unmap_here(addr, length);
+            }
+            if !more {
                 break;
-            };
-            segment.end(&space);
-            space.forget_frames(&segment);
-            let (addr, length) = segment.area();
-            space.arena.unmap_here(addr, length);
+            }
         }
     }
 }

@@ -45,6 +45,7 @@ use crate::{
     install::InstallLock,
     kvm::Slots,
     layout::{self, Layout},
+    listed::Listed,
     mapping::Mapping,
     segment::Segment,
     segments::Ops,
@@ -221,7 +222,7 @@ impl Space {
         // Notifiers are only ended with no lock held that their callbacks, or who
         // waits for those, might want.
         let segments = self.ops.lock().take_all();
-        for segment in &segments {
+        for segment in segments.iter().flat_map(Listed::iter) {
             segment.end(self);
         }
         // The layout's references are the last ones now.
