@@ -40,7 +40,15 @@ impl Fault<'_> {
             .wrapping_add((run.start.wrapping_sub(self.page()) as usize).wrapping_mul(PAGE_SIZE));
         // SAFETY: The VMA is one of ours, the addresses lie in it, and its lock is held;
         // the fault comes with what leads to the page table.
-        unsafe { enter_frames(self.vma(), (*self.vmf).pmd, addr, run) };
+        unsafe {
+            enter_frames(
+                self.vma(),
+                (*self.vmf).pmd,
+                addr,
+                run.words(),
+                run.executable,
+            )
+        };
         NOPAGE
     }
 
@@ -124,8 +132,8 @@ impl Fault<'_> {
     }
 }
 
-/// Enters frames from address `addr` of an attachment on, with no more rights than its
-/// flags and the run's give. To be called under the install lock.
+/// Enters frames, as `Frames::copy` tells them, from address `addr` of an attachment on,
+/// with no more rights than its flags give. To be called under the install lock.
 ///
 /// The page table is not looked for again, nor is it asked whether it still is one: those
 /// of PFN maps go with their VMAs only.
@@ -134,19 +142,19 @@ impl Fault<'_> {
 ///
 /// The VMA must have our operations and be held still, the addresses must lie in it, and
 /// `table` must lead to the page table that has the entries of all.
-pub(crate) unsafe fn enter_frames<const N: usize>(
+pub(crate) unsafe fn enter_frames(
     vma: *mut bindings::vm_area_struct,
     table: *mut bindings::pmd_t,
     addr: usize,
-    run: &Run<N>,
+    words: &[usize],
+    executable: bool,
 ) {
     use bindings::{VM_EXEC, VM_WRITE};
     // SAFETY: By our caller.
     let (mm, mut flags) = unsafe { ((*vma).vm_mm, (*vma).__bindgen_anon_2.vm_flags) };
-    if !run.executable {
+    if !executable {
         flags &= !VM_EXEC;
     }
-    let words = run.words();
     // Not vm_page_prot: because of pfn_mkwrite it is read-only, and every first write
     // would fault twice.
     //

@@ -152,9 +152,12 @@ impl Space {
             let frame = segment.frames.get(page);
             frame.is_some_and(|frame| frame.writable || !write)
         };
-        let mut unknown = part.clone().filter(|page| !known(*page)).peekable();
-        let any = unknown.peek().is_some();
-        for page in unknown {
+        let mut any = false;
+        for page in part.clone() {
+            if known(page) {
+                continue;
+            }
+            any = true;
             if current!().signal_pending() || !self.bring_in_page(segment, page, &part, write) {
                 break;
             }
@@ -299,33 +302,26 @@ impl Space {
             // A huge page, or nothing that can be entered.
             return end;
         };
-        let missed = if end - page == 1 {
-            self.enter_known::<1>(held.vma, pmd, addr, page..end)
-        } else {
-            self.enter_known::<MOST>(held.vma, pmd, addr, page..end)
+        let enter = |words: &[usize], executable| {
+            // SAFETY: The VMA is an attachment, and the lock that holds it still keeps the
+            // page table, in which all of the pages up to `end` are.
+            unsafe { enter_frames(held.vma.as_ptr(), pmd, addr, words, executable) };
+            page + words.len() as u64
         };
-        match missed {
+        let entered = if end - page == 1 {
+            self.with_frame(page, Prot::READ, |frame| {
+                enter(&[frame.word()], frame.executable)
+            })
+        } else {
+            self.with_run(page, &(page..end), Prot::READ, |run: &Run<MOST>| {
+                enter(run.words(), run.executable)
+            })
+        };
+        match entered {
             Ok(next) => next,
             Err(Miss::Hole | Miss::Denied) => self.skip(page),
             Err(Miss::Stale | Miss::Unknown(..)) => page + 1,
         }
-    }
-
-    /// Enters what is known of `pages`, if the first is; returns where to go on.
-    fn enter_known<const N: usize>(
-        &self,
-        vma: &VmaRef,
-        pmd: *mut bindings::pmd_t,
-        addr: usize,
-        pages: Range<u64>,
-    ) -> Result<u64, Miss> {
-        let page = pages.start;
-        self.with_run(page, &pages, Prot::READ, |run: &Run<N>| {
-            // SAFETY: The VMA is an attachment, and the lock that holds it still keeps the
-            // page table, in which all of `pages` are.
-            unsafe { enter_frames(vma.as_ptr(), pmd, addr, run) };
-            page + run.words().len() as u64
-        })
     }
 
     /// The first page after `page` that is shown for anything.

@@ -307,6 +307,15 @@ impl Shown {
 }
 
 impl Resolved {
+    /// As `Frames::copy` tells a frame.
+    pub(crate) fn word(&self) -> usize {
+        Frame {
+            pfn: self.pfn,
+            writable: self.writable,
+        }
+        .word()
+    }
+
     fn new(range: &Range<Arc<Segment>>, frame: Frame) -> Self {
         Resolved {
             pfn: frame.pfn,

@@ -32,6 +32,15 @@ FIXTURE(race)
 	uint64_t until;
 };
 
+/* Whether pages are entered in all windows when they are mapped. */
+FIXTURE_VARIANT(race)
+{
+	uint32_t flags;
+};
+
+FIXTURE_VARIANT_ADD(race, touched) { .flags = 0 };
+FIXTURE_VARIANT_ADD(race, populated) { .flags = ADDRESS_SPACE_MAP_POPULATE };
+
 FIXTURE_SETUP(race)
 {
 	self->asfd = as_create(LEN);
@@ -55,6 +64,7 @@ struct worker {
 	int asfd, file;
 	char *win;
 	unsigned int seed;
+	uint32_t flags;		/* of the maps */
 };
 
 static int set_all(int file, uint64_t value)
@@ -203,14 +213,15 @@ static int revoke_rounds(struct worker *w, uint64_t until, bool replace, int oth
 
 		ret = set_all(w->file, rounds) ?:
 		      as_map(w->asfd, first * PAGE, w->file, first * PAGE,
-			     n * PAGE, RW, replace ? ADDRESS_SPACE_MAP_REPLACE : 0);
+			     n * PAGE, RW,
+			     w->flags | (replace ? ADDRESS_SPACE_MAP_REPLACE : 0));
 		if (ret)
 			return ret;
 		seen = w->shared->hits;
 		while (w->shared->hits < seen + 4 && now_ms() < waited)
 			sched_yield();
 		ret = replace ? as_map(w->asfd, 0, other, 0, LEN, RW,
-				       ADDRESS_SPACE_MAP_REPLACE) :
+				       w->flags | ADDRESS_SPACE_MAP_REPLACE) :
 				as_unmap(w->asfd, first * PAGE, n * PAGE);
 		if (ret)
 			return ret;
@@ -237,7 +248,8 @@ static int revoke_rounds(struct worker *w, uint64_t until, bool replace, int oth
 	       (uintmax_t)(shared)->signals);				\
 } while (0)
 
-#define WORKER(i)	{ self->shared, self->asfd, self->file, self->win, i }
+#define WORKER(i)	{ self->shared, self->asfd, self->file, self->win, i, \
+			  variant->flags }
 
 /* @thread and @process do what they do, while mappings come and go. */
 static int race(struct worker *w, void *(*thread)(void *),

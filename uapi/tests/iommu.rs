@@ -3,7 +3,7 @@
 //! A domain, seen from a process in the place of a device. Needs the module.
 
 use std::fs::File;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
 use address_space::iommu::{Domain, Mapping};
 use address_space::{AddressSpace, Errno, Error, Prot, page_size};
@@ -149,6 +149,56 @@ fn deferred_unmap_is_final_once_flushed() {
     assert_eq!(device_one.letter(0), Err(SIGBUS));
     assert_eq!(device(&domain).letter(2), Err(SIGBUS));
     domain.flush().unwrap();
+}
+
+/// The page faults of all devices of a domain so far.
+fn faults(domain: &Domain) -> u64 {
+    let fd = domain.space().as_fd().as_raw_fd();
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap();
+    let faults = info.lines().find_map(|line| line.strip_prefix("faults:"));
+    faults.unwrap().trim().parse().unwrap()
+}
+
+#[test]
+fn what_is_small_is_entered_at_once() {
+    let domain = domain();
+    let page = page_size();
+    let mut device = device(&domain);
+    // It has attached what it was given once it answers.
+    domain.map(iova(15), gpa(3), page, Prot::READ).unwrap();
+    assert_eq!(device.letter(15), Ok('d'));
+    let mut touched = |first: u64, count: u64| {
+        let before = faults(&domain);
+        for page in first..first + count {
+            device.letter(page).unwrap();
+            device.set_letter(page, 'x').unwrap();
+        }
+        faults(&domain) - before
+    };
+    domain.map(iova(0), gpa(0), 2 * page, READ_WRITE).unwrap();
+    assert_eq!(touched(0, 2), 0);
+    let mapping = |at, gpa, count| Mapping {
+        iova: iova(at),
+        gpa,
+        length: count * page,
+        prot: READ_WRITE,
+    };
+    domain
+        .map_all(&[mapping(4, gpa(2), 1), mapping(6, gpa(8), 2)])
+        .unwrap();
+    assert_eq!(touched(4, 1) + touched(6, 2), 0);
+    domain
+        .replace(&[mapping(1, gpa(8), 1), mapping(9, gpa(9), 3)])
+        .unwrap();
+    assert_eq!(touched(1, 1) + touched(9, 3), 0);
+
+    // As far as it is asked for.
+    domain.populate_up_to(page);
+    domain.map(iova(12), gpa(0), 2 * page, READ_WRITE).unwrap();
+    assert_ne!(touched(12, 2), 0);
+    domain.populate_up_to(0);
+    domain.map(iova(14), gpa(0), page, READ_WRITE).unwrap();
+    assert_ne!(touched(14, 1), 0);
 }
 
 #[test]
