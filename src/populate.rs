@@ -295,10 +295,10 @@ impl Space {
     /// follow; returns where to go on.
     fn enter_next(&self, held: &mut Held<'_>, pages: Range<u64>) -> u64 {
         let page = pages.start;
-        let addr = held.vma.start() + ((page - held.first) as usize) * PAGE_SIZE;
+        let addr = held.address(page);
         let room = (HUGE_SIZE - addr % HUGE_SIZE) >> PAGE_SHIFT;
         let end = pages.end.min(page + room as u64);
-        let Some(pmd) = held.table(addr) else {
+        let Some(pmd) = held.table(self, page) else {
             // A huge page, or nothing that can be entered.
             return end;
         };
@@ -336,15 +336,22 @@ impl Space {
 }
 
 impl Held<'_> {
-    /// What leads to the page table that has the entry of `addr`. It is made, if that
-    /// can be done; [`None`] also where there is a huge page.
-    fn table(&mut self, addr: usize) -> Option<*mut bindings::pmd_t> {
+    /// Where a page of the space is.
+    fn address(&self, page: u64) -> usize {
+        self.vma.start() + ((page - self.first) as usize) * PAGE_SIZE
+    }
+
+    /// What leads to the page table that has the entry of a page of the space. It is
+    /// made, if that can be done and something is shown there; [`None`] also where there
+    /// is a huge page.
+    fn table(&mut self, space: &Space, page: u64) -> Option<*mut bindings::pmd_t> {
+        let addr = self.address(page);
         let start = addr & !(HUGE_SIZE - 1);
         if let Some(table) = self.table.as_ref().filter(|table| table.addr == start) {
             return Some(table.pmd);
         }
         let mut pmd = self.find_table(addr);
-        if pmd.is_null() {
+        if pmd.is_null() && space.shown_at(page).is_some() {
             self.fault_once(addr);
             pmd = self.find_table(addr);
         }

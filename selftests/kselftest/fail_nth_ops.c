@@ -159,12 +159,24 @@ static int b_sparse(struct fail_ctx *c)
 	return c->s.b < 0 ? c->s.b : 0;
 }
 
+/* a window that has no page tables yet */
+static int b_sparse_and_a_window(struct fail_ctx *c)
+{
+	c->more_len = SPACE_LEN;
+	c->more = mmap((void *)0x200000000000, c->more_len, RW,
+		       MAP_SHARED | MAP_FIXED_NOREPLACE, c->s.asfd, 0);
+	if (c->more != MAP_FAILED)
+		return b_sparse(c);
+	c->more = NULL;
+	return -errno;
+}
+
 CALL(map, .run = map_run);
 CALL(map_again, .run = map_again_run);
 CALL(map_registered, .prepare = b_registered, .run = map_run);
 CALL(map_replace, .run = map_replace_run);
 CALL(map_anywhere, .run = map_anywhere_run);
-CALL(map_populate, .prepare = b_sparse, .run = map_populate_run);
+CALL(map_populate, .prepare = b_sparse_and_a_window, .run = map_populate_run);
 
 /* unmaps; the last but one piece of the other file goes, which has the worker
  * unmap it from the arena after a while
@@ -240,14 +252,15 @@ static int batch_run(struct fail_ctx *c)
 {
 	struct address_space_op ops[] = {
 		{ .opcode = ADDRESS_SPACE_OP_MMAP, .fd = c->s.b, .prot = RW,
-		  .addr = SHOWN_NEW, .length = 4 * PAGE },
+		  .flags = ADDRESS_SPACE_MAP_POPULATE, .addr = SHOWN_NEW,
+		  .length = 4 * PAGE },
 		{ .opcode = ADDRESS_SPACE_OP_MUNMAP, .addr = 2 * PAGE,
 		  .length = 2 * PAGE },
 		{ .opcode = ADDRESS_SPACE_OP_PROTECT, .addr = 8 * PAGE,
 		  .length = PAGE, .prot = PROT_READ },
 		{ .opcode = ADDRESS_SPACE_OP_MMAP, .fd = c->s.a, .prot = RW,
-		  .flags = ADDRESS_SPACE_MAP_REPLACE, .addr = SHOWN_RO + PAGE,
-		  .length = 2 * PAGE },
+		  .flags = ADDRESS_SPACE_MAP_REPLACE | ADDRESS_SPACE_MAP_POPULATE,
+		  .addr = SHOWN_RO + PAGE, .length = 2 * PAGE },
 		{ .opcode = ADDRESS_SPACE_OP_MUNMAP, .addr = SHOWN_NEW + PAGE,
 		  .length = PAGE },
 	};
