@@ -157,6 +157,35 @@ TEST_F(space, populate_in_a_batch_enters_what_the_batch_leaves)
 	EXPECT_EQ('a', agent_peek(&self->child, self->win + 49 * PAGE));
 }
 
+/* Entered and never touched: it is to be taken away like what was. */
+TEST_F(space, what_was_populated_and_not_touched_is_revoked)
+{
+	static const unsigned int pages[] = { 1, 2, 3, FILE_PAGES };
+	unsigned int i, last, how;
+
+	for (i = 0; i < ARRAY_SIZE(pages) * 6; i++) {
+		uint64_t length = pages[i / 6] * PAGE;
+		struct address_space_op map = op_map(0, self->s.a, length, RW, POPULATE);
+		struct address_space_op unmap = {
+			.opcode = ADDRESS_SPACE_OP_MUNMAP, .length = length,
+		};
+
+		last = pages[i / 6] - 1;
+		how = i % 3;
+		ASSERT_EQ(0, i % 6 < 3 ? as_batch(self->asfd, &map, 1, NULL) :
+			     as_map(self->asfd, 0, self->s.a, 0, length, RW, POPULATE));
+		ASSERT_EQ(0, how == 0 ? as_unmap(self->asfd, 0, length) :
+			     how == 1 ? as_batch(self->asfd, &unmap, 1, NULL) :
+			     as_map(self->asfd, 0, self->s.b, 0, length, RW, REPLACE));
+		EXPECT_EQ(how == 2 ? 'A' : -SIGBUS, agent_peek(&self->child, self->win));
+		EXPECT_EQ(how == 2 ? 'A' : -SIGBUS, peek(self->win))
+			TH_LOG("case %u", i);
+		EXPECT_EQ(how == 2 ? 'A' + (int)last : -SIGBUS,
+			  agent_peek(&self->child, self->win + last * PAGE));
+		ASSERT_EQ(0, as_unmap(self->asfd, 0, length));
+	}
+}
+
 TEST_F(space, populate_is_for_maps_only)
 {
 	struct address_space_op ops[] = {
