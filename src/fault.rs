@@ -187,9 +187,10 @@ impl Fault<'_> {
             Ok(ret)
         });
         let mut entered = entered.get();
-        if ret & RETRY == 0 && entered > 0 {
+        if ret == NOPAGE && entered > 0 {
             let next = page + entered as u64;
-            if next == first.end {
+            // In a streak also where what comes next is not known yet.
+            if next == first.end || streak > 1 {
                 entered += self.enter_ahead(&(next..window.end));
             }
             let next = page + entered as u64;

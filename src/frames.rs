@@ -43,16 +43,14 @@ impl Frame {
     const WRITABLE: usize = 2;
     const SHIFT: u32 = 2;
 
+    /// The frame as a word, which is never 0: what the table has, and what page tables
+    /// are read as and written from.
     fn pack(self) -> usize {
         (self.pfn << Self::SHIFT) | Self::PRESENT | if self.writable { Self::WRITABLE } else { 0 }
     }
 
-    /// See [`Frames::copy`].
-    pub(crate) fn word(self) -> usize {
-        (self.pfn << 1) | usize::from(self.writable)
-    }
-
-    fn unpack(raw: usize) -> Option<Frame> {
+    /// The frame that was packed so; [`None`] for 0.
+    pub(crate) fn unpack(raw: usize) -> Option<Frame> {
         if raw & Self::PRESENT == 0 {
             return None;
         }
@@ -187,10 +185,9 @@ impl Frames {
         Frame::unpack(peek(Self::entry(slot, index)?))
     }
 
-    /// Copies what is known of the pages from `page` on, one for each of `words`, all of
-    /// which are written: 0 for what is not known, or may not be written if `write`; else
-    /// the frame number, shifted by one, and whether it may be written: never, unless
-    /// `may_write`.
+    /// Copies what is known of the pages from `page` on, a packed frame for each of
+    /// `words`, all of which are written: 0 for what is not known, or may not be written
+    /// if `write`. Writable are none unless `may_write`.
     pub(crate) fn copy(
         &self,
         page: usize,
@@ -198,10 +195,14 @@ impl Frames {
         may_write: bool,
         words: &mut [MaybeUninit<usize>],
     ) {
-        let mask = !usize::from(!may_write);
-        let word = |frame: Option<Frame>| match frame {
-            Some(frame) if frame.writable || !write => MaybeUninit::new(frame.word() & mask),
-            _ => MaybeUninit::new(0),
+        let need = Frame::PRESENT | if write { Frame::WRITABLE } else { 0 };
+        let mask = if may_write { !0 } else { !Frame::WRITABLE };
+        let word = |known: usize| {
+            MaybeUninit::new(if known & need == need {
+                known & mask
+            } else {
+                0
+            })
         };
         let mut page = page;
         let mut rest = words;
@@ -212,14 +213,14 @@ impl Frames {
             rest = later;
             if let Some(huge) = Frame::unpack(peek(&slot.huge)) {
                 for (pfn, into) in (huge.pfn + index..).zip(now) {
-                    *into = word(Some(Frame { pfn, ..huge }));
+                    *into = word(Frame { pfn, ..huge }.pack());
                 }
                 continue;
             }
             let entries = Self::entries(slot).get(index..).unwrap_or(&[]);
             let (known, unknown) = now.split_at_mut(now.len().min(entries.len()));
             for (into, entry) in known.iter_mut().zip(entries) {
-                *into = word(Frame::unpack(peek(entry)));
+                *into = word(peek(entry));
             }
             unknown.fill(MaybeUninit::new(0));
         }
@@ -291,6 +292,57 @@ impl Frames {
         } else if let Some(single) = single {
             // SAFETY: Passed on to our caller.
             unsafe { Self::enter(single, frame) };
+        }
+    }
+
+    /// Enters single frames of the pages from `page` on, as [`Frames::set`] does: they
+    /// are packed, or 0.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Frames::set`], of each.
+    pub(crate) unsafe fn set_singles(&self, page: usize, words: &[usize]) {
+        let mut page = page;
+        let mut rest = words;
+        while let Some((slot, index)) = self.slot(page).filter(|_| !rest.is_empty()) {
+            let (now, later) = rest.split_at(rest.len().min(HUGE_PAGES - index));
+            page += now.len();
+            rest = later;
+            if let Some(entries) = Self::entries(slot).get(index..index + now.len()) {
+                // SAFETY: Passed on to our caller.
+                unsafe { Self::enter_singles(entries, now) };
+            }
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`Frames::set`].
+    unsafe fn enter_singles(entries: &[Atomic<usize>], words: &[usize]) {
+        if entries.iter().any(|entry| peek(entry) != 0) {
+            for (entry, word) in entries.iter().zip(words) {
+                if let Some(frame) = Frame::unpack(*word) {
+                    // SAFETY: Passed on to our caller.
+                    unsafe { Self::enter(entry, frame) };
+                }
+            }
+            return;
+        }
+        // All are new: the references are taken with one call.
+        //
+        // SAFETY: By our caller the arena maps the frames, so their folios are alive.
+        unsafe { bindings::address_space_helper_frames_get(words.as_ptr(), words.len()) };
+        for (entry, word) in entries.iter().zip(words) {
+            let Some(frame) = Frame::unpack(*word) else {
+                continue;
+            };
+            // Relaxed, and an invariant: see `enter`.
+            if !matches!(entry.cmpxchg(0, *word, Relaxed), Ok(0)) {
+                // SAFETY: The reference just taken, which no entry took.
+                unsafe { bindings::address_space_helper_frame_put(frame.pfn, false) };
+                // SAFETY: Passed on to our caller.
+                unsafe { Self::enter(entry, frame) };
+            }
         }
     }
 

@@ -147,12 +147,15 @@ static bool is_table(pmd_t pmd)
 	return pmd_present(pmd) && !pmd_leaf(pmd) && !pmd_bad(pmd);
 }
 
+/*
+ * A table that goes meanwhile is freed by RCU, as pte_offset_map() has it; but those of
+ * hugetlb may be shared, and go under another lock.
+ */
 bool address_space_helper_look(struct mm_struct *mm, struct file *file, unsigned long addr,
-			       unsigned long *pfns, unsigned long count)
+			       unsigned long *frames, unsigned long count)
 {
 	const unsigned long end = addr + (count << PAGE_SHIFT);
 
-	/* tables of hugetlb may be shared, and go under another lock */
 	if (is_file_hugepages(file))
 		return false;
 	while (addr != end) {
@@ -163,7 +166,6 @@ bool address_space_helper_look(struct mm_struct *mm, struct file *file, unsigned
 
 		if (!pmdp)
 			return false;
-		/* a table that goes meanwhile is freed by RCU, as pte_offset_map() has it */
 		rcu_read_lock();
 		pmd = pmdp_get_lockless(pmdp);
 		if (!is_table(pmd)) {
@@ -171,14 +173,13 @@ bool address_space_helper_look(struct mm_struct *mm, struct file *file, unsigned
 			return false;
 		}
 		pte = pte_offset_kernel(&pmd, addr);
-		for (; addr != next; addr += PAGE_SIZE, pte++, pfns++) {
-			pte_t entry = ptep_get(pte);
+		for (; addr != next; addr += PAGE_SIZE, pte++, frames++) {
+			const pte_t entry = ptep_get(pte);
 
 			if (!pte_present(entry) || pte_protnone(entry) || pte_special(entry))
-				*pfns = 0;
+				*frames = 0;
 			else
-				*pfns = pte_pfn(entry) | HMM_PFN_VALID |
-					(pte_write(entry) ? HMM_PFN_WRITE : 0);
+				*frames = pte_pfn(entry) << 2 | !!pte_write(entry) << 1 | 1;
 		}
 		rcu_read_unlock();
 	}
@@ -219,6 +220,15 @@ bool address_space_helper_map_pages(struct mm_struct *mm, unsigned long addr,
 void address_space_helper_frame_get(unsigned long pfn)
 {
 	folio_get(page_folio(pfn_to_page(pfn)));
+}
+
+void address_space_helper_frames_get(const unsigned long *frames, unsigned long count)
+{
+	const unsigned long *end = frames + count;
+
+	for (; frames != end; frames++)
+		if (*frames)
+			folio_get(page_folio(pfn_to_page(*frames >> 2)));
 }
 
 /*
@@ -335,19 +345,21 @@ void address_space_helper_enter(struct mm_struct *mm, pmd_t *pmd, unsigned long 
 				const unsigned long *frames, unsigned long count,
 				pgprot_t readable, pgprot_t writable)
 {
-	const pgprot_t prot[] = { readable, writable };
+	/* what maps frame 0 */
+	const pte_t entry[] = {
+		pte_mkspecial(pfn_pte(0, readable)),
+		pte_mkspecial(pfn_pte(0, writable)),
+	};
+	const unsigned long *end = frames + count;
 	spinlock_t *ptl = pte_lockptr(mm, pmd);
 	pte_t *pte = pte_offset_kernel(pmd, addr);
-	unsigned long i;
 
 	spin_lock(ptl);
-	for (i = 0; i < count; i++, pte++, addr += PAGE_SIZE) {
-		unsigned long frame = frames[i];
-
+	for (; frames != end; frames++, pte++, addr += PAGE_SIZE) {
 		/* what another fault was faster to enter, under the same lock, is as good */
-		if (frame && pte_none(ptep_get(pte)))
+		if (*frames && pte_none(ptep_get(pte)))
 			set_pte_at(mm, addr, pte,
-				   pte_mkspecial(pfn_pte(frame >> 1, prot[frame & 1])));
+				   pte_advance_pfn(entry[*frames >> 1 & 1], *frames >> 2));
 	}
 	spin_unlock(ptl);
 }

@@ -40,12 +40,13 @@ bool address_space_helper_range_blockable(const struct mmu_notifier_range *range
 
 /* Page tables of the arena. */
 bool address_space_helper_look(struct mm_struct *mm, struct file *file, unsigned long addr,
-			       unsigned long *pfns, unsigned long count);
+			       unsigned long *frames, unsigned long count);
 bool address_space_helper_map_pages(struct mm_struct *mm, unsigned long addr,
 				    unsigned long before, unsigned long after);
 
-/* Frames. */
+/* Frames: by number; where there are many, packed as in frames.rs, or 0. */
 void address_space_helper_frame_get(unsigned long pfn);
+void address_space_helper_frames_get(const unsigned long *frames, unsigned long count);
 bool address_space_helper_frame_is_clean(unsigned long pfn);
 void address_space_helper_frame_put(unsigned long pfn, bool dirty);
 void address_space_helper_frame_copy(unsigned long pfn, unsigned long offset, void *buf,

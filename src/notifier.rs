@@ -19,7 +19,7 @@ use kernel::{
     types::Opaque,
 };
 
-use crate::bindings;
+use crate::{bindings, frames::Frame};
 
 /// An interval notifier in the making or in use.
 ///
@@ -116,9 +116,8 @@ impl Notifier {
         unsafe { bindings::address_space_helper_interval_set_seq(self.inner.get(), seq) };
     }
 
-    /// What is present from `addr` on in the notifier's mm, a page an item, as HMM puts
-    /// it (see [`Entry::of`]); never faults anything in and does no I/O. `file` is mapped
-    /// there.
+    /// What is present from `addr` on in the notifier's mm, a page for each of `words`;
+    /// never faults anything in and does no I/O. `file` is mapped there.
     ///
     /// What lies in ordinary page tables is read off them, as HMM would and without its
     /// costs, which are those of some hundred pages. HMM is asked about everything else.
@@ -130,10 +129,10 @@ impl Notifier {
         file: &File,
         seq: usize,
         addr: usize,
-        pfns: &'a mut [MaybeUninit<usize>],
-    ) -> Result<&'a mut [usize]> {
-        let count = pfns.len();
-        let first = pfns.as_mut_ptr().cast::<usize>();
+        words: &'a mut [MaybeUninit<usize>],
+    ) -> Result<Seen<'a>> {
+        let count = words.len();
+        let first = words.as_mut_ptr().cast::<usize>();
         // SAFETY: The mm's lock is held for reading, the notifier is registered with it,
         // and there is room for `count` words.
         let ordinary = unsafe {
@@ -146,19 +145,19 @@ impl Notifier {
             )
         };
         if !ordinary {
-            pfns.fill(MaybeUninit::new(0));
+            words.fill(MaybeUninit::new(0));
         }
         // SAFETY: All of them have been written.
-        let pfns = unsafe { core::slice::from_raw_parts_mut(first, count) };
+        let words = unsafe { core::slice::from_raw_parts_mut(first, count) };
         if ordinary {
-            return Ok(pfns);
+            return Ok(Seen::Singles(words));
         }
         let mut range = bindings::hmm_range {
             notifier: self.inner.get(),
             notifier_seq: seq,
             start: addr,
-            end: addr + pfns.len() * PAGE_SIZE,
-            hmm_pfns: pfns.as_mut_ptr(),
+            end: addr + count * PAGE_SIZE,
+            hmm_pfns: words.as_mut_ptr(),
             // No flags: report, do not fault.
             default_flags: 0,
             pfn_flags_mask: 0,
@@ -167,13 +166,35 @@ impl Notifier {
         // SAFETY: The mmap lock is held for reading, `hmm_pfns` has room for the
         // pages asked for, and the notifier covers them.
         to_result(unsafe { bindings::hmm_range_fault(&mut range) })?;
-        Ok(pfns)
+        Ok(Seen::Any(words))
+    }
+}
+
+/// What was seen of pages that follow one another.
+pub(crate) enum Seen<'a> {
+    /// Entries of ordinary page tables: packed frames, or 0.
+    Singles(&'a [usize]),
+    /// As HMM puts it.
+    Any(&'a [usize]),
+}
+
+impl Seen<'_> {
+    /// What was seen of the page at `index`; [`None`] where nothing is present.
+    pub(crate) fn at(&self, index: usize) -> Option<Entry> {
+        match self {
+            Seen::Singles(words) => Frame::unpack(*words.get(index)?).map(|frame| Entry {
+                pfn: frame.pfn,
+                writable: frame.writable,
+                order: 0,
+            }),
+            Seen::Any(words) => Entry::of(*words.get(index)?),
+        }
     }
 }
 
 impl Entry {
     /// What HMM says of a page; [`None`] where nothing is present.
-    pub(crate) fn of(pfn: usize) -> Option<Entry> {
+    fn of(pfn: usize) -> Option<Entry> {
         if pfn & bindings::hmm_pfn_flags_HMM_PFN_VALID == 0 {
             return None;
         }

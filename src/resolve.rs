@@ -17,7 +17,7 @@ use kernel::{prelude::*, sync::Arc};
 use crate::{
     frames::{Frame, HUGE_ORDER, HUGE_PAGES},
     layout::{Prot, Range},
-    notifier::Entry,
+    notifier::Seen,
     segment::Segment,
     space::{Shown, Space},
     streak::MOST,
@@ -65,8 +65,8 @@ pub(crate) struct Run<const N: usize> {
     touched: usize,
     /// Whether the layout allows to execute them.
     pub(crate) executable: bool,
-    /// A page each, as `Frames::copy` tells them: `count` of them have been written. To
-    /// clear all of them is felt in a fault that enters few.
+    /// A page each: a packed frame, or 0. `count` of them have been written; to clear all
+    /// of them is felt in a fault that enters few.
     words: [MaybeUninit<usize>; N],
     count: usize,
 }
@@ -235,28 +235,30 @@ impl Space {
         let Some(held) = self.arena.try_read() else {
             return Ok(Learned::Busy);
         };
-        let mut pfns = [const { MaybeUninit::uninit() }; MOST];
+        let mut words = [const { MaybeUninit::uninit() }; MOST];
         let looked = segment.notifier.look(
             &held,
             segment.file(),
             seq,
             segment.addr_of(start),
-            &mut pfns[..end - start],
+            &mut words[..end - start],
         );
         drop(held);
-        let pfns = match looked {
-            Ok(pfns) => pfns,
+        let seen = match looked {
+            Ok(seen) => seen,
             // The mm changed under us.
             Err(error) if error == EBUSY => return Ok(Learned::Again),
             Err(_) => return Ok(Learned::Missing),
         };
-        match Entry::of(pfns[page - start]) {
+        match seen.at(page - start) {
             Some(entry) if entry.writable || !write => (),
             _ => return Ok(Learned::Missing),
         }
-        for (page, pfn) in [(start, pfns[0]), (end - 1, pfns[end - 1 - start])] {
+        for page in [start, end - 1] {
             // A huge page has room without.
-            let huge = Entry::of(pfn).is_some_and(|entry| entry.order >= HUGE_ORDER);
+            let huge = seen
+                .at(page - start)
+                .is_some_and(|entry| entry.order >= HUGE_ORDER);
             let has_room = segment.frames.has_room(page);
             if !(has_room || huge && segment.frames.holds_huge(page)) {
                 let _charge = self.arena.charge();
@@ -271,8 +273,14 @@ impl Space {
         if shown.stale.overlaps(segment.id(), start, end) {
             return Ok(Learned::Stale);
         }
-        for (page, pfn) in (start..).zip(&*pfns) {
-            let Some(entry) = Entry::of(*pfn) else {
+        if let Seen::Singles(words) = seen {
+            // SAFETY: The lock is held, and under it the notifier has confirmed that the
+            // arena still maps what was seen.
+            unsafe { segment.frames.set_singles(start, words) };
+            return Ok(Learned::Again);
+        }
+        for page in start..end {
+            let Some(entry) = seen.at(page - start) else {
                 continue;
             };
             // A huge entry stands for more than this page.
@@ -289,8 +297,7 @@ impl Space {
                 pfn: entry.pfn,
                 writable: entry.writable,
             };
-            // SAFETY: The lock is held, and under it the notifier has confirmed that
-            // the arena still maps what was seen.
+            // SAFETY: As above.
             unsafe { segment.frames.set(page, frame, entry.order) };
         }
         Ok(Learned::Again)
