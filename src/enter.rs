@@ -101,19 +101,24 @@ impl Fault<'_> {
     /// In pieces: others want the install lock too. The page table must have been made.
     pub(crate) fn enter_ahead(&self, rest: &Range<u64>) -> usize {
         let mut page = rest.start;
+        let mut missing = false;
         while page < rest.end {
             let piece = page..rest.end.min(page + MOST as u64);
-            let entered = self.enter_piece(&piece);
-            page += entered as u64;
-            if page < piece.end {
+            let entered = self.enter_piece(&piece, &mut missing);
+            if entered == 0 {
                 break;
             }
+            page += entered as u64;
         }
         (page - rest.start) as usize
     }
 
-    fn enter_piece(&self, piece: &Range<u64>) -> usize {
-        // What is unknown is looked for once, and once more when the arena has it.
+    /// Enters what comes first of `piece`; says how many pages. What the arena lacks is
+    /// brought there; then it is `missing`, and what comes next is taken to be so too.
+    fn enter_piece(&self, piece: &Range<u64>, missing: &mut bool) -> usize {
+        let write = self.access.contains(Prot::WRITE);
+        let mut brought = false;
+        // Once to find it unknown, and once more for each way to know it.
         for _ in 0..3 {
             let (segment, at) = match self.enter_run::<MOST>(piece.start, piece) {
                 Ok((NOPAGE, entered)) => return entered,
@@ -121,10 +126,17 @@ impl Fault<'_> {
                 _ => return 0,
             };
             let window = at..at + (piece.end - piece.start) as usize;
-            let write = self.access.contains(Prot::WRITE);
+            let bring = || segment.bring_resident(&self.space.arena, at, &window);
+            if *missing && !brought {
+                brought = true;
+                *missing = bring();
+            }
             match self.space.learn(&segment, at, &window, write) {
                 Ok(Learned::Again) => (),
-                Ok(Learned::Missing) if segment.bring_resident(&self.space.arena, at, &window) => {}
+                Ok(Learned::Missing) if !brought => {
+                    brought = true;
+                    *missing = bring();
+                }
                 _ => return 0,
             }
         }
