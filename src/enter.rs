@@ -16,7 +16,7 @@ use kernel::page::{PAGE_SHIFT, PAGE_SIZE};
 use crate::{
     attach::is_slot_window,
     bindings,
-    fault::{Fault, VmFault, HUGE_SIZE, NOPAGE},
+    fault::{Fault, HUGE_SIZE},
     layout::Prot,
     resolve::{Learned, Miss, Run},
     streak::{AROUND, MOST},
@@ -34,7 +34,7 @@ impl Fault<'_> {
     /// which all of them must lie, as they must lie in the VMA.
     ///
     /// All with one look at the page table: that is what makes neighbours cheap.
-    fn insert<const N: usize>(&self, run: &Run<N>) -> VmFault {
+    fn insert<const N: usize>(&self, run: &Run<N>) {
         let addr = self
             .address()
             .wrapping_add((run.start.wrapping_sub(self.page()) as usize).wrapping_mul(PAGE_SIZE));
@@ -49,7 +49,6 @@ impl Fault<'_> {
                 run.executable,
             )
         };
-        NOPAGE
     }
 
     /// The pages that this fault may enter, if they are known: no more than what lies in
@@ -89,10 +88,11 @@ impl Fault<'_> {
         &self,
         page: u64,
         window: &Range<u64>,
-    ) -> Result<(VmFault, usize), Miss> {
+    ) -> Result<usize, Miss> {
         self.space
             .with_run(page, window, self.access, |run: &Run<N>| {
-                (self.insert(run), run.ahead())
+                self.insert(run);
+                run.ahead()
             })
     }
 
@@ -121,7 +121,7 @@ impl Fault<'_> {
         // Once to find it unknown, and once more for each way to know it.
         for _ in 0..3 {
             let (segment, at) = match self.enter_run::<MOST>(piece.start, piece) {
-                Ok((NOPAGE, entered)) => return entered,
+                Ok(entered) => return entered,
                 Err(Miss::Unknown(segment, at)) => (segment, at),
                 _ => return 0,
             };

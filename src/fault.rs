@@ -182,9 +182,8 @@ impl Fault<'_> {
         let first = window.start..window.end.min(window.start + MOST as u64);
         let entered = Cell::new(0);
         let ret = self.resolve(&first, || {
-            let (ret, ahead) = self.enter_run::<MOST>(page, &first)?;
-            entered.set(ahead);
-            Ok(ret)
+            entered.set(self.enter_run::<MOST>(page, &first)?);
+            Ok(NOPAGE)
         });
         let mut entered = entered.get();
         if ret == NOPAGE && entered > 0 {
