@@ -45,7 +45,7 @@ impl Frame {
 
     /// The frame as a word, which is never 0: what the table has, and what page tables
     /// are read as and written from.
-    fn pack(self) -> usize {
+    pub(crate) fn pack(self) -> usize {
         (self.pfn << Self::SHIFT) | Self::PRESENT | if self.writable { Self::WRITABLE } else { 0 }
     }
 

@@ -341,7 +341,7 @@ impl Resolved {
             pfn: self.pfn,
             writable: self.writable,
         }
-        .word()
+        .pack()
     }
 
     fn new(range: &Range<Arc<Segment>>, frame: Frame) -> Self {
