@@ -24,6 +24,7 @@ use crate::{
     file::SpaceFile,
     kvm,
     layout::Prot,
+    segments::Pins,
     space::{bytes, Handle},
     uapi,
     view::View,
@@ -156,7 +157,7 @@ impl Asfd {
         let pages = request.part.end - request.part.start;
         let (ops, pinned) =
             space.obtain(space.ops.lock(), file, first, pages as usize, request.prot)?;
-        let pins = core::slice::from_ref(&pinned);
+        let pins = Pins::one(pinned);
         let made = if anywhere {
             space
                 .find_room(pages, request.part.start)
@@ -166,7 +167,7 @@ impl Asfd {
         }
         .and_then(|()| {
             let change = request.change();
-            space.change(&ops, &change, pins).map(|()| change)
+            space.change(&ops, &change, &pins).map(|()| change)
         });
         drop(ops);
         let change = made.inspect_err(|_| {
@@ -181,7 +182,7 @@ impl Asfd {
                 return Err(error);
             }
         }
-        space.populate([&change].into_iter(), pins);
+        space.populate([&change].into_iter(), &pins);
         Ok(0)
     }
 
@@ -194,7 +195,7 @@ impl Asfd {
 
     fn change(&self, pages: Range<u64>, kind: Kind) -> Result<isize> {
         let space = self.handle.space();
-        space.change(&space.ops.lock(), &Change { pages, kind }, &[])?;
+        space.change(&space.ops.lock(), &Change { pages, kind }, &Pins::new())?;
         Ok(0)
     }
 
@@ -253,7 +254,10 @@ impl Asfd {
             return Err(EINVAL);
         }
         let space = self.handle.space();
-        let made = Batch::read(self, &arg)?.run(space);
+        let mut batch = Batch::new();
+        batch.read(self, &arg)?;
+        let made = batch.run(space);
+        drop(batch);
         if let Err((index, error)) = made {
             if let Some(index) = index {
                 // Where not even this can be told, the error is the refused

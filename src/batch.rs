@@ -8,7 +8,7 @@
 //! one go under the install lock, and what they took away is revoked. A change that is
 //! refused has those before it undone, from a journal, before anybody has seen them.
 
-use core::ops::Range;
+use core::ops::{Deref, DerefMut, Range};
 
 use kernel::{
     alloc::AllocError,
@@ -21,7 +21,7 @@ use crate::{
     change::{self, entered, hull, Change, Kind, Old, Refusal, Removed},
     file::SpaceFile,
     layout::Layout,
-    segments::{Ops, Pinned},
+    segments::{Ops, Pins},
     space::{Kernel, Space},
     trace,
     uapi::{self, Arg},
@@ -31,6 +31,15 @@ use crate::{
 /// batch, and most have few.
 const AT_A_TIME: usize = 4;
 
+/// How many operations need no allocation: a request of a device has about as many
+/// buffers.
+const FEW: usize = 4;
+
+/// Two places are zapped as one where there are no more pages between them, and nothing
+/// is shown there: each zap asks every attachment, which takes as long as this many
+/// entries.
+const BETWEEN: u64 = 32;
+
 /// Which operation was refused, if it was one, and why.
 pub(crate) type Refused = (Option<usize>, Error);
 
@@ -39,34 +48,115 @@ struct Step {
     change: Change,
     /// The file to map; without meaning for others.
     fd: i32,
-    /// Where what it takes away may be entered in some window.
+    /// Where what it takes away may be entered in some window; or what is zapped with
+    /// it, or nothing, if it is zapped with another's.
     zap: Range<u64>,
+}
+
+impl Step {
+    const NONE: Step = Step {
+        change: Change {
+            pages: 0..0,
+            kind: Kind::Unmap,
+        },
+        fd: -1,
+        zap: 0..0,
+    };
+}
+
+/// The operations.
+struct Steps {
+    few: [Step; FEW],
+    /// All of them, if they are more.
+    many: KVVec<Step>,
+    count: usize,
+}
+
+impl Steps {
+    /// None, and room for a few.
+    const fn new() -> Steps {
+        Steps {
+            few: [Step::NONE; FEW],
+            many: KVVec::new(),
+            count: 0,
+        }
+    }
+
+    /// Makes room for so many, while there are none.
+    fn reserve(&mut self, room: usize) -> Result {
+        if room > FEW {
+            self.many.reserve(room, GFP_KERNEL_ACCOUNT)?;
+        }
+        Ok(())
+    }
+
+    /// Adds one. There must be room.
+    fn push(&mut self, step: Step) -> Result {
+        if self.many.capacity() > 0 {
+            self.many.push(step, GFP_KERNEL_ACCOUNT)?;
+        } else {
+            *self.few.get_mut(self.count).ok_or(EINVAL)? = step;
+        }
+        self.count += 1;
+        Ok(())
+    }
+}
+
+impl Deref for Steps {
+    type Target = [Step];
+
+    fn deref(&self) -> &[Step] {
+        if self.many.capacity() > 0 {
+            &self.many
+        } else {
+            &self.few[..self.count]
+        }
+    }
+}
+
+impl DerefMut for Steps {
+    fn deref_mut(&mut self) -> &mut [Step] {
+        if self.many.capacity() > 0 {
+            &mut self.many
+        } else {
+            &mut self.few[..self.count]
+        }
+    }
 }
 
 /// A batch that was read.
 pub(crate) struct Batch {
-    steps: KVVec<Step>,
+    steps: Steps,
     /// The operation that cannot be read, or means nothing; `steps` has those before.
     broken: Option<(usize, Error)>,
     /// Segments that the steps show.
-    pins: KVVec<Pinned>,
+    pins: Pins,
 }
 
 impl Batch {
+    /// Nothing yet. (It is read into its place: it is large to be moved.)
+    pub(crate) const fn new() -> Batch {
+        Batch {
+            steps: Steps::new(),
+            broken: None,
+            pins: Pins::new(),
+        }
+    }
+
     /// Reads a batch for `asfd`. No lock may be held.
-    pub(crate) fn read(asfd: &Asfd, arg: &uapi::Batch) -> Result<Batch> {
+    pub(crate) fn read(&mut self, asfd: &Asfd, arg: &uapi::Batch) -> Result {
         let count = arg.nr_ops as usize;
-        let mut steps = KVVec::with_capacity(count, GFP_KERNEL_ACCOUNT)?;
+        let Batch { steps, broken, .. } = self;
+        steps.reserve(count)?;
         let mut buffer = [uapi::Op::ZERO; AT_A_TIME];
-        let mut broken = None;
         while steps.len() < count && broken.is_none() {
             let buffer = &mut buffer[..AT_A_TIME.min(count - steps.len())];
             let read = arg.read_ops(steps.len(), buffer);
             for op in buffer.iter().take(read) {
                 match step(asfd, op) {
-                    Ok(step) => steps.push(step, GFP_KERNEL_ACCOUNT)?,
+                    Ok(step) => steps.push(step)?,
                     Err(error) => {
-                        broken = Some((steps.len(), error));
+                        *broken = Some((steps.len(), error));
                         break;
                     }
                 }
@@ -74,14 +164,10 @@ impl Batch {
             if read < buffer.len() && broken.is_none() {
                 // Read alone, it tells why.
                 let error = arg.read_op(steps.len()).err().unwrap_or(EFAULT);
-                broken = Some((steps.len(), error));
+                *broken = Some((steps.len(), error));
             }
         }
-        Ok(Batch {
-            steps,
-            broken,
-            pins: KVVec::new(),
-        })
+        Ok(())
     }
 
     /// Makes all of it, or nothing.
@@ -144,12 +230,10 @@ impl Batch {
                     .and_then(|file| space.obtain(ops, file, first, pages, prot));
                 let (guard, pinned) = found.map_err(|error| (Some(index), error))?;
                 ops = guard;
-                self.pins
-                    .push(pinned, GFP_KERNEL_ACCOUNT)
-                    .map_err(|error| (None, error.into()))?;
+                self.pins.push(pinned).map_err(|error| (None, error))?;
                 last = Some(step.fd);
             }
-            *segment = self.pins.len() as u32 - 1;
+            *segment = self.pins.last_place();
         }
         Ok(ops)
     }
@@ -164,20 +248,14 @@ impl Batch {
     ) -> Result<(), Unmade> {
         let Batch { steps, pins, .. } = self;
         // What is taken away gives its nodes back, so undoing needs no more.
-        let need = space
-            .install
-            .read()
-            .layout
-            .need(change::NODES * steps.len());
-        let mut spare = space.spare(need).map_err(|_| Unmade::Memory)?;
+        let nodes = change::NODES * steps.len();
         let mut journal = Journal {
             old: KVVec::with_capacity(room.unwrap_or(0), GFP_KERNEL_ACCOUNT)?,
         };
         let mut removed = Removed::new();
         let (mut all, mut any) = (0..0, false);
 
-        let mut shown = space.install.write();
-        shown.layout.refill(&mut spare);
+        let (mut shown, spare) = space.write(nodes).map_err(|_| Unmade::Memory)?;
         let mut refused = None;
         for (index, step) in steps.iter_mut().enumerate() {
             step.zap = 0..0;
@@ -205,13 +283,16 @@ impl Batch {
             // All that has changed, and not only what was entered: whoever met the new
             // there might meet the old where it was.
             shown.zapping = all;
+            join_zaps(steps, &shown.layout);
         }
         drop(shown);
         drop(spare);
         drop(journal);
 
         if revoke {
-            zap(space, steps);
+            for step in steps.iter() {
+                space.zap(&step.zap);
+            }
             space.install.write().zapping = 0..0;
         }
         space.retire(ops, &removed);
@@ -259,21 +340,35 @@ fn step(asfd: &Asfd, op: &uapi::Op) -> Result<Step> {
     })
 }
 
-/// Zaps what the steps took away and may be entered. Where steps lie side by side it
-/// is done in one: each zap asks every attachment.
-fn zap(space: &Space, steps: &[Step]) {
-    let mut end = 0;
-    let mut run = 0..0;
-    for step in steps {
-        let pages = &step.change.pages;
-        if pages.start != end {
-            space.zap(&run);
-            run = 0..0;
+/// Makes one zap of those that lie side by side, or nearly so; to be asked with the
+/// install lock held, when the changes have been made.
+fn join_zaps(steps: &mut [Step], layout: &Layout<Kernel>) {
+    let mut into = 0;
+    for at in 1..steps.len() {
+        let Some((before, [step, ..])) = steps.split_at_mut_checked(at) else {
+            break;
+        };
+        let Some(last) = before.get_mut(into) else {
+            break;
+        };
+        if step.zap.is_empty() {
+            continue;
         }
-        end = pages.end;
-        run = hull(run, step.zap.clone());
+        if last.zap.is_empty() || !joins(&last.zap, &step.zap, layout) {
+            into = at;
+            continue;
+        }
+        last.zap = hull(last.zap.clone(), step.zap.clone());
+        step.zap = 0..0;
     }
-    space.zap(&run);
+}
+
+/// Whether nothing is shown in the little that is between two ranges.
+fn joins(a: &Range<u64>, b: &Range<u64>, layout: &Layout<Kernel>) -> bool {
+    let start = a.end.min(b.end);
+    let end = a.start.max(b.start);
+    // They meet or overlap, or what is between them is in no window.
+    end <= start || (end - start <= BETWEEN && !layout.overlaps(start, end))
 }
 
 /// Why a batch was not made.

@@ -17,10 +17,11 @@ use kernel::{
 
 use crate::{
     frames::HUGE_PAGES,
+    install::Exclusive,
     layout::{self, Layout, Need, Prot, Refused, Spare},
     segment::Segment,
-    segments::{Ops, Pinned},
-    space::{Kernel, Space},
+    segments::{Ops, Pins},
+    space::{Kernel, Shown, Space},
     trace,
 };
 
@@ -89,7 +90,7 @@ impl Change {
     pub(crate) fn apply(
         &self,
         layout: &mut Layout<Kernel>,
-        pins: &[Pinned],
+        pins: &Pins,
         room: usize,
         mut old: impl FnMut(Old),
     ) -> Result<(), Refusal> {
@@ -102,7 +103,7 @@ impl Change {
                 replace,
                 ..
             } => {
-                let segment = pins.get(segment as usize).ok_or(EINVAL)?.segment();
+                let segment = pins.get(segment).ok_or(EINVAL)?.segment();
                 let range = layout::Range {
                     start: pages.start,
                     end: pages.end,
@@ -259,20 +260,38 @@ impl Removed {
 
 impl Space {
     /// Memory for the layout, charged to the creator. No lock but `ops` may be held.
-    pub(crate) fn spare(&self, need: Need) -> Result<Spare<Kernel>> {
+    fn spare(&self, need: Need) -> Result<Spare<Kernel>> {
         let _charge = (!need.is_none()).then(|| self.arena.charge());
         Spare::new(need)
     }
 
-    /// Makes one change, which may show what `pins` has.
-    pub(crate) fn change(self: &Arc<Self>, ops: &Ops, change: &Change, pins: &[Pinned]) -> Result {
-        let need = self.install.read().layout.need(NODES);
+    /// Takes the install lock for changes that take so many nodes, which are there then.
+    /// The second is to be dropped after the lock.
+    ///
+    /// No lock but `ops` may be held: it keeps others from taking the nodes while they
+    /// are brought. As a rule there are enough, so that is not asked beforehand.
+    pub(crate) fn write(
+        &self,
+        nodes: usize,
+    ) -> Result<(Exclusive<'_, Shown>, Option<Spare<Kernel>>)> {
+        let shown = self.install.write();
+        let need = shown.layout.need(nodes);
+        if need.is_none() {
+            return Ok((shown, None));
+        }
+        drop(shown);
         let mut spare = self.spare(need)?;
+        let mut shown = self.install.write();
+        shown.layout.refill(&mut spare);
+        Ok((shown, Some(spare)))
+    }
+
+    /// Makes one change, which may show what `pins` has.
+    pub(crate) fn change(self: &Arc<Self>, ops: &Ops, change: &Change, pins: &Pins) -> Result {
         let mut removed = Removed::new();
         // Where it takes something away, and for a move where it goes.
         let mut zaps = [0..0, 0..0];
-        let mut shown = self.install.write();
-        shown.layout.refill(&mut spare);
+        let (mut shown, spare) = self.write(NODES)?;
         let changed = change.apply(&mut shown.layout, pins, usize::MAX, |old| {
             // The space's own reference keeps the drop from being the last.
             removed.add(&old);

@@ -36,7 +36,7 @@ use crate::{
     layout::Prot,
     resolve::{Learned, Miss, Run, TRIES},
     segment::Segment,
-    segments::Pinned,
+    segments::Pins,
     space::Space,
     streak::MOST,
 };
@@ -104,7 +104,7 @@ impl Space {
     pub(crate) fn populate<'a>(
         self: &Arc<Self>,
         changes: impl Iterator<Item = &'a Change> + Clone,
-        pins: &[Pinned],
+        pins: &Pins,
     ) {
         let mut hull: Option<Range<u64>> = None;
         let mut waited = false;
@@ -119,7 +119,7 @@ impl Space {
                 ..
             } = change.kind
             {
-                let Some(segment) = pins.get(segment as usize) else {
+                let Some(segment) = pins.get(segment) else {
                     continue;
                 };
                 let segment = segment.segment();

@@ -61,6 +61,55 @@ impl Pinned {
     }
 }
 
+/// The segments that a call has pinned: most have one.
+pub(crate) struct Pins {
+    first: Option<Pinned>,
+    others: KVVec<Pinned>,
+}
+
+impl Pins {
+    /// None.
+    pub(crate) const fn new() -> Self {
+        Pins {
+            first: None,
+            others: KVVec::new(),
+        }
+    }
+
+    /// One, which is in place 0.
+    pub(crate) fn one(pinned: Pinned) -> Self {
+        Pins {
+            first: Some(pinned),
+            ..Self::new()
+        }
+    }
+
+    pub(crate) fn push(&mut self, pinned: Pinned) -> Result {
+        if self.first.is_none() {
+            self.first = Some(pinned);
+        } else {
+            self.others.push(pinned, GFP_KERNEL_ACCOUNT)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn last(&self) -> Option<&Pinned> {
+        self.others.last().or(self.first.as_ref())
+    }
+
+    /// Where the last one is.
+    pub(crate) fn last_place(&self) -> u32 {
+        self.others.len() as u32
+    }
+
+    pub(crate) fn get(&self, place: u32) -> Option<&Pinned> {
+        match place.checked_sub(1) {
+            None => self.first.as_ref(),
+            Some(place) => self.others.get(place as usize),
+        }
+    }
+}
+
 impl Drop for Pinned {
     fn drop(&mut self) {
         self.0.pins.fetch_sub(1, Relaxed);

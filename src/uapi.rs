@@ -199,6 +199,14 @@ impl Batch {
 /// `EINVAL` where it is shorter than the first version, `E2BIG` where it has bytes
 /// that we do not know and that are not zero, `EFAULT`.
 pub(crate) fn read<T: Arg + AsBytes + FromBytes>(ptr: UserPtr) -> Result<T> {
+    // As a rule it is as long as ours, and read at once.
+    let whole = UserSlice::new(ptr, size_of::<T>()).reader().read::<T>();
+    if let Ok(arg) = whole {
+        let size = arg.as_bytes().first_chunk().copied();
+        if size.map(u32::from_ne_bytes) == Some(size_of::<T>() as u32) {
+            return Ok(arg);
+        }
+    }
     let size = UserSlice::new(ptr, size_of::<u32>())
         .reader()
         .read::<u32>()? as usize;
