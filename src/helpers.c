@@ -14,7 +14,6 @@
 #include <linux/shmem_fs.h>
 #include <linux/pagemap.h>
 #include <linux/swap.h>
-#include <asm/pgalloc.h>
 
 #include "helpers.h"
 
@@ -122,101 +121,6 @@ bool address_space_helper_range_blockable(const struct mmu_notifier_range *range
 	return mmu_notifier_range_blockable(range);
 }
 
-/* What leads to the entries of @addr, of which the mmap lock is held; or NULL. */
-static pmd_t *find_pmd(struct mm_struct *mm, unsigned long addr)
-{
-	pgd_t pgd = READ_ONCE(*pgd_offset(mm, addr));
-	p4d_t p4d, *p4dp;
-	pud_t pud, *pudp;
-
-	if (pgd_none(pgd))
-		return NULL;
-	p4dp = p4d_offset_lockless(pgd_offset(mm, addr), pgd, addr);
-	p4d = READ_ONCE(*p4dp);
-	if (!p4d_present(p4d))
-		return NULL;
-	pudp = pud_offset_lockless(p4dp, p4d, addr);
-	pud = READ_ONCE(*pudp);
-	if (!pud_present(pud) || pud_leaf(pud))
-		return NULL;
-	return pmd_offset_lockless(pudp, pud, addr);
-}
-
-static bool is_table(pmd_t pmd)
-{
-	return pmd_present(pmd) && !pmd_leaf(pmd) && !pmd_bad(pmd);
-}
-
-/*
- * A table that goes meanwhile is freed by RCU, as pte_offset_map() has it; but those of
- * hugetlb may be shared, and go under another lock.
- */
-bool address_space_helper_look(struct mm_struct *mm, struct file *file, unsigned long addr,
-			       unsigned long *frames, unsigned long count)
-{
-	const unsigned long end = addr + (count << PAGE_SHIFT);
-
-	if (is_file_hugepages(file))
-		return false;
-	while (addr != end) {
-		const unsigned long next = pmd_addr_end(addr, end);
-		pmd_t *pmdp = find_pmd(mm, addr);
-		pmd_t pmd;
-		pte_t *pte;
-
-		if (!pmdp)
-			return false;
-		rcu_read_lock();
-		pmd = pmdp_get_lockless(pmdp);
-		if (!is_table(pmd)) {
-			rcu_read_unlock();
-			return false;
-		}
-		pte = pte_offset_kernel(&pmd, addr);
-		for (; addr != next; addr += PAGE_SIZE, pte++, frames++) {
-			const pte_t entry = ptep_get(pte);
-
-			if (!pte_present(entry) || pte_protnone(entry) || pte_special(entry))
-				*frames = 0;
-			else
-				*frames = pte_pfn(entry) << 2 | !!pte_write(entry) << 1 | 1;
-		}
-		rcu_read_unlock();
-	}
-	return true;
-}
-
-/*
- * As do_fault_around() does it, but for as many pages as are asked for, which must lie in
- * one page table.
- */
-bool address_space_helper_map_pages(struct mm_struct *mm, unsigned long addr,
-				    unsigned long before, unsigned long after)
-{
-	struct vm_area_struct *vma = vma_lookup(mm, addr);
-	pmd_t *pmd = find_pmd(mm, addr);
-	vm_fault_t ret;
-
-	if (!vma || !vma->vm_ops || !vma->vm_ops->map_pages || !pmd ||
-	    !is_table(pmdp_get_lockless(pmd)))
-		return false;
-
-	struct vm_fault vmf = {
-		.vma = vma,
-		.address = addr,
-		.real_address = addr,
-		.pgoff = linear_page_index(vma, addr),
-		.gfp_mask = GFP_NOWAIT,
-		.flags = FAULT_FLAG_REMOTE,
-		.pmd = pmd,
-	};
-
-	rcu_read_lock();
-	ret = vma->vm_ops->map_pages(&vmf, vmf.pgoff - before, vmf.pgoff + after - 1);
-	rcu_read_unlock();
-	return ret & VM_FAULT_NOPAGE;
-}
-
 void address_space_helper_frame_get(unsigned long pfn)
 {
 	folio_get(page_folio(pfn_to_page(pfn)));
@@ -306,62 +210,6 @@ struct vm_area_struct *address_space_helper_next_vma(struct vm_area_struct *vma)
 void address_space_helper_release_fault_lock(struct vm_fault *vmf)
 {
 	release_fault_lock(vmf);
-}
-
-bool address_space_helper_pmd_none(struct vm_fault *vmf)
-{
-	return pmd_none(pmdp_get_lockless(vmf->pmd));
-}
-
-bool address_space_helper_make_page_table(struct vm_fault *vmf)
-{
-	pmd_t pmd;
-
-	if (vmf->prealloc_pte) {
-		struct mm_struct *mm = vmf->vma->vm_mm;
-		spinlock_t *ptl = pmd_lock(mm, vmf->pmd);
-
-		if (pmd_none(*vmf->pmd)) {
-			mm_inc_nr_ptes(mm);
-			/* the empty table before what leads to it: others walk without locks */
-			smp_wmb();
-			pmd_populate(mm, vmf->pmd, vmf->prealloc_pte);
-			vmf->prealloc_pte = NULL;
-		}
-		spin_unlock(ptl);
-	}
-	pmd = pmdp_get_lockless(vmf->pmd);
-	return pmd_present(pmd) && !pmd_leaf(pmd);
-}
-
-pmd_t *address_space_helper_find_page_table(struct mm_struct *mm, unsigned long addr)
-{
-	pmd_t *pmd = find_pmd(mm, addr);
-
-	return pmd && is_table(pmdp_get_lockless(pmd)) ? pmd : NULL;
-}
-
-void address_space_helper_enter(struct mm_struct *mm, pmd_t *pmd, unsigned long addr,
-				const unsigned long *frames, unsigned long count,
-				pgprot_t readable, pgprot_t writable)
-{
-	/* what maps frame 0 */
-	const pte_t entry[] = {
-		pte_mkspecial(pfn_pte(0, readable)),
-		pte_mkspecial(pfn_pte(0, writable)),
-	};
-	const unsigned long *end = frames + count;
-	spinlock_t *ptl = pte_lockptr(mm, pmd);
-	pte_t *pte = pte_offset_kernel(pmd, addr);
-
-	spin_lock(ptl);
-	for (; frames != end; frames++, pte++, addr += PAGE_SIZE) {
-		/* what another fault was faster to enter, under the same lock, is as good */
-		if (*frames && pte_none(ptep_get(pte)))
-			set_pte_at(mm, addr, pte,
-				   pte_advance_pfn(entry[*frames >> 1 & 1], *frames >> 2));
-	}
-	spin_unlock(ptl);
 }
 
 void address_space_helper_set_size(struct file *file, loff_t size)

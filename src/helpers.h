@@ -38,11 +38,17 @@ void address_space_helper_interval_set_seq(struct mmu_interval_notifier *sub, un
 bool address_space_helper_interval_read_retry(struct mmu_interval_notifier *sub, unsigned long seq);
 bool address_space_helper_range_blockable(const struct mmu_notifier_range *range);
 
-/* Page tables of the arena. */
+/* Page tables; in page_table.c. */
 bool address_space_helper_look(struct mm_struct *mm, struct file *file, unsigned long addr,
 			       unsigned long *frames, unsigned long count);
 bool address_space_helper_map_pages(struct mm_struct *mm, unsigned long addr,
 				    unsigned long before, unsigned long after);
+bool address_space_helper_pmd_none(struct vm_fault *vmf);
+bool address_space_helper_make_page_table(struct vm_fault *vmf);
+pmd_t *address_space_helper_find_page_table(struct mm_struct *mm, unsigned long addr);
+void address_space_helper_enter(struct mm_struct *mm, pmd_t *pmd, unsigned long addr,
+				const unsigned long *frames, unsigned long count,
+				pgprot_t readable, pgprot_t writable);
 
 /* Frames: by number; where there are many, packed as in frames.rs, or 0. */
 void address_space_helper_frame_get(unsigned long pfn);
@@ -61,12 +67,6 @@ void address_space_helper_swap_vm_ops(struct mm_struct *mm, unsigned long addr,
 struct vm_area_struct *address_space_helper_first_vma(struct address_space *mapping);
 struct vm_area_struct *address_space_helper_next_vma(struct vm_area_struct *vma);
 void address_space_helper_release_fault_lock(struct vm_fault *vmf);
-bool address_space_helper_pmd_none(struct vm_fault *vmf);
-bool address_space_helper_make_page_table(struct vm_fault *vmf);
-pmd_t *address_space_helper_find_page_table(struct mm_struct *mm, unsigned long addr);
-void address_space_helper_enter(struct mm_struct *mm, pmd_t *pmd, unsigned long addr,
-				const unsigned long *frames, unsigned long count,
-				pgprot_t readable, pgprot_t writable);
 
 /* Files. */
 void address_space_helper_set_size(struct file *file, loff_t size);
