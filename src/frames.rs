@@ -42,6 +42,8 @@ impl Frame {
     const PRESENT: usize = 1;
     const WRITABLE: usize = 2;
     const SHIFT: u32 = 2;
+    /// Set in the table for a huge frame; no frame number reaches this far.
+    const HUGE: usize = 1 << 63;
 
     /// The frame as a word, which is never 0: what the table has, and what page tables
     /// are read as and written from.
@@ -55,7 +57,7 @@ impl Frame {
             return None;
         }
         Some(Frame {
-            pfn: raw >> Self::SHIFT,
+            pfn: (raw & !Self::HUGE) >> Self::SHIFT,
             writable: raw & Self::WRITABLE != 0,
         })
     }
@@ -106,20 +108,55 @@ fn peek(entry: &Atomic<usize>) -> usize {
     unsafe { entry.as_ptr().read_volatile() }
 }
 
-/// What is known of one naturally aligned run of [`HUGE_PAGES`] pages.
-struct Slot {
-    /// A packed huge frame, or 0.
-    huge: Atomic<usize>,
-    /// The entries of single pages, or null.
-    chunk: Atomic<*mut Chunk>,
+/// What is known of one naturally aligned run of [`HUGE_PAGES`] pages, in a word, since
+/// of a huge page there is to be no more: nothing (0), a packed huge frame, or where the
+/// entries of single pages are.
+///
+/// Once there are entries they stay. What is huge from then on has the first of them,
+/// where [`Frame::HUGE`] tells it from a single page; the others are 0 then, since the
+/// arena does not show both.
+struct Slot(Atomic<usize>);
+
+impl Slot {
+    /// The entries of the single pages, if there is room for any.
+    fn entries(&self) -> &[Atomic<usize>] {
+        // Pairs with the publication in `reserve`.
+        let word = self.0.load(Acquire);
+        if word == 0 || word & Frame::PRESENT != 0 {
+            return &[];
+        }
+        let chunk = core::ptr::with_exposed_provenance::<Atomic<usize>>(word);
+        // SAFETY: By the table's invariant the chunk lives as long as the table, and its
+        // elements are only used atomically; an `Atomic` is laid out as what it holds.
+        unsafe { core::slice::from_raw_parts(chunk, HUGE_PAGES) }
+    }
+
+    /// Where a huge frame is, or would be now.
+    fn huge_entry(&self) -> &Atomic<usize> {
+        self.entries().first().unwrap_or(&self.0)
+    }
+
+    /// The huge frame, if one is known.
+    fn huge(&self) -> Option<Frame> {
+        let word = peek(&self.0);
+        if word == 0 {
+            return None;
+        }
+        let word = if word & Frame::PRESENT != 0 {
+            word
+        } else {
+            peek(self.huge_entry())
+        };
+        Frame::unpack(word).filter(|_| word & Frame::HUGE != 0)
+    }
 }
 
 /// The table.
 ///
 /// # Invariants
 ///
-/// - Each `chunk` is null or owns a `Chunk` made by `KBox`, which is freed only
-///   when the table is dropped; its elements are only accessed atomically.
+/// - Each slot that is neither 0 nor a packed frame owns a `Chunk` made by `KBox`, which
+///   is freed only when the table is dropped; its elements are only accessed atomically.
 /// - Each entry that is present owns one reference to its folio.
 pub(crate) struct Frames {
     /// Pages between the start of slot 0 and the segment's first page, so that
@@ -141,13 +178,7 @@ impl Frames {
         let count = (lead + pages).div_ceil(HUGE_PAGES);
         let mut slots = KVVec::with_capacity(count, GFP_KERNEL_ACCOUNT)?;
         for _ in 0..count {
-            slots.push(
-                Slot {
-                    huge: Atomic::new(0),
-                    chunk: Atomic::new(core::ptr::null_mut()),
-                },
-                GFP_KERNEL_ACCOUNT,
-            )?;
+            slots.push(Slot(Atomic::new(0)), GFP_KERNEL_ACCOUNT)?;
         }
         Ok(Frames { lead, pages, slots })
     }
@@ -157,32 +188,16 @@ impl Frames {
         Some((self.slots.get(index / HUGE_PAGES)?, index % HUGE_PAGES))
     }
 
-    /// The entries of the single pages of a slot, if there is room for any.
-    fn entries(slot: &Slot) -> &[Atomic<usize>] {
-        // Pairs with the publication in `reserve`.
-        let chunk = slot.chunk.load(Acquire);
-        if chunk.is_null() {
-            return &[];
-        }
-        // SAFETY: By the type's invariant the chunk lives as long as the table, and its
-        // elements are only used atomically; an `Atomic` is laid out as what it holds.
-        unsafe { core::slice::from_raw_parts(chunk.cast::<Atomic<usize>>(), HUGE_PAGES) }
-    }
-
-    fn entry(slot: &Slot, index: usize) -> Option<&Atomic<usize>> {
-        Self::entries(slot).get(index)
-    }
-
     /// The frame of `page`, if it is known.
     pub(crate) fn get(&self, page: usize) -> Option<Frame> {
         let (slot, index) = self.slot(page)?;
-        if let Some(huge) = Frame::unpack(peek(&slot.huge)) {
+        if let Some(huge) = slot.huge() {
             return Some(Frame {
                 pfn: huge.pfn + index,
                 ..huge
             });
         }
-        Frame::unpack(peek(Self::entry(slot, index)?))
+        Frame::unpack(peek(slot.entries().get(index)?))
     }
 
     /// Copies what is known of the pages from `page` on, a packed frame for each of
@@ -211,13 +226,13 @@ impl Frames {
             let (now, later) = rest.split_at_mut(rest.len().min(HUGE_PAGES - index));
             page += now.len();
             rest = later;
-            if let Some(huge) = Frame::unpack(peek(&slot.huge)) {
+            if let Some(huge) = slot.huge() {
                 for (pfn, into) in (huge.pfn + index..).zip(now) {
                     *into = word(Frame { pfn, ..huge }.pack());
                 }
                 continue;
             }
-            let entries = Self::entries(slot).get(index..).unwrap_or(&[]);
+            let entries = slot.entries().get(index..).unwrap_or(&[]);
             let (known, unknown) = now.split_at_mut(now.len().min(entries.len()));
             for (into, entry) in known.iter_mut().zip(entries) {
                 *into = word(peek(entry));
@@ -238,28 +253,29 @@ impl Frames {
         if index != 0 {
             return None;
         }
-        Frame::unpack(slot.huge.load(Relaxed))
+        slot.huge()
     }
 
     /// Whether there is room for the entry of `page`.
     pub(crate) fn has_room(&self, page: usize) -> bool {
         self.slot(page)
-            .is_some_and(|(slot, _)| !slot.chunk.load(Relaxed).is_null())
+            .is_some_and(|(slot, _)| !slot.entries().is_empty())
     }
 
     /// Makes room for the entry of `page`. Allocates: no install lock may be held.
+    ///
+    /// There is none while a huge frame is known: who looked at the arena before will
+    /// find that it has changed, and look again.
     pub(crate) fn reserve(&self, page: usize) -> Result {
         let (slot, _) = self.slot(page).ok_or(EINVAL)?;
-        if !slot.chunk.load(Relaxed).is_null() {
+        if peek(&slot.0) != 0 {
             return Ok(());
         }
         let chunk = KBox::into_raw(KBox::<Chunk>::zeroed(GFP_KERNEL_ACCOUNT)?);
-        // Full: publishes the zeroed chunk to the Acquire in `entry`.
-        if slot
-            .chunk
-            .cmpxchg(core::ptr::null_mut(), chunk, Full)
-            .is_err()
-        {
+        // Full: publishes the zeroed chunk to the Acquire in `entries`.
+        //
+        // INVARIANT: The slot owns the chunk from here on.
+        if slot.0.cmpxchg(0, chunk.expose_provenance(), Full).is_err() {
             // SAFETY: Another was faster; `chunk` is still ours alone.
             drop(unsafe { KBox::from_raw(chunk) });
         }
@@ -281,17 +297,20 @@ impl Frames {
         let Some((slot, index)) = self.slot(page) else {
             return;
         };
-        let single = Self::entry(slot, index);
         if order >= HUGE_ORDER && self.holds_huge(page) && frame.pfn % HUGE_PAGES == index {
             let huge = Frame {
                 pfn: frame.pfn - index,
                 ..frame
             };
-            // SAFETY: Passed on to our caller; the arena maps the huge page.
-            unsafe { Self::enter(&slot.huge, huge) };
-        } else if let Some(single) = single {
+            let packed = huge.pack() | Frame::HUGE;
+            // Once more if room for single pages was made meanwhile, which stays.
+            for _ in 0..2 {
+                // SAFETY: Passed on to our caller; the arena maps the huge page.
+                unsafe { Self::enter(slot.huge_entry(), packed) };
+            }
+        } else if let Some(single) = slot.entries().get(index) {
             // SAFETY: Passed on to our caller.
-            unsafe { Self::enter(single, frame) };
+            unsafe { Self::enter(single, frame.pack()) };
         }
     }
 
@@ -308,7 +327,7 @@ impl Frames {
             let (now, later) = rest.split_at(rest.len().min(HUGE_PAGES - index));
             page += now.len();
             rest = later;
-            if let Some(entries) = Self::entries(slot).get(index..index + now.len()) {
+            if let Some(entries) = slot.entries().get(index..index + now.len()) {
                 // SAFETY: Passed on to our caller.
                 unsafe { Self::enter_singles(entries, now) };
             }
@@ -321,9 +340,9 @@ impl Frames {
     unsafe fn enter_singles(entries: &[Atomic<usize>], words: &[usize]) {
         if entries.iter().any(|entry| peek(entry) != 0) {
             for (entry, word) in entries.iter().zip(words) {
-                if let Some(frame) = Frame::unpack(*word) {
+                if Frame::unpack(*word).is_some() {
                     // SAFETY: Passed on to our caller.
-                    unsafe { Self::enter(entry, frame) };
+                    unsafe { Self::enter(entry, *word) };
                 }
             }
             return;
@@ -341,7 +360,7 @@ impl Frames {
                 // SAFETY: The reference just taken, which no entry took.
                 unsafe { bindings::address_space_helper_frame_put(frame.pfn, false) };
                 // SAFETY: Passed on to our caller.
-                unsafe { Self::enter(entry, frame) };
+                unsafe { Self::enter(entry, *word) };
             }
         }
     }
@@ -357,11 +376,14 @@ impl Frames {
     /// # Safety
     ///
     /// As for [`Frames::set`].
-    unsafe fn enter(entry: &Atomic<usize>, frame: Frame) {
-        // Otherwise it is known already. (Another page cannot stand here: a revocation
-        // takes the entry out before the arena can show another.)
+    unsafe fn enter(entry: &Atomic<usize>, packed: usize) {
+        let Some(frame) = Frame::unpack(packed) else {
+            return;
+        };
+        // Otherwise it is known already, or a slot has got entries. (Another page cannot
+        // stand here: a revocation takes the entry out before the arena can show another.)
         let tells_more = |old| match Frame::unpack(old) {
-            None => true,
+            None => old == 0,
             Some(known) => known.pfn == frame.pfn && frame.writable && !known.writable,
         };
         let mut old = peek(entry);
@@ -373,7 +395,7 @@ impl Frames {
         while tells_more(old) {
             // Relaxed: who finds the frame uses its number alone, and who takes it out,
             // and may put the reference, has the install lock exclusively.
-            match entry.cmpxchg(old, frame.pack(), Relaxed) {
+            match entry.cmpxchg(old, packed, Relaxed) {
                 // INVARIANT: The entry owns the reference from here on.
                 Ok(0) => return,
                 // The same page with more rights: the entry's reference stays, the new
@@ -394,7 +416,7 @@ impl Frames {
     pub(crate) fn widen(&self, start: usize, end: usize) -> (usize, usize) {
         let is_huge = |page: usize| {
             self.slot(page)
-                .is_some_and(|(slot, _)| slot.huge.load(Relaxed) != 0)
+                .is_some_and(|(slot, _)| slot.huge().is_some())
         };
         let mut wide = (start, end);
         if is_huge(start) {
@@ -419,20 +441,14 @@ impl Frames {
         while page < end {
             let (slot, index) = self.slot(page)?;
             let next = ((self.lead + page) / HUGE_PAGES + 1) * HUGE_PAGES - self.lead;
-            if slot.huge.load(Relaxed) != 0 {
-                return Some((&slot.huge, page));
+            if slot.huge().is_some() {
+                return Some((slot.huge_entry(), page));
             }
-            if !slot.chunk.load(Relaxed).is_null() {
-                let last = (end - page).min(HUGE_PAGES - index);
-                for (step, entry) in Self::entries(slot)
-                    .iter()
-                    .skip(index)
-                    .take(last)
-                    .enumerate()
-                {
-                    if peek(entry) != 0 {
-                        return Some((entry, page + step));
-                    }
+            let last = (end - page).min(HUGE_PAGES - index);
+            let entries = slot.entries().iter().skip(index).take(last);
+            for (step, entry) in entries.enumerate() {
+                if peek(entry) != 0 {
+                    return Some((entry, page + step));
                 }
             }
             page = next;
@@ -476,7 +492,8 @@ impl Drop for Frames {
             }
         }
         for slot in &self.slots {
-            let chunk = slot.chunk.load(Relaxed);
+            // All frames have been taken out, so what is there leads to a chunk.
+            let chunk = core::ptr::with_exposed_provenance_mut::<Chunk>(peek(&slot.0));
             if !chunk.is_null() {
                 // SAFETY: By the type's invariant it came from a `KBox`, and
                 // nobody else can use the table any more.
