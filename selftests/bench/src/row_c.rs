@@ -17,7 +17,7 @@ use crate::rounds::{Bench, Goal, other, ours};
 const LENGTH: usize = 64 << 20;
 
 const KNOWN: &str = "another process has touched it before";
-const RESIDENT: &str = "resident, nobody has touched it";
+const RESIDENT: &str = "resident, its frames are not known";
 const MISSING: &str = "its arena entry is missing";
 const PLAIN: &str = "plain mapping of the memfd";
 
@@ -45,7 +45,7 @@ pub fn run(bench: &mut Bench) -> Result<()> {
             let contenders = vec![
                 ours(KNOWN, |clock| known.touch(clock, &pages, touch)),
                 ours(RESIDENT, |clock| {
-                    Space::new(&file, true)?.touch(clock, &pages, touch)
+                    Space::forgotten(&file)?.touch(clock, &pages, touch)
                 }),
                 other(PLAIN, |clock| plain(clock, &file, &pages, touch)),
             ];
@@ -76,7 +76,7 @@ fn small(
     let contenders = vec![
         ours(KNOWN, |clock| known.touch(clock, pages, touch)),
         ours(RESIDENT, |clock| {
-            Space::new(file, true)?.touch(clock, pages, touch)
+            Space::forgotten(file)?.touch(clock, pages, touch)
         }),
         ours(MISSING, |clock| {
             Space::new(file, false)?.touch(clock, pages, touch)
@@ -108,7 +108,7 @@ fn single(bench: &mut Bench) -> Result<()> {
     let contenders = vec![
         ours(KNOWN, |clock| space.touch(clock, &pages, Touch::Read)),
         ours(RESIDENT, |clock| {
-            Space::new(&file, true)?.touch(clock, &pages, Touch::Read)
+            Space::forgotten(&file)?.touch(clock, &pages, Touch::Read)
         }),
         other(PLAIN, |clock| plain(clock, &file, &pages, Touch::Read)),
     ];
@@ -127,7 +127,7 @@ struct Space {
 }
 
 impl Space {
-    /// `populated`: the arena has the file's pages.
+    /// `populated`: the file's pages are known.
     fn new(file: &File, populated: bool) -> Result<Space> {
         let space = AddressSpace::new(LENGTH as u64)?;
         let mut register = space.register(file).prot(READ_WRITE);
@@ -135,12 +135,22 @@ impl Space {
             register = register.populate();
         }
         register.commit()?;
-        space
-            .map(file)
-            .at(0)
-            .length(LENGTH as u64)
-            .prot(READ_WRITE)
-            .commit()?;
+        Self::show(space, file)
+    }
+
+    /// One whose arena has the file's pages, of which nothing is known any more: the
+    /// frames of what is neither shown nor registered are let go of at once.
+    fn forgotten(file: &File) -> Result<Space> {
+        let space = AddressSpace::new(LENGTH as u64)?;
+        let map = space.map(file).at(0).length(LENGTH as u64);
+        map.prot(READ_WRITE).populate().commit()?;
+        space.unmap(0..LENGTH as u64)?;
+        Self::show(space, file)
+    }
+
+    fn show(space: AddressSpace, file: &File) -> Result<Space> {
+        let map = space.map(file).at(0).length(LENGTH as u64);
+        map.prot(READ_WRITE).commit()?;
         let window = space.attach(0..LENGTH as u64, READ_WRITE)?;
         Ok(Space { space, window })
     }

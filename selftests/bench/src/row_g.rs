@@ -20,6 +20,10 @@ const SEGMENTS: usize = 800;
 const MAPPINGS: usize = 500_000;
 const CHUNK: usize = 1 << 15;
 const LENGTH: usize = 256 << 20;
+const REGISTERED: usize = 64 << 30;
+/// How many windows show the huge pages: what is charged is told in pages of 4 KiB, which
+/// is too much to tell the bytes of the few that there are room for.
+const WINDOWS: usize = 16;
 
 pub fn run(bench: &mut Bench) -> Result<()> {
     enter_cgroup()?;
@@ -35,20 +39,26 @@ pub fn run(bench: &mut Bench) -> Result<()> {
     tell("per space", SPACES, None, spaces()?);
     tell("per segment", SEGMENTS, None, segments()?);
     tell("per mapping", MAPPINGS, Some(256.0), mappings()?);
+    tell(
+        "per 2 MiB of a registered file",
+        REGISTERED / HUGE,
+        Some(8.0),
+        registered()?,
+    );
     let file = resident(LENGTH)?;
     tell(
         "per attached page",
-        LENGTH / PAGE,
+        LENGTH / PAGE - 1,
         Some(8.0),
-        attached(&file, PAGE)?,
+        attached(&file, PAGE, 1)?,
     );
     drop(file);
     let file = huge::resident(Huge::Thp, LENGTH)?;
     tell(
         "per attached huge page",
-        LENGTH / HUGE,
+        (LENGTH / HUGE - 1) * WINDOWS,
         Some(8.0),
-        attached(&file, HUGE)?,
+        attached(&file, HUGE, WINDOWS)?,
     );
     Ok(())
 }
@@ -137,19 +147,40 @@ fn mappings() -> Result<Used> {
     })
 }
 
-/// Of a file that was shown and not touched, each page of `size`.
-fn attached(file: &File, size: usize) -> Result<Used> {
+/// What is there for each huge page of a file before any is known.
+fn registered() -> Result<Used> {
+    let space = AddressSpace::new(HUGE as u64)?;
+    let file = sparse(REGISTERED)?;
+    let register = |file| Ok(space.register(file).prot(READ_WRITE).commit()?);
+    let of_all = used(|| register(&file))?;
+    let small = sparse(PAGE)?;
+    let of_segment = used(|| register(&small))?;
+    Ok(Used {
+        beyond_tables: of_all.beyond_tables - of_segment.beyond_tables,
+        ..of_all
+    })
+}
+
+/// Of a file that was shown and not touched, each page of `size`, but for the first: what
+/// comes with that is there once.
+fn attached(file: &File, size: usize, windows: usize) -> Result<Used> {
     let space = AddressSpace::new(LENGTH as u64)?;
     let map = space.map(file).length(LENGTH as u64);
     map.at(0).prot(READ_WRITE).commit()?;
-    let window: Window = space.attach(0..LENGTH as u64, READ_WRITE)?;
+    let attach = |_| Ok(space.attach(0..LENGTH as u64, READ_WRITE)?);
+    let windows: Vec<Window> = (0..windows).map(attach).collect::<Result<_>>()?;
     let pages: Vec<_> = in_order(LENGTH / size)
         .iter()
         .map(|page| page * (size / PAGE) as u32)
         .collect();
-    used(|| {
-        // SAFETY: The file is mapped in all of it.
-        unsafe { touch_pages(window.as_ptr(), &pages, Touch::Read) };
+    let (first, others) = pages.split_at(1);
+    let touch = |pages| {
+        for window in &windows {
+            // SAFETY: The file is mapped in all of it.
+            unsafe { touch_pages(window.as_ptr(), pages, Touch::Read) };
+        }
         Ok(())
-    })
+    };
+    touch(first)?;
+    used(|| touch(others))
 }
