@@ -67,8 +67,8 @@ impl Step {
 /// The operations.
 struct Steps {
     few: [Step; FEW],
-    /// All of them, if they are more.
-    many: KVVec<Step>,
+    /// All of them, if they are more. (Not an empty list else: that is freed by a call.)
+    many: Option<KVVec<Step>>,
     count: usize,
 }
 
@@ -77,7 +77,7 @@ impl Steps {
     const fn new() -> Steps {
         Steps {
             few: [Step::NONE; FEW],
-            many: KVVec::new(),
+            many: None,
             count: 0,
         }
     }
@@ -85,17 +85,16 @@ impl Steps {
     /// Makes room for so many, while there are none.
     fn reserve(&mut self, room: usize) -> Result {
         if room > FEW {
-            self.many.reserve(room, GFP_KERNEL_ACCOUNT)?;
+            self.many = Some(KVVec::with_capacity(room, GFP_KERNEL_ACCOUNT)?);
         }
         Ok(())
     }
 
     /// Adds one. There must be room.
     fn push(&mut self, step: Step) -> Result {
-        if self.many.capacity() > 0 {
-            self.many.push(step, GFP_KERNEL_ACCOUNT)?;
-        } else {
-            *self.few.get_mut(self.count).ok_or(EINVAL)? = step;
+        match &mut self.many {
+            Some(many) => many.push(step, GFP_KERNEL_ACCOUNT)?,
+            None => *self.few.get_mut(self.count).ok_or(EINVAL)? = step,
         }
         self.count += 1;
         Ok(())
@@ -106,20 +105,18 @@ impl Deref for Steps {
     type Target = [Step];
 
     fn deref(&self) -> &[Step] {
-        if self.many.capacity() > 0 {
-            &self.many
-        } else {
-            &self.few[..self.count]
+        match &self.many {
+            Some(many) => many,
+            None => &self.few[..self.count],
         }
     }
 }
 
 impl DerefMut for Steps {
     fn deref_mut(&mut self) -> &mut [Step] {
-        if self.many.capacity() > 0 {
-            &mut self.many
-        } else {
-            &mut self.few[..self.count]
+        match &mut self.many {
+            Some(many) => many,
+            None => &mut self.few[..self.count],
         }
     }
 }
@@ -249,8 +246,9 @@ impl Batch {
         let Batch { steps, pins, .. } = self;
         // What is taken away gives its nodes back, so undoing needs no more.
         let nodes = change::NODES * steps.len();
-        let mut journal = Journal {
-            old: KVVec::with_capacity(room.unwrap_or(0), GFP_KERNEL_ACCOUNT)?,
+        let mut journal = match room {
+            None | Some(0) => None,
+            Some(room) => Some(Journal::new(room)?),
         };
         let mut removed = Removed::new();
         let (mut all, mut any) = (0..0, false);
@@ -259,13 +257,16 @@ impl Batch {
         let mut refused = None;
         for (index, step) in steps.iter_mut().enumerate() {
             step.zap = 0..0;
-            let left = room.map_or(usize::MAX, |room| room - journal.old.len());
+            let used = journal.as_ref().map_or(0, |journal| journal.old.len());
+            let left = room.map_or(usize::MAX, |room| room - used);
             let made = step.change.apply(&mut shown.layout, pins, left, |old| {
                 removed.add(&old);
                 step.zap = hull(step.zap.clone(), entered(&old));
-                // There is room, or it would have been refused; or none is needed, and
-                // the space's own reference keeps the drop from being the last.
-                let _ = journal.old.push_within_capacity((index as u32, old));
+                if let Some(journal) = &mut journal {
+                    // There is room, or it would have been refused.
+                    let _ = journal.old.push_within_capacity((index as u32, old));
+                }
+                // Else the space's own reference keeps the drop from being the last.
             });
             any |= !step.zap.is_empty();
             all = hull(all, step.change.pages.clone());
@@ -274,7 +275,7 @@ impl Batch {
                     Refusal::Full => Unmade::Full,
                     Refusal::Of(error) => Unmade::Of(index, error),
                 });
-                journal.undo(&mut shown.layout, &steps[..index]);
+                undo(&mut shown.layout, &steps[..index], journal.as_mut());
                 break;
             }
         }
@@ -394,17 +395,30 @@ struct Journal {
 }
 
 impl Journal {
-    /// Takes back steps, the last first. Nobody has seen what they did.
-    fn undo(&mut self, layout: &mut Layout<Kernel>, done: &[Step]) {
-        for (index, step) in done.iter().enumerate().rev() {
-            let pages = &step.change.pages;
-            // Cannot be refused: ranges and nodes are those that there were.
-            let _ = layout.remove(pages.start, pages.end, usize::MAX, drop);
-            while self.old.last().is_some_and(|(by, _)| *by == index as u32) {
-                if let Some((_, range)) = self.old.pop() {
-                    let _ = layout.replace(range, true, usize::MAX, drop);
-                }
-            }
+    fn new(room: usize) -> Result<Journal, AllocError> {
+        Ok(Journal {
+            old: KVVec::with_capacity(room, GFP_KERNEL_ACCOUNT)?,
+        })
+    }
+
+    /// Takes what was noted last, if it was by this step.
+    fn take(&mut self, step: usize) -> Option<Old> {
+        let (by, _) = self.old.last()?;
+        if *by != step as u32 {
+            return None;
+        }
+        self.old.pop().map(|(_, old)| old)
+    }
+}
+
+/// Takes back steps, the last first. Nobody has seen what they did.
+fn undo(layout: &mut Layout<Kernel>, done: &[Step], mut journal: Option<&mut Journal>) {
+    for (index, step) in done.iter().enumerate().rev() {
+        let pages = &step.change.pages;
+        // Cannot be refused: ranges and nodes are those that there were.
+        let _ = layout.remove(pages.start, pages.end, usize::MAX, drop);
+        while let Some(old) = journal.as_mut().and_then(|journal| journal.take(index)) {
+            let _ = layout.replace(old, true, usize::MAX, drop);
         }
     }
 }

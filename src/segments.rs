@@ -64,7 +64,8 @@ impl Pinned {
 /// The segments that a call has pinned: most have one.
 pub(crate) struct Pins {
     first: Option<Pinned>,
-    others: KVVec<Pinned>,
+    /// (Not an empty list where there are none: that is freed by a call.)
+    others: Option<KVVec<Pinned>>,
 }
 
 impl Pins {
@@ -72,7 +73,7 @@ impl Pins {
     pub(crate) const fn new() -> Self {
         Pins {
             first: None,
-            others: KVVec::new(),
+            others: None,
         }
     }
 
@@ -88,24 +89,28 @@ impl Pins {
         if self.first.is_none() {
             self.first = Some(pinned);
         } else {
-            self.others.push(pinned, GFP_KERNEL_ACCOUNT)?;
+            let others = self.others.get_or_insert_with(KVVec::new);
+            others.push(pinned, GFP_KERNEL_ACCOUNT)?;
         }
         Ok(())
     }
 
     pub(crate) fn last(&self) -> Option<&Pinned> {
-        self.others.last().or(self.first.as_ref())
+        let others = self.others.as_ref();
+        others
+            .and_then(|others| others.last())
+            .or(self.first.as_ref())
     }
 
     /// Where the last one is.
     pub(crate) fn last_place(&self) -> u32 {
-        self.others.len() as u32
+        self.others.as_ref().map_or(0, |others| others.len() as u32)
     }
 
     pub(crate) fn get(&self, place: u32) -> Option<&Pinned> {
         match place.checked_sub(1) {
             None => self.first.as_ref(),
-            Some(place) => self.others.get(place as usize),
+            Some(place) => self.others.as_ref()?.get(place as usize),
         }
     }
 }
