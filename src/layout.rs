@@ -36,7 +36,7 @@
 //! The ranges are nodes of a pool (`layout/pool.rs`), threaded into two trees: by space page
 //! (`layout/by_space.rs`), for faults and holes, and by segment page (`layout/by_segment.rs`), for
 //! revocations that come from the segment. Both are the same treap (`layout/tree.rs`). The changes
-//! are in `layout/change.rs`.
+//! are in `layout/change.rs`, and what they are made of in `layout/edit.rs`.
 
 // The paths are written out because the host's crate includes this file by its path, which makes
 // the compiler look for its rooms beside it.
@@ -49,6 +49,8 @@ mod change;
 #[cfg(test)]
 #[path = "layout/check.rs"]
 mod check;
+#[path = "layout/edit.rs"]
+mod edit;
 #[path = "layout/entered.rs"]
 mod entered;
 #[path = "layout/pool.rs"]

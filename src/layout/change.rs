@@ -8,20 +8,11 @@
 //! and from the nodes on its two sides.
 
 use super::{
-    by_segment::{
-        wide,
-        BySegment, //
-    },
-    by_space::BySpace,
     pool::{
         Store,
         NIL, //
     },
-    tree::{
-        Order,
-        Place,
-        Tree, //
-    },
+    tree::Place, //
     Layout,
     Prot,
     Range,
@@ -59,7 +50,7 @@ enum Removal<S> {
 impl<S: Segment> Range<S> {
     /// Whether `next` is the same mapping going on where this one ends.
     #[inline]
-    fn continues_as(&self, next: &Self) -> bool {
+    pub(super) fn continues_as(&self, next: &Self) -> bool {
         self.end == next.start
             && self.offset_end() == next.offset
             && self.prot == next.prot
@@ -67,7 +58,7 @@ impl<S: Segment> Range<S> {
     }
 
     /// The part from `start` to `end`, which lie within the range.
-    fn part(&self, start: u64, end: u64) -> Self {
+    pub(super) fn part(&self, start: u64, end: u64) -> Self {
         Self {
             start,
             end,
@@ -255,7 +246,7 @@ impl<M: Store> Layout<M> {
     /// The hole at a place, if there is one: else it ends before it starts. Behind the last range
     /// it has no end.
     #[inline]
-    fn hole(&self, place: Place) -> ops::Range<u64> {
+    pub(super) fn hole(&self, place: Place) -> ops::Range<u64> {
         self.end_of(place.previous)..self.start_of(place.next)
     }
 
@@ -322,103 +313,6 @@ impl<M: Store> Layout<M> {
         }
     }
 
-    /// Shows `range`, which lies in the `hole` at `place`.
-    #[inline(always)]
-    fn show(
-        &mut self,
-        range: Range<M::Segment>,
-        place: Place,
-        hole: ops::Range<u64>,
-    ) -> Result<(), Refused> {
-        let continues =
-            hole.start == range.start && self.joins(self.range(place.previous), Some(&range));
-        let continued = hole.end == range.end && self.joins(Some(&range), self.range(place.next));
-        if continues || continued {
-            self.show_joined(range, place, continues, continued);
-            return Ok(());
-        }
-        self.enter(range, place, hole)
-    }
-
-    /// Makes a node for `range`, which lies in the `hole` at `place`.
-    #[inline(always)]
-    fn enter(
-        &mut self,
-        range: Range<M::Segment>,
-        place: Place,
-        hole: ops::Range<u64>,
-    ) -> Result<(), Refused> {
-        let taken = self.pool.take().ok_or(Refused::Nodes)?;
-        let (index, priority) = taken;
-        let Place { previous, next, .. } = place;
-        let behind = if next == NIL {
-            0
-        } else {
-            hole.end.wrapping_sub(range.end)
-        };
-        if previous != NIL {
-            self.pool.get_mut(previous).next = index;
-            if next == NIL {
-                // It had no hole behind it before.
-                let between = range.start.wrapping_sub(hole.start);
-                Tree::<BySpace>::raise(&mut self.pool, previous, between);
-            }
-        }
-        let (space, gap) = self.space.add(&mut self.pool, taken, place, behind);
-        let key = BySegment::key_of(&range);
-        let own = wide(range.segment.id(), range.offset_end());
-        let place = self.segments.find(&self.pool, &key);
-        let (segment, reach) = self.segments.add(&mut self.pool, taken, place, own);
-        let node = self.pool.get_mut(index);
-        node.next = next;
-        node.priority = priority;
-        (node.space, node.gap) = (space, gap);
-        (node.segment, node.reach) = (segment, reach);
-        node.fill(range);
-        Ok(())
-    }
-
-    /// As [`Self::show()`], or without joining, for what is less usual.
-    #[inline(never)]
-    fn show_at(
-        &mut self,
-        range: Range<M::Segment>,
-        place: Place,
-        join: bool,
-    ) -> Result<(), Refused> {
-        let hole = self.hole(place);
-        if join {
-            self.show(range, place, hole)
-        } else {
-            self.enter(range, place, hole)
-        }
-    }
-
-    /// Shows `range`, which lies in the hole at `place`, as more of the range that it continues,
-    /// or that continues it, or both.
-    #[inline(never)]
-    fn show_joined(
-        &mut self,
-        range: Range<M::Segment>,
-        place: Place,
-        continues: bool,
-        continued: bool,
-    ) {
-        let Place { previous, next, .. } = place;
-        let into = if continues { previous } else { next };
-        if let Some(shown) = self.range(into) {
-            shown.entered.unite(&range.entered);
-        }
-        if continues {
-            self.set_end(previous, range.end);
-        } else {
-            self.set_start(previous, next, range.start, range.offset);
-        }
-        if continues && continued {
-            self.join(previous, next);
-        }
-    }
-
     /// Shows `range` instead of what is shown there: at least one range after `place`, which is
     /// before its first page.
     #[inline(never)]
@@ -450,175 +344,5 @@ impl<M: Store> Layout<M> {
         }
         let place = self.cut_out(place, start, end, each_removed);
         self.show_at(range, place, true)
-    }
-
-    /// Joins the range with the one before it if they are one mapping, and says which node has its
-    /// pages now.
-    fn join(&mut self, previous: u32, index: u32) -> u32 {
-        let (Some(left), Some(right)) = (self.range(previous), self.range(index)) else {
-            return index;
-        };
-        if !self.joins(Some(left), Some(right)) {
-            return index;
-        }
-        left.entered.unite(&right.entered);
-        let end = right.end;
-        // First, lest a hole be seen between the two.
-        self.set_end(previous, end);
-        self.erase(previous, index);
-        previous
-    }
-
-    /// Lets the node stand for another range of the same pages.
-    fn exchange(&mut self, index: u32, range: Range<M::Segment>) -> Option<Range<M::Segment>> {
-        self.remove_from_segment(index);
-        let node = self.pool.get_mut(index);
-        let old = node.range.take();
-        node.fill(range);
-        self.add_to_segment(index);
-        old
-    }
-
-    /// Takes a node out of the tree by segment page.
-    #[inline(never)]
-    fn remove_from_segment(&mut self, index: u32) {
-        self.segments.remove(&mut self.pool, index);
-    }
-
-    /// Adds a node to the tree by segment page.
-    #[inline(never)]
-    fn add_to_segment(&mut self, index: u32) {
-        let node = self.pool.get(index);
-        let (key, own) = (BySegment::key(node), node.own_reach());
-        let taken = (index, node.priority);
-        let place = self.segments.find(&self.pool, &key);
-        let (segment, reach) = self.segments.add(&mut self.pool, taken, place, own);
-        let node = self.pool.get_mut(index);
-        (node.segment, node.reach) = (segment, reach);
-    }
-
-    /// As [`Self::take_out()`], for what is less usual.
-    #[inline(never)]
-    fn erase(&mut self, previous: u32, index: u32) -> Option<Range<M::Segment>> {
-        self.take_out(previous, index)
-    }
-
-    /// Takes out a range, the one after `previous`.
-    #[inline(always)]
-    fn take_out(&mut self, previous: u32, index: u32) -> Option<Range<M::Segment>> {
-        let next = self.pool.get(index).next;
-        self.space.remove(&mut self.pool, index);
-        if previous != NIL {
-            let node = self.pool.get_mut(previous);
-            node.next = next;
-            if next != NIL {
-                let end = node.end();
-                let hole = self.pool.get(next).start.wrapping_sub(end);
-                Tree::<BySpace>::raise(&mut self.pool, previous, hole);
-            }
-        }
-        self.segments.remove(&mut self.pool, index);
-        self.pool.put(index)
-    }
-
-    /// Lets a range end elsewhere, where it meets no other that stays.
-    fn set_end(&mut self, index: u32, end: u64) {
-        let node = self.pool.get_mut(index);
-        let old = node.own_reach();
-        let Some(range) = &mut node.range else { return };
-        if end < range.end {
-            range.entered = range.entered.within(range.start, end);
-        }
-        range.end = end;
-        let reach = node.own_reach();
-        if reach > old {
-            Tree::<BySegment>::raise(&mut self.pool, index, reach);
-        } else {
-            BySegment::lower(&mut self.pool, index, old);
-            Tree::<BySpace>::hole_grew(&mut self.pool, index);
-        }
-    }
-
-    /// Lets a range, the one after `previous`, start elsewhere, where it meets no other; `offset`
-    /// is what it shows there.
-    fn set_start(&mut self, previous: u32, index: u32, start: u64, offset: u64) {
-        // Its place among the ranges of its segment may be another then.
-        self.remove_from_segment(index);
-        let node = self.pool.get_mut(index);
-        node.start = start;
-        if let Some(range) = &mut node.range {
-            if start > range.start {
-                range.entered = range.entered.within(start, range.end);
-            }
-            range.start = start;
-            range.offset = offset;
-        }
-        Tree::<BySpace>::hole_grew(&mut self.pool, previous);
-        self.add_to_segment(index);
-    }
-
-    /// The range that must be cut before `page` so that what is on one side of it can have the
-    /// protection `prot`.
-    fn cut_needed(&self, page: u64, prot: Prot) -> Option<u32> {
-        let index = self.space.at(&self.pool, page);
-        match self.range(index) {
-            Some(range) if range.start < page && range.prot != prot => Some(index),
-            _ => None,
-        }
-    }
-
-    /// Makes two of a range, the second of which starts at `page`, and says which node that is;
-    /// there is a free node.
-    fn cut(&mut self, index: u32, page: u64) -> u32 {
-        let Some(range) = self.range(index) else {
-            return NIL;
-        };
-        let behind = range.part(page, range.end);
-        let next = self.pool.get(index).next;
-        self.set_end(index, page);
-        let place = Tree::<BySpace>::between(&self.pool, index, next);
-        // There is a node.
-        let _ = self.show_at(behind, place, false);
-        self.pool.get(index).next
-    }
-
-    /// Takes out what is shown in `start..end`, and says where that was; `place` is before
-    /// `start`, and there is a free node if it takes one.
-    fn cut_out(
-        &mut self,
-        place: Place,
-        start: u64,
-        end: u64,
-        mut each_removed: impl FnMut(Range<M::Segment>),
-    ) -> Place {
-        let Place {
-            previous,
-            next: mut index,
-            ..
-        } = place;
-        if let Some(range) = self.range(previous).filter(|range| range.end > start) {
-            let to = range.end.min(end);
-            let removed = range.part(start, to);
-            if range.end > to {
-                index = self.cut(previous, to);
-            }
-            self.set_end(previous, start);
-            each_removed(removed);
-        }
-        while let Some(range) = self.range(index).filter(|range| range.start < end) {
-            if range.end > end {
-                let removed = range.part(range.start, end);
-                let offset = range.offset + (end - range.start);
-                self.set_start(previous, index, end, offset);
-                each_removed(removed);
-                break;
-            }
-            let next = self.pool.get(index).next;
-            if let Some(removed) = self.erase(previous, index) {
-                each_removed(removed);
-            }
-            index = next;
-        }
-        Tree::<BySpace>::between(&self.pool, previous, index)
     }
 }
