@@ -54,6 +54,8 @@ Exit status: COMMAND's own, or
   124  the VM hangs: no sign of life, no output for too long, or -t ran out
   125  the kernel panicked, oopsed or reported a bug (BUG, WARNING, KASAN,
        lockdep, ...) after the module was loaded; the report is printed
+       (where it shows that the emulator has run code that was patched away,
+       the VM is booted and COMMAND run once more)
   126  address_space.ko does not load
 """,
 )
@@ -180,6 +182,16 @@ class Guest:
                         break
                 return lines[max(0, i - 2):end + 1]
         return None
+
+    def emulator_crashed(self):
+        """An int3 where there is none any more, outside of the module: the kernel had
+        put it there while it patched its own code, and the other CPU, which had been told
+        since, ran what was translated before."""
+        report = b"\n".join(self.report() or [])
+        where = re.search(rb"RIP: 0010:(.*)", report)
+        code = re.search(rb"Code: ([0-9a-f ]+) <", report)
+        return bool(b"Oops: int3" in report and where and b"[address_space]" not in where[1]
+                    and code and code[1].split()[-1] != b"cc")
 
     def ask_who_hangs(self, readers):
         """Have the kernel print the blocked tasks and where the CPUs are; a
@@ -326,9 +338,15 @@ def main():
         for attempt in (1, 2):
             guest = Guest(args, log)
             status, why = guest.boot()
-            if guest.state != "boot" or attempt == 2 or why is None:
+            if attempt == 2 or why is None:
                 break
-            say(f"{why}, before the module was loaded: that is the emulator's doing; booting once more")
+            if guest.state == "boot":
+                say(f"{why}, before the module was loaded: that is the emulator's doing; booting once more")
+            elif guest.emulator_crashed():
+                show("the kernel reports:", guest.report())
+                say("an int3 that the kernel had taken away: that is the emulator's doing; booting once more")
+            else:
+                break
     report = guest.report()
     if report is not None:
         show("the kernel reports:", report)
