@@ -114,6 +114,12 @@ pub struct Bench {
 }
 
 impl Bench {
+    /// Whether a contender of a comparison is to be measured.
+    pub fn wants(&self, comparison: &str, contender: &str) -> bool {
+        let name = || format!("{comparison}: {contender}");
+        self.only.as_ref().is_none_or(|only| name().contains(only))
+    }
+
     /// Compares, in the `dearness`th part of the rounds. `goals` name contenders; of what
     /// has no goal, each of ours is set against each of the others.
     pub fn compare(
@@ -125,9 +131,7 @@ impl Bench {
         goals: &[Goal],
     ) -> Result<()> {
         let name = name.into();
-        if let Some(only) = &self.only {
-            contenders.retain(|it| format!("{name}: {}", it.name).contains(only));
-        }
+        contenders.retain(|it| self.wants(&name, it.name));
         if contenders.is_empty() {
             return Ok(());
         }

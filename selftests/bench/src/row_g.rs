@@ -48,7 +48,7 @@ pub fn run(bench: &mut Bench) -> Result<()> {
     let file = resident(LENGTH)?;
     tell(
         "per attached page",
-        LENGTH / PAGE - 1,
+        LENGTH / PAGE,
         Some(8.0),
         attached(&file, PAGE, 1)?,
     );

@@ -80,6 +80,7 @@ pub fn run(bench: &mut Bench) -> Result<()> {
         let name = format!("faults of the device, {kind} 4 KiB, 1 in flight");
         let contenders = [(STRICT, &behind), (BESIDE, &beside)]
             .into_iter()
+            .filter(|(contender, _)| bench.wants(&name, contender))
             .map(|(name, disk)| faults(bench.clock, name, &mut disk.borrow_mut(), write))
             .collect::<Result<_>>()?;
         bench.add(Comparison {
