@@ -34,6 +34,7 @@ mod listed;
 mod mapping;
 mod notifier;
 mod populate;
+mod request;
 mod resolve;
 mod revoke;
 mod segment;

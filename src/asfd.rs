@@ -6,14 +6,10 @@ use core::{mem::offset_of, ops::Range};
 
 use kernel::{
     bindings::{O_CLOEXEC, O_RDONLY, O_RDWR},
-    fs::{
-        file::{FileDescriptorReservation, LocalFile},
-        File,
-    },
+    fs::{file::FileDescriptorReservation, File},
     page::PAGE_SIZE,
     prelude::*,
     seq_file::SeqFile,
-    sync::aref::ARef,
 };
 
 use crate::{
@@ -24,6 +20,7 @@ use crate::{
     file::SpaceFile,
     kvm,
     layout::Prot,
+    request::{any_file, regular_file, MapRequest},
     segments::Pins,
     space::{bytes, Handle},
     uapi,
@@ -81,55 +78,7 @@ impl SpaceFile for Asfd {
     }
 }
 
-/// What a map asks for, checked as far as it can be without the file.
-pub(crate) struct MapRequest {
-    fd: i32,
-    /// Pages of the file.
-    part: Range<u64>,
-    /// Pages of the space; without meaning where the kernel is to choose.
-    target: Range<u64>,
-    prot: Prot,
-    replace: bool,
-    populate: bool,
-}
-
-impl MapRequest {
-    /// The change, for the first of the pinned segments.
-    pub(crate) fn change(&self) -> Change {
-        Change {
-            pages: self.target.clone(),
-            kind: Kind::Map {
-                first: self.part.start,
-                segment: 0,
-                prot: self.prot,
-                replace: self.replace,
-                populate: self.populate,
-            },
-        }
-    }
-}
-
 impl Asfd {
-    /// Checks the values of a map. `EOPNOTSUPP` for flags that are not in `known`.
-    pub(crate) fn check_map(&self, op: &uapi::Op, known: u32) -> Result<MapRequest> {
-        uapi::only(op.flags, known)?;
-        let prot = uapi::prot(op.prot)?;
-        let part = uapi::range(op.offset, op.length)?;
-        let target = uapi::range_within(op.addr, op.length, self.pages())?;
-        // No file is longer.
-        if op.offset + op.length > i64::MAX as u64 {
-            return Err(EOVERFLOW);
-        }
-        Ok(MapRequest {
-            fd: op.fd,
-            part,
-            target,
-            prot,
-            replace: op.flags & uapi::MAP_REPLACE != 0,
-            populate: op.flags & uapi::MAP_POPULATE != 0,
-        })
-    }
-
     fn mmap(&self, ptr: UserPtr) -> Result<isize> {
         let arg: uapi::Mmap = uapi::read(ptr)?;
         let known = uapi::MAP_REPLACE | uapi::MAP_ANYWHERE | uapi::MAP_POPULATE;
@@ -149,7 +98,7 @@ impl Asfd {
             length: arg.length,
             addr: arg.addr,
         };
-        let mut request = self.check_map(&op, known)?;
+        let mut request = MapRequest::check(&op, known, self.pages())?;
         let file = regular_file(request.fd)?;
 
         let space = self.handle.space();
@@ -255,7 +204,7 @@ impl Asfd {
         }
         let space = self.handle.space();
         let mut batch = Batch::new();
-        batch.read(self, &arg)?;
+        batch.read(&arg, self.pages())?;
         let made = batch.run(space);
         drop(batch);
         if let Err((index, error)) = made {
@@ -295,24 +244,6 @@ impl Asfd {
         fd.fd_install(file);
         Ok(number as isize)
     }
-}
-
-/// The file that an fd of the caller stands for; `EBADF`, and `ELOOP` for an address
-/// space, which cannot be mapped in one.
-pub(crate) fn regular_file(fd: i32) -> Result<ARef<File>> {
-    let file = any_file(fd)?;
-    if file::is_space_file(&file) {
-        return Err(ELOOP);
-    }
-    Ok(file)
-}
-
-/// The file that an fd of the caller stands for; `EBADF`.
-fn any_file(fd: i32) -> Result<ARef<File>> {
-    let fd = u32::try_from(fd).map_err(|_| EBADF)?;
-    let file = LocalFile::fget(fd)?;
-    // SAFETY: An ioctl does not hold a file position.
-    Ok(unsafe { LocalFile::assume_no_fdget_pos(file) })
 }
 
 /// How many bytes, in whole pages, a file has from `offset` on. `EINVAL` for none.

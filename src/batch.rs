@@ -17,10 +17,9 @@ use kernel::{
 };
 
 use crate::{
-    asfd::{self, Asfd},
     change::{self, entered, hull, Change, Kind, Old, Refusal, Removed},
-    file::SpaceFile,
     layout::Layout,
+    request::{regular_file, MapRequest},
     segments::{Ops, Pins},
     space::{Kernel, Space},
     trace,
@@ -140,8 +139,8 @@ impl Batch {
         }
     }
 
-    /// Reads a batch for `asfd`. No lock may be held.
-    pub(crate) fn read(&mut self, asfd: &Asfd, arg: &uapi::Batch) -> Result {
+    /// Reads a batch for a space of `limit` pages. No lock may be held.
+    pub(crate) fn read(&mut self, arg: &uapi::Batch, limit: u64) -> Result {
         let count = arg.nr_ops as usize;
         let Batch { steps, broken, .. } = self;
         steps.reserve(count)?;
@@ -150,7 +149,7 @@ impl Batch {
             let buffer = &mut buffer[..AT_A_TIME.min(count - steps.len())];
             let read = arg.read_ops(steps.len(), buffer);
             for op in buffer.iter().take(read) {
-                match step(asfd, op) {
+                match step(op, limit) {
                     Ok(step) => steps.push(step)?,
                     Err(error) => {
                         *broken = Some((steps.len(), error));
@@ -223,7 +222,7 @@ impl Batch {
                     segment.allows(prot) && segment.has(first, pages)
                 });
             if !same {
-                let found = asfd::regular_file(step.fd)
+                let found = regular_file(step.fd)
                     .and_then(|file| space.obtain(ops, file, first, pages, prot));
                 let (guard, pinned) = found.map_err(|error| (Some(index), error))?;
                 ops = guard;
@@ -310,11 +309,11 @@ impl Batch {
 }
 
 /// Checks one operation as far as it can be without its file.
-fn step(asfd: &Asfd, op: &uapi::Op) -> Result<Step> {
-    let pages = || uapi::range_within(op.addr, op.length, asfd.pages());
+fn step(op: &uapi::Op, limit: u64) -> Result<Step> {
+    let pages = || uapi::range_within(op.addr, op.length, limit);
     let change = match op.opcode {
         uapi::OP_MMAP => {
-            let request = asfd.check_map(op, uapi::MAP_REPLACE | uapi::MAP_POPULATE)?;
+            let request = MapRequest::check(op, uapi::MAP_REPLACE | uapi::MAP_POPULATE, limit)?;
             request.change()
         }
         uapi::OP_MUNMAP => {

@@ -33,10 +33,11 @@
 //!
 //! # Inside
 //!
-//! The ranges are nodes of a pool (`layout/pool.rs`), threaded into two trees: by space page
-//! (`layout/by_space.rs`), for faults and holes, and by segment page (`layout/by_segment.rs`), for
-//! revocations that come from the segment. Both are the same treap (`layout/tree.rs`). The changes
-//! are in `layout/change.rs`, and what they are made of in `layout/edit.rs`.
+//! The ranges are nodes (`layout/node.rs`) of a pool (`layout/pool.rs`), threaded into two trees:
+//! by space page (`layout/by_space.rs`), for faults and holes, and by segment page
+//! (`layout/by_segment.rs`), for revocations that come from the segment. Both are the same treap
+//! (`layout/tree.rs`). The changes are in `layout/change.rs`, and what they are made of in
+//! `layout/edit.rs`.
 
 // The paths are written out because the host's crate includes this file by its path, which makes
 // the compiler look for its rooms beside it.
@@ -53,6 +54,8 @@ mod check;
 mod edit;
 #[path = "layout/entered.rs"]
 mod entered;
+#[path = "layout/node.rs"]
+mod node;
 #[path = "layout/pool.rs"]
 mod pool;
 #[path = "layout/tree.rs"]
@@ -61,25 +64,23 @@ mod tree;
 pub(crate) use self::{
     change::Refused,
     entered::Entered,
+    node::Node,
     pool::{
         Chunk,
         Need,
-        Node,
         Spare,
         Store, //
     },
 };
 
 use self::{
-    by_segment::{
-        wide,
-        BySegment, //
-    },
+    by_segment::BySegment,
     by_space::BySpace,
-    pool::{
-        Pool,
+    node::{
+        wide,
         NIL, //
     },
+    pool::Pool,
     tree::Tree,
 };
 use core::ops;

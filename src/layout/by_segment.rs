@@ -15,14 +15,18 @@
 //! goes above it is summarized anew if that part reaches as far as it did.
 
 use super::{
-    pool::{
+    node::{
+        wide,
+        Links,
         Node,
-        Pool,
-        Store,
+        Wide,
         NIL, //
     },
+    pool::{
+        Pool,
+        Store, //
+    },
     tree::{
-        Links,
         Order,
         Tree, //
     },
@@ -32,15 +36,6 @@ use super::{
 use core::ops;
 
 pub(super) enum BySegment {}
-
-/// A segment's id and a page in it, in this order, so that they are compared at once.
-pub(super) type Wide = u128;
-
-/// See [`Wide`].
-#[inline]
-pub(super) fn wide(id: u64, page: u64) -> Wide {
-    (Wide::from(id) << 64) | Wide::from(page)
-}
 
 impl Order for BySegment {
     /// The segment's id and the first page in it, and the first page in the space.

@@ -21,14 +21,16 @@
 //! Nobody but the owner's own search for a hole pays for the owner's changes.
 
 use super::{
-    pool::{
+    node::{
+        Links,
         Node,
-        Pool,
-        Store,
         NIL, //
     },
+    pool::{
+        Pool,
+        Store, //
+    },
     tree::{
-        Links,
         Order,
         Tree, //
     },

@@ -8,11 +8,9 @@
 //! and from the nodes on its two sides.
 
 use super::{
-    pool::{
-        Store,
-        NIL, //
-    },
-    tree::Place, //
+    node::NIL,
+    pool::Store,
+    tree::Place,
     Layout,
     Prot,
     Range,

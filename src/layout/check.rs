@@ -5,10 +5,8 @@
 use super::{
     by_segment::BySegment,
     by_space::BySpace,
-    pool::{
-        Store,
-        NIL, //
-    },
+    node::NIL,
+    pool::Store,
     tree::{
         Order,
         Tree, //

@@ -6,16 +6,14 @@
 //! Nothing here is refused but for want of a node, and that is asked before (`change.rs`).
 
 use super::{
-    by_segment::{
-        wide,
-        BySegment, //
-    },
+    by_segment::BySegment,
     by_space::BySpace,
     change::Refused,
-    pool::{
-        Store,
+    node::{
+        wide,
         NIL, //
     },
+    pool::Store,
     tree::{
         Order,
         Place,

@@ -25,28 +25,18 @@
 //! - What the nodes keep that lose something below them, [`Order`] decides: those that are dealt
 //!   out ([`Order::narrowed`]), and those above a node that goes ([`Order::lost`]).
 
-use super::pool::{
-    Node,
-    Pool,
-    Store,
-    NIL, //
+use super::{
+    node::{
+        Links,
+        Node,
+        NIL, //
+    },
+    pool::{
+        Pool,
+        Store, //
+    },
 };
 use core::marker::PhantomData;
-
-/// A node's place in one tree.
-#[derive(Clone, Copy)]
-pub(super) struct Links {
-    pub(super) parent: u32,
-    /// Left: smaller keys. Right: greater keys.
-    pub(super) child: [u32; 2],
-}
-
-impl Links {
-    pub(super) const NONE: Self = Self {
-        parent: NIL,
-        child: [NIL; 2],
-    };
-}
 
 /// What distinguishes one tree from the other.
 pub(super) trait Order {
