@@ -309,7 +309,7 @@ impl Space {
             page + words.len() as u64
         };
         let entered = if end - page == 1 {
-            self.with_frame_to_enter(page, Prot::READ, |frame| {
+            self.with_frame(page, Prot::READ, |frame| {
                 enter(&[frame.word()], frame.executable)
             })
         } else {

@@ -103,8 +103,10 @@ fn known(range: &Range<Arc<Segment>>, at: usize, access: Prot) -> Option<Frame> 
 impl Space {
     /// Calls `use_frame` with the frame of page `page` of the space, with the
     /// install lock held: it must not allocate, nor wait for anything but page
-    /// table locks. Nor may it enter the frame in a window: see
-    /// [`Space::with_frame_to_enter`].
+    /// table locks.
+    ///
+    /// The page counts as entered, whether or not `use_frame` enters it: a zap too many
+    /// does no harm, one too few would leave the page reachable.
     pub(crate) fn with_frame<R>(
         &self,
         page: u64,
@@ -112,19 +114,10 @@ impl Space {
         use_frame: impl FnOnce(Resolved) -> R,
     ) -> Result<R, Miss> {
         let shown = self.install.read();
-        let (range, frame) = shown.frame(page, access)?;
-        Ok(use_frame(Resolved::new(range, frame)))
-    }
-
-    /// As [`Space::with_frame`], for who enters the frame in windows.
-    pub(crate) fn with_frame_to_enter<R>(
-        &self,
-        page: u64,
-        access: Prot,
-        use_frame: impl FnOnce(Resolved) -> R,
-    ) -> Result<R, Miss> {
-        let shown = self.install.read();
-        let (range, frame) = shown.frame(page, access)?;
+        let range = shown.layout.lookup(page).ok_or(Miss::Hole)?;
+        let at = shown.find(range, page, access)?;
+        let frame =
+            known(range, at, access).ok_or_else(|| Miss::Unknown(range.segment.clone(), at))?;
         // As in `with_run`.
         range.entered.add(page..page + 1);
         Ok(use_frame(Resolved::new(range, frame)))
@@ -305,15 +298,6 @@ impl Space {
 }
 
 impl Shown {
-    /// The range that shows a page, and the frame that is known of it.
-    fn frame(&self, page: u64, access: Prot) -> Result<(&Range<Arc<Segment>>, Frame), Miss> {
-        let range = self.layout.lookup(page).ok_or(Miss::Hole)?;
-        let at = self.find(range, page, access)?;
-        let frame =
-            known(range, at, access).ok_or_else(|| Miss::Unknown(range.segment.clone(), at))?;
-        Ok((range, frame))
-    }
-
     /// Which page of its segment a range shows at `page`, if it may be accessed so now.
     fn find(&self, range: &Range<Arc<Segment>>, page: u64, access: Prot) -> Result<usize, Miss> {
         if !allowed(range, access) {
