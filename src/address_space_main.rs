@@ -23,6 +23,7 @@ mod failures;
 mod fault;
 mod fdinfo;
 mod file;
+mod frame;
 mod frames;
 mod huge;
 mod install;

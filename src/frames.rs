@@ -22,80 +22,15 @@ use kernel::{
     sync::atomic::{ordering::*, Atomic},
 };
 
-use crate::bindings;
+use crate::{
+    bindings,
+    frame::{Frame, Taken},
+};
 
 /// Pages in a huge page, and entries in a chunk.
 pub(crate) const HUGE_PAGES: usize = 512;
 /// The order of a huge page.
 pub(crate) const HUGE_ORDER: u32 = 9;
-
-/// One page frame as an attachment may show it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Frame {
-    /// The page frame number; for a huge page that of its first page.
-    pub(crate) pfn: usize,
-    /// Whether it may be written: so may the arena's own entry, then.
-    pub(crate) writable: bool,
-}
-
-impl Frame {
-    const PRESENT: usize = 1;
-    const WRITABLE: usize = 2;
-    const SHIFT: u32 = 2;
-    /// Set in the table for a huge frame; no frame number reaches this far.
-    const HUGE: usize = 1 << 63;
-
-    /// The frame as a word, which is never 0: what the table has, and what page tables
-    /// are read as and written from.
-    pub(crate) fn pack(self) -> usize {
-        (self.pfn << Self::SHIFT) | Self::PRESENT | if self.writable { Self::WRITABLE } else { 0 }
-    }
-
-    /// The frame that was packed so; [`None`] for 0.
-    pub(crate) fn unpack(raw: usize) -> Option<Frame> {
-        if raw & Self::PRESENT == 0 {
-            return None;
-        }
-        Some(Frame {
-            pfn: (raw & !Self::HUGE) >> Self::SHIFT,
-            writable: raw & Self::WRITABLE != 0,
-        })
-    }
-}
-
-/// A frame that has left the table, with the reference that the table held.
-pub(crate) struct Taken {
-    frame: Frame,
-    /// The page of the segment that it is, or begins at.
-    page: usize,
-}
-
-impl Taken {
-    /// The page of the segment at which the frame must be written through the arena
-    /// before it is let go of, if it must.
-    ///
-    /// A frame that attachments may write is dirty, as the arena's entry is, until
-    /// writeback cleans it; and before that they are zapped. But where that was left
-    /// to the worker, they may have written to what is clean by now, and only the file
-    /// system can make it dirty again.
-    pub(crate) fn page_to_write(&self) -> Option<usize> {
-        // SAFETY: `self` owns a reference to the frame's folio.
-        let clean = unsafe { bindings::address_space_helper_frame_is_clean(self.frame.pfn) };
-        (self.frame.writable && clean).then_some(self.page)
-    }
-}
-
-impl Drop for Taken {
-    fn drop(&mut self) {
-        // Memory that is not written back is dirty only if somebody says so: an entry
-        // of the arena may be writable there without being dirty, and those of
-        // attachments, through which it may have been written, are gone without a
-        // trace, since PFN maps are not tracked.
-        //
-        // SAFETY: `self` owns one reference to the frame's folio.
-        unsafe { bindings::address_space_helper_frame_put(self.frame.pfn, self.frame.writable) };
-    }
-}
 
 /// A chunk's memory: one packed entry a page, only touched as atomics.
 type Chunk = [usize; HUGE_PAGES];

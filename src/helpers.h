@@ -50,7 +50,7 @@ void address_space_helper_enter(struct mm_struct *mm, pmd_t *pmd, unsigned long 
 				const unsigned long *frames, unsigned long count,
 				pgprot_t readable, pgprot_t writable);
 
-/* Frames: by number; where there are many, packed as in frames.rs, or 0. */
+/* Frames: by number; where there are many, packed as in frame.rs, or 0. */
 void address_space_helper_frame_get(unsigned long pfn);
 void address_space_helper_frames_get(const unsigned long *frames, unsigned long count);
 bool address_space_helper_frame_is_clean(unsigned long pfn);

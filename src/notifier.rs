@@ -19,7 +19,7 @@ use kernel::{
     types::Opaque,
 };
 
-use crate::{bindings, frames::Frame};
+use crate::{bindings, frame::Frame};
 
 /// An interval notifier in the making or in use.
 ///

@@ -10,7 +10,7 @@
  *
  * Locks: the mm's mmap lock for reading, or the fault's, is held by the callers, and the
  * install lock where something is entered. The lock of a page table is taken here where
- * it is written. Frames are words as src/frames.rs packs them.
+ * it is written. Frames are words as src/frame.rs packs them.
  */
 #include <linux/hugetlb.h>
 #include <linux/mm.h>

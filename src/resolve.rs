@@ -15,7 +15,8 @@ use core::{mem::MaybeUninit, ops};
 use kernel::{prelude::*, sync::Arc};
 
 use crate::{
-    frames::{Frame, HUGE_ORDER, HUGE_PAGES},
+    frame::Frame,
+    frames::{HUGE_ORDER, HUGE_PAGES},
     layout::{Prot, Range},
     notifier::Seen,
     segment::Segment,

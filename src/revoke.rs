@@ -32,7 +32,7 @@ use kernel::{
 
 use crate::{
     bindings,
-    frames::Taken,
+    frame::Taken,
     notifier::Notifier,
     segment::Segment,
     space::{Space, REVOKE},

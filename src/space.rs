@@ -11,7 +11,8 @@
 //!
 //! 1. `ops`, a mutex: one change of the layout at a time, from the check to the
 //!    end of the zap. Also taken by the worker, never by a fault or a notifier.
-//! 2. An attached process's mmap lock, which a fault comes with.
+//! 2. An attached process's mmap lock, which a fault comes with; populating only
+//!    tries it, with nothing held.
 //! 3. The asfd inode's `i_mmap_rwsem` (see `mapping.rs`): the kernel takes it under
 //!    2; the module waits for it under `ops` only, with neither 2 nor 4, and
 //!    elsewhere, above all inside another file's, only tries it.
