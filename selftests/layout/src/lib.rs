@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tests of what an address space shows (`src/layout.rs` of the module), without a kernel.
+//! Tests of what an address space shows (`src/layout/mod.rs` of the module), without a kernel.
 //!
 //! `cargo test -p layout-tests` runs all of them, and
 //! `cargo test -p layout-tests --release -- --nocapture million` tells what an operation costs when
@@ -9,7 +9,7 @@
 #![cfg(test)]
 
 #[forbid(unsafe_code)]
-#[path = "../../../src/layout.rs"]
+#[path = "../../../src/layout/mod.rs"]
 mod layout;
 
 mod atomic;

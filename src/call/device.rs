@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! /dev/address_space: makes address spaces.
+
+use kernel::{
+    bindings::{
+        O_CLOEXEC,
+        O_RDWR, //
+    },
+    fs::{
+        file::FileDescriptorReservation,
+        File, //
+    },
+    miscdevice::{
+        MiscDevice,
+        MiscDeviceRegistration, //
+    },
+    prelude::*, //
+};
+
+use crate::{
+    call::{
+        asfd::Asfd,
+        file,
+        uapi, //
+    },
+    space::Handle,
+    sys::mapping::Mapping, //
+};
+
+/// The most bytes that a space may have: half of what a process can map.
+const MAX_LENGTH: u64 = 1 << 46;
+
+/// The device. It has no state: what it makes lives in the fds it returns.
+pub(crate) struct Device;
+
+#[vtable]
+impl MiscDevice for Device {
+    type Ptr = KBox<Device>;
+
+    fn open(_file: &File, _misc: &MiscDeviceRegistration<Self>) -> Result<Self::Ptr> {
+        Ok(KBox::new(Device, GFP_KERNEL)?)
+    }
+
+    fn ioctl(_device: &Device, _file: &File, cmd: u32, arg: usize) -> Result<isize> {
+        match cmd {
+            uapi::CREATE => create(UserPtr::from_addr(arg)),
+            _ => Err(ENOTTY),
+        }
+    }
+}
+
+fn create(arg: UserPtr) -> Result<isize> {
+    let arg: uapi::Create = uapi::read(arg)?;
+    uapi::only(arg.flags, 0)?;
+    let pages = uapi::pages(arg.length)?;
+    if arg.length == 0 || arg.length > MAX_LENGTH {
+        return Err(EINVAL);
+    }
+    let fd = FileDescriptorReservation::get_unused_fd_flags(O_CLOEXEC)?;
+    let file = file::create(O_RDWR | O_CLOEXEC, |file| {
+        Ok(Asfd::new(Handle::create(pages, Mapping::of(file)?)?))
+    })?;
+    let number = fd.reserved_fd();
+    fd.fd_install(file);
+    Ok(number as isize)
+}

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! /proc/PID/fdinfo of an asfd and of a view.
+//!
+//! The layout is shown one range a line, as /proc/PID/maps shows an mm. The ops lock
+//! is held meanwhile, so that what is shown was so at one moment.
+
+use core::ops::Range;
+
+use kernel::{
+    fmt,
+    prelude::*,
+    seq_file::{
+        seq_print,
+        SeqFile, //
+    },
+    sync::{
+        atomic::{
+            ordering::*,
+            Atomic, //
+        },
+        Arc, //
+    },
+};
+
+use crate::{
+    layout::Prot,
+    segment::Segment,
+    space::{
+        bytes,
+        Space, //
+    },
+    sys::bindings, //
+};
+
+/// A protection as three letters.
+struct Letters(Prot);
+
+impl Letters {
+    fn letter(&self, bit: Prot, letter: char) -> char {
+        if self.0.contains(bit) {
+            letter
+        } else {
+            '-'
+        }
+    }
+}
+
+impl fmt::Display for Letters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}{}{}",
+            self.letter(Prot::READ, 'r'),
+            self.letter(Prot::WRITE, 'w'),
+            self.letter(Prot::EXEC, 'x')
+        )
+    }
+}
+
+fn count(counter: &Atomic<u64>) -> u64 {
+    counter.load(Relaxed)
+}
+
+pub(crate) fn show_space(space: &Space, out: &SeqFile) {
+    let still = space.ops.lock();
+    seq_print!(out, "length:\t{}\n", bytes(space.pages));
+    seq_print!(out, "mappings:\t{}\n", space.install.read().layout.len());
+    seq_print!(out, "registered:\t{}\n", still.registered());
+    seq_print!(out, "attachments:\t{}\n", count(&space.counts.attachments));
+    seq_print!(out, "faults:\t{}\n", count(&space.counts.faults));
+    seq_print!(out, "revocations:\t{}\n", count(&space.counts.revocations));
+    seq_print!(
+        out,
+        "invalidations:\t{}\n",
+        count(&space.counts.invalidations)
+    );
+    seq_print!(out, "deferred:\t{}\n", count(&space.counts.deferred));
+    if let Some(page) = space.failures.last_hole() {
+        // KVM does not tell a VMM at which address a guest met a hole; this does, as
+        // long as only one does at a time.
+        seq_print!(out, "last-hole:\t{:#x}\n", bytes(page));
+    }
+    let mut page = 0;
+    loop {
+        let range = space.install.read().layout.next(page).cloned();
+        let Some(range) = range else { break };
+        page = range.end;
+        seq_print!(
+            out,
+            "{:08x}-{:08x} {}s {:08x} ",
+            bytes(range.start),
+            bytes(range.end),
+            Letters(range.prot),
+            bytes(range.segment.first() as u64 + range.offset)
+        );
+        show_path(&range.segment, out);
+        seq_print!(out, "\n");
+    }
+}
+
+fn show_path(segment: &Arc<Segment>, out: &SeqFile) {
+    // SAFETY: The file is held; `SeqFile` is the C struct, ours for the call. New
+    // lines in names are escaped, or a name could look like a line of ours.
+    unsafe {
+        bindings::seq_file_path(
+            core::ptr::from_ref(out).cast_mut().cast(),
+            segment.file().as_ptr(),
+            c"\n".as_char_ptr(),
+        )
+    };
+}
+
+pub(crate) fn show_view(range: &Range<u64>, prot: Prot, out: &SeqFile) {
+    seq_print!(out, "offset:\t{}\n", bytes(range.start));
+    seq_print!(out, "length:\t{}\n", bytes(range.end - range.start));
+    seq_print!(out, "prot:\t{}\n", Letters(prot));
+}

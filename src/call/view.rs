@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The view: a file that shows a part of a space, for some accesses only, and can
+//! do nothing but be mapped and given to KVM.
+
+use core::ops::Range;
+
+use kernel::{
+    fs::File,
+    prelude::*,
+    seq_file::SeqFile, //
+};
+
+use crate::{
+    call::{
+        fdinfo,
+        file::SpaceFile,
+        kvm,
+        uapi, //
+    },
+    layout::Prot,
+    space::{
+        Handle,
+        Space, //
+    },
+};
+
+/// The state of a view.
+pub(crate) struct View {
+    handle: Handle,
+    range: Range<u64>,
+    prot: Prot,
+}
+
+impl View {
+    pub(crate) fn new(handle: Handle, range: Range<u64>, prot: Prot) -> Self {
+        View {
+            handle,
+            range,
+            prot,
+        }
+    }
+
+    /// Has the windows of a new view hang where those of the asfd do, at the space's
+    /// own offsets, so that one zap reaches all. The view keeps its own inode, whose
+    /// size is its own.
+    pub(crate) fn hang_in_space(file: &File, space: &Space) {
+        // SAFETY: Nobody else has the file yet. The space, which the file's state
+        // keeps, holds the inode of the mapping.
+        unsafe { (*file.as_ptr()).f_mapping = space.mapping.as_raw() };
+    }
+}
+
+impl SpaceFile for View {
+    const NAME: &'static CStr = c"[address_space_view]";
+
+    fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    fn first(&self) -> u64 {
+        self.range.start
+    }
+
+    fn pages(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+
+    fn prot(&self) -> Prot {
+        self.prot
+    }
+
+    fn ioctl(&self, file: &File, cmd: u32, arg: UserPtr) -> Result<isize> {
+        match cmd {
+            uapi::KVM_MAP => kvm::map(self, file, arg),
+            uapi::KVM_UNMAP => kvm::unmap(self, arg),
+            _ => Err(ENOTTY),
+        }
+    }
+
+    fn show(&self, out: &SeqFile) {
+        fdinfo::show_view(&self.range, self.prot, out);
+    }
+}

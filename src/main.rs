@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Address spaces as file descriptors.
+//!
+//! `space/mod.rs` is where to begin: the object, and the lock order. Imports run one way:
+//! `call` > `attachment` > `space` > `segment` > `layout`, `sys`.
+
+use kernel::{
+    miscdevice::{
+        MiscDeviceOptions,
+        MiscDeviceRegistration, //
+    },
+    prelude::*,
+    sync::atomic, // What `layout/entered.rs` takes from here.
+};
+
+mod attachment;
+mod call;
+#[forbid(unsafe_code)]
+#[allow(dead_code)]
+mod layout;
+mod segment;
+mod space;
+mod sys;
+
+module! {
+    type: AddressSpaceModule,
+    name: "address_space",
+    authors: ["The address space developers"],
+    description: "Address spaces as file descriptors",
+    license: "GPL",
+    imports_ns: ["EXPORTED_FOR_KUNIT_TESTING"],
+}
+
+/// What lives as long as the module is loaded; dropped in this order.
+#[pin_data]
+struct AddressSpaceModule {
+    #[pin]
+    _device: MiscDeviceRegistration<call::device::Device>,
+    _mm_source: segment::mm_source::MmSource,
+    _workers: sys::workers::Workers,
+}
+
+impl kernel::InPlaceModule for AddressSpaceModule {
+    fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        // The device last: it may be used as soon as it is registered.
+        try_pin_init!(Self {
+            _workers: sys::workers::Workers::start()?,
+            _mm_source: segment::mm_source::MmSource::prepare()?,
+            _device <- MiscDeviceRegistration::register(MiscDeviceOptions {
+                name: c"address_space",
+            }),
+        })
+    }
+}

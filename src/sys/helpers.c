@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Kernel interfaces that exist only as inline functions or macros. See
+ * helpers.h.
+ */
+#include <linux/backing-dev.h>
+#include <linux/highmem.h>
+#include <linux/hugetlb.h>
+#include <linux/lockdep.h>
+#include <linux/magic.h>
+#include <linux/mount.h>
+#include <linux/rbtree.h>
+#include <linux/sched/mm.h>
+#include <linux/shmem_fs.h>
+#include <linux/pagemap.h>
+#include <linux/swap.h>
+
+#include "helpers.h"
+
+#define CREATE_TRACE_POINTS
+#include "events.h"
+
+void address_space_helper_init_rwsem(struct rw_semaphore *sem)
+{
+	init_rwsem(sem);
+}
+
+int address_space_helper_mmap_read_lock_killable(struct mm_struct *mm)
+{
+	return mmap_read_lock_killable(mm);
+}
+
+bool address_space_helper_i_mmap_trylock_read(struct address_space *mapping)
+{
+	return i_mmap_trylock_read(mapping);
+}
+
+void address_space_helper_i_mmap_unlock_read(struct address_space *mapping)
+{
+	i_mmap_unlock_read(mapping);
+}
+
+void address_space_helper_lockdep_off(void)
+{
+	lockdep_off();
+}
+
+void address_space_helper_lockdep_on(void)
+{
+	lockdep_on();
+}
+
+/*
+ * An mm that exec has not finished has no layout yet: say where a search for
+ * free addresses begins, or it would begin at 0, below mmap_min_addr.
+ */
+void address_space_helper_adopt_mm(struct mm_struct *mm, struct task_struct *owner)
+{
+	mm->mmap_base = SZ_4G;
+	mm->mmap_legacy_base = SZ_4G;
+	mm->task_size = TASK_SIZE_MAX;
+#ifdef CONFIG_MEMCG
+	rcu_assign_pointer(mm->owner, owner);
+#endif
+}
+
+unsigned long address_space_helper_task_size(void)
+{
+	return TASK_SIZE_MAX;
+}
+
+void address_space_helper_disown_mm(struct mm_struct *mm)
+{
+#ifdef CONFIG_MEMCG
+	rcu_assign_pointer(mm->owner, NULL);
+#endif
+}
+
+const struct cred *address_space_helper_override_creds(const struct cred *cred)
+{
+	return override_creds(cred);
+}
+
+void address_space_helper_revert_creds(const struct cred *cred)
+{
+	revert_creds(cred);
+}
+
+struct mem_cgroup *address_space_helper_set_active_memcg(struct mem_cgroup *memcg)
+{
+	return set_active_memcg(memcg);
+}
+
+struct mem_cgroup *address_space_helper_mm_memcg(struct mm_struct *mm)
+{
+	return get_mem_cgroup_from_mm(mm);
+}
+
+void address_space_helper_mem_cgroup_put(struct mem_cgroup *memcg)
+{
+	mem_cgroup_put(memcg);
+}
+
+struct workqueue_struct *address_space_helper_alloc_workqueue(const char *name)
+{
+	return alloc_workqueue("%s", WQ_UNBOUND | WQ_MEM_RECLAIM, 0, name);
+}
+
+void address_space_helper_interval_set_seq(struct mmu_interval_notifier *sub, unsigned long seq)
+{
+	mmu_interval_set_seq(sub, seq);
+}
+
+bool address_space_helper_interval_read_retry(struct mmu_interval_notifier *sub, unsigned long seq)
+{
+	return mmu_interval_read_retry(sub, seq);
+}
+
+bool address_space_helper_range_blockable(const struct mmu_notifier_range *range)
+{
+	return mmu_notifier_range_blockable(range);
+}
+
+void address_space_helper_frame_get(unsigned long pfn)
+{
+	folio_get(page_folio(pfn_to_page(pfn)));
+}
+
+void address_space_helper_frames_get(const unsigned long *frames, unsigned long count)
+{
+	const unsigned long *end = frames + count;
+
+	for (; frames != end; frames++)
+		if (*frames)
+			folio_get(page_folio(pfn_to_page(*frames >> 2)));
+}
+
+/*
+ * Whether the file system must be asked before the folio is made dirty: it writes
+ * folios back, and has to have a place for them.
+ */
+static bool is_written_back(struct folio *folio)
+{
+	struct address_space *mapping = folio_mapping(folio);
+
+	return mapping && mapping_can_writeback(mapping);
+}
+
+bool address_space_helper_frame_is_clean(unsigned long pfn)
+{
+	struct folio *folio = page_folio(pfn_to_page(pfn));
+
+	return is_written_back(folio) && !folio_test_dirty(folio);
+}
+
+void address_space_helper_frame_put(unsigned long pfn, bool dirty)
+{
+	struct folio *folio = page_folio(pfn_to_page(pfn));
+
+	/* What hugetlb has is never cleaned, and on no list to be aged. */
+	if (!folio_test_hugetlb(folio)) {
+		if (dirty && !is_written_back(folio))
+			folio_mark_dirty(folio);
+		folio_mark_accessed(folio);
+	}
+	folio_put(folio);
+}
+
+void address_space_helper_frame_copy(unsigned long pfn, unsigned long offset, void *buf,
+				     unsigned long len, bool write)
+{
+	if (write)
+		memcpy_to_page(pfn_to_page(pfn), offset, buf, len);
+	else
+		memcpy_from_page(buf, pfn_to_page(pfn), offset, len);
+}
+
+void address_space_helper_vma_init(struct vm_area_struct *vma, pgoff_t pgoff,
+				   vm_flags_t set, vm_flags_t clear)
+{
+	vma->vm_pgoff = pgoff;
+	vm_flags_mod(vma, set, clear);
+}
+
+void address_space_helper_swap_vm_ops(struct mm_struct *mm, unsigned long addr,
+				      const struct vm_operations_struct *from,
+				      const struct vm_operations_struct *to)
+{
+	struct vm_area_struct *vma;
+
+	mmap_write_lock(mm);
+	vma = vma_lookup(mm, addr);
+	if (vma && vma->vm_ops == from) {
+		vma_start_write(vma);
+		vma->vm_ops = to;
+	}
+	mmap_write_unlock(mm);
+}
+
+struct vm_area_struct *address_space_helper_first_vma(struct address_space *mapping)
+{
+	return rb_entry_safe(rb_first_cached(&mapping->i_mmap), struct vm_area_struct, shared.rb);
+}
+
+struct vm_area_struct *address_space_helper_next_vma(struct vm_area_struct *vma)
+{
+	return rb_entry_safe(rb_next(&vma->shared.rb), struct vm_area_struct, shared.rb);
+}
+
+void address_space_helper_release_fault_lock(struct vm_fault *vmf)
+{
+	release_fault_lock(vmf);
+}
+
+void address_space_helper_set_size(struct file *file, loff_t size)
+{
+	i_size_write(file_inode(file), size);
+}
+
+loff_t address_space_helper_size(struct file *file)
+{
+	return i_size_read(file_inode(file));
+}
+
+unsigned long address_space_helper_huge_page_size(struct file *file)
+{
+	return is_file_hugepages(file) ? huge_page_size(hstate_file(file)) : 0;
+}
+
+/*
+ * What mmap() looks at and what can change while a file is open: seals, and whether
+ * it may be executed.
+ */
+unsigned int address_space_helper_limits(struct file *file)
+{
+	struct inode *inode = file_inode(file);
+	unsigned int limits = 0;
+
+	if (shmem_mapping(file->f_mapping))
+		limits = SHMEM_I(inode)->seals;
+#ifdef CONFIG_HUGETLBFS
+	else if (is_file_hugepages(file))
+		limits = HUGETLBFS_I(inode)->seals;
+#endif
+	if (file->f_path.mnt->mnt_flags & MNT_NOEXEC)
+		limits |= 1U << 31;
+	return limits;
+}
+
+/*
+ * Secret memory is not in the kernel's direct map, DAX has no page cache whose
+ * pages could be held, and a mapping marked inaccessible (guest_memfd) must not
+ * be touched by anyone.
+ */
+bool address_space_helper_in_memory(struct file *file, pgoff_t index)
+{
+	struct folio *folio;
+	bool there;
+
+	if (!shmem_mapping(file->f_mapping))
+		return false;
+	folio = filemap_get_folio(file->f_mapping, index);
+	if (IS_ERR(folio))
+		return false;
+	there = folio_test_uptodate(folio) && !folio_test_locked(folio);
+	folio_put(folio);
+	return there;
+}
+
+bool address_space_helper_unshowable(struct file *file)
+{
+	struct inode *inode = file_inode(file);
+
+	return inode->i_sb->s_magic == SECRETMEM_MAGIC || IS_DAX(inode) ||
+	       mapping_inaccessible(file->f_mapping);
+}
+
+/*
+ * kvm.ko may not be there, so its file_is_kvm() must not be linked to. Only the
+ * kernel names anonymous inodes, and only KVM gives this name.
+ */
+bool address_space_helper_is_kvm_vm(struct file *file)
+{
+	return file_inode(file)->i_sb->s_magic == ANON_INODE_FS_MAGIC &&
+	       !strcmp(file->f_path.dentry->d_name.name, "kvm-vm");
+}
+
+bool address_space_helper_trace_change_enabled(void)
+{
+	return trace_address_space_change_enabled();
+}
+
+void address_space_helper_trace_change(unsigned long ino, u64 start, u64 end,
+				       unsigned int prot, bool revoked)
+{
+	trace_address_space_change(ino, start, end, prot, revoked);
+}
+
+void address_space_helper_trace_fault(unsigned long ino, u64 page, unsigned int access,
+				      unsigned int ret)
+{
+	trace_address_space_fault(ino, page, access, ret);
+}
+
+void address_space_helper_trace_invalidate(unsigned long ino, u64 segment, u64 start, u64 end,
+					   bool deferred)
+{
+	trace_address_space_invalidate(ino, segment, start, end, deferred);
+}
