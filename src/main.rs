@@ -10,8 +10,7 @@ use kernel::{
         MiscDeviceOptions,
         MiscDeviceRegistration, //
     },
-    prelude::*,
-    sync::atomic, // What `layout/entered.rs` takes from here.
+    prelude::*, //
 };
 
 mod attachment;
@@ -43,6 +42,7 @@ struct AddressSpaceModule {
 
 impl kernel::InPlaceModule for AddressSpaceModule {
     fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        pr_info!("an mm comes from {}\n", segment::mm_source::NAME);
         // The device last: it may be used as soon as it is registered.
         try_pin_init!(Self {
             _workers: sys::workers::Workers::start()?,

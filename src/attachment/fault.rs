@@ -1,35 +1,30 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Page faults of attachments: from what is touched to what the kernel is answered.
-//! How pages are entered is in `enter.rs`, for huge pages in `huge.rs`; nothing else
-//! makes entries in an attached process's page tables.
+//! Page faults of attachments: what each comes to, and what the kernel gets for an answer.
 //!
-//! A fault comes with the attached process's mmap lock (or its VMA lock). It never
-//! waits for anything slow with that held: where the arena must fault a page in, or
-//! its lock is taken, the fault lets its own lock go, does the waiting, and has the
-//! access tried again. So there is no lock order between mms, and a slow file holds
-//! up only who touches it.
+//! A fault comes with the attached process's mmap lock (or its VMA lock). It never waits for
+//! anything slow with that held: where the arena must fault a page in, or the arena's lock is
+//! held, the fault releases its own lock, waits, and has the access tried again. So there is no
+//! lock order between mms, and a slow file holds up only accesses to it.
 //!
-//! Memory for page tables and for the frame table is made before the install lock
-//! is taken. (A page table comes with the fault: `do_fault` has made one, if there is
-//! none.)
+//! Memory for page tables and for the frame table is allocated before the install lock is
+//! acquired. (The former comes with the fault: `do_fault` has made one, if there is none.)
+//!
+//! # Memory slots
+//!
+//! Where KVM finds an entry for reading and the guest writes, it does not fault but takes the
+//! write for one to a device. So in an attachment that is a slot there must be no entry for
+//! reading where there may be one for writing: a read fault asks for a writable entry first.
 
-use core::{
-    cell::Cell,
-    ops::Range, //
+use core::ops::{
+    ControlFlow,
+    Range, //
 };
 
 use kernel::{
-    fs::File,
-    page::{
-        PAGE_MASK,
-        PAGE_SIZE, //
-    },
+    page::PAGE_SIZE,
     prelude::*,
-    sync::{
-        aref::ARef,
-        atomic::ordering::*, //
-    },
+    sync::atomic::ordering::*,
     time::{
         delay::fsleep,
         Delta, //
@@ -37,25 +32,28 @@ use kernel::{
 };
 
 use crate::{
-    attachment::vma::{
-        is_slot_window,
-        space_of, //
+    attachment::{
+        around,
+        install::{
+            self,
+            PageTable, //
+        },
+        vma::{
+            FaultContext,
+            VmFault,
+            FALLBACK,
+            HUGE_SIZE, //
+        },
     },
     layout::Prot,
-    segment::{
-        frames::{
-            HUGE_ORDER,
-            HUGE_PAGES, //
-        },
-        Segment, //
-    },
+    segment::Segment,
     space::{
         failures::Waited,
         readahead::MOST,
-        resolve::{
-            Learned,
-            Miss,
-            TRIES, //
+        resolve::Miss,
+        retry::{
+            Obstacle,
+            Retry, //
         },
         Space, //
     },
@@ -65,67 +63,137 @@ use crate::{
     },
 };
 
-/// What a fault returns.
-pub(crate) type VmFault = bindings::vm_fault_t;
-
-pub(crate) const NOPAGE: VmFault = bindings::vm_fault_reason_VM_FAULT_NOPAGE;
+const NOPAGE: VmFault = bindings::vm_fault_reason_VM_FAULT_NOPAGE;
 const RETRY: VmFault = bindings::vm_fault_reason_VM_FAULT_RETRY;
 const SIGBUS: VmFault = bindings::vm_fault_reason_VM_FAULT_SIGBUS;
 const SIGSEGV: VmFault = bindings::vm_fault_reason_VM_FAULT_SIGSEGV;
 const OOM: VmFault = bindings::vm_fault_reason_VM_FAULT_OOM;
-/// The file has no page there, or no room for one, or the space's creator may not have
-/// the memory.
+/// The file has no page there, or no room for one, or the space's creator may not have the
+/// memory.
 ///
-/// Not `OOM` for the latter: that has the access tried again until the memory cgroup of
-/// the touching task has room, which is not the one that is full.
+/// Not `OOM` for the latter: that has the access tried again until the memory cgroup of the
+/// touching task has room, which is not the one that is full.
 const NO_PAGE: VmFault = SIGBUS;
-/// There is no huge page to enter.
-pub(crate) const FALLBACK: VmFault = bindings::vm_fault_reason_VM_FAULT_FALLBACK;
 
-/// Size of a huge page in bytes.
-pub(crate) const HUGE_SIZE: usize = HUGE_PAGES * PAGE_SIZE;
+/// How long a fault on a page that is being revoked waits before the access is tried again.
+const BACK_OFF: Delta = Delta::from_micros(20);
 
-/// One page fault of an attachment.
-///
-/// # Invariants
-///
-/// `vmf` is valid, its VMA has our operations, and the fault's lock is held.
-pub(crate) struct Fault<'a> {
-    pub(crate) vmf: *mut bindings::vm_fault,
-    pub(crate) space: &'a Space,
-    pub(crate) access: Prot,
+/// Something is touched that has no entry.
+pub(super) fn fault(context: FaultContext<'_>) -> VmFault {
+    Fault::new(context).answer(Fault::install)
 }
 
-impl Fault<'_> {
-    /// # Safety
-    ///
-    /// Called by a VM operation with the `vmf` it was given; the result must not be
-    /// used once the fault's lock has been released.
-    unsafe fn new(vmf: *mut bindings::vm_fault) -> Self {
-        // SAFETY: By our caller.
-        let (space, flags) = unsafe { (space_of((*vmf).__bindgen_anon_1.vma), (*vmf).flags) };
-        let access = if flags & bindings::fault_flag_FAULT_FLAG_WRITE != 0 {
-            Prot::WRITE
-        } else if flags & bindings::fault_flag_FAULT_FLAG_INSTRUCTION != 0 {
-            Prot::EXEC
-        } else {
-            Prot::READ
-        };
-        space.counts.faults.fetch_add(1, Relaxed);
-        // INVARIANT: By our caller.
-        Fault { vmf, space, access }
+/// Something is touched where a huge page could be.
+pub(super) fn huge_fault(context: FaultContext<'_>) -> VmFault {
+    Fault::new(context).answer(Fault::install_huge)
+}
+
+/// Something is written that has an entry for reading.
+///
+/// Not to have this would let the kernel make the entry writable in place, and read-only ranges
+/// would protect nothing.
+pub(super) fn write_fault(context: FaultContext<'_>) -> VmFault {
+    let fault = Fault::new(context);
+    let answer = fault.install_writable();
+    let ret = fault.finish(answer);
+    // The caller knows nothing of `RETRY` alone, and would go on with the lock that was released.
+    if ret & RETRY != 0 {
+        ret | NOPAGE
+    } else {
+        ret
+    }
+}
+
+/// What a fault comes to.
+enum Answer {
+    /// This is returned.
+    Now(VmFault),
+    /// The page is being revoked: the access is tried again in a while.
+    BackOff,
+    /// The page is installed, and KVM is to look again; see [`Fault::for_kvm`].
+    LookAgain,
+    /// The arena must fault the page in, at this address, which may take its time.
+    Wait(Waited, usize),
+}
+
+/// One page fault of an attachment.
+struct Fault<'a> {
+    context: FaultContext<'a>,
+    access: Prot,
+}
+
+impl<'a> Fault<'a> {
+    fn new(context: FaultContext<'a>) -> Self {
+        context.space().counts.faults.fetch_add(1, Relaxed);
+        let access = context.access();
+        Fault { context, access }
     }
 
-    /// Enters what a window of a VM wants.
-    ///
-    /// Where KVM finds an entry for reading and the guest writes, it does not ask for
-    /// more but takes the write for one to a device. So here there must be no entry for
-    /// reading where there may be one for writing.
-    fn enter_for_slot(&mut self, enter: impl Fn(&Self) -> VmFault) -> VmFault {
-        if self.access == Prot::READ && self.flags() & bindings::VM_WRITE != 0 {
+    fn space(&self) -> &'a Space {
+        self.context.space()
+    }
+
+    fn page(&self) -> u64 {
+        self.context.page()
+    }
+
+    fn write(&self) -> bool {
+        self.access.contains(Prot::WRITE)
+    }
+
+    /// The VMA's flags.
+    fn vm_flags(&self) -> bindings::vm_flags_t {
+        self.context.attachment().vma().flags()
+    }
+
+    /// Answers the fault with what `install` comes to.
+    fn answer(mut self, install: impl Fn(&Self) -> Answer) -> VmFault {
+        let answer = if self.context.attachment().is_slot() {
+            self.install_for_slot(install)
+        } else {
+            install(&self)
+        };
+        self.finish(answer)
+    }
+
+    /// Does what is left to do for an answer, without the fault's lock where that may take time.
+    fn finish(self, answer: Answer) -> VmFault {
+        let (page, access) = (self.page(), self.access.bits());
+        let ret = match answer {
+            Answer::Now(ret) => ret,
+            Answer::BackOff if !self.context.may_release() => NOPAGE,
+            Answer::BackOff | Answer::LookAgain | Answer::Wait(..) => RETRY,
+        };
+        if ret != FALLBACK {
+            trace::fault(&self.space().mapping, page, access, ret);
+        }
+        match answer {
+            // Not at once: the task that revokes may have to share the CPU with this one, and may
+            // be less urgent.
+            Answer::BackOff if ret == RETRY => {
+                self.context.release_fault_lock(|_| fsleep(BACK_OFF))
+            }
+            Answer::LookAgain => self.context.release_fault_lock(|_| ()),
+            Answer::Wait(what, addr) => self.context.release_fault_lock(|space| {
+                match space.arena.fault_in(addr, what.write) {
+                    // A failure from before is no longer true.
+                    Ok(()) => drop(space.failures.take(what)),
+                    // Interrupted by a fatal signal, which ends the retry too.
+                    Err(error) if error == EINTR => (),
+                    Err(error) => space.failures.put(what, error),
+                }
+            }),
+            Answer::Now(_) | Answer::BackOff => (),
+        }
+        ret
+    }
+
+    /// Installs what an attachment that is a memory slot wants; see the top of the file.
+    fn install_for_slot(&mut self, install: impl Fn(&Self) -> Answer) -> Answer {
+        if self.access == Prot::READ && self.vm_flags() & bindings::VM_WRITE != 0 {
             // Where reading has failed, writing had before.
             let failed = self
-                .space
+                .space()
                 .shown_at(self.page())
                 .and_then(|(segment, page)| {
                     self.failed(Waited {
@@ -135,335 +203,217 @@ impl Fault<'_> {
                     })
                 });
             if let Some(ret) = failed {
-                return ret;
+                return Answer::Now(ret);
             }
             self.access = Prot::WRITE;
-            let ret = enter(self);
-            if ret & (SIGBUS | SIGSEGV) == 0 {
-                return self.for_kvm(ret);
+            match install(self) {
+                // The layout does not allow writing, or the file has no room for a page.
+                Answer::Now(ret) if ret & (SIGBUS | SIGSEGV) != 0 => self.access = Prot::READ,
+                answer => return self.for_kvm(answer),
             }
-            // The layout does not allow writing, or the file has no room for a page.
-            self.access = Prot::READ;
         }
-        let ret = enter(self);
-        self.for_kvm(ret)
+        let answer = install(self);
+        self.for_kvm(answer)
     }
 
-    /// What to return to KVM for `ret`.
+    /// What KVM gets for an answer.
     ///
-    /// KVM has a page faulted in, looks, and where it finds nothing takes that for a
-    /// hole, though a revocation may only have been faster. It looks again only when
-    /// the lock was let go of meanwhile; so it is, once.
-    fn for_kvm(&self, ret: VmFault) -> VmFault {
-        let tried = self.has(bindings::fault_flag_FAULT_FLAG_TRIED);
-        if ret != NOPAGE || tried || !self.may_let_go() || !self.is_by_kvm() {
-            return ret;
-        }
-        self.let_go();
-        RETRY
-    }
-
-    fn has(&self, flag: bindings::fault_flag) -> bool {
-        // SAFETY: By the type's invariant.
-        unsafe { (*self.vmf).flags & flag != 0 }
-    }
-
-    /// The VMA's flags.
-    pub(crate) fn flags(&self) -> bindings::vm_flags_t {
-        // SAFETY: The fault's lock is held.
-        unsafe { (*self.vma()).__bindgen_anon_2.vm_flags }
-    }
-
-    pub(crate) fn vma(&self) -> *mut bindings::vm_area_struct {
-        // SAFETY: By the type's invariant.
-        unsafe { (*self.vmf).__bindgen_anon_1.vma }
-    }
-
-    pub(crate) fn address(&self) -> usize {
-        // SAFETY: By the type's invariant.
-        unsafe { (*self.vmf).__bindgen_anon_1.address & PAGE_MASK }
-    }
-
-    /// The page of the space that is touched.
-    pub(crate) fn page(&self) -> u64 {
-        // SAFETY: By the type's invariant.
-        unsafe { (*self.vmf).__bindgen_anon_1.pgoff as u64 }
-    }
-
-    pub(crate) fn pmd_is_none(&self) -> bool {
-        // SAFETY: The fault's lock is held, and faults come with their pmd.
-        unsafe { bindings::address_space_helper_pmd_none(self.vmf) }
-    }
-
-    /// Takes out what is mapped of `size` bytes at `addr`, so that it can be mapped
-    /// with more rights: an entry is never changed in place, since what it was
-    /// checked against might be gone.
-    pub(crate) fn take_out(&self, addr: usize, size: usize) {
-        // SAFETY: The range lies in the VMA, and the fault's lock is held.
-        unsafe { bindings::zap_special_vma_range(self.vma(), addr, size) };
-    }
-
-    /// Resolves the fault by entering what it wants, and perhaps what is around.
-    fn enter(&self) -> VmFault {
-        let page = self.page();
-        let (window, streak) = self.window();
-        let first = window.start..window.end.min(window.start + MOST as u64);
-        let entered = Cell::new(0);
-        let ret = self.resolve(&first, || {
-            entered.set(self.enter_run::<MOST>(page, &first)?);
-            Ok(NOPAGE)
-        });
-        let mut entered = entered.get();
-        if ret == NOPAGE && entered > 0 {
-            let next = page + entered as u64;
-            // In a streak also where what comes next is not known yet.
-            if next == first.end || streak > 1 {
-                entered += self.enter_ahead(&(next..window.end));
+    /// KVM has a page faulted in, looks, and where it finds nothing takes that for a hole, though
+    /// a revocation may only have been faster. It looks again only when the lock was released
+    /// meanwhile; so it is, once.
+    fn for_kvm(&self, answer: Answer) -> Answer {
+        match answer {
+            Answer::Now(NOPAGE)
+                if !self.context.was_tried() && self.context.may_release() && self.is_by_kvm() =>
+            {
+                Answer::LookAgain
             }
-            let next = page + entered as u64;
-            let whole = if next == window.end { streak } else { 0 };
-            self.space.streaks.note(next, entered.max(whole));
+            answer => answer,
         }
-        if ret & RETRY == 0 {
-            // Else the lock is gone, and with it perhaps the space.
-            trace::fault(&self.space.mapping, page, self.access, ret);
-        }
-        ret
     }
 
-    /// Has `attempt` try until it gets what it wants; the pages in `window` are of
-    /// interest.
-    fn resolve(&self, window: &Range<u64>, attempt: impl Fn() -> Result<VmFault, Miss>) -> VmFault {
-        if !self.make_page_table() {
-            // A huge page was entered meanwhile, or taken out.
-            return NOPAGE;
+    /// Whether KVM has the page faulted in for a guest: in a slot, and not because user space
+    /// itself touched it.
+    fn is_by_kvm(&self) -> bool {
+        self.context.attachment().is_slot() && !self.context.is_by_user()
+    }
+
+    /// Installs the page that is touched, and perhaps what is around.
+    fn install(&self) -> Answer {
+        let page = self.page();
+        let Some(table) = PageTable::make(&self.context) else {
+            // A huge page was installed meanwhile.
+            return Answer::Now(NOPAGE);
+        };
+        let (around, count) = around::pages_around(&self.context, self.access);
+        let first = around.start..around.end.min(around.start + MOST as u64);
+        let space = self.space();
+        let found = self.look(&first, || {
+            around::install_run(space, &table, page, &first, self.access)
+        });
+        let mut installed = match found {
+            Ok(installed) => installed.unwrap_or(0),
+            Err(answer) => return answer,
+        };
+        if installed > 0 {
+            let next = page + installed as u64;
+            // With readahead also where what comes next is not known yet.
+            if next == first.end || count > 1 {
+                let rest = next..around.end;
+                installed += around::install_ahead(space, &table, &rest, self.access);
+            }
+            let next = page + installed as u64;
+            let whole = if next == around.end { count } else { 0 };
+            space.readahead.note(next, installed.max(whole));
         }
-        let (before, after) = (self.page() - window.start, window.end - self.page());
-        let mut asked = false;
-        for _ in 0..TRIES {
-            let miss = match attempt() {
-                Ok(ret) => return ret,
-                Err(miss) => miss,
-            };
-            let (segment, page) = match miss {
-                Miss::Hole => return self.hole(),
-                Miss::Denied => return SIGSEGV,
-                Miss::Stale => return self.step_aside(),
-                Miss::Unknown(segment, page) => (segment, page),
-            };
-            let write = self.access.contains(Prot::WRITE);
-            let around = page.saturating_sub(before as usize)..page + after as usize;
-            match self.space.learn(&segment, page, &around, write) {
-                Err(_) => return OOM,
-                Ok(Learned::Again) => (),
-                Ok(Learned::Stale) => return self.step_aside(),
-                // Once: where writing needs more than a page that is there.
-                Ok(Learned::Missing)
-                    if !asked && {
-                        asked = true;
-                        segment.bring_resident(&self.space.arena, page, &around)
-                    } => {}
-                Ok(missing) => {
-                    let busy = matches!(missing, Learned::Busy);
-                    if let Some(ret) = self.wait_for(&segment, page, write, busy) {
-                        return ret;
+        Answer::Now(NOPAGE)
+    }
+
+    /// Installs the page that is touched so that it may be written, where there is an entry for
+    /// reading.
+    fn install_writable(&self) -> Answer {
+        let page = self.page();
+        let found = self.look(&(page..page + 1), || {
+            self.space().with_frame(page, self.access, |_| ())
+        });
+        match found {
+            Ok(Some(())) => (),
+            Ok(None) => return Answer::Now(NOPAGE),
+            Err(answer) => return answer,
+        }
+        // It may be written. To have the kernel upgrade the entry it saw would be wrong: that may
+        // since have been zapped and made anew for reading, the arena's entry being clean again.
+        let addr = self.context.address();
+        self.context.attachment().zap(addr, PAGE_SIZE);
+        self.install()
+    }
+
+    /// Installs a huge page, if that is what the arena has, and it fits: then one entry stands
+    /// for all of it, and KVM makes one of it too.
+    fn install_huge(&self) -> Answer {
+        const NO: Answer = Answer::Now(FALLBACK);
+        let attachment = self.context.attachment();
+        let addr = self.context.address() & !(HUGE_SIZE - 1);
+        if addr < attachment.vma().start() || attachment.vma().end() - addr < HUGE_SIZE {
+            return NO;
+        }
+        let touched = (self.context.address() - addr) / PAGE_SIZE;
+        let first = self.page() - touched as u64;
+        if self.write() && !install::is_empty(&self.context) {
+            attachment.zap(addr, HUGE_SIZE);
+        }
+        let attempt = || {
+            let found = self.space().with_huge_frame(first, self.access, |frame| {
+                install::insert_huge(&self.context, &frame)
+            });
+            match found {
+                Err(Miss::Unknown(segment, page)) => {
+                    // The page that is touched shows whether the arena has a huge one. What is
+                    // known as a single page is none of a huge one.
+                    let page = page + touched;
+                    match segment.frames.get(page) {
+                        Some(frame) if frame.allows(self.access) => Err(Miss::Denied),
+                        _ => Err(Miss::Unknown(segment, page)),
                     }
                 }
+                other => other,
             }
+        };
+        let policy = |obstacle: Obstacle<'_>| match obstacle {
+            // Once there is a page table, there will be no huge page; so it is now that the arena
+            // must have its own.
+            Obstacle::Missing(segment, page) if self.context.may_release() => {
+                self.wait_for(segment, page, false)
+            }
+            _ => ControlFlow::Break(NO),
+        };
+        let found =
+            Retry::new(self.write(), 0, 1)
+                .without_mapping()
+                .run(self.space(), attempt, policy);
+        match found {
+            Ok(Some(ret)) => Answer::Now(ret),
+            Ok(None) => NO,
+            Err(answer) => answer,
         }
-        NOPAGE
     }
 
-    /// The page is being revoked: have the access tried again in a while.
-    ///
-    /// Not at once, if that can be helped: who revokes may have to share the CPU with
-    /// this task, and may be less urgent.
-    fn step_aside(&self) -> VmFault {
-        if !self.may_let_go() {
-            return NOPAGE;
-        }
-        trace::fault(&self.space.mapping, self.page(), self.access, RETRY);
-        self.let_go();
-        fsleep(Delta::from_micros(20));
-        RETRY
-    }
-
-    pub(crate) fn may_let_go(&self) -> bool {
-        self.has(bindings::fault_flag_FAULT_FLAG_ALLOW_RETRY)
-            && !self.has(bindings::fault_flag_FAULT_FLAG_RETRY_NOWAIT)
-    }
-
-    /// Releases the fault's lock: the fault must not be used any more, and `RETRY` be
-    /// returned.
-    fn let_go(&self) {
-        // SAFETY: The lock is held by the type's invariant.
-        unsafe { bindings::address_space_helper_release_fault_lock(self.vmf) };
-    }
-
-    fn hole(&self) -> VmFault {
-        self.space.failures.note_hole(self.page());
-        SIGBUS
-    }
-
-    /// How the wait of this fault's previous try ended, if in an error: that could not
-    /// be told then, with the lock let go of.
-    ///
-    /// KVM does not hear of an error either when the lock was let go of in any try,
-    /// but begins anew. So it is told at the beginning of the next fault.
-    fn failed(&self, what: Waited) -> Option<VmFault> {
-        let tried = self.has(bindings::fault_flag_FAULT_FLAG_TRIED);
-        if !self.is_by_kvm() {
-            tried.then(|| self.space.failures.take(what))??;
-        } else if tried {
-            self.space.failures.peek(what)?;
-        } else {
-            self.space.failures.take(what)?;
-        }
-        Some(NO_PAGE)
-    }
-
-    /// Whether KVM has the page faulted in for a guest: with the window of a slot,
-    /// and not because user space itself touched it.
-    fn is_by_kvm(&self) -> bool {
-        // SAFETY: The fault's lock is held.
-        let of_slot = unsafe { is_slot_window(self.vma()) };
-        of_slot && !self.has(bindings::fault_flag_FAULT_FLAG_USER)
-    }
-
-    /// Has the arena fault the page in. [`None`]: look again.
-    pub(crate) fn wait_for(
+    /// Has `attempt` try until it finds the page that is touched; the pages `around` it are of
+    /// interest too. `Ok(None)`: the access is to be tried again.
+    fn look<T>(
         &self,
-        segment: &Segment,
-        page: usize,
-        write: bool,
-        busy: bool,
-    ) -> Option<VmFault> {
+        around: &Range<u64>,
+        attempt: impl FnMut() -> Result<T, Miss>,
+    ) -> Result<Option<T>, Answer> {
+        let before = (self.page() - around.start) as usize;
+        let after = (around.end - self.page()) as usize;
+        Retry::new(self.write(), before, after)
+            .run(self.space(), attempt, |obstacle| self.meet(obstacle))
+    }
+
+    /// What a fault does about an obstacle: this decides what every miss comes to.
+    fn meet(&self, obstacle: Obstacle<'_>) -> ControlFlow<Answer> {
+        let answer = match obstacle {
+            Obstacle::Hole => {
+                self.space().failures.note_hole(self.page());
+                Answer::Now(SIGBUS)
+            }
+            Obstacle::Denied => Answer::Now(SIGSEGV),
+            Obstacle::NoMemory => Answer::Now(OOM),
+            Obstacle::Invalidating => Answer::BackOff,
+            Obstacle::Busy(segment, page) => return self.wait_for(segment, page, true),
+            Obstacle::Missing(segment, page) => return self.wait_for(segment, page, false),
+        };
+        ControlFlow::Break(answer)
+    }
+
+    /// Has the arena fault a page in. Goes on where that was done at once.
+    fn wait_for(&self, segment: &Segment, page: usize, busy: bool) -> ControlFlow<Answer> {
+        let write = self.write();
         let what = Waited {
             segment: segment.id(),
             page,
             write,
         };
-        if let Some(ret) = self.failed(what) {
-            return Some(ret);
-        }
         let addr = segment.addr_of(page);
-        if self.has(bindings::fault_flag_FAULT_FLAG_ALLOW_RETRY) {
-            if self.has(bindings::fault_flag_FAULT_FLAG_RETRY_NOWAIT) {
-                return Some(RETRY);
-            }
-            trace::fault(&self.space.mapping, self.page(), self.access, RETRY);
-            // The file keeps the space, once the lock no longer keeps the VMA.
-            //
-            // SAFETY: An attachment has a file.
-            let file: ARef<File> = unsafe { File::from_raw_file((*self.vma()).vm_file) }.into();
-            let space = self.space;
-            self.let_go();
-            match space.arena.fault_in(addr, write) {
-                // A failure from before is no longer true.
-                Ok(()) => drop(space.failures.take(what)),
-                // Interrupted by a fatal signal: whoever retries will see it.
-                Err(error) if error == EINTR => (),
-                Err(error) => space.failures.put(what, error),
-            }
-            drop(file);
-            return Some(RETRY);
-        }
-        if busy {
-            return Some(NOPAGE);
-        }
-        let held = self.space.arena.try_read()?;
-        match self.space.arena.fault_in_locked(&held, addr, write) {
-            Ok(()) => None,
+        let answer = if let Some(ret) = self.failed(what) {
+            Answer::Now(ret)
+        } else if self.context.may_release() {
+            Answer::Wait(what, addr)
+        } else if self.context.may_retry() {
+            Answer::Now(RETRY)
+        } else if busy {
+            Answer::Now(NOPAGE)
+        } else {
+            let space = self.space();
+            let Some(held) = space.arena.try_read() else {
+                return ControlFlow::Continue(());
+            };
+            let found = space.arena.fault_in_locked(&held, addr, write);
             // What is no longer shown may have ended meanwhile.
-            Err(_) if self.space.shown_at(self.page()) != Some((segment.id(), page)) => None,
-            Err(_) => Some(NO_PAGE),
+            if found.is_ok() || space.shown_at(self.page()) != Some((segment.id(), page)) {
+                return ControlFlow::Continue(());
+            }
+            Answer::Now(NO_PAGE)
+        };
+        ControlFlow::Break(answer)
+    }
+
+    /// How the wait of this fault's previous try ended, if in an error: that could not be returned
+    /// then, with the lock released.
+    ///
+    /// KVM does not get an error either when the lock was released in any try, but begins anew. So
+    /// it gets it at the beginning of its next fault.
+    fn failed(&self, what: Waited) -> Option<VmFault> {
+        let tried = self.context.was_tried();
+        let failures = &self.space().failures;
+        if !self.is_by_kvm() {
+            tried.then(|| failures.take(what))??;
+        } else if tried {
+            failures.peek(what)?;
+        } else {
+            failures.take(what)?;
         }
+        Some(NO_PAGE)
     }
-}
-
-/// Something is touched that has no entry.
-///
-/// # Safety
-///
-/// Called by the fault code for a VMA with our operations.
-pub(crate) unsafe extern "C" fn fault(vmf: *mut bindings::vm_fault) -> VmFault {
-    // SAFETY: By our caller; `resolve` ends the use of the fault when it releases
-    // the lock.
-    let fault = unsafe { Fault::new(vmf) };
-    fault.enter()
-}
-
-/// Something is touched that has no entry, in a window that a VM uses.
-///
-/// # Safety
-///
-/// As for [`fault`].
-pub(crate) unsafe extern "C" fn slot_fault(vmf: *mut bindings::vm_fault) -> VmFault {
-    // SAFETY: As in `fault`.
-    let mut fault = unsafe { Fault::new(vmf) };
-    fault.enter_for_slot(Fault::enter)
-}
-
-/// Something is touched where a huge page could be, in a window that a VM uses.
-///
-/// # Safety
-///
-/// As for [`fault`].
-pub(crate) unsafe extern "C" fn slot_huge_fault(
-    vmf: *mut bindings::vm_fault,
-    order: c_uint,
-) -> VmFault {
-    if order != HUGE_ORDER {
-        return FALLBACK;
-    }
-    // SAFETY: As in `fault`.
-    let mut fault = unsafe { Fault::new(vmf) };
-    fault.enter_for_slot(Fault::enter_huge)
-}
-
-/// Something is written that has an entry for reading.
-///
-/// Not to have this would let the kernel make the entry writable in place, and
-/// read-only ranges would protect nothing.
-///
-/// # Safety
-///
-/// As for [`fault`].
-pub(crate) unsafe extern "C" fn pfn_mkwrite(vmf: *mut bindings::vm_fault) -> VmFault {
-    // SAFETY: As in `fault`.
-    let fault = unsafe { Fault::new(vmf) };
-    let ret = fault.resolve(&(fault.page()..fault.page() + 1), || {
-        fault.space.with_frame(fault.page(), fault.access, |_| 0)
-    });
-    if ret != 0 {
-        return done(ret);
-    }
-    // It may be written. Returning 0 would have the kernel upgrade the entry it saw,
-    // which may since have been zapped and made anew for reading, the arena's entry
-    // being clean again.
-    fault.take_out(fault.address(), PAGE_SIZE);
-    done(fault.enter())
-}
-
-/// What pfn_mkwrite returns for `ret`: its caller knows nothing of `RETRY`, and
-/// would go on with the lock that was let go of.
-fn done(ret: VmFault) -> VmFault {
-    if ret & RETRY != 0 {
-        ret | NOPAGE
-    } else {
-        ret
-    }
-}
-
-/// Something is touched where a huge page could be.
-///
-/// # Safety
-///
-/// As for [`fault`].
-pub(crate) unsafe extern "C" fn huge_fault(vmf: *mut bindings::vm_fault, order: c_uint) -> VmFault {
-    if order != HUGE_ORDER {
-        return FALLBACK;
-    }
-    // SAFETY: As in `fault`.
-    unsafe { Fault::new(vmf) }.enter_huge()
 }

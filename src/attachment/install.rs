@@ -1,15 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Entering pages: which pages a fault enters, and how they get into the attached
-//! process's page table.
+//! Installing: entries of an attached process's page tables. Which pages, and whether they still
+//! may be, is decided by the callers, under the install lock, of which a [`Run`] or a [`Resolved`]
+//! is the witness.
 //!
-//! The page that is touched is entered with what is known of the pages around it, in the
-//! same page table: that makes a neighbour cost a hundredth of a fault's own page.
-//!
-//! Locks: under the fault's own; entries are made under the install lock, and memory
-//! for the page table is there before.
-
-use core::ops::Range;
+//! Locks: that of the attachment, which its type stands for; page table locks are acquired under
+//! the install lock. Memory for the page table is there before.
 
 use kernel::page::{
     PAGE_SHIFT,
@@ -17,191 +13,144 @@ use kernel::page::{
 };
 
 use crate::{
-    attachment::{
-        fault::{
-            Fault,
-            HUGE_SIZE, //
-        },
-        vma::is_slot_window, //
+    attachment::vma::{
+        Attachment,
+        FaultContext,
+        VmFault,
+        FALLBACK,
+        HUGE_SIZE, //
     },
-    layout::Prot,
-    space::{
-        readahead::{
-            AROUND,
-            MOST, //
-        },
-        resolve::{
-            Learned,
-            Miss,
-            Run, //
-        },
+    space::resolve::{
+        Resolved,
+        Run, //
     },
-    sys::bindings, //
+    sys::{
+        bindings,
+        warn::warn_on_once, //
+    },
 };
 
-impl Fault<'_> {
-    /// Makes the page table that the entry will be in, of the memory that the fault
-    /// brought for it. Says whether there is one now, and not a huge page.
-    pub(crate) fn make_page_table(&self) -> bool {
-        // SAFETY: By the type's invariant.
-        unsafe { bindings::address_space_helper_make_page_table(self.vmf) }
+/// A page table of an attachment.
+///
+/// # Invariants
+///
+/// `pmd` leads to the page table with the entries from address `start` on. It stays as long as
+/// the attachment is held still: page tables of PFN maps go with their VMAs only, since what
+/// frees them earlier (khugepaged, MADV_DONTNEED) refuses VM_PFNMAP.
+pub(crate) struct PageTable<'a> {
+    attachment: Attachment<'a>,
+    pmd: *mut bindings::pmd_t,
+    start: usize,
+}
+
+impl<'a> PageTable<'a> {
+    fn new(attachment: Attachment<'a>, pmd: *mut bindings::pmd_t, addr: usize) -> Self {
+        PageTable {
+            attachment,
+            pmd,
+            start: addr & !(HUGE_SIZE - 1),
+        }
     }
 
-    /// Enters frames. To be called under the install lock, with the page table made, in
-    /// which all of them must lie, as they must lie in the VMA.
+    /// Makes the page table that the entry of a fault will be in, of the memory that the fault
+    /// brought for it: nothing is allocated. [`None`] where there is a huge page.
+    pub(crate) fn make(context: &FaultContext<'a>) -> Option<Self> {
+        let vmf = context.as_raw();
+        // SAFETY: The fault is valid, and its lock held.
+        let pmd =
+            unsafe { bindings::address_space_helper_make_page_table(vmf).then(|| (*vmf).pmd)? };
+        // INVARIANT: It has just been made, or found.
+        Some(Self::new(context.attachment(), pmd, context.address()))
+    }
+
+    /// The page table that has the entry of `addr`, which lies in the attachment, if there is one.
+    pub(crate) fn find(attachment: Attachment<'a>, addr: usize) -> Option<Self> {
+        // SAFETY: The VMA is held still, and with it all that leads to its page tables.
+        let pmd =
+            unsafe { bindings::address_space_helper_find_page_table(attachment.mm_ptr(), addr) };
+        // INVARIANT: It has just been found.
+        (!pmd.is_null()).then(|| Self::new(attachment, pmd, addr))
+    }
+
+    /// Whether it has the entry of `addr`.
+    pub(crate) fn covers(&self, addr: usize) -> bool {
+        addr & !(HUGE_SIZE - 1) == self.start
+    }
+
+    /// Installs frames, with no more rights than the attachment's flags give. All must lie in the
+    /// attachment and in this page table.
     ///
     /// All with one look at the page table: that is what makes neighbours cheap.
-    fn insert<const N: usize>(&self, run: &Run<N>) {
-        let addr = self
-            .address()
-            .wrapping_add((run.start.wrapping_sub(self.page()) as usize).wrapping_mul(PAGE_SIZE));
-        // SAFETY: The VMA is one of ours, the addresses lie in it, and its lock is held;
-        // the fault comes with what leads to the page table.
+    pub(crate) fn insert(&self, run: &Run<'_>) {
+        self.insert_words(run.start, run.words, run.executable);
+    }
+
+    /// Installs one frame, as page `page` of the space.
+    pub(crate) fn insert_one(&self, page: u64, frame: &Resolved<'_>) {
+        self.insert_words(page, &[frame.frame.pack()], frame.executable);
+    }
+
+    fn insert_words(&self, page: u64, words: &[usize], executable: bool) {
+        use bindings::{
+            VM_EXEC,
+            VM_WRITE, //
+        };
+        let pages = self.attachment.pages();
+        let fits = page >= pages.start && page + words.len() as u64 <= pages.end;
+        if warn_on_once!(!fits) {
+            return;
+        }
+        let addr = self.attachment.address_of(page);
+        let room = (self.start + HUGE_SIZE).saturating_sub(addr) / PAGE_SIZE;
+        if warn_on_once!(addr < self.start || words.len() > room) {
+            return;
+        }
+        let mut flags = self.attachment.vma().flags();
+        if !executable {
+            flags &= !VM_EXEC;
+        }
+        // Not vm_page_prot: because of pfn_mkwrite it is read-only, and every first write would
+        // fault twice.
+        //
+        // SAFETY: The addresses lie in the VMA, a PFN map that is held still, and their entries in
+        // the page table that `pmd` leads to.
         unsafe {
-            enter_frames(
-                self.vma(),
-                (*self.vmf).pmd,
+            let readable = bindings::vm_get_page_prot(flags & !VM_WRITE);
+            let writable = bindings::vm_get_page_prot(flags);
+            bindings::address_space_helper_install_frames(
+                self.attachment.mm_ptr(),
+                self.pmd,
                 addr,
-                run.words(),
-                run.executable,
-            )
-        };
-    }
-
-    /// The pages that this fault may enter, if they are known: no more than what lies in
-    /// the VMA, and in the page table that was made. With how many the streak would go on
-    /// but for that.
-    pub(crate) fn window(&self) -> (Range<u64>, usize) {
-        let page = self.page();
-        let read = !self.access.contains(Prot::WRITE);
-        // SAFETY: The fault's lock is held.
-        if read && self.flags() & bindings::VM_WRITE != 0 && unsafe { is_slot_window(self.vma()) } {
-            // A neighbour might be one to be written; see `enter_for_slot`.
-            return (page..page + 1, 1);
+                words.as_ptr(),
+                words.len(),
+                readable,
+                writable,
+            );
         }
-        let count = self.space.streaks.count(page);
-        let addr = self.address();
-        // SAFETY: As above.
-        let (start, end) = unsafe {
-            let bounds = &(*self.vma()).__bindgen_anon_1.__bindgen_anon_1;
-            (bounds.vm_start, bounds.vm_end)
-        };
-        let table = addr & !(HUGE_SIZE - 1);
-        let most = |bytes: usize| (bytes >> PAGE_SHIFT) as u64;
-        // For a write too: where a page is known that may be written, it counts as written
-        // already.
-        let around = AROUND as u64;
-        let first = page - page % around;
-        let window = first.max(page - most(addr - start.max(table)))
-            ..(page + count as u64)
-                .max(first + around)
-                .min(page + most(end.min(table + HUGE_SIZE) - addr));
-        (window, count)
-    }
-
-    /// Enters what is known of the pages in `window`, if `page` is; says how many from
-    /// that on have been entered without a gap.
-    pub(crate) fn enter_run<const N: usize>(
-        &self,
-        page: u64,
-        window: &Range<u64>,
-    ) -> Result<usize, Miss> {
-        self.space
-            .with_run(page, window, self.access, |run: &Run<N>| {
-                self.insert(run);
-                run.ahead()
-            })
-    }
-
-    /// Enters the pages of `rest`, as far as that needs no waiting; says how many.
-    ///
-    /// In pieces: others want the install lock too. The page table must have been made.
-    pub(crate) fn enter_ahead(&self, rest: &Range<u64>) -> usize {
-        let mut page = rest.start;
-        let mut missing = false;
-        while page < rest.end {
-            let piece = page..rest.end.min(page + MOST as u64);
-            let entered = self.enter_piece(&piece, &mut missing);
-            if entered == 0 {
-                break;
-            }
-            page += entered as u64;
-        }
-        (page - rest.start) as usize
-    }
-
-    /// Enters what comes first of `piece`; says how many pages. What the arena lacks is
-    /// brought there; then it is `missing`, and what comes next is taken to be so too.
-    fn enter_piece(&self, piece: &Range<u64>, missing: &mut bool) -> usize {
-        let write = self.access.contains(Prot::WRITE);
-        let mut brought = false;
-        // Once to find it unknown, and once more for each way to know it.
-        for _ in 0..3 {
-            let (segment, at) = match self.enter_run::<MOST>(piece.start, piece) {
-                Ok(entered) => return entered,
-                Err(Miss::Unknown(segment, at)) => (segment, at),
-                _ => return 0,
-            };
-            let window = at..at + (piece.end - piece.start) as usize;
-            let bring = || segment.bring_resident(&self.space.arena, at, &window);
-            if *missing && !brought {
-                brought = true;
-                *missing = bring();
-            }
-            match self.space.learn(&segment, at, &window, write) {
-                Ok(Learned::Again) => (),
-                Ok(Learned::Missing) if !brought => {
-                    brought = true;
-                    *missing = bring();
-                }
-                _ => return 0,
-            }
-        }
-        0
     }
 }
 
-/// Enters frames, as `Frames::copy` tells them, from address `addr` of an attachment on,
-/// with no more rights than its flags give. To be called under the install lock.
-///
-/// The page table is not looked for again, nor is it asked whether it still is one: those
-/// of PFN maps go with their VMAs only.
-///
-/// # Safety
-///
-/// The VMA must have our operations and be held still, the addresses must lie in it, and
-/// `table` must lead to the page table that has the entries of all.
-pub(crate) unsafe fn enter_frames(
-    vma: *mut bindings::vm_area_struct,
-    table: *mut bindings::pmd_t,
-    addr: usize,
-    words: &[usize],
-    executable: bool,
-) {
-    use bindings::{
-        VM_EXEC,
-        VM_WRITE, //
-    };
-    // SAFETY: By our caller.
-    let (mm, mut flags) = unsafe { ((*vma).vm_mm, (*vma).__bindgen_anon_2.vm_flags) };
-    if !executable {
-        flags &= !VM_EXEC;
+/// Whether there is no entry at all for the huge page's worth of addresses of a fault.
+pub(crate) fn is_empty(context: &FaultContext<'_>) -> bool {
+    // SAFETY: The fault is valid, and comes with its pmd.
+    unsafe { bindings::address_space_helper_pmd_none(context.as_raw()) }
+}
+
+/// Installs a huge frame for a fault; the attachment must have room for all of it.
+pub(crate) fn insert_huge(context: &FaultContext<'_>, frame: &Resolved<'_>) -> VmFault {
+    let flags = context.attachment().vma().flags();
+    // Another fault may have been faster; what it installed under the same lock is as good, but
+    // may be a page table. And the protection is the VMA's.
+    if !is_empty(context) || (flags & bindings::VM_EXEC != 0 && !frame.executable) {
+        return FALLBACK;
     }
-    // Not vm_page_prot: because of pfn_mkwrite it is read-only, and every first write
-    // would fault twice.
-    //
-    // SAFETY: By our caller; the VMA is a PFN map.
-    unsafe {
-        let readable = bindings::vm_get_page_prot(flags & !VM_WRITE);
-        let writable = bindings::vm_get_page_prot(flags);
-        bindings::address_space_helper_enter(
-            mm,
-            table,
-            addr,
-            words.as_ptr(),
-            words.len(),
-            readable,
-            writable,
-        );
-    }
+    let writable = frame.frame.writable && flags & bindings::VM_WRITE != 0;
+    // SAFETY: The VMA is a PFN map that is held still and has room for the huge page, of which the
+    // entry is empty; nothing is allocated on this architecture.
+    unsafe { bindings::vmf_insert_pfn_pmd(context.as_raw(), frame.frame.pfn, writable) }
+}
+
+/// How many pages there are from `addr` to the end of its page table.
+pub(crate) fn pages_to_end_of_table(addr: usize) -> u64 {
+    ((HUGE_SIZE - addr % HUGE_SIZE) >> PAGE_SHIFT) as u64
 }

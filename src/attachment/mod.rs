@@ -2,11 +2,17 @@
 
 //! Attachments: the VMAs that map an asfd or a view.
 //!
-//! Everything here runs with the mmap lock (or the VMA lock) of the attached process held,
-//! which the caller of a VM operation holds already, or which `populate.rs` has tried.
+//! An attachment is a PFN map: it gets frames, never references, so nothing can pin what a
+//! revocation must take away. A fault goes `vma.rs` (shims) > `fault.rs` (what it comes to) >
+//! `around.rs` (which pages) > `install.rs` (entries of page tables).
+//!
+//! Everything here runs with the mmap lock (or the VMA lock) of the attached process held, which
+//! comes with a VM operation, or which `populate.rs` has tried.
 
+pub(crate) mod access;
+pub(crate) mod around;
+pub(crate) mod attach;
 pub(crate) mod fault;
-pub(crate) mod huge;
 pub(crate) mod install;
 pub(crate) mod populate;
 pub(crate) mod vma;

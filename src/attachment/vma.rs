@@ -1,296 +1,378 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Attachments: the VMAs that map an asfd or a view.
+//! An attachment and a page fault of one as safe types, and VM operations in Rust. What they do is
+//! in `fault.rs` and its neighbours.
 //!
-//! An attachment is a PFN map: it gets frames, never references, so nothing can pin
-//! what a revocation must take away. Its faults are in `fault.rs`; here is how it is
-//! made, counted, and looked into by debuggers.
-//!
-//! All of this runs with the mmap lock of the attached process held, by its callers.
+//! C header: [`include/linux/mm.h`](srctree/include/linux/mm.h)
+
+use core::{
+    marker::PhantomData,
+    ops::Range,
+    ptr::NonNull, //
+};
 
 use kernel::{
-    mm::{
-        virt::{
-            VmaNew,
-            VmaRef, //
-        },
-        MmWithUser, //
-    },
+    fs::File,
+    mm::virt::VmaRef,
     page::{
+        PAGE_MASK,
         PAGE_SHIFT,
         PAGE_SIZE, //
     },
     prelude::*,
-    sync::atomic::ordering::*,
-    time::{
-        delay::fsleep,
-        Delta, //
-    },
+    sync::aref::ARef, //
 };
 
 use crate::{
-    attachment::fault::{
-        fault,
-        huge_fault,
-        pfn_mkwrite,
-        slot_fault,
-        slot_huge_fault,
-        VmFault, //
-    },
     layout::Prot,
+    segment::frames::{
+        HUGE_ORDER,
+        HUGE_PAGES, //
+    },
     space::{
-        resolve::{
-            Learned,
-            Miss,
-            Resolved,
-            TRIES, //
-        },
+        resolve::Resolved,
         Space, //
     },
-    sys::bindings, //
+    sys::bindings,
 };
 
+/// What a fault returns.
+pub(crate) type VmFault = bindings::vm_fault_t;
+
+/// There is no huge page to install.
+pub(crate) const FALLBACK: VmFault = bindings::vm_fault_reason_VM_FAULT_FALLBACK;
+
+/// Size of a huge page in bytes.
+pub(crate) const HUGE_SIZE: usize = HUGE_PAGES * PAGE_SIZE;
+
+/// An attachment, held still.
+///
+/// # Invariants
+///
+/// `vma` is an attachment: it has one of the tables of [`Table`], and `space` is its private data,
+/// which its file keeps from being closed. `first` and `mm` are its fields of these names.
+#[derive(Clone, Copy)]
+pub(crate) struct Attachment<'a> {
+    vma: &'a VmaRef,
+    slot: bool,
+    space: &'a Space,
+    first: u64,
+    mm: *mut bindings::mm_struct,
+}
+
+impl<'a> Attachment<'a> {
+    /// The attachment that `vma` is; `slot` says whether it is a memory slot of a VM.
+    ///
+    /// # Safety
+    ///
+    /// `vma` must be an attachment, and held still for `'a`.
+    pub(super) unsafe fn new(vma: *mut bindings::vm_area_struct, slot: bool) -> Self {
+        // SAFETY: By the caller's promise.
+        //
+        // INVARIANT: As above.
+        unsafe {
+            Attachment {
+                vma: VmaRef::from_raw(vma),
+                slot,
+                space: &*(*vma).vm_private_data.cast(),
+                first: (*vma).vm_pgoff as u64,
+                mm: (*vma).vm_mm,
+            }
+        }
+    }
+
+    /// The VMA.
+    pub(crate) fn vma(&self) -> &'a VmaRef {
+        self.vma
+    }
+
+    /// Whether it is the memory slot of a VM.
+    pub(crate) fn is_slot(&self) -> bool {
+        self.slot
+    }
+
+    /// The space that it shows.
+    pub(crate) fn space(&self) -> &'a Space {
+        self.space
+    }
+
+    /// The pages of the space that it shows.
+    pub(crate) fn pages(&self) -> Range<u64> {
+        let pages = (self.vma.end() - self.vma.start()) >> PAGE_SHIFT;
+        self.first..self.first + pages as u64
+    }
+
+    /// The address at which it shows a page of the space, one of [`Attachment::pages`].
+    pub(crate) fn address_of(&self, page: u64) -> usize {
+        self.vma.start() + ((page - self.first) as usize) * PAGE_SIZE
+    }
+
+    /// Zaps `size` bytes at `addr`, so that they can be installed with other rights: an entry is
+    /// never changed in place, since what it was checked against might be gone.
+    pub(crate) fn zap(&self, addr: usize, size: usize) {
+        let end = addr.saturating_add(size).min(self.vma.end());
+        let start = addr.max(self.vma.start());
+        if start < end {
+            // SAFETY: The bytes lie in the VMA, a PFN map that is held still.
+            unsafe { bindings::zap_special_vma_range(self.vma.as_ptr(), start, end - start) };
+        }
+    }
+
+    /// Where its mm is: to be compared, not followed.
+    pub(crate) fn mm_ptr(&self) -> *mut bindings::mm_struct {
+        self.mm
+    }
+}
+
+/// A page fault of an attachment.
+///
+/// # Invariants
+///
+/// `vmf` is that of a fault that the kernel has the attachment answer, and the fault's lock is
+/// held.
+pub(crate) struct FaultContext<'a> {
+    vmf: NonNull<bindings::vm_fault>,
+    attachment: Attachment<'a>,
+    flags: bindings::fault_flag,
+    address: usize,
+    page: u64,
+}
+
+impl<'a> FaultContext<'a> {
+    /// The fault that the kernel has an attachment answer, which is a memory slot if `slot`.
+    ///
+    /// # Safety
+    ///
+    /// `vmf` must be that of a fault of an attachment, whose lock is held for `'a`.
+    unsafe fn new(vmf: *mut bindings::vm_fault, slot: bool) -> Self {
+        // SAFETY: By the caller's promise.
+        //
+        // INVARIANT: As above.
+        unsafe {
+            let vmf = NonNull::new_unchecked(vmf);
+            let fault = &vmf.as_ref().__bindgen_anon_1;
+            FaultContext {
+                vmf,
+                attachment: Attachment::new(fault.vma, slot),
+                flags: vmf.as_ref().flags,
+                address: fault.address & PAGE_MASK,
+                page: fault.pgoff as u64,
+            }
+        }
+    }
+
+    /// The attachment.
+    pub(crate) fn attachment(&self) -> Attachment<'a> {
+        self.attachment
+    }
+
+    /// The space.
+    pub(crate) fn space(&self) -> &'a Space {
+        self.attachment.space()
+    }
+
+    /// The address of the page that is touched.
+    pub(crate) fn address(&self) -> usize {
+        self.address
+    }
+
+    /// The page of the space that is touched.
+    pub(crate) fn page(&self) -> u64 {
+        self.page
+    }
+
+    /// How it is touched.
+    pub(crate) fn access(&self) -> Prot {
+        if self.has(bindings::fault_flag_FAULT_FLAG_WRITE) {
+            Prot::WRITE
+        } else if self.has(bindings::fault_flag_FAULT_FLAG_INSTRUCTION) {
+            Prot::EXEC
+        } else {
+            Prot::READ
+        }
+    }
+
+    fn has(&self, flag: bindings::fault_flag) -> bool {
+        self.flags & flag != 0
+    }
+
+    /// Whether the access may be tried again later, so that `VM_FAULT_RETRY` may be returned.
+    pub(crate) fn may_retry(&self) -> bool {
+        self.has(bindings::fault_flag_FAULT_FLAG_ALLOW_RETRY)
+    }
+
+    /// Whether the fault's lock may be released meanwhile.
+    pub(crate) fn may_release(&self) -> bool {
+        self.may_retry() && !self.has(bindings::fault_flag_FAULT_FLAG_RETRY_NOWAIT)
+    }
+
+    /// Whether it was tried before.
+    pub(crate) fn was_tried(&self) -> bool {
+        self.has(bindings::fault_flag_FAULT_FLAG_TRIED)
+    }
+
+    /// Whether user space itself touched the page.
+    pub(crate) fn is_by_user(&self) -> bool {
+        self.has(bindings::fault_flag_FAULT_FLAG_USER)
+    }
+
+    /// The fault as C has it, which is valid as long as this is.
+    pub(super) fn as_raw(&self) -> *mut bindings::vm_fault {
+        self.vmf.as_ptr()
+    }
+
+    /// Releases the fault's lock, after which the VMA may go, and runs `f`; `VM_FAULT_RETRY` must
+    /// be returned.
+    pub(crate) fn release_fault_lock(self, f: impl FnOnce(&Space)) {
+        let space = self.space();
+        // SAFETY: An attachment has a file as long as it is held still, which it is until the lock
+        // is released; that is held by the type's invariant. The file keeps the space while `f`
+        // runs.
+        let _file: ARef<File> = unsafe {
+            let file = File::from_raw_file((*self.attachment.vma.as_ptr()).vm_file).into();
+            bindings::address_space_helper_release_fault_lock(self.vmf.as_ptr());
+            file
+        };
+        f(space);
+    }
+}
+
+/// What ptrace and the like copy from or to.
+///
+/// # Invariants
+///
+/// `buf` has `len` bytes, which are the caller's for the call.
+pub(crate) struct Buffer<'a> {
+    buf: *mut u8,
+    len: usize,
+    write: bool,
+    _call: PhantomData<&'a mut [u8]>,
+}
+
+impl Buffer<'_> {
+    /// How many bytes are wanted.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether they go to the attachment.
+    pub(crate) fn is_write(&self) -> bool {
+        self.write
+    }
+
+    /// Copies as many bytes, at byte `offset` of a frame, from or to byte `at` of the buffer; no
+    /// more than there are in both.
+    pub(crate) fn copy(&mut self, at: usize, frame: &Resolved<'_>, offset: usize, bytes: usize) {
+        let at = at.min(self.len);
+        let bytes = bytes
+            .min(self.len - at)
+            .min(PAGE_SIZE - offset.min(PAGE_SIZE));
+        // SAFETY: The frame table holds the frame while the install lock is held, which a
+        // `Resolved` stands for; the bytes lie in it, and in the buffer.
+        unsafe {
+            bindings::address_space_helper_frame_copy(
+                frame.frame.pfn,
+                offset,
+                self.buf.add(at).cast(),
+                bytes,
+                self.write,
+            )
+        };
+    }
+}
+
+/// What an attachment does.
+pub(crate) trait VmOperations {
+    /// Whether it is for memory slots of VMs.
+    const SLOT: bool;
+
+    /// The VMA is a copy of an attachment, or a part of one that was split.
+    fn open(attachment: Attachment<'_>);
+    /// The VMA goes away. Its mm may have no users any more.
+    fn close(attachment: Attachment<'_>);
+    /// Something is touched that has no entry.
+    fn fault(context: FaultContext<'_>) -> VmFault;
+    /// Something is touched where a huge page could be.
+    fn huge_fault(context: FaultContext<'_>) -> VmFault;
+    /// Something is written that has an entry for reading.
+    fn pfn_mkwrite(context: FaultContext<'_>) -> VmFault;
+    /// ptrace and /proc/PID/mem at `addr`; returns how many bytes were copied.
+    fn access(attachment: Attachment<'_>, addr: usize, buffer: Buffer<'_>) -> Result<usize>;
+}
+
 /// A table of operations, which the kernel only reads.
-struct VmOps(bindings::vm_operations_struct);
+pub(crate) struct Table(bindings::vm_operations_struct);
 
-// SAFETY: Nobody writes it, and the pointers in it that are not functions are null.
-unsafe impl Sync for VmOps {}
+// SAFETY: Nothing writes it, and the pointers in it that are not functions are null.
+unsafe impl Sync for Table {}
 
-impl VmOps {
-    const fn new(
-        fault: unsafe extern "C" fn(*mut bindings::vm_fault) -> VmFault,
-        huge_fault: unsafe extern "C" fn(*mut bindings::vm_fault, c_uint) -> VmFault,
-    ) -> Self {
-        VmOps(bindings::vm_operations_struct {
-            open: Some(open),
-            close: Some(close),
-            fault: Some(fault),
-            huge_fault: Some(huge_fault),
-            pfn_mkwrite: Some(pfn_mkwrite),
-            access: Some(access),
+impl Table {
+    /// The operations of `T`. Only attachments may have them.
+    pub(crate) const fn of<T: VmOperations>() -> Self {
+        Table(bindings::vm_operations_struct {
+            open: Some(Shims::<T>::open),
+            close: Some(Shims::<T>::close),
+            fault: Some(Shims::<T>::fault),
+            huge_fault: Some(Shims::<T>::huge_fault),
+            pfn_mkwrite: Some(Shims::<T>::pfn_mkwrite),
+            access: Some(Shims::<T>::access),
             ..pin_init::zeroed()
         })
     }
-}
 
-static VM_OPS: VmOps = VmOps::new(fault, huge_fault);
-/// Of windows that are memory slots of a VM.
-static SLOT_VM_OPS: VmOps = VmOps::new(slot_fault, slot_huge_fault);
-
-/// Makes a new VMA an attachment that shows the space from page `first` on, for no
-/// more than `prot`.
-///
-/// `EINVAL` for a private mapping, `EACCES` for more than `prot`. The caller has
-/// checked that the VMA lies within what the file shows.
-///
-/// # Safety
-///
-/// `vma` must be of a file that keeps `space` from being closed.
-pub(crate) unsafe fn attach(vma: &VmaNew, space: &Space, first: u64, prot: Prot) -> Result {
-    use bindings::{
-        VM_DONTDUMP,
-        VM_DONTEXPAND,
-        VM_EXEC,
-        VM_IO,
-        VM_MAYEXEC,
-        VM_MAYSHARE,
-        VM_MAYWRITE,
-        VM_PFNMAP,
-        VM_WRITE, //
-    };
-    // Not VM_SHARED: the kernel drops it from a shared mapping of a file that is
-    // open for reading only.
-    if vma.flags() & VM_MAYSHARE == 0 {
-        return Err(EINVAL);
-    }
-    let mut refused = 0;
-    if !prot.contains(Prot::WRITE) {
-        refused |= VM_WRITE | VM_MAYWRITE;
-    }
-    if !prot.contains(Prot::EXEC) {
-        refused |= VM_EXEC | VM_MAYEXEC;
-    }
-    if vma.flags() & (refused & (VM_WRITE | VM_EXEC)) != 0 {
-        return Err(EACCES);
-    }
-    let set = VM_PFNMAP | VM_IO | VM_DONTEXPAND | VM_DONTDUMP;
-    // SAFETY: The VMA is being set up, so nobody else uses it; the flags are those
-    // of a PFN map, of which nothing is mapped yet.
-    unsafe {
-        let raw = vma.as_ptr();
-        bindings::address_space_helper_vma_init(raw, first as usize, set, refused);
-        (*raw).vm_private_data = core::ptr::from_ref(space).cast_mut().cast();
-        (*raw).vm_ops = &VM_OPS.0;
-    }
-    space.counts.attachments.fetch_add(1, Relaxed);
-    Ok(())
-}
-
-/// Whether `vma` is an attachment of `space`.
-pub(crate) fn is_attachment_of(vma: &VmaRef, space: &Space) -> bool {
-    // SAFETY: The VMA is valid and held still, as `VmaRef` promises.
-    unsafe {
-        let raw = vma.as_ptr();
-        (core::ptr::eq((*raw).vm_ops, &VM_OPS.0) || core::ptr::eq((*raw).vm_ops, &SLOT_VM_OPS.0))
-            && core::ptr::eq((*raw).vm_private_data.cast(), space)
+    /// The table as C has it.
+    pub(super) fn as_raw(&'static self) -> *const bindings::vm_operations_struct {
+        &self.0
     }
 }
 
-/// Makes the window at `addr` of the caller one that a VM can use; see
-/// `fault.rs`.
-pub(crate) fn make_slot_window(mm: &MmWithUser, addr: usize) {
-    // SAFETY: The operations differ in nothing but how a read fault is met, so
-    // that whoever sees the old ones a moment longer does nothing wrong.
-    unsafe {
-        bindings::address_space_helper_swap_vm_ops(
-            mm.as_raw(),
-            addr,
-            &raw const VM_OPS.0,
-            &raw const SLOT_VM_OPS.0,
-        )
-    };
-}
+struct Shims<T>(PhantomData<T>);
 
-/// Whether `vma` is the window of a VM's memory slot.
-///
-/// # Safety
-///
-/// `vma` must be valid.
-pub(crate) unsafe fn is_slot_window(vma: *mut bindings::vm_area_struct) -> bool {
-    // SAFETY: By our caller.
-    core::ptr::eq(unsafe { (*vma).vm_ops }, &SLOT_VM_OPS.0)
-}
-
-/// The space of an attachment.
-///
-/// # Safety
-///
-/// `vma` must have [`VM_OPS`], and must not go away before the reference.
-pub(crate) unsafe fn space_of<'a>(vma: *mut bindings::vm_area_struct) -> &'a Space {
-    // SAFETY: `attach` has put the space there, and the VMA's file keeps it.
-    unsafe { &*(*vma).vm_private_data.cast() }
-}
-
-/// # Safety
-///
-/// Called for a VMA with [`VM_OPS`] that has been copied or split.
-unsafe extern "C" fn open(vma: *mut bindings::vm_area_struct) {
-    // SAFETY: By our caller.
-    let space = unsafe { space_of(vma) };
-    space.counts.attachments.fetch_add(1, Relaxed);
-}
-
-/// # Safety
-///
-/// Called for a VMA with [`VM_OPS`] that goes away.
-unsafe extern "C" fn close(vma: *mut bindings::vm_area_struct) {
-    // SAFETY: By our caller; the file is put after this.
-    let (space, mm, start) = unsafe {
-        (
-            space_of(vma),
-            (*vma).vm_mm,
-            (*vma).__bindgen_anon_1.__bindgen_anon_1.vm_start,
-        )
-    };
-    space.counts.attachments.fetch_sub(1, Relaxed);
-    space.slots.forget_window(mm, start);
-}
-
-/// ptrace and /proc/PID/mem, which cannot get at a PFN map otherwise. The layout's
-/// and the window's protection hold for them too.
-///
-/// # Safety
-///
-/// Called with the mmap lock held, for a VMA with [`VM_OPS`] and a buffer of `len`
-/// bytes.
-unsafe extern "C" fn access(
-    vma: *mut bindings::vm_area_struct,
-    addr: usize,
-    buf: *mut c_void,
-    len: c_int,
-    write: c_int,
-) -> c_int {
-    // SAFETY: By our caller.
-    let (space, flags, start, first) = unsafe {
-        (
-            space_of(vma),
-            (*vma).__bindgen_anon_2.vm_flags,
-            (*vma).__bindgen_anon_1.__bindgen_anon_1.vm_start,
-            (*vma).vm_pgoff,
-        )
-    };
-    let write = write != 0;
-    let (wanted, flag) = if write {
-        (Prot::WRITE, bindings::VM_WRITE)
-    } else {
-        (Prot::READ, bindings::VM_READ)
-    };
-    if flags & flag == 0 {
-        return EACCES.to_errno();
-    }
-    let len = len.max(0) as usize;
-    let mut done = 0;
-    while done < len {
-        let at = addr + done - start;
-        let offset = at % PAGE_SIZE;
-        let chunk = (PAGE_SIZE - offset).min(len - done);
-        let page = (first + (at >> PAGE_SHIFT)) as u64;
-        let copied = space.reach(page, wanted, |frame| {
-            // SAFETY: The frame is referenced while the install lock is held, and the
-            // buffer has `len` bytes, of which `done + chunk` are not more.
-            unsafe {
-                bindings::address_space_helper_frame_copy(
-                    frame.pfn,
-                    offset,
-                    buf.cast::<u8>().add(done).cast(),
-                    chunk,
-                    write,
-                )
-            }
-        });
-        if copied.is_err() {
-            break;
+/// Operations that get a VMA, or a fault, and what follows.
+macro_rules! shims {
+    ($($kind:ident fn $name:ident($($arg:ident: $type:ty),*) -> $ret:ty = |$this:ident| $body:expr;)*) => {$(
+        /// # Safety
+        ///
+        /// Called as a VM operation of an attachment, with arguments as for that.
+        unsafe extern "C" fn $name(this: shims!(@type $kind), $($arg: $type),*) -> $ret {
+            // SAFETY: The kernel holds the mmap lock or the VMA lock, which is the fault's lock
+            // if it is a fault; what has these operations is an attachment.
+            let $this = unsafe { shims!(@$kind this) };
+            $body
         }
-        done += chunk;
-    }
-    if done == 0 {
-        return EFAULT.to_errno();
-    }
-    done as c_int
+    )*};
+    (@type attachment) => { *mut bindings::vm_area_struct };
+    (@type context) => { *mut bindings::vm_fault };
+    (@attachment $this:ident) => { Attachment::new($this, T::SLOT) };
+    (@context $this:ident) => { FaultContext::new($this, T::SLOT) };
 }
 
-/// How long to wait for a revocation, or for the arena's lock, before another try.
-const PAUSE: Delta = Delta::from_micros(50);
-
-impl Space {
-    /// Resolves a page for who holds another mm's lock and may not let it go.
-    fn reach(&self, page: u64, access: Prot, use_frame: impl Fn(Resolved)) -> Result {
-        let write = access.contains(Prot::WRITE);
-        for _ in 0..TRIES {
-            let (segment, at) = match self.with_frame(page, access, &use_frame) {
-                Ok(()) => return Ok(()),
-                Err(Miss::Unknown(segment, at)) => (segment, at),
-                Err(Miss::Stale) => {
-                    fsleep(PAUSE);
-                    continue;
-                }
-                Err(_) => return Err(EFAULT),
+impl<T: VmOperations> Shims<T> {
+    shims! {
+        attachment fn open() -> () = |attachment| T::open(attachment);
+        attachment fn close() -> () = |attachment| T::close(attachment);
+        context fn fault() -> VmFault = |context| T::fault(context);
+        context fn huge_fault(order: c_uint) -> VmFault = |context| {
+            if order != HUGE_ORDER {
+                return FALLBACK;
+            }
+            T::huge_fault(context)
+        };
+        context fn pfn_mkwrite() -> VmFault = |context| T::pfn_mkwrite(context);
+        attachment fn access(
+            addr: usize, buf: *mut c_void, len: c_int, write: c_int
+        ) -> c_int = |attachment| {
+            // INVARIANT: That is what the kernel calls this operation with.
+            let buffer = Buffer {
+                buf: buf.cast(),
+                len: len.max(0) as usize,
+                write: write != 0,
+                _call: PhantomData,
             };
-            match self.learn(&segment, at, &(at..at + 1), write)? {
-                Learned::Again => (),
-                Learned::Missing => {
-                    let held = self.arena.try_read().ok_or(EAGAIN)?;
-                    let found = self
-                        .arena
-                        .fault_in_locked(&held, segment.addr_of(at), write);
-                    // What is no longer shown may have ended meanwhile.
-                    if self.shown_at(page) == Some((segment.id(), at)) {
-                        found?;
-                    }
-                }
-                Learned::Stale | Learned::Busy => fsleep(PAUSE),
+            match T::access(attachment, addr, buffer) {
+                Ok(bytes) => bytes as c_int,
+                Err(error) => error.to_errno(),
             }
-        }
-        Err(EAGAIN)
+        };
     }
 }

@@ -17,39 +17,40 @@ use kernel::{
         file::FileDescriptorReservation,
         File, //
     },
-    page::PAGE_SIZE,
     prelude::*,
     seq_file::SeqFile, //
 };
 
 use crate::{
+    attachment::populate::populate,
     call::{
+        batch,
         fdinfo,
-        file::{
-            self,
-            SpaceFile, //
-        },
+        file::SpaceFile,
         kvm,
         request::{
-            any_file,
-            regular_file,
+            self,
+            mappable_file,
+            reject_unknown_flags,
             MapRequest, //
         },
         uapi,
         view::View, //
     },
     layout::Prot,
+    segment::list::Pins,
     space::{
-        batch::Batch,
         bytes,
         change::{
             Change,
             Kind, //
         },
-        segments::Pins,
         Handle, //
     },
-    sys::bindings, //
+    sys::{
+        file,
+        file_operations, //
+    },
 };
 
 /// The state of an asfd.
@@ -89,7 +90,7 @@ impl SpaceFile for Asfd {
             uapi::VIEW => self.view(arg),
             uapi::REGISTER => self.register(arg),
             uapi::UNREGISTER => self.unregister(arg),
-            uapi::BATCH => self.batch(arg),
+            uapi::BATCH => batch::batch(self.handle.space(), arg),
             uapi::PROTECT => self.protect(arg),
             uapi::MOVE => self.r#move(arg),
             uapi::KVM_MAP => kvm::map(self, file, arg),
@@ -107,9 +108,9 @@ impl Asfd {
     fn mmap(&self, ptr: UserPtr) -> Result<isize> {
         let arg: uapi::Mmap = uapi::read(ptr)?;
         let known = uapi::MAP_REPLACE | uapi::MAP_ANYWHERE | uapi::MAP_POPULATE;
-        // Before anything is made of the flags: who probes for a new one is to get
-        // one answer.
-        uapi::only(arg.flags, known)?;
+        // Before anything is made of the flags: a caller that probes for a new one is to get one
+        // answer.
+        reject_unknown_flags(arg.flags, known)?;
         let anywhere = arg.flags & uapi::MAP_ANYWHERE != 0;
         if anywhere && (arg.flags & uapi::MAP_REPLACE != 0 || arg.addr != 0) {
             return Err(EINVAL);
@@ -124,17 +125,18 @@ impl Asfd {
             addr: arg.addr,
         };
         let mut request = MapRequest::check(&op, known, self.pages())?;
-        let file = regular_file(request.fd)?;
+        let file = mappable_file(request.fd)?;
 
         let space = self.handle.space();
         let first = request.part.start as usize;
         let pages = request.part.end - request.part.start;
         let (ops, pinned) =
             space.obtain(space.ops.lock(), file, first, pages as usize, request.prot)?;
-        let pins = Pins::one(pinned);
+        let mut pins = Pins::new();
+        pins.push(pinned)?;
         let made = if anywhere {
             space
-                .find_room(pages, request.part.start)
+                .find_room(&ops, pages, request.part.start)
                 .map(|start| request.target = start..start + pages)
         } else {
             Ok(())
@@ -156,36 +158,37 @@ impl Asfd {
                 return Err(error);
             }
         }
-        space.populate([&change].into_iter(), &pins);
+        populate(space, [&change].into_iter(), &pins);
         Ok(0)
     }
 
     fn munmap(&self, ptr: UserPtr) -> Result<isize> {
         let arg: uapi::Munmap = uapi::read(ptr)?;
-        uapi::only(arg.flags, 0)?;
-        let pages = uapi::range_within(arg.addr, arg.length, self.pages())?;
+        reject_unknown_flags(arg.flags, 0)?;
+        let pages = request::range_within(arg.addr, arg.length, self.pages())?;
         self.change(pages, Kind::Unmap)
     }
 
     fn change(&self, pages: Range<u64>, kind: Kind) -> Result<isize> {
         let space = self.handle.space();
-        space.change(&space.ops.lock(), &Change { pages, kind }, &Pins::new())?;
+        let ops = space.ops.lock();
+        space.change(&ops, &Change { pages, kind }, &Pins::new())?;
         Ok(0)
     }
 
     fn protect(&self, ptr: UserPtr) -> Result<isize> {
         let arg: uapi::Protect = uapi::read(ptr)?;
-        uapi::only(arg.flags | arg.reserved, 0)?;
-        let prot = uapi::prot(arg.prot)?;
-        let pages = uapi::range_within(arg.addr, arg.length, self.pages())?;
+        reject_unknown_flags(arg.flags | arg.reserved, 0)?;
+        let prot = request::prot(arg.prot)?;
+        let pages = request::range_within(arg.addr, arg.length, self.pages())?;
         self.change(pages, Kind::Protect { prot })
     }
 
     fn r#move(&self, ptr: UserPtr) -> Result<isize> {
         let arg: uapi::Move = uapi::read(ptr)?;
-        uapi::only(arg.flags, uapi::MOVE_REPLACE)?;
-        let pages = uapi::range_within(arg.addr, arg.length, self.pages())?;
-        let target = uapi::range_within(arg.new_addr, arg.length, self.pages())?;
+        reject_unknown_flags(arg.flags, uapi::MOVE_REPLACE)?;
+        let pages = request::range_within(arg.addr, arg.length, self.pages())?;
+        let target = request::range_within(arg.new_addr, arg.length, self.pages())?;
         if pages.start < target.end && target.start < pages.end {
             return Err(EINVAL);
         }
@@ -195,65 +198,42 @@ impl Asfd {
 
     fn register(&self, ptr: UserPtr) -> Result<isize> {
         let arg: uapi::Register = uapi::read(ptr)?;
-        uapi::only(arg.flags, uapi::REGISTER_POPULATE)?;
-        let prot = uapi::prot(arg.prot)?;
-        let file = regular_file(arg.fd)?;
+        reject_unknown_flags(arg.flags, uapi::REGISTER_POPULATE)?;
+        let prot = request::prot(arg.prot)?;
+        let file = mappable_file(arg.fd)?;
         let length = match arg.length {
-            0 => to_the_end(&file, arg.offset)?,
+            0 => request::rest_of_file(&file, arg.offset)?,
             length => length,
         };
-        let part = uapi::range(arg.offset, length)?;
-        self.handle.space().register(
-            file,
-            part.start as usize,
-            (part.end - part.start) as usize,
-            prot,
-            arg.flags & uapi::REGISTER_POPULATE != 0,
-        )?;
+        let part = request::range(arg.offset, length)?;
+        let space = self.handle.space();
+        let (first, pages) = (part.start as usize, (part.end - part.start) as usize);
+        let pinned = space.register(file, first, pages, prot)?;
+        if arg.flags & uapi::REGISTER_POPULATE != 0 {
+            let segment = pinned.segment();
+            let first = first - segment.first();
+            space.bring_in(segment, first..first + pages, prot);
+        }
         Ok(0)
     }
 
     fn unregister(&self, ptr: UserPtr) -> Result<isize> {
         let arg: uapi::Unregister = uapi::read(ptr)?;
-        uapi::only(arg.flags | arg.reserved, 0)?;
-        let file = any_file(arg.fd)?;
+        reject_unknown_flags(arg.flags | arg.reserved, 0)?;
+        let file = file::from_fd(arg.fd)?;
         self.handle.space().unregister(&file)?;
-        Ok(0)
-    }
-
-    fn batch(&self, ptr: UserPtr) -> Result<isize> {
-        let arg: uapi::Batch = uapi::read(ptr)?;
-        uapi::only(arg.flags | arg.reserved, 0)?;
-        if arg.nr_ops == 0 || arg.nr_ops > uapi::MAX_OPS {
-            return Err(EINVAL);
-        }
-        let space = self.handle.space();
-        let mut batch = Batch::new();
-        batch.read(&arg, self.pages())?;
-        let made = batch.run(space);
-        drop(batch);
-        if let Err((index, error)) = made {
-            if let Some(index) = index {
-                // Where not even this can be told, the error is the refused
-                // operation's all the same.
-                let _ = uapi::write_back(ptr, offset_of!(uapi::Batch, failed), index as u32);
-            }
-            // Segments may have been made for nothing.
-            space.reap_later();
-            return Err(error);
-        }
         Ok(0)
     }
 
     fn view(&self, ptr: UserPtr) -> Result<isize> {
         let arg: uapi::View = uapi::read(ptr)?;
-        uapi::only(arg.flags, 0)?;
-        uapi::only(arg.reserved, 0)?;
-        let prot = uapi::prot(arg.prot)?;
+        reject_unknown_flags(arg.flags, 0)?;
+        reject_unknown_flags(arg.reserved, 0)?;
+        let prot = request::prot(arg.prot)?;
         if prot == Prot::NONE {
             return Err(EINVAL);
         }
-        let range = uapi::range_within(arg.offset, arg.length, self.pages())?;
+        let range = request::range_within(arg.offset, arg.length, self.pages())?;
         let fd = FileDescriptorReservation::get_unused_fd_flags(O_CLOEXEC)?;
         // The kernel itself then refuses writable mappings of it.
         let mode = if prot.contains(Prot::WRITE) {
@@ -261,25 +241,11 @@ impl Asfd {
         } else {
             O_RDONLY
         };
-        let file = file::create(mode | O_CLOEXEC, |_| {
+        let file = file_operations::create(mode | O_CLOEXEC, |_| {
             Ok(View::new(self.handle.share(), range, prot))
         })?;
-        View::hang_in_space(&file, self.handle.space());
         let number = fd.reserved_fd();
         fd.fd_install(file);
         Ok(number as isize)
-    }
-}
-
-/// How many bytes, in whole pages, a file has from `offset` on. `EINVAL` for none.
-fn to_the_end(file: &File, offset: u64) -> Result<u64> {
-    // SAFETY: The file is held.
-    let size = unsafe { bindings::address_space_helper_size(file.as_ptr()) } as u64;
-    let end = size
-        .checked_next_multiple_of(PAGE_SIZE as u64)
-        .ok_or(EOVERFLOW)?;
-    match end.checked_sub(offset) {
-        Some(length) if length > 0 => Ok(length),
-        _ => Err(EINVAL),
     }
 }

@@ -21,17 +21,20 @@ use kernel::{
 use crate::{
     call::{
         asfd::Asfd,
-        file,
+        request,
         uapi, //
     },
     space::Handle,
-    sys::mapping::Mapping, //
+    sys::{
+        file_operations,
+        mapping::Mapping, //
+    },
 };
 
 /// The most bytes that a space may have: half of what a process can map.
 const MAX_LENGTH: u64 = 1 << 46;
 
-/// The device. It has no state: what it makes lives in the fds it returns.
+/// The device. It has no state: what it makes lives in the file descriptors it returns.
 pub(crate) struct Device;
 
 #[vtable]
@@ -52,14 +55,14 @@ impl MiscDevice for Device {
 
 fn create(arg: UserPtr) -> Result<isize> {
     let arg: uapi::Create = uapi::read(arg)?;
-    uapi::only(arg.flags, 0)?;
-    let pages = uapi::pages(arg.length)?;
+    request::reject_unknown_flags(arg.flags, 0)?;
+    let pages = request::pages(arg.length)?;
     if arg.length == 0 || arg.length > MAX_LENGTH {
         return Err(EINVAL);
     }
     let fd = FileDescriptorReservation::get_unused_fd_flags(O_CLOEXEC)?;
-    let file = file::create(O_RDWR | O_CLOEXEC, |file| {
-        Ok(Asfd::new(Handle::create(pages, Mapping::of(file)?)?))
+    let file = file_operations::create(O_RDWR | O_CLOEXEC, |file| {
+        Ok(Asfd::new(Handle::create(pages, Mapping::of(file))?))
     })?;
     let number = fd.reserved_fd();
     fd.fd_install(file);

@@ -2,35 +2,30 @@
 
 //! /proc/PID/fdinfo of an asfd and of a view.
 //!
-//! The layout is shown one range a line, as /proc/PID/maps shows an mm. The ops lock
-//! is held meanwhile, so that what is shown was so at one moment.
+//! The layout is shown one range a line, as /proc/PID/maps shows an mm. The ops lock is held
+//! meanwhile, so that what is shown was so at one moment.
 
 use core::ops::Range;
 
 use kernel::{
     fmt,
-    prelude::*,
     seq_file::{
         seq_print,
         SeqFile, //
     },
-    sync::{
-        atomic::{
-            ordering::*,
-            Atomic, //
-        },
-        Arc, //
+    sync::atomic::{
+        ordering::*,
+        Atomic, //
     },
 };
 
 use crate::{
     layout::Prot,
-    segment::Segment,
     space::{
         bytes,
         Space, //
     },
-    sys::bindings, //
+    sys::file, //
 };
 
 /// A protection as three letters.
@@ -63,10 +58,10 @@ fn count(counter: &Atomic<u64>) -> u64 {
 }
 
 pub(crate) fn show_space(space: &Space, out: &SeqFile) {
-    let still = space.ops.lock();
+    let ops = space.ops.lock();
     seq_print!(out, "length:\t{}\n", bytes(space.pages));
     seq_print!(out, "mappings:\t{}\n", space.install.read().layout.len());
-    seq_print!(out, "registered:\t{}\n", still.registered());
+    seq_print!(out, "registered:\t{}\n", ops.registered());
     seq_print!(out, "attachments:\t{}\n", count(&space.counts.attachments));
     seq_print!(out, "faults:\t{}\n", count(&space.counts.faults));
     seq_print!(out, "revocations:\t{}\n", count(&space.counts.revocations));
@@ -77,8 +72,8 @@ pub(crate) fn show_space(space: &Space, out: &SeqFile) {
     );
     seq_print!(out, "deferred:\t{}\n", count(&space.counts.deferred));
     if let Some(page) = space.failures.last_hole() {
-        // KVM does not tell a VMM at which address a guest met a hole; this does, as
-        // long as only one does at a time.
+        // KVM does not say at which address a guest met a hole; this does, as long as only one
+        // access at a time meets one.
         seq_print!(out, "last-hole:\t{:#x}\n", bytes(page));
     }
     let mut page = 0;
@@ -94,21 +89,9 @@ pub(crate) fn show_space(space: &Space, out: &SeqFile) {
             Letters(range.prot),
             bytes(range.segment.first() as u64 + range.offset)
         );
-        show_path(&range.segment, out);
+        file::print_path(range.segment.file(), out);
         seq_print!(out, "\n");
     }
-}
-
-fn show_path(segment: &Arc<Segment>, out: &SeqFile) {
-    // SAFETY: The file is held; `SeqFile` is the C struct, ours for the call. New
-    // lines in names are escaped, or a name could look like a line of ours.
-    unsafe {
-        bindings::seq_file_path(
-            core::ptr::from_ref(out).cast_mut().cast(),
-            segment.file().as_ptr(),
-            c"\n".as_char_ptr(),
-        )
-    };
 }
 
 pub(crate) fn show_view(range: &Range<u64>, prot: Prot, out: &SeqFile) {

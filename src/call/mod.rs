@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What user space asks for: the files it holds, the calls on them, and every check of what
-//! it passes.
+//! What user space asks for: the files it holds, the calls on them, and every check of what it
+//! passes.
 //!
-//! Nothing here takes a lock of a space by itself but `ops`, and none is held while user
-//! memory is read or written.
+//! A call goes `file.rs` > `asfd.rs` (or `view.rs`) > `uapi.rs` (reads the struct) > `request.rs`
+//! (checks it), and from there to the space. No lock is held while user memory is read or
+//! written: it may be anything, an attachment of the very space included.
 
 pub(crate) mod asfd;
+pub(crate) mod batch;
 pub(crate) mod device;
 pub(crate) mod fdinfo;
 pub(crate) mod file;

@@ -1,32 +1,101 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is asked of an asfd, alone or in a batch: checked as far as it can be without the
-//! file, and the file itself.
+//! The checks of what user space passes: values, ranges, files. Everything that is wrong by itself
+//! is refused here, with the errno of the contract, before anything is changed.
 //!
-//! Takes no lock. How structs are read is in `uapi.rs`.
+//! Takes no lock.
 
 use core::ops::Range;
 
 use kernel::{
-    fs::{
-        file::LocalFile,
-        File, //
+    fs::File,
+    page::{
+        PAGE_SHIFT,
+        PAGE_SIZE, //
     },
     prelude::*,
     sync::aref::ARef, //
 };
 
 use crate::{
-    call::{
-        file,
-        uapi, //
-    },
+    call::uapi,
     layout::Prot,
     space::change::{
         Change,
         Kind, //
     },
+    sys::{
+        file,
+        file_operations, //
+    },
 };
+
+/// `EOPNOTSUPP` for a flag, or for what must be zero, that is not in `known`.
+pub(crate) fn reject_unknown_flags(flags: u32, known: u32) -> Result {
+    if flags & !known != 0 {
+        return Err(EOPNOTSUPP);
+    }
+    Ok(())
+}
+
+/// A number of bytes that must be whole pages: `EINVAL`.
+pub(crate) fn pages(bytes: u64) -> Result<u64> {
+    if bytes % PAGE_SIZE as u64 != 0 {
+        return Err(EINVAL);
+    }
+    Ok(bytes >> PAGE_SHIFT)
+}
+
+/// The pages of a range that is not empty: `EINVAL`; `EOVERFLOW` where it leaves the 64 bits.
+pub(crate) fn range(start: u64, length: u64) -> Result<Range<u64>> {
+    start.checked_add(length).ok_or(EOVERFLOW)?;
+    let (start, length) = (pages(start)?, pages(length)?);
+    if length == 0 {
+        return Err(EINVAL);
+    }
+    Ok(start..start + length)
+}
+
+/// The same within something of `limit` pages: `EINVAL`.
+pub(crate) fn range_within(start: u64, length: u64, limit: u64) -> Result<Range<u64>> {
+    let range = range(start, length)?;
+    if range.end > limit {
+        return Err(EINVAL);
+    }
+    Ok(range)
+}
+
+/// Protection bits: `EINVAL` for unknown ones, and for writing or executing without reading,
+/// which no page table entry can say.
+pub(crate) fn prot(bits: u32) -> Result<Prot> {
+    let prot = Prot::from_bits(bits).ok_or(EINVAL)?;
+    if prot != Prot::NONE && !prot.contains(Prot::READ) {
+        return Err(EINVAL);
+    }
+    Ok(prot)
+}
+
+/// How many bytes, in whole pages, a file has from `offset` on. `EINVAL` for none.
+pub(crate) fn rest_of_file(file: &File, offset: u64) -> Result<u64> {
+    let size = file::size(file);
+    let end = size
+        .checked_next_multiple_of(PAGE_SIZE as u64)
+        .ok_or(EOVERFLOW)?;
+    match end.checked_sub(offset) {
+        Some(length) if length > 0 => Ok(length),
+        _ => Err(EINVAL),
+    }
+}
+
+/// The file that an fd of the caller stands for; `EBADF`, and `ELOOP` for an address space, which
+/// cannot be mapped in one.
+pub(crate) fn mappable_file(fd: i32) -> Result<ARef<File>> {
+    let file = file::from_fd(fd)?;
+    if file_operations::is_ours(&file) {
+        return Err(ELOOP);
+    }
+    Ok(file)
+}
 
 /// What a map asks for, checked as far as it can be without the file.
 pub(crate) struct MapRequest {
@@ -36,18 +105,18 @@ pub(crate) struct MapRequest {
     /// Pages of the space; without meaning where the kernel is to choose.
     pub(crate) target: Range<u64>,
     pub(crate) prot: Prot,
-    pub(crate) replace: bool,
-    pub(crate) populate: bool,
+    replace: bool,
+    populate: bool,
 }
 
 impl MapRequest {
-    /// Checks the values of a map in a space of `limit` pages. `EOPNOTSUPP` for flags that
-    /// are not in `known`.
+    /// Checks the values of a map in a space of `limit` pages. `EOPNOTSUPP` for flags that are not
+    /// in `known`; `EOVERFLOW` for what no file can have.
     pub(crate) fn check(op: &uapi::Op, known: u32, limit: u64) -> Result<MapRequest> {
-        uapi::only(op.flags, known)?;
-        let prot = uapi::prot(op.prot)?;
-        let part = uapi::range(op.offset, op.length)?;
-        let target = uapi::range_within(op.addr, op.length, limit)?;
+        reject_unknown_flags(op.flags, known)?;
+        let prot = prot(op.prot)?;
+        let part = range(op.offset, op.length)?;
+        let target = range_within(op.addr, op.length, limit)?;
         // No file is longer.
         if op.offset + op.length > i64::MAX as u64 {
             return Err(EOVERFLOW);
@@ -77,20 +146,30 @@ impl MapRequest {
     }
 }
 
-/// The file that an fd of the caller stands for; `EBADF`, and `ELOOP` for an address
-/// space, which cannot be mapped in one.
-pub(crate) fn regular_file(fd: i32) -> Result<ARef<File>> {
-    let file = any_file(fd)?;
-    if file::is_space_file(&file) {
-        return Err(ELOOP);
+/// Checks one operation of a batch for a space of `limit` pages, as far as it can be without its
+/// file. `EOPNOTSUPP` for an unknown opcode.
+pub(crate) fn operation(op: &uapi::Op, limit: u64) -> Result<Change> {
+    let pages = || range_within(op.addr, op.length, limit);
+    match op.opcode {
+        uapi::OP_MMAP => {
+            let known = uapi::MAP_REPLACE | uapi::MAP_POPULATE;
+            Ok(MapRequest::check(op, known, limit)?.change())
+        }
+        uapi::OP_MUNMAP => {
+            reject_unknown_flags(op.flags, 0)?;
+            Ok(Change {
+                pages: pages()?,
+                kind: Kind::Unmap,
+            })
+        }
+        uapi::OP_PROTECT => {
+            reject_unknown_flags(op.flags, 0)?;
+            let prot = prot(op.prot)?;
+            Ok(Change {
+                pages: pages()?,
+                kind: Kind::Protect { prot },
+            })
+        }
+        _ => Err(EOPNOTSUPP),
     }
-    Ok(file)
-}
-
-/// The file that an fd of the caller stands for; `EBADF`.
-pub(crate) fn any_file(fd: i32) -> Result<ARef<File>> {
-    let fd = u32::try_from(fd).map_err(|_| EBADF)?;
-    let file = LocalFile::fget(fd)?;
-    // SAFETY: An ioctl does not hold a file position.
-    Ok(unsafe { LocalFile::assume_no_fdget_pos(file) })
 }

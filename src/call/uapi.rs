@@ -1,19 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The calls as user space makes them: numbers, structs, and the contract by which
-//! structs are read. `uapi/include/linux/address_space.h` is the reference.
-//!
-//! Takes no lock, and must be called with none: user memory may be anything,
-//! a window of the very space included.
-
-use core::ops::Range;
+//! The calls as user space makes them: numbers, structs, and how structs are read. What the
+//! values mean is checked in `request.rs`. `uapi/include/linux/address_space.h` is the reference.
 
 use kernel::{
     ioctl::_IO,
-    page::{
-        PAGE_SHIFT,
-        PAGE_SIZE, //
-    },
+    page::PAGE_SIZE,
     prelude::*,
     transmute::{
         AsBytes,
@@ -22,31 +14,23 @@ use kernel::{
     uaccess::UserSlice, //
 };
 
-use crate::layout::Prot;
+use crate::sys::plain::plain_structs;
 
 const TYPE: u32 = 0xB9;
 
 /// On the device.
 pub(crate) const CREATE: u32 = _IO(TYPE, 0x00);
-/// On an asfd.
+/// On an asfd, like all up to [`MOVE`].
 pub(crate) const MMAP: u32 = _IO(TYPE, 0x01);
-/// On an asfd.
 pub(crate) const MUNMAP: u32 = _IO(TYPE, 0x02);
-/// On an asfd.
 pub(crate) const VIEW: u32 = _IO(TYPE, 0x03);
-/// On an asfd.
 pub(crate) const REGISTER: u32 = _IO(TYPE, 0x04);
-/// On an asfd.
 pub(crate) const UNREGISTER: u32 = _IO(TYPE, 0x05);
-/// On an asfd.
 pub(crate) const BATCH: u32 = _IO(TYPE, 0x06);
-/// On an asfd.
 pub(crate) const PROTECT: u32 = _IO(TYPE, 0x07);
-/// On an asfd.
 pub(crate) const MOVE: u32 = _IO(TYPE, 0x08);
-/// On an asfd or a view.
+/// On an asfd or a view, as is the next.
 pub(crate) const KVM_MAP: u32 = _IO(TYPE, 0x10);
-/// On an asfd or a view.
 pub(crate) const KVM_UNMAP: u32 = _IO(TYPE, 0x11);
 
 /// Flags of [`Mmap`].
@@ -66,12 +50,47 @@ pub(crate) const OP_PROTECT: u32 = 3;
 /// The most operations that a batch may have.
 pub(crate) const MAX_OPS: u32 = 1 << 16;
 
+plain_structs! {
+    /// Argument of [`CREATE`].
+    Create { size: u32, flags: u32, length: u64 }
+    /// Argument of [`MMAP`].
+    Mmap {
+        size: u32, flags: u32,
+        fd: i32, prot: u32, offset: u64, length: u64, addr: u64,
+    }
+    /// Argument of [`MUNMAP`].
+    Munmap { size: u32, flags: u32, addr: u64, length: u64 }
+    /// Argument of [`VIEW`].
+    View { size: u32, flags: u32, prot: u32, reserved: u32, offset: u64, length: u64 }
+    /// Argument of [`REGISTER`].
+    Register { size: u32, flags: u32, fd: i32, prot: u32, offset: u64, length: u64 }
+    /// Argument of [`UNREGISTER`].
+    Unregister { size: u32, flags: u32, fd: i32, reserved: u32 }
+    /// Argument of [`BATCH`].
+    Batch {
+        size: u32, flags: u32,
+        ops: u64, nr_ops: u32, op_size: u32, failed: u32, reserved: u32,
+    }
+    /// One operation of a batch. It begins with no size: the batch has that of all.
+    Op {
+        opcode: u32, flags: u32,
+        fd: i32, prot: u32, offset: u64, length: u64, addr: u64,
+    }
+    /// Argument of [`PROTECT`].
+    Protect { size: u32, flags: u32, addr: u64, length: u64, prot: u32, reserved: u32 }
+    /// Argument of [`MOVE`].
+    Move { size: u32, flags: u32, addr: u64, length: u64, new_addr: u64 }
+    /// Argument of [`KVM_MAP`].
+    KvmMap {
+        size: u32, flags: u32,
+        vmfd: i32, slot: u32, guest_phys_addr: u64, memory_size: u64, offset: u64, window: u64,
+    }
+    /// Argument of [`KVM_UNMAP`].
+    KvmUnmap { size: u32, flags: u32, vmfd: i32, slot: u32 }
+}
+
 /// A struct that a call takes.
-///
-/// # Safety
-///
-/// The type must be `repr(C)` without padding, and allow all bit patterns.
-pub(crate) unsafe trait Arg: Copy {
+pub(crate) trait Arg: Copy + AsBytes + FromBytes {
     /// The size of the first published version.
     const FIRST: usize = size_of::<Self>();
 
@@ -80,91 +99,16 @@ pub(crate) unsafe trait Arg: Copy {
 }
 
 macro_rules! args {
-    ($($(#[$meta:meta])* $name:ident { $($field:ident: $type:ty),* $(,)? })*) => {$(
-        $(#[$meta])*
-        #[repr(C)]
-        #[derive(Clone, Copy)]
-        pub(crate) struct $name {
-            size: u32,
-            pub(crate) flags: u32,
-            $(pub(crate) $field: $type),*
+    ($($name:ident)*) => {$(
+        impl Arg for $name {
+            const ZERO: Self = Self::ZERO;
         }
-
-        // SAFETY: Integers only, without padding, as asserted below.
-        unsafe impl Arg for $name {
-            const ZERO: Self = Self { size: 0, flags: 0, $($field: 0),* };
-        }
-
-        // SAFETY: All bytes are initialised: the fields' sizes add up to the
-        // struct's, as asserted below.
-        unsafe impl AsBytes for $name {}
-        // SAFETY: Integers allow all bit patterns.
-        unsafe impl FromBytes for $name {}
-
-        const _: () = assert!(size_of::<$name>() == 8 $(+ size_of::<$type>())*);
     )*};
 }
 
 args! {
-    /// Argument of [`CREATE`].
-    Create { length: u64 }
-    /// Argument of [`MMAP`].
-    Mmap { fd: i32, prot: u32, offset: u64, length: u64, addr: u64 }
-    /// Argument of [`MUNMAP`].
-    Munmap { addr: u64, length: u64 }
-    /// Argument of [`VIEW`].
-    View { prot: u32, reserved: u32, offset: u64, length: u64 }
-    /// Argument of [`REGISTER`].
-    Register { fd: i32, prot: u32, offset: u64, length: u64 }
-    /// Argument of [`UNREGISTER`].
-    Unregister { fd: i32, reserved: u32 }
-    /// Argument of [`BATCH`].
-    Batch { ops: u64, nr_ops: u32, op_size: u32, failed: u32, reserved: u32 }
-    /// Argument of [`PROTECT`].
-    Protect { addr: u64, length: u64, prot: u32, reserved: u32 }
-    /// Argument of [`MOVE`].
-    Move { addr: u64, length: u64, new_addr: u64 }
-    /// Argument of [`KVM_MAP`].
-    KvmMap {
-        vmfd: i32, slot: u32, guest_phys_addr: u64, memory_size: u64, offset: u64, window: u64,
-    }
-    /// Argument of [`KVM_UNMAP`].
-    KvmUnmap { vmfd: i32, slot: u32 }
+    Create Mmap Munmap View Register Unregister Batch Op Protect Move KvmMap KvmUnmap
 }
-
-/// One operation of a batch, of which the batch tells the size.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub(crate) struct Op {
-    pub(crate) opcode: u32,
-    pub(crate) flags: u32,
-    pub(crate) fd: i32,
-    pub(crate) prot: u32,
-    pub(crate) offset: u64,
-    pub(crate) length: u64,
-    pub(crate) addr: u64,
-}
-
-// SAFETY: Integers only, without padding, as asserted below. (It begins with no size;
-// `read_sized` is told one.)
-unsafe impl Arg for Op {
-    const ZERO: Self = Self {
-        opcode: 0,
-        flags: 0,
-        fd: 0,
-        prot: 0,
-        offset: 0,
-        length: 0,
-        addr: 0,
-    };
-}
-
-// SAFETY: All bytes are initialised: there is no padding.
-unsafe impl AsBytes for Op {}
-// SAFETY: Integers allow all bit patterns.
-unsafe impl FromBytes for Op {}
-
-const _: () = assert!(size_of::<Op>() == 40);
 
 impl Batch {
     /// Reads one operation; errors as for [`read`].
@@ -178,7 +122,7 @@ impl Batch {
     /// Reads operations from `first` on; says how many can be read.
     pub(crate) fn read_ops(&self, first: usize, ops: &mut [Op]) -> usize {
         if self.op_size as usize == size_of::<Op>() {
-            // Side by side as ours are.
+            // As long as the kernel's: all at once.
             let start = (self.ops as usize).checked_add(first * size_of::<Op>());
             let bytes = ops.as_bytes_mut();
             let read = start.ok_or(EFAULT).and_then(|start| {
@@ -202,10 +146,10 @@ impl Batch {
 
 /// Reads the argument of a call.
 ///
-/// `EINVAL` where it is shorter than the first version, `E2BIG` where it has bytes
-/// that we do not know and that are not zero, `EFAULT`.
-pub(crate) fn read<T: Arg + AsBytes + FromBytes>(ptr: UserPtr) -> Result<T> {
-    // As a rule it is as long as ours, and read at once.
+/// `EINVAL` where it is shorter than the first version, `E2BIG` where it has bytes that this
+/// version does not know and that are not zero, `EFAULT`.
+pub(crate) fn read<T: Arg>(ptr: UserPtr) -> Result<T> {
+    // As a rule it is as long as the kernel's, and read at once.
     let whole = UserSlice::new(ptr, size_of::<T>()).reader().read::<T>();
     if let Ok(arg) = whole {
         let size = arg.as_bytes().first_chunk().copied();
@@ -219,8 +163,8 @@ pub(crate) fn read<T: Arg + AsBytes + FromBytes>(ptr: UserPtr) -> Result<T> {
     read_sized(ptr, size)
 }
 
-/// Reads a struct of which the caller says how large it is; errors as for [`read`].
-pub(crate) fn read_sized<T: Arg + AsBytes + FromBytes>(ptr: UserPtr, size: usize) -> Result<T> {
+/// Reads a struct of a size that the caller gives apart; errors as for [`read`].
+fn read_sized<T: Arg>(ptr: UserPtr, size: usize) -> Result<T> {
     if size < T::FIRST {
         return Err(EINVAL);
     }
@@ -243,55 +187,9 @@ pub(crate) fn read_sized<T: Arg + AsBytes + FromBytes>(ptr: UserPtr, size: usize
     Ok(arg)
 }
 
-/// Writes one value of the argument back, at `offset` bytes of it.
+/// Writes one value of the argument back, at `offset` bytes of it. `EFAULT`.
 pub(crate) fn write_back<T: AsBytes>(ptr: UserPtr, offset: usize, value: T) -> Result {
     UserSlice::new(ptr.wrapping_byte_add(offset), size_of::<T>())
         .writer()
         .write(&value)
-}
-
-/// `EOPNOTSUPP` for a flag, or for what must be zero, that we do not know.
-pub(crate) fn only(flags: u32, known: u32) -> Result {
-    if flags & !known != 0 {
-        return Err(EOPNOTSUPP);
-    }
-    Ok(())
-}
-
-/// A number of bytes that must be whole pages: `EINVAL`.
-pub(crate) fn pages(bytes: u64) -> Result<u64> {
-    if bytes % PAGE_SIZE as u64 != 0 {
-        return Err(EINVAL);
-    }
-    Ok(bytes >> PAGE_SHIFT)
-}
-
-/// The pages of a range that is not empty: `EINVAL`; `EOVERFLOW` where it leaves the
-/// 64 bits.
-pub(crate) fn range(start: u64, length: u64) -> Result<Range<u64>> {
-    start.checked_add(length).ok_or(EOVERFLOW)?;
-    let (start, length) = (pages(start)?, pages(length)?);
-    if length == 0 {
-        return Err(EINVAL);
-    }
-    Ok(start..start + length)
-}
-
-/// The same within something of `limit` pages: `EINVAL`.
-pub(crate) fn range_within(start: u64, length: u64, limit: u64) -> Result<Range<u64>> {
-    let range = range(start, length)?;
-    if range.end > limit {
-        return Err(EINVAL);
-    }
-    Ok(range)
-}
-
-/// Protection bits: `EINVAL` for unknown ones, and for writing or executing without
-/// reading, which no page table entry can say.
-pub(crate) fn prot(bits: u32) -> Result<Prot> {
-    let prot = Prot::from_bits(bits).ok_or(EINVAL)?;
-    if prot != Prot::NONE && !prot.contains(Prot::READ) {
-        return Err(EINVAL);
-    }
-    Ok(prot)
 }

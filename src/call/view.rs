@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The view: a file that shows a part of a space, for some accesses only, and can
-//! do nothing but be mapped and given to KVM.
+//! The view: a file that shows a part of a space, for some accesses only, and that can only be
+//! mapped and given to KVM.
 
 use core::ops::Range;
 
@@ -19,10 +19,7 @@ use crate::{
         uapi, //
     },
     layout::Prot,
-    space::{
-        Handle,
-        Space, //
-    },
+    space::Handle,
 };
 
 /// The state of a view.
@@ -39,15 +36,6 @@ impl View {
             range,
             prot,
         }
-    }
-
-    /// Has the windows of a new view hang where those of the asfd do, at the space's
-    /// own offsets, so that one zap reaches all. The view keeps its own inode, whose
-    /// size is its own.
-    pub(crate) fn hang_in_space(file: &File, space: &Space) {
-        // SAFETY: Nobody else has the file yet. The space, which the file's state
-        // keeps, holds the inode of the mapping.
-        unsafe { (*file.as_ptr()).f_mapping = space.mapping.as_raw() };
     }
 }
 

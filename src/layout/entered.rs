@@ -5,8 +5,8 @@
 //! A hull: no page outside of it was. So nothing need be zapped there, and nothing at all where it
 //! is empty.
 
-// The crate root says what an atomic is: the kernel's, or on the host one that looks like it.
-use crate::atomic::{
+// `sys` says what an atomic is: the kernel's, or on the host one that looks like it.
+use crate::sys::atomic::{
     ordering::Relaxed,
     Atomic, //
 };

@@ -1,136 +1,164 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The ranges of segments that are being revoked, on which faults step aside.
+//! Which pages of a segment are being invalidated, on which faults back off.
 //!
-//! A range is listed when the arena stops showing what it showed there, and
-//! until every attachment has been zapped and the frames have been let go. While
-//! it is listed nothing of it can be installed, so one zap after the listing is
-//! enough, whoever makes it.
+//! The idiom is KVM's (`mmu_invalidate_in_progress` and the range beside it in
+//! `include/linux/kvm_host.h`): a count of what is in progress, and the hull of it, which shrinks
+//! only when nothing is in progress any more. A hull may cover pages that are not being invalidated;
+//! that costs their faults a moment, and nothing can grow where nothing may be allocated.
 //!
-//! A fixed table, since it is filled where nothing may be allocated. Pure data:
-//! part of what the install lock guards.
+//! A range is invalidated from the moment at which the arena stops showing what it showed there
+//! until every attachment has been zapped and the frames have been put. Nothing of it can be
+//! installed meanwhile, so one zap after the beginning is enough. Usually the notifier's callback
+//! does all of it ([`Invalidation::begin`], [`Invalidation::end`]); what it cannot do is deferred
+//! to the worker ([`Invalidation::defer`]), which drains it. The three have a hull each, so that
+//! a worker that is late does not keep the callbacks' hull from shrinking.
+//!
+//! Guarded by the install lock: changed with it held for writing, read with it held in any mode.
 
-/// How many ranges may be listed at once before all of the space is.
-const SLOTS: usize = 16;
+use core::ops::Range;
 
-/// Who will zap a listed range.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum By {
-    /// The notifier, before it returns.
-    Notifier,
-    /// The worker, in time.
-    Worker,
+use kernel::sync::atomic::{
+    ordering::*,
+    Atomic, //
+};
+
+use crate::sys::{
+    rwsem::{
+        Held,
+        WriteGuard, //
+    },
+    warn::warn_on_once, //
+};
+
+/// The smallest range around some ranges of pages. Atomic only so that it can be shared: the
+/// install lock orders everything.
+struct Hull {
+    start: Atomic<usize>,
+    /// 0 for no pages.
+    end: Atomic<usize>,
 }
 
-#[derive(Clone, Copy)]
-struct Listed {
-    segment: u64,
-    start: usize,
-    end: usize,
-    by: By,
+impl Hull {
+    const fn new() -> Self {
+        Hull {
+            start: Atomic::new(0),
+            end: Atomic::new(0),
+        }
+    }
+
+    fn pages(&self) -> Range<usize> {
+        self.start.load(Relaxed)..self.end.load(Relaxed)
+    }
+
+    fn set(&self, pages: Range<usize>) {
+        self.start.store(pages.start, Relaxed);
+        self.end.store(pages.end, Relaxed);
+    }
+
+    /// Extends it by pages that are not none; says whether it had none.
+    fn extend(&self, pages: &Range<usize>) -> bool {
+        let old = self.pages();
+        if old.is_empty() {
+            self.set(pages.clone());
+            return true;
+        }
+        self.set(old.start.min(pages.start)..old.end.max(pages.end));
+        false
+    }
+
+    fn overlaps(&self, pages: &Range<usize>) -> bool {
+        let hull = self.pages();
+        hull.start < pages.end && pages.start < hull.end
+    }
 }
 
-/// A range that the worker is to revoke; pages of the segment.
-#[derive(Clone, Copy)]
-pub(crate) enum Task {
-    /// `start..end` of a segment, at this place of the list.
-    Range(usize, u64, usize, usize),
-    /// Everything the space shows.
-    All,
+/// The invalidations of a segment; ranges are pages of it.
+pub(crate) struct Invalidation {
+    /// How many callbacks are at it, and one each if anything is pending or draining.
+    in_progress: Atomic<usize>,
+    /// How many callbacks are at it,
+    running_count: Atomic<usize>,
+    /// and around what.
+    running: Hull,
+    /// What was deferred, and the worker has not begun with.
+    pending: Hull,
+    /// What the worker is at.
+    draining: Hull,
 }
 
-/// A place in the list, held by the notifier.
-pub(crate) struct Place(usize);
-
-/// The list.
-pub(crate) struct Stale {
-    listed: [Option<Listed>; SLOTS],
-    count: usize,
-    all: bool,
-}
-
-impl Stale {
-    /// The empty list.
+impl Invalidation {
     pub(crate) const fn new() -> Self {
         Self {
-            listed: [None; SLOTS],
-            count: 0,
-            all: false,
+            in_progress: Atomic::new(0),
+            running_count: Atomic::new(0),
+            running: Hull::new(),
+            pending: Hull::new(),
+            draining: Hull::new(),
         }
     }
 
-    /// Whether anything of pages `start..end` of the segment is being revoked.
-    pub(crate) fn overlaps(&self, segment: u64, start: usize, end: usize) -> bool {
-        if self.count == 0 {
-            return self.all;
+    fn add(counter: &Atomic<usize>, by: isize) {
+        let old = counter.load(Relaxed);
+        if let Some(new) = old.checked_add_signed(by) {
+            counter.store(new, Relaxed);
+        } else {
+            warn_on_once!(true);
         }
-        self.all
-            || self
-                .listed
+    }
+
+    /// Whether anything of `pages` is being invalidated.
+    pub(crate) fn overlaps(&self, pages: &Range<usize>, install: &impl Held) -> bool {
+        self.any(install)
+            && [&self.running, &self.pending, &self.draining]
                 .iter()
-                .flatten()
-                .any(|l| l.segment == segment && l.start < end && start < l.end)
+                .any(|hull| hull.overlaps(pages))
     }
 
-    /// Lists a range that the caller is about to zap. [`None`] where the list is
-    /// full: then all is stale, and the worker must be called.
-    pub(crate) fn list(&mut self, segment: u64, start: usize, end: usize) -> Option<Place> {
-        let free = self.listed.iter().position(Option::is_none);
-        let Some(free) = free else {
-            self.all = true;
-            return None;
-        };
-        if let Some(slot) = self.listed.get_mut(free) {
-            *slot = Some(Listed {
-                segment,
-                start,
-                end,
-                by: By::Notifier,
-            });
-        }
-        self.count += 1;
-        Some(Place(free))
+    /// Whether anything is being invalidated.
+    pub(crate) fn any(&self, _install: &impl Held) -> bool {
+        self.in_progress.load(Relaxed) != 0
     }
 
-    /// Leaves a listed range to the worker.
-    pub(crate) fn leave(&mut self, place: Place) {
-        if let Some(Some(listed)) = self.listed.get_mut(place.0) {
-            listed.by = By::Worker;
+    /// The caller is about to zap `pages`, which are not none.
+    pub(crate) fn begin<T>(&self, pages: &Range<usize>, _install: &mut WriteGuard<'_, T>) {
+        Self::add(&self.in_progress, 1);
+        Self::add(&self.running_count, 1);
+        self.running.extend(pages);
+    }
+
+    /// All that a callback had begun with is zapped, and the frames are put.
+    pub(crate) fn end<T>(&self, _install: &mut WriteGuard<'_, T>) {
+        Self::add(&self.in_progress, -1);
+        Self::add(&self.running_count, -1);
+        if self.running_count.load(Relaxed) == 0 {
+            self.running.set(0..0);
         }
     }
 
-    /// The range has been revoked.
-    pub(crate) fn done(&mut self, place: Place) {
-        self.clear(place.0);
-    }
-
-    /// Something for the worker to do.
-    pub(crate) fn task(&self) -> Option<Task> {
-        if self.all {
-            return Some(Task::All);
+    /// Leaves to the worker what a callback had begun with: the segment must be put on the
+    /// space's list of those that have deferred invalidations.
+    pub(crate) fn defer<T>(&self, pages: &Range<usize>, install: &mut WriteGuard<'_, T>) {
+        if self.pending.extend(pages) {
+            Self::add(&self.in_progress, 1);
         }
-        self.listed
-            .iter()
-            .enumerate()
-            .find_map(|(at, listed)| match listed {
-                Some(l) if l.by == By::Worker => Some(Task::Range(at, l.segment, l.start, l.end)),
-                _ => None,
-            })
+        self.end(install);
     }
 
-    /// The worker has done a task.
-    pub(crate) fn finish(&mut self, task: Task) {
-        match task {
-            Task::Range(at, ..) => self.clear(at),
-            Task::All => self.all = false,
-        }
+    /// What was deferred, for the worker to drain; one worker at a time.
+    pub(crate) fn begin_draining<T>(&self, _install: &mut WriteGuard<'_, T>) -> Range<usize> {
+        let pages = self.pending.pages();
+        warn_on_once!(!self.draining.pages().is_empty());
+        self.draining.set(pages.clone());
+        self.pending.set(0..0);
+        pages
     }
 
-    fn clear(&mut self, at: usize) {
-        if let Some(slot) = self.listed.get_mut(at) {
-            if slot.take().is_some() {
-                self.count -= 1;
-            }
+    /// What the worker had begun with is zapped, and the frames are put.
+    pub(crate) fn end_draining<T>(&self, _install: &mut WriteGuard<'_, T>) {
+        if !self.draining.pages().is_empty() {
+            self.draining.set(0..0);
+            Self::add(&self.in_progress, -1);
         }
     }
 }

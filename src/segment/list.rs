@@ -1,24 +1,32 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Segments, found by what they hold: which of them has these pages of this file?
+//! The segments that a space has, found by what they hold; and pins, which keep those in use
+//! that a call is about to show.
 //!
-//! Guarded by the ops lock, as part of what it guards.
+//! [`Ops`] is what the space's ops lock guards, so a reference to it is proof that the lock is
+//! held. The order is: ops, then the install lock.
 
 use kernel::{
     fs::File,
     prelude::*,
     rbtree::RBTree,
-    sync::Arc, //
+    sync::{
+        atomic::ordering::*,
+        Arc, //
+    },
 };
 
-use crate::segment::{
-    Segment,
-    Source, //
+use crate::{
+    segment::{
+        Segment,
+        Source, //
+    },
+    sys::small_vec::SmallVec,
 };
 
-/// How many segments of a file are looked at. Not to find one again costs a segment
-/// more, and nothing else; to look at all would cost a file that is mapped in many small
-/// pieces as much for each of them.
+/// How many segments of a file are looked at. Not to find one again costs a segment more, and
+/// nothing else; to look at all would cost a file that is mapped in many small pieces as much
+/// for each of them.
 const LOOKS: usize = 64;
 
 /// The order of a list: by file, then by the first page, then by age.
@@ -40,36 +48,36 @@ impl Key {
     }
 }
 
-/// A list of segments.
-pub(crate) struct Listed(RBTree<Key, Arc<Segment>>);
+/// A list of segments, found by file and page.
+pub(crate) struct SegmentList(RBTree<Key, Arc<Segment>>);
 
-impl Listed {
-    pub(crate) fn new() -> Self {
-        Listed(RBTree::new())
+impl SegmentList {
+    fn new() -> Self {
+        SegmentList(RBTree::new())
     }
 
-    /// Adds a segment. O(log n).
-    pub(crate) fn add(&mut self, segment: Arc<Segment>) -> Result {
+    /// Adds a segment. O(log n). `ENOMEM`.
+    fn add(&mut self, segment: Arc<Segment>) -> Result {
         self.0
             .try_create_and_insert(Key::of(&segment), segment, GFP_KERNEL_ACCOUNT)?;
         Ok(())
     }
 
-    /// Takes a segment off the list, if it is on it. O(log n).
-    pub(crate) fn remove(&mut self, segment: &Segment) -> Option<Arc<Segment>> {
+    /// Removes a segment, if it is there. O(log n).
+    fn remove(&mut self, segment: &Segment) -> Option<Arc<Segment>> {
         self.0.remove(&Key::of(segment))
     }
 
-    /// Puts a segment of this list on another. O(log n).
-    pub(crate) fn pass(&mut self, segment: &Segment, to: &mut Listed) {
+    /// Moves a segment of this list to another. O(log n).
+    fn pass(&mut self, segment: &Segment, to: &mut SegmentList) {
         if let Some(node) = self.0.remove_node(&Key::of(segment)) {
             to.0.insert(node);
         }
     }
 
-    /// The segment that can serve for `wanted`: of several the one that begins last,
-    /// and of those the youngest. O(log n).
-    pub(crate) fn find(&mut self, wanted: &Source) -> Option<&Arc<Segment>> {
+    /// The segment that can serve for `wanted`: of several the one that begins last, and of
+    /// those the youngest. O(log n).
+    fn find(&mut self, wanted: &Source) -> Option<&Arc<Segment>> {
         let file = wanted.file.as_ptr() as usize;
         let behind = Key {
             file,
@@ -97,7 +105,7 @@ impl Listed {
     }
 
     /// Any segment of a file. O(log n).
-    pub(crate) fn any_of(&self, file: &File) -> Option<Arc<Segment>> {
+    fn any_of(&self, file: &File) -> Option<Arc<Segment>> {
         let file = file.as_ptr() as usize;
         let before = Key {
             file,
@@ -112,5 +120,129 @@ impl Listed {
     /// All of them.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Segment>> {
         self.0.values()
+    }
+}
+
+/// What the ops lock guards: the segments in use, and the right to change the layout.
+pub(crate) struct Ops {
+    /// Those that are kept although nothing may show them. Apart, so that they are found
+    /// however many others there are.
+    registered: SegmentList,
+    others: SegmentList,
+    next_id: u64,
+}
+
+/// A segment that is not ended, whether or not anything shows it.
+///
+/// # Invariants
+///
+/// Counted in the segment's `pins`.
+pub(crate) struct Pinned(Arc<Segment>);
+
+/// The segments that a call has pinned, in the order in which it did; most have one.
+pub(crate) type Pins = SmallVec<Pinned, 1>;
+
+impl Pinned {
+    /// Pins a segment, which must not have ended: it is new, or listed.
+    pub(crate) fn new(segment: Arc<Segment>) -> Self {
+        segment.pins.fetch_add(1, Relaxed);
+        // INVARIANT: Just counted.
+        Pinned(segment)
+    }
+
+    /// The segment.
+    pub(crate) fn segment(&self) -> &Arc<Segment> {
+        &self.0
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        self.0.pins.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Ops {
+    pub(crate) fn new() -> Self {
+        Ops {
+            registered: SegmentList::new(),
+            others: SegmentList::new(),
+            next_id: 0,
+        }
+    }
+
+    /// An id that no segment of the space has had.
+    pub(crate) fn next_id(&mut self) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        id
+    }
+
+    /// Adds a new segment. O(log n). `ENOMEM`.
+    pub(crate) fn add(&mut self, segment: Arc<Segment>) -> Result {
+        self.others.add(segment)
+    }
+
+    /// Pins the segment that can serve for `wanted`, if there is one. O(log n).
+    pub(crate) fn find(&mut self, wanted: &Source) -> Option<Pinned> {
+        let found = match self.registered.find(wanted) {
+            Some(found) => found,
+            None => self.others.find(wanted)?,
+        };
+        Some(Pinned::new(found.clone()))
+    }
+
+    /// Pins a segment, if it is still in use. O(log n).
+    pub(crate) fn pin(&self, segment: &Segment) -> Option<Pinned> {
+        let key = Key::of(segment);
+        let listed = self.registered.0.get(&key).or(self.others.0.get(&key))?;
+        Some(Pinned::new(listed.clone()))
+    }
+
+    /// How many segments are registered.
+    pub(crate) fn registered(&self) -> usize {
+        self.registered.iter().count()
+    }
+
+    /// Removes all segments, which the caller ends.
+    pub(crate) fn take_all(&mut self) -> [SegmentList; 2] {
+        [&mut self.registered, &mut self.others]
+            .map(|list| core::mem::replace(list, SegmentList::new()))
+    }
+
+    /// Removes segments that neither a call has pinned nor `is_shown` says are shown, as many as
+    /// there are places; says whether there may be more.
+    pub(crate) fn take_idle(
+        &mut self,
+        is_shown: impl Fn(&Segment) -> bool,
+        taken: &mut [Option<Arc<Segment>>],
+    ) -> bool {
+        let idle = self
+            .others
+            .iter()
+            .filter(|segment| segment.pins.load(Relaxed) == 0 && !is_shown(segment));
+        let mut count = 0;
+        for (place, segment) in taken.iter_mut().zip(idle) {
+            *place = Some(segment.clone());
+            count += 1;
+        }
+        for segment in taken.iter().flatten() {
+            drop(self.others.remove(segment));
+        }
+        count == taken.len()
+    }
+
+    /// Keeps a segment, whether or not anything shows it.
+    pub(crate) fn keep(&mut self, segment: &Segment) {
+        segment.registered.store(true, Relaxed);
+        self.others.pass(segment, &mut self.registered);
+    }
+
+    /// Keeps one of the segments of a file no longer.
+    pub(crate) fn unkeep_one(&mut self, file: &File) -> Option<Arc<Segment>> {
+        let segment = self.registered.any_of(file)?;
+        segment.registered.store(false, Relaxed);
+        self.registered.pass(&segment, &mut self.others);
+        Some(segment)
     }
 }

@@ -2,17 +2,16 @@
 
 //! Where an mm comes from that no task uses.
 //!
-//! Where the kernel exports `mm_alloc()` it is called; Kbuild finds that out.
-//! Elsewhere the mm is borrowed from exec, the one exported road on which the
-//! kernel builds an empty one: our binary format stands first in the list, a
-//! usermode helper is started, and when exec asks the formats about that very
-//! task, ours takes `bprm->mm` and lets the exec fail. Every other exec is
-//! answered with `ENOEXEC` at once.
+//! Where the kernel exports `mm_alloc()` it is called; Kbuild finds that out. Elsewhere the mm is
+//! borrowed from exec, the one exported way on which the kernel builds an empty one: the module's
+//! binary format stands first in the list, a usermode helper is started, and when exec asks the
+//! formats about that very task, the format takes `bprm->mm` and has the exec fail. Every other
+//! exec is answered with `ENOEXEC` at once.
 //!
-//! Nothing outside this file knows which it was. Either way the mm is charged to
-//! the memory cgroup of who asks: spaces are cheap to make, and whoever makes a
-//! hundred thousand of them pays for them. One birth at a time, under a mutex that
-//! nests inside nothing.
+//! Nothing outside this file knows which it was. Either way the mm is charged to the memory
+//! cgroup of the caller: spaces are cheap to make, and a caller that makes a hundred thousand
+//! pays for them. One mm at a time, under a mutex that is acquired with nothing held and inside
+//! which nothing of the module is.
 
 use core::ptr::NonNull;
 
@@ -22,14 +21,21 @@ use kernel::{
     sync::aref::ARef, //
 };
 
-/// The ability to make an mm, had for as long as the module is loaded.
+/// Where an mm comes from on this kernel, for the log.
+pub(crate) const NAME: &str = if cfg!(EXPORTED_MM_ALLOC) {
+    "mm_alloc()"
+} else {
+    "exec of a usermode helper"
+};
+
+/// The ability to make an mm, for as long as the module is loaded.
 pub(crate) struct MmSource {
     #[cfg(not(EXPORTED_MM_ALLOC))]
     _format: exec::Format,
 }
 
 impl MmSource {
-    /// Gets ready. To be called once, when the module is loaded.
+    /// Prepares it. To be called once, when the module is loaded.
     pub(crate) fn prepare() -> Result<MmSource> {
         Ok(MmSource {
             #[cfg(not(EXPORTED_MM_ALLOC))]
@@ -38,8 +44,10 @@ impl MmSource {
     }
 }
 
-/// Makes an mm with one user and with nothing mapped that matters; what is mapped
-/// is left over from exec.
+/// Makes an mm with one user. What is mapped in it is left over from exec.
+///
+/// `ENOMEM`; `EBUSY` while the system is going to sleep; `ENODEV` where no usermode helper can be
+/// started.
 pub(crate) fn new_mm() -> Result<ARef<MmWithUser>> {
     #[cfg(EXPORTED_MM_ALLOC)]
     // SAFETY: May be called from any process context.
@@ -48,7 +56,7 @@ pub(crate) fn new_mm() -> Result<ARef<MmWithUser>> {
     let mm = exec::borrow_mm()?;
 
     let mm = NonNull::new(mm).ok_or(ENOMEM)?;
-    // SAFETY: A new mm has one user, which is ours now.
+    // SAFETY: A new mm has one user, which passes on.
     Ok(unsafe { ARef::from_raw(mm.cast()) })
 }
 
@@ -56,10 +64,7 @@ pub(crate) fn new_mm() -> Result<ARef<MmWithUser>> {
 mod exec {
     use core::{
         cell::UnsafeCell,
-        ptr::{
-            null_mut,
-            NonNull, //
-        },
+        ptr::null_mut, //
     };
 
     use kernel::{
@@ -74,7 +79,8 @@ mod exec {
                 ordering::*,
                 Atomic, //
             },
-            global_lock, //
+            global_lock,
+            SetOnce, //
         },
         task::Task,
         time::{
@@ -83,13 +89,14 @@ mod exec {
         },
     };
 
-    use crate::{
-        sys::bindings,
-        LocalModule, //
+    use crate::sys::{
+        bindings,
+        module::THIS_MODULE,
+        task::MemCgroup, //
     };
 
-    /// What exec is told when we have taken its mm. Not `ENOEXEC`, which would
-    /// have it ask the next format.
+    /// What exec gets for an answer when its mm has been taken. Not `ENOEXEC`, which would have
+    /// it ask the next format.
     const TAKEN: c_int = -(bindings::ECANCELED as c_int);
 
     /// Any program will do, it is never run; this one exists wherever there is
@@ -100,15 +107,18 @@ mod exec {
     static TASK: Atomic<*mut task_struct> = Atomic::new(null_mut());
     /// What it gave.
     static MM: Atomic<*mut mm_struct> = Atomic::new(null_mut());
-    /// The memory cgroup that pays; a reference is held for as long as any helper
-    /// may charge it.
-    static PAYER: Atomic<*mut bindings::mem_cgroup> = Atomic::new(null_mut());
-    /// A helper that was started, with a reference to it.
-    static HELPER: Atomic<*mut task_struct> = Atomic::new(null_mut());
+
+    /// What a helper is started for; stays until the helper's exec has been tried.
+    struct Request {
+        /// The memory cgroup that pays. The helper may charge it until it has exited.
+        payer: MemCgroup,
+        /// The helper, once it runs.
+        helper: SetOnce<ARef<Task>>,
+    }
 
     global_lock! {
         // SAFETY: Initialised in `Format::register`, before anything can use it.
-        unsafe(uninit) static BIRTH: Mutex<()> = ();
+        unsafe(uninit) static ONE_AT_A_TIME: Mutex<()> = ();
     }
 
     /// A `struct linux_binfmt` in static memory, which only C looks into.
@@ -118,12 +128,12 @@ mod exec {
     unsafe impl Sync for Binfmt {}
 
     static BINFMT: Binfmt = Binfmt(UnsafeCell::new(bindings::linux_binfmt {
-        module: kernel::module::this_module::<LocalModule>().as_ptr(),
+        module: THIS_MODULE,
         load_binary: Some(load_binary),
         ..pin_init::zeroed()
     }));
 
-    /// Our binary format in the list.
+    /// The module's binary format in the list.
     ///
     /// # Invariants
     ///
@@ -132,16 +142,18 @@ mod exec {
 
     impl Format {
         pub(super) fn register() -> Result<Format> {
-            // SAFETY: Called once, when the module is loaded.
-            unsafe { BIRTH.init() };
-            // For as long as the module is loaded, not only for a birth: exec
-            // walks on from a format that it called without the list's lock, so a
-            // format must not go while any exec may be inside it. The module's
-            // reference count sees to that.
+            // For as long as the module is loaded, not only while an mm is made: exec walks on from
+            // a format that it called without the list's lock, so a format must not go while any
+            // exec may be inside it. The module's reference count sees to that.
             //
-            // SAFETY: The format is static and not registered yet. At the head,
-            // or another format might know /proc/1/exe first.
-            unsafe { bindings::__register_binfmt(BINFMT.0.get(), 1) };
+            // SAFETY: Called once, when the module is loaded: the lock is initialised once, and the
+            // format is static and not registered yet. At the head, or another format might know
+            // /proc/1/exe first.
+            unsafe {
+                ONE_AT_A_TIME.init();
+                bindings::__register_binfmt(BINFMT.0.get(), 1);
+            }
+            // INVARIANT: Just registered.
             Ok(Format(()))
         }
     }
@@ -162,8 +174,8 @@ mod exec {
         if TASK.load(Relaxed) != Task::current_raw() {
             return -(bindings::ENOEXEC as c_int);
         }
-        // SAFETY: `bprm` is ours to change while we are asked. Without an mm it
-        // is what it is before exec has made one, which freeing it allows for.
+        // SAFETY: A format may change `bprm` while it is asked. Without an mm it is what it was
+        // before exec made one, which freeing it allows for.
         unsafe {
             MM.store((*bprm).mm, Release);
             (*bprm).mm = null_mut();
@@ -178,44 +190,22 @@ mod exec {
     ///
     /// # Safety
     ///
-    /// Called by the usermode helper code.
+    /// Called by the usermode helper code, with a [`Request`] as data.
     unsafe extern "C" fn note_task(
-        _info: *mut bindings::subprocess_info,
+        info: *mut bindings::subprocess_info,
         _new: *mut bindings::cred,
     ) -> c_int {
-        let task = Task::current_raw();
-        // SAFETY: A task holds itself. Charging another cgroup lasts until the mm is
-        // taken, or for the rest of the task's life, which `borrow_mm` waits for; it
-        // holds the cgroup as long.
+        let current = current!();
+        // SAFETY: The request stays until the exec that follows has been tried. To charge another
+        // cgroup lasts until the mm is taken, or for the rest of the task's life, which
+        // `borrow_mm` waits for; the request holds the cgroup as long.
         unsafe {
-            HELPER.store(
-                ARef::into_raw(ARef::from(&*task.cast::<Task>()))
-                    .as_ptr()
-                    .cast(),
-                Relaxed,
-            );
-            bindings::address_space_helper_set_active_memcg(PAYER.load(Relaxed));
+            let request: &Request = &*(*info).data.cast();
+            request.helper.populate((&**current).into());
+            bindings::address_space_helper_set_active_memcg(request.payer.as_raw());
         }
-        TASK.store(task, Relaxed);
+        TASK.store(Task::current_raw(), Relaxed);
         0
-    }
-
-    /// The memory cgroup of the calling process, held.
-    struct Payer(*mut bindings::mem_cgroup);
-
-    impl Payer {
-        fn of_caller() -> Payer {
-            let mm = current!().mm().map_or(null_mut(), |mm| mm.as_raw());
-            // SAFETY: The caller's own mm, or null, for which there is an answer too.
-            Payer(unsafe { bindings::address_space_helper_mm_memcg(mm) })
-        }
-    }
-
-    impl Drop for Payer {
-        fn drop(&mut self) {
-            // SAFETY: The reference that was taken above.
-            unsafe { bindings::address_space_helper_mem_cgroup_put(self.0) };
-        }
     }
 
     /// Waits until a helper whose exec failed early can charge nothing any more.
@@ -228,52 +218,54 @@ mod exec {
     }
 
     pub(super) fn borrow_mm() -> Result<*mut mm_struct> {
-        let _one_at_a_time = BIRTH.lock();
-        let payer = Payer::of_caller();
-        PAYER.store(payer.0, Relaxed);
-
+        let _guard = ONE_AT_A_TIME.lock();
+        let current = current!();
+        let request = Request {
+            payer: MemCgroup::of(current.mm()),
+            helper: SetOnce::new(),
+        };
         let mut argv = [PATH.as_char_ptr().cast_mut(), null_mut()];
         let mut envp = [null_mut()];
-        // SAFETY: All strings and arrays outlive the call below, which waits.
-        let info = unsafe {
-            bindings::call_usermodehelper_setup(
+        // Not killable: a caller that stopped waiting would leave the helper running with pointers
+        // into this frame.
+        //
+        // SAFETY: All strings, arrays and the request outlive the second call, which waits until
+        // exec has been tried, and consumes what the first has made.
+        let ret = unsafe {
+            let info = bindings::call_usermodehelper_setup(
                 PATH.as_char_ptr(),
                 argv.as_mut_ptr(),
                 envp.as_mut_ptr(),
                 bindings::GFP_KERNEL,
                 Some(note_task),
                 None,
-                null_mut(),
-            )
+                (&raw const request).cast_mut().cast(),
+            );
+            if info.is_null() {
+                return Err(ENOMEM);
+            }
+            bindings::call_usermodehelper_exec(info, bindings::UMH_WAIT_EXEC as c_int)
         };
-        if info.is_null() {
-            return Err(ENOMEM);
-        }
-        // Not killable: who stops waiting would leave the helper running with
-        // pointers into this frame.
-        //
-        // SAFETY: `info` is new and consumed by the call.
-        let ret =
-            unsafe { bindings::call_usermodehelper_exec(info, bindings::UMH_WAIT_EXEC as c_int) };
         TASK.store(null_mut(), Relaxed);
-        PAYER.store(null_mut(), Relaxed);
-        let helper = NonNull::new(HELPER.xchg(null_mut(), Acquire))
-            // SAFETY: `note_task` has left its reference there.
-            .map(|task| unsafe { ARef::<Task>::from_raw(task.cast()) });
         let mm = MM.xchg(null_mut(), Acquire);
         if !mm.is_null() {
             return Ok(mm);
         }
-        if let Some(helper) = helper {
-            wait_for_end(&helper);
+        if let Some(helper) = request.helper.as_ref() {
+            wait_for_end(helper);
         }
         Err(match ret {
             // No helper may run: the system is going to sleep.
             ret if ret == EBUSY.to_errno() => EBUSY,
             ret if ret == ENOMEM.to_errno() => ENOMEM,
-            // Refused before any format was asked (a security policy), or no
-            // helper path is configured.
-            _ => ENODEV,
+            // Refused before any format was asked (a security policy), or no helper path is
+            // configured.
+            ret => {
+                kernel::pr_warn_once!(
+                    "no address space can be made: a usermode helper fails with {ret}\n"
+                );
+                ENODEV
+            }
         })
     }
 }

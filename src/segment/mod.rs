@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A segment: a run of one file, mapped once in the arena, that the layout can
-//! show wherever and however often.
+//! A segment: a run of one file, mapped once in the arena, that the layout can show wherever
+//! and however often.
 //!
-//! A segment is made by [`Segment::make`] with no lock held, is in use while its
-//! space lists it, and ends with [`Segment::end`]. What shows a byte of it is
-//! asked of the layout, which indexes its ranges by segment.
+//! A segment is made by [`Segment::make`] with no lock held, is in use while its space lists it
+//! ([`list`]), and ends with [`Segment::end`]. What shows a byte of it is asked of the layout,
+//! which indexes its ranges by segment.
+//!
+//! A segment does not know the space: what must happen when the arena stops showing pages is
+//! behind [`Revoke`].
 
 pub(crate) mod arena;
 pub(crate) mod frame;
+pub(crate) mod frame_ref;
 pub(crate) mod frames;
 pub(crate) mod invalidation;
 pub(crate) mod list;
@@ -19,8 +23,14 @@ use core::ops;
 
 use kernel::{
     cred::Credential,
-    error::to_result,
     fs::File,
+    list::{
+        impl_list_arc_safe,
+        impl_list_item,
+        AtomicTracker,
+        ListLinks,
+        TryNewListArc, //
+    },
     page::{
         PAGE_SHIFT,
         PAGE_SIZE, //
@@ -28,11 +38,9 @@ use kernel::{
     prelude::*,
     sync::{
         aref::ARef,
-        atomic::{
-            ordering::*,
-            Atomic, //
-        },
-        Arc, //
+        atomic::Atomic,
+        Arc,
+        ArcBorrow, //
     },
 };
 
@@ -44,16 +52,20 @@ use crate::{
     segment::{
         arena::Arena,
         frames::Frames,
-        notifier::Notifier, //
+        invalidation::Invalidation,
+        notifier::{
+            Event,
+            Notifier,
+            Watch, //
+        },
     },
-    space::{
-        revoke,
-        Space, //
+    sys::{
+        file,
+        rwsem::WriteGuard, //
     },
-    sys::bindings, //
 };
 
-/// What a segment is of, and as whom it was mapped.
+/// What a segment is of, and with which credentials it was mapped.
 #[derive(Clone)]
 pub(crate) struct Source {
     /// The file.
@@ -79,8 +91,7 @@ impl Source {
         pages: usize,
         prot: Prot,
     ) -> Source {
-        // SAFETY: The file is held.
-        let limits = unsafe { bindings::address_space_helper_limits(file.as_ptr()) };
+        let limits = file::mmap_limits(&file);
         Source {
             file,
             cred,
@@ -91,12 +102,11 @@ impl Source {
         }
     }
 
-    /// Whether everything that `wanted` asks for was allowed to this very file,
-    /// caller and protection already.
+    /// Whether everything that `wanted` asks for was allowed to this very file, caller and
+    /// protection already.
     ///
-    /// A check that passed for another open file, for other credentials, for less,
-    /// or before the file was sealed, is no check: then there must be another
-    /// segment.
+    /// A check that passed for another open file, for other credentials, for less, or before the
+    /// file was sealed, is no check: then there must be another segment.
     fn covers(&self, wanted: &Source) -> bool {
         self.file.as_ptr() == wanted.file.as_ptr()
             && self.cred.as_ptr() == wanted.cred.as_ptr()
@@ -106,12 +116,10 @@ impl Source {
             && wanted.first + wanted.pages <= self.first + self.pages
     }
 
-    /// The same, made larger to whole huge pages where the file consists of them:
-    /// only so can it be mapped. The layout may show any page of it all the same.
+    /// The same, extended to whole huge pages where the file consists of them: it can only be
+    /// mapped so. The layout may show any page of it all the same.
     pub(crate) fn widened(mut self) -> Source {
-        // SAFETY: The file is held.
-        let huge = unsafe { bindings::address_space_helper_huge_page_size(self.file.as_ptr()) };
-        let pages = huge >> PAGE_SHIFT;
+        let pages = file::huge_page_size(&self.file) >> PAGE_SHIFT;
         if pages > 1 {
             let end = (self.first + self.pages).next_multiple_of(pages);
             self.first -= self.first % pages;
@@ -121,37 +129,60 @@ impl Source {
     }
 }
 
+/// What happens when the arena is about to stop showing pages of a segment, or to write-protect
+/// them: what shows them must be made unable to reach them.
+pub(crate) trait Revoke: Send + Sync {
+    /// Called inside the locks of the task that changes the file, so it must not wait for any that is
+    /// taken outside of those. Answers false where it would have to sleep and may not.
+    fn invalidate(
+        self: Arc<Self>,
+        segment: ArcBorrow<'_, Segment>,
+        event: &Event<'_, Segment>,
+    ) -> bool;
+}
+
+/// For the list of segments that have deferred invalidations.
+pub(crate) const DEFERRED: u64 = 1;
+/// For the list of segments of which a change has removed something.
+pub(crate) const REMOVED: u64 = 2;
+
 /// A segment.
 ///
-/// # Invariants
-///
-/// From a successful [`Segment::make`] to [`Segment::end`] the notifier is
-/// registered and `space` is valid; `live` says so, and changes with the space's
-/// install lock held exclusively.
+/// It refers to its owner, which lists it: the owner must drop all of its references to segments,
+/// those of its layout too, before it can go itself.
 #[pin_data]
 pub(crate) struct Segment {
     id: u64,
-    space: *const Space,
+    owner: Arc<dyn Revoke>,
     source: Source,
     /// Address in the arena.
     addr: usize,
-    live: Atomic<bool>,
-    /// Whether a range that showed it was removed since it was last looked at.
-    /// The space's ops lock guards it.
-    pub(crate) suspect: Atomic<bool>,
-    /// Whether it is kept although nothing shows it.
+    /// Whether it is kept although nothing shows it; guarded by the ops lock.
     pub(crate) registered: Atomic<bool>,
-    /// Calls that are about to show it.
-    pub(crate) pins: Atomic<u32>,
+    /// Calls that are about to show it; increased under the ops lock.
+    pins: Atomic<u32>,
     pub(crate) frames: Frames,
+    pub(crate) invalidation: Invalidation,
     #[pin]
-    pub(crate) notifier: Notifier,
+    pub(crate) notifier: Notifier<Segment>,
+    #[pin]
+    deferred: ListLinks<DEFERRED>,
+    #[pin]
+    deferred_tracker: AtomicTracker<DEFERRED>,
+    #[pin]
+    removed: ListLinks<REMOVED>,
+    #[pin]
+    removed_tracker: AtomicTracker<REMOVED>,
 }
 
-// SAFETY: `space` is only used as the type's invariant allows, from any thread.
-unsafe impl Send for Segment {}
-// SAFETY: As above; everything else is `Sync`.
-unsafe impl Sync for Segment {}
+impl_list_arc_safe! {
+    impl ListArcSafe<DEFERRED> for Segment { tracked_by deferred_tracker: AtomicTracker<DEFERRED>; }
+    impl ListArcSafe<REMOVED> for Segment { tracked_by removed_tracker: AtomicTracker<REMOVED>; }
+}
+impl_list_item! {
+    impl ListItem<DEFERRED> for Segment { using ListLinks { self.deferred }; }
+    impl ListItem<REMOVED> for Segment { using ListLinks { self.removed }; }
+}
 
 impl layout::Segment for Arc<Segment> {
     fn id(&self) -> u64 {
@@ -159,29 +190,34 @@ impl layout::Segment for Arc<Segment> {
     }
 }
 
+impl Watch for Segment {
+    fn notifier(&self) -> &Notifier<Segment> {
+        &self.notifier
+    }
+
+    fn invalidate(this: ArcBorrow<'_, Segment>, event: &Event<'_, Segment>) -> bool {
+        this.owner.clone().invalidate(this, event)
+    }
+}
+
 impl Segment {
-    /// Maps `source` in the arena of `space` and watches it.
+    /// Maps `source` in the arena and watches it, for `owner`.
     ///
-    /// Errors are those of mmap(), and `ENODEV` where the memory is of a kind that
-    /// cannot be shown. No lock may be held.
-    ///
-    /// # Safety
-    ///
-    /// `space` must be valid until [`Segment::end`] was called on the result.
-    pub(crate) unsafe fn make(
-        space: *const Space,
+    /// Errors are those of mmap(), and `ENODEV` where the memory is of a kind that cannot be
+    /// shown. No lock may be held.
+    pub(crate) fn make(
+        owner: Arc<dyn Revoke>,
         arena: &Arena,
         id: u64,
         source: Source,
     ) -> Result<Arc<Segment>> {
-        // SAFETY: The file is held.
-        if unsafe { bindings::address_space_helper_unshowable(source.file.as_ptr()) } {
+        if file::is_unmappable(&source.file) {
             return Err(ENODEV);
         }
         let length = source.pages << PAGE_SHIFT;
-        // HMM takes frames only where reading is allowed; and there is no writing
-        // without reading on this architecture anyhow.
-        let prot = (source.prot | Prot::READ).bits() as usize;
+        // HMM takes frames only where reading is allowed; and there is no writing without
+        // reading on this architecture anyhow.
+        let prot = (source.prot | Prot::READ).bits();
         let addr = arena.map(
             source.file.clone(),
             source.cred.clone(),
@@ -189,16 +225,15 @@ impl Segment {
             length,
             prot,
         )?;
-        let made = Self::watch(space, arena, id, source, addr, length);
+        let made = Self::watch(owner, arena, id, source, addr, length);
         if made.is_err() {
-            // The address goes unused if even this fails; it goes with the arena.
-            let _ = arena.unmap(addr, length);
+            arena.unmap(addr, length);
         }
         made
     }
 
     fn watch(
-        space: *const Space,
+        owner: Arc<dyn Revoke>,
         arena: &Arena,
         id: u64,
         source: Source,
@@ -212,52 +247,32 @@ impl Segment {
         let segment = Arc::pin_init(
             pin_init!(Segment {
                 id,
-                space,
+                owner,
                 source,
                 addr,
-                live: Atomic::new(true),
-                suspect: Atomic::new(false),
                 registered: Atomic::new(false),
                 pins: Atomic::new(0),
                 frames,
+                invalidation: Invalidation::new(),
                 notifier <- Notifier::new(),
+                deferred <- ListLinks::new(),
+                deferred_tracker <- AtomicTracker::new(),
+                removed <- ListLinks::new(),
+                removed_tracker <- AtomicTracker::new(),
             }),
             GFP_KERNEL_ACCOUNT,
         )?;
-        // SAFETY: Called once; an `Arc` pins, and what the callback uses is valid
-        // until `end` by the promise made to `make`.
-        unsafe {
-            segment
-                .notifier
-                .insert(arena.mm(), addr, length, &revoke::NOTIFIER_OPS)?
-        };
+        Notifier::insert(&segment, arena.mm(), addr, length)?;
         Ok(segment)
     }
 
-    /// Ends the watch; to be followed by unmapping it from the arena.
-    ///
-    /// Nothing may show the segment. Waits for the notifier's callbacks: no lock
-    /// that they take may be held.
-    pub(crate) fn end(&self, space: &Space) {
-        {
-            // Under the lock, so that a fault which looked at the arena before
-            // does not take a frame that the notifier would not tell of.
-            let _shown = space.install.write();
-            if !self.live.xchg(false, Relaxed) {
-                return;
-            }
-        }
-        // SAFETY: `live` was true, so the notifier is registered, and nobody else
-        // gets here.
-        unsafe { self.notifier.remove() };
+    /// Ends the watch; to be followed by unmapping it from the arena. Nothing may show the
+    /// segment. See [`Notifier::remove`].
+    pub(crate) fn end<'a, T: 'a>(&self, install: impl FnOnce() -> WriteGuard<'a, T>) {
+        self.notifier.remove(install);
     }
 
-    /// Whether the notifier still watches. To be asked with the install lock held.
-    pub(crate) fn is_live(&self) -> bool {
-        self.live.load(Relaxed)
-    }
-
-    /// Tells it from the other segments of the space.
+    /// Distinguishes it from the other segments of the space.
     pub(crate) fn id(&self) -> u64 {
         self.id
     }
@@ -287,17 +302,17 @@ impl Segment {
         self.addr + page * PAGE_SIZE
     }
 
-    /// Has the arena make a page present that is in memory already, and those around it
-    /// in `window`; says whether the page is. See [`Arena::fault_in_resident`].
-    pub(crate) fn bring_resident(
+    /// Has the arena map a page that is in memory already, and those in `around` it, without
+    /// waiting for anything slow; says whether the page is mapped. See [`Arena::map_resident`].
+    pub(crate) fn map_around(
         &self,
         arena: &Arena,
         page: usize,
-        window: &ops::Range<usize>,
+        around: &ops::Range<usize>,
     ) -> bool {
-        let before = page - window.start.min(page);
-        let after = window.end.clamp(page + 1, self.pages()) - page;
-        arena.fault_in_resident(
+        let before = page - around.start.min(page);
+        let after = around.end.clamp(page + 1, self.pages()) - page;
+        arena.map_resident(
             self.file(),
             self.first() + page,
             self.addr_of(page),
@@ -315,20 +330,7 @@ impl Segment {
     pub(crate) fn sync(&self, first: u64, pages: u64, datasync: bool) -> Result {
         let start = (self.first() as u64 + first) << PAGE_SHIFT;
         let last = start + (pages << PAGE_SHIFT) - 1;
-        // SAFETY: The file is held.
-        let ret = unsafe {
-            bindings::vfs_fsync_range(
-                self.file().as_ptr(),
-                start as bindings::loff_t,
-                last as bindings::loff_t,
-                c_int::from(datasync),
-            )
-        };
-        // A file that has nothing to write to has nothing to write.
-        if ret == EINVAL.to_errno() {
-            return Ok(());
-        }
-        to_result(ret)
+        file::fsync_range(self.file(), start, last, datasync)
     }
 
     /// Whether it has `pages` pages of the file from page `first`.
@@ -347,15 +349,5 @@ impl Segment {
         let from = start.clamp(addr, addr + length) - addr;
         let to = end.clamp(addr, addr + length) - addr;
         (from >> PAGE_SHIFT, to.div_ceil(PAGE_SIZE))
-    }
-
-    /// The space.
-    ///
-    /// # Safety
-    ///
-    /// The segment must not have ended: the caller is its notifier's callback.
-    pub(crate) unsafe fn space(&self) -> &Space {
-        // SAFETY: By the type's invariant.
-        unsafe { &*self.space }
     }
 }

@@ -1,14 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The mmu interval notifier of a segment, as a safe type, and the questions
-//! that are asked of an mm under it.
+//! The mmu interval notifier of a segment, as a safe type, and looks at its mm that the notifier
+//! confirms.
 //!
-//! Takes no lock itself. The protocol is that of `mm/mmu_notifier.c` and
-//! `Documentation/mm/hmm.rst`: [`Notifier::begin`], look, then under the install
-//! lock [`Notifier::retry`]; the callback sets the sequence under the install
-//! lock held exclusively.
+//! The protocol is that of `mm/mmu_notifier.c` and `Documentation/mm/hmm.rst`, with the install
+//! lock as the lock: [`Notifier::begin`], [`Look::read`] under the mmap lock, then under the
+//! install lock [`Seen::confirm`]. The callback advances the sequence under the install lock
+//! held for writing ([`Event::advance`]).
+//!
+//! C header: [`include/linux/mmu_notifier.h`](srctree/include/linux/mmu_notifier.h)
 
-use core::mem::MaybeUninit;
+use core::{
+    mem::MaybeUninit,
+    ptr::null_mut, //
+};
 
 use kernel::{
     error::to_result,
@@ -19,148 +24,254 @@ use kernel::{
     },
     page::PAGE_SIZE,
     prelude::*,
-    types::Opaque, //
+    sync::{
+        atomic::{
+            ordering::*,
+            Atomic, //
+        },
+        Arc,
+        ArcBorrow, //
+    },
+    types::Opaque,
 };
 
 use crate::{
     segment::frame::Frame,
-    sys::bindings, //
+    sys::{
+        bindings,
+        rwsem::{
+            Held,
+            WriteGuard, //
+        },
+        warn::warn_on_once,
+    },
 };
+
+/// What is called when the mm is about to change.
+pub(crate) trait Watch: Send + Sync + Sized + 'static {
+    /// The notifier that watches for it.
+    fn notifier(&self) -> &Notifier<Self>;
+
+    /// The mm is about to map a range differently, or to write-protect it. Called inside the
+    /// locks of the task that changes the mm. Answers false where it would have to sleep and may not.
+    fn invalidate(this: ArcBorrow<'_, Self>, event: &Event<'_, Self>) -> bool;
+}
 
 /// An interval notifier in the making or in use.
 ///
 /// # Invariants
 ///
-/// Between a successful [`Notifier::insert`] and [`Notifier::remove`] the
-/// notifier is registered with an mm, and pinned.
+/// - If `watcher` is not null, it owns a reference to the `Arc` that the notifier is in.
+/// - While `live`, which is changed to false under the install lock, the notifier is registered
+///   with an mm, and `watcher` is not null.
 #[pin_data]
-#[repr(transparent)]
-pub(crate) struct Notifier {
+#[repr(C)]
+pub(crate) struct Notifier<T> {
     #[pin]
     inner: Opaque<bindings::mmu_interval_notifier>,
+    watcher: Atomic<*mut T>,
+    live: Atomic<bool>,
 }
 
-// SAFETY: The notifier is only passed to C functions that lock for themselves.
-unsafe impl Send for Notifier {}
+// SAFETY: The C object is only passed to functions that lock for themselves; the pointer stands
+// for an `Arc`, which may be sent where its value may be sent and shared.
+unsafe impl<T: Send + Sync> Send for Notifier<T> {}
 // SAFETY: As above.
-unsafe impl Sync for Notifier {}
+unsafe impl<T: Send + Sync> Sync for Notifier<T> {}
 
-/// What the mm that a segment is mapped in has for one page.
-#[derive(Clone, Copy)]
-pub(crate) struct Entry {
-    /// The page frame.
-    pub(crate) pfn: usize,
-    /// Whether the mm's own entry may be written.
-    pub(crate) writable: bool,
-    /// The entry maps an aligned run of `1 << order` pages.
-    pub(crate) order: u32,
-}
+impl<T: Watch> Notifier<T> {
+    const OPS: bindings::mmu_interval_notifier_ops = bindings::mmu_interval_notifier_ops {
+        invalidate: Some(Self::invalidate),
+        invalidate_start: None,
+        invalidate_finish: None,
+    };
 
-impl Notifier {
     /// A notifier that is not registered yet.
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             inner <- Opaque::zeroed(),
+            watcher: Atomic::new(null_mut()),
+            live: Atomic::new(false),
         })
     }
 
-    /// Registers for `length` bytes at `addr` of `mm`. May sleep on the mmap lock.
-    ///
-    /// # Safety
-    ///
-    /// Must be called once. The notifier must stay pinned, and what the
-    /// callbacks in `ops` use must stay valid, until [`Notifier::remove`] has
-    /// returned.
-    pub(crate) unsafe fn insert(
-        &self,
-        mm: &MmWithUser,
-        addr: usize,
-        length: usize,
-        ops: &'static bindings::mmu_interval_notifier_ops,
-    ) -> Result {
-        // SAFETY: `mm` has users; the rest is passed on to our caller.
+    /// Registers for `length` bytes at `addr` of `mm`, until [`Notifier::remove`]; keeps `watcher`,
+    /// which it is in, as long. To be called once. May sleep on the mmap lock. `ENOMEM`.
+    pub(crate) fn insert(watcher: &Arc<T>, mm: &MmWithUser, addr: usize, length: usize) -> Result {
+        let this = watcher.notifier();
+        let pointer = Arc::as_ptr(watcher).cast_mut();
+        if warn_on_once!(this.watcher.cmpxchg(null_mut(), pointer, Full).is_err()) {
+            return Err(EBUSY);
+        }
+        // INVARIANT: The pointer owns this reference.
+        core::mem::forget(watcher.clone());
+        // SAFETY: The mm has users, an `Arc` pins, and the notifier is registered once. What the
+        // callback uses is kept by the reference that `watcher` has from now on.
         to_result(unsafe {
-            bindings::mmu_interval_notifier_insert(self.inner.get(), mm.as_raw(), addr, length, ops)
+            let (inner, mm) = (this.inner.get(), mm.as_raw());
+            bindings::mmu_interval_notifier_insert(inner, mm, addr, length, &Self::OPS)
+        })
+        .inspect_err(|_| this.put_watcher())?;
+        // INVARIANT: Just registered.
+        this.live.store(true, Release);
+        Ok(())
+    }
+
+    /// Drops the reference that `watcher` has.
+    fn put_watcher(&self) {
+        let watcher = self.watcher.xchg(null_mut(), Full);
+        if !watcher.is_null() {
+            // SAFETY: By the type's invariant, and nothing else has it any more.
+            drop(unsafe { Arc::from_raw(watcher) });
+        }
+    }
+
+    /// Ends the registration, if there is one: what is looked at is no longer confirmed, and no
+    /// callback runs afterwards. The caller has a reference to what the notifier is in.
+    ///
+    /// `install`, which acquires the install lock, is held for a moment, so that a look from
+    /// before is not confirmed after the last callback. Then waits for callbacks, so nothing that
+    /// they take may be held.
+    pub(crate) fn remove<'a, D: 'a>(&self, install: impl FnOnce() -> WriteGuard<'a, D>) {
+        let was_live = {
+            let _install = install();
+            self.live.xchg(false, Full)
+        };
+        if was_live {
+            // SAFETY: The notifier is registered, and only the caller that has made `live` false
+            // gets here.
+            unsafe { bindings::mmu_interval_notifier_remove(self.inner.get()) };
+            self.put_watcher();
+        }
+    }
+
+    /// # Safety
+    ///
+    /// Called by the notifier core with a registered notifier of this type.
+    unsafe extern "C" fn invalidate(
+        notifier: *mut bindings::mmu_interval_notifier,
+        range: *const bindings::mmu_notifier_range,
+        seq: usize,
+    ) -> bool {
+        // SAFETY: `inner` is the first field of a `Notifier`, which is in a `T` in an `Arc`; the
+        // reference that `watcher` has stays until the notifier has been removed, which waits for
+        // this callback. The range is valid during the call.
+        //
+        // INVARIANT: The callback is running.
+        let (watcher, event) = unsafe {
+            let notifier = &*notifier.cast::<Self>();
+            let event = Event {
+                notifier,
+                seq,
+                start: (*range).start,
+                end: (*range).end,
+                blockable: bindings::address_space_helper_range_blockable(range),
+            };
+            (ArcBorrow::from_raw(notifier.watcher.load(Acquire)), event)
+        };
+        T::invalidate(watcher, &event)
+    }
+
+    /// Begins a look at the mm; waits while an invalidation is under way there. [`None`] where the
+    /// notifier does not watch any more.
+    pub(crate) fn begin(&self) -> Option<Look<'_, T>> {
+        if !self.live.load(Acquire) {
+            return None;
+        }
+        Some(Look {
+            notifier: self,
+            // SAFETY: The notifier was inserted, and the mm outlives it.
+            seq: unsafe { bindings::mmu_interval_read_begin(self.inner.get()) },
         })
     }
+}
 
-    /// Ends the registration; afterwards no callback runs or will run.
-    ///
-    /// Waits for callbacks, so nothing that they take may be held.
-    ///
-    /// # Safety
-    ///
-    /// Must be called once, after a successful [`Notifier::insert`].
-    pub(crate) unsafe fn remove(&self) {
-        // SAFETY: The notifier is registered.
-        unsafe { bindings::mmu_interval_notifier_remove(self.inner.get()) };
+/// What a callback is called with.
+///
+/// # Invariants
+///
+/// The notifier's callback is running, with this sequence number.
+pub(crate) struct Event<'a, T> {
+    notifier: &'a Notifier<T>,
+    seq: usize,
+    /// First address that the mm is about to map differently.
+    pub(crate) start: usize,
+    /// The address after the last.
+    pub(crate) end: usize,
+    /// Whether the callback may sleep.
+    pub(crate) blockable: bool,
+}
+
+impl<T> Event<'_, T> {
+    /// Has what was looked at so far no longer confirmed. The lock must be the one with which
+    /// looks are confirmed.
+    pub(crate) fn advance<D>(&self, _install: &mut WriteGuard<'_, D>) {
+        // SAFETY: The callback is running with this sequence by the type's invariant; the lock
+        // that is held for writing keeps readers out.
+        unsafe {
+            bindings::address_space_helper_interval_set_seq(self.notifier.inner.get(), self.seq)
+        };
     }
+}
 
-    /// Begins a look at the mm; waits while an invalidation runs.
-    ///
-    /// The notifier must have been inserted.
-    pub(crate) fn begin(&self) -> usize {
-        // SAFETY: The notifier was inserted, and its mm outlives it.
-        unsafe { bindings::mmu_interval_read_begin(self.inner.get()) }
-    }
+/// The beginning of a look.
+pub(crate) struct Look<'a, T> {
+    notifier: &'a Notifier<T>,
+    seq: usize,
+}
 
-    /// Whether what was seen since [`Notifier::begin`] may be stale. To be asked
-    /// with the install lock held.
-    pub(crate) fn retry(&self, seq: usize) -> bool {
-        // SAFETY: The notifier was inserted.
-        unsafe { bindings::address_space_helper_interval_read_retry(self.inner.get(), seq) }
-    }
+/// What the mm has for one page.
+#[derive(Clone, Copy)]
+pub(crate) struct Entry {
+    /// The page frame, writable if the mm's own entry is.
+    pub(crate) frame: Frame,
+    /// The entry maps an aligned run of `1 << order` pages.
+    pub(crate) order: u32,
+}
 
-    /// Marks everything that was looked at so far as stale.
+impl<'a, T> Look<'a, T> {
+    /// What is present from `addr` on, a page for each of `words`; never faults anything in and
+    /// does no I/O. `file` is mapped there; `_held` is the mmap lock of the notifier's mm.
     ///
-    /// # Safety
+    /// Ordinary page tables are read directly, as HMM would, at a small part of its cost: its
+    /// fixed cost alone is that of some hundred pages. HMM is asked about everything else.
     ///
-    /// Must be called from the callback, with the sequence number that it was
-    /// given and the install lock held exclusively.
-    pub(crate) unsafe fn set_seq(&self, seq: usize) {
-        // SAFETY: By our caller.
-        unsafe { bindings::address_space_helper_interval_set_seq(self.inner.get(), seq) };
-    }
-
-    /// What is present from `addr` on in the notifier's mm, a page for each of `words`;
-    /// never faults anything in and does no I/O. `file` is mapped there.
-    ///
-    /// What lies in ordinary page tables is read off them, as HMM would and without its
-    /// costs, which are those of some hundred pages. HMM is asked about everything else.
-    ///
-    /// `EBUSY` where the mm was changing.
-    pub(crate) fn look<'a>(
-        &self,
+    /// `EBUSY` where the mm was changing, `EFAULT` where nothing is mapped.
+    pub(crate) fn read(
+        self,
         _held: &MmapReadGuard<'_>,
         file: &File,
-        seq: usize,
         addr: usize,
         words: &'a mut [MaybeUninit<usize>],
-    ) -> Result<Seen<'a>> {
+    ) -> Result<Seen<'a, T>> {
         let count = words.len();
         let first = words.as_mut_ptr().cast::<usize>();
-        // SAFETY: The mm's lock is held for reading, the notifier is registered with it,
-        // and there is room for `count` words.
-        let ordinary = unsafe {
-            bindings::address_space_helper_look(
-                (*self.inner.get()).mm,
+        // SAFETY: The mm's lock is held for reading, the notifier is registered with it, and there
+        // is room for `count` words, all of which have been written then: by the helper, or 0.
+        let (ordinary, words) = unsafe {
+            let mm = (*self.notifier.inner.get()).mm;
+            let ordinary = bindings::address_space_helper_read_page_table(
+                mm,
                 file.as_ptr(),
                 addr,
                 first,
                 count,
-            )
+            );
+            if !ordinary {
+                first.write_bytes(0, count);
+            }
+            (ordinary, core::slice::from_raw_parts_mut(first, count))
         };
-        if !ordinary {
-            words.fill(MaybeUninit::new(0));
-        }
-        // SAFETY: All of them have been written.
-        let words = unsafe { core::slice::from_raw_parts_mut(first, count) };
         if ordinary {
-            return Ok(Seen::Singles(words));
+            return Ok(Seen {
+                look: self,
+                words,
+                by_hmm: false,
+            });
         }
         let mut range = bindings::hmm_range {
-            notifier: self.inner.get(),
-            notifier_seq: seq,
+            notifier: self.notifier.inner.get(),
+            notifier_seq: self.seq,
             start: addr,
             end: addr + count * PAGE_SIZE,
             hmm_pfns: words.as_mut_ptr(),
@@ -169,44 +280,90 @@ impl Notifier {
             pfn_flags_mask: 0,
             dev_private_owner: core::ptr::null_mut(),
         };
-        // SAFETY: The mmap lock is held for reading, `hmm_pfns` has room for the
-        // pages asked for, and the notifier covers them.
+        // SAFETY: The mmap lock is held for reading, `hmm_pfns` has room for the pages asked
+        // for, and the notifier covers them.
         to_result(unsafe { bindings::hmm_range_fault(&mut range) })?;
-        Ok(Seen::Any(words))
+        Ok(Seen {
+            look: self,
+            words,
+            by_hmm: true,
+        })
     }
 }
 
-/// What was seen of pages that follow one another.
-pub(crate) enum Seen<'a> {
-    /// Entries of ordinary page tables: packed frames, or 0.
-    Singles(&'a [usize]),
-    /// As HMM puts it.
-    Any(&'a [usize]),
+/// What was seen of pages that follow one another, which may be out of date.
+///
+/// # Invariants
+///
+/// The mm mapped the frames, with these rights, at some moment since the look began.
+pub(crate) struct Seen<'a, T> {
+    look: Look<'a, T>,
+    /// A word each: as `hmm_range_fault()` has them if `by_hmm`, else packed frames or 0.
+    words: &'a [usize],
+    by_hmm: bool,
 }
 
-impl Seen<'_> {
+impl<T> Seen<'_, T> {
+    /// How many pages were looked at.
+    pub(crate) fn len(&self) -> usize {
+        self.words.len()
+    }
+
     /// What was seen of the page at `index`; [`None`] where nothing is present.
     pub(crate) fn at(&self, index: usize) -> Option<Entry> {
-        match self {
-            Seen::Singles(words) => Frame::unpack(*words.get(index)?).map(|frame| Entry {
-                pfn: frame.pfn,
-                writable: frame.writable,
-                order: 0,
-            }),
-            Seen::Any(words) => Entry::of(*words.get(index)?),
+        let word = *self.words.get(index)?;
+        if self.by_hmm {
+            return Entry::from_hmm(word);
         }
+        let frame = Frame::unpack(word)?;
+        Some(Entry { frame, order: 0 })
+    }
+
+    /// What was seen as packed frames or 0, where all entries are for single pages.
+    pub(crate) fn singles(&self) -> Option<&[usize]> {
+        (!self.by_hmm).then_some(self.words)
+    }
+
+    /// Whether it is still true; the install lock must be held.
+    pub(crate) fn confirm<'g>(&'g self, _install: &'g impl Held) -> Option<Confirmed<'g, T>> {
+        let notifier = self.look.notifier;
+        // SAFETY: The notifier was inserted, or there would have been no look.
+        let changed = unsafe {
+            let inner = notifier.inner.get();
+            bindings::address_space_helper_interval_read_retry(inner, self.look.seq)
+        };
+        // INVARIANT: If the sequence is the same, and the notifier still watches, no callback has
+        // advanced it since the look began, and none can while the lock is held.
+        (!changed && notifier.live.load(Acquire)).then_some(Confirmed(self))
+    }
+}
+
+/// What was seen, and is still true.
+///
+/// # Invariants
+///
+/// The mm maps the frames, with these rights, as long as the install lock is held, which is for
+/// the lifetime: a task that is about to unmap them must advance the notifier's sequence first.
+pub(crate) struct Confirmed<'g, T>(&'g Seen<'g, T>);
+
+impl<'g, T> Confirmed<'g, T> {
+    /// What is confirmed.
+    pub(crate) fn seen(&self) -> &'g Seen<'g, T> {
+        self.0
     }
 }
 
 impl Entry {
     /// What HMM says of a page; [`None`] where nothing is present.
-    fn of(pfn: usize) -> Option<Entry> {
+    fn from_hmm(pfn: usize) -> Option<Entry> {
         if pfn & bindings::hmm_pfn_flags_HMM_PFN_VALID == 0 {
             return None;
         }
         Some(Entry {
-            pfn: pfn & !bindings::hmm_pfn_flags_HMM_PFN_FLAGS,
-            writable: pfn & bindings::hmm_pfn_flags_HMM_PFN_WRITE != 0,
+            frame: Frame {
+                pfn: pfn & !bindings::hmm_pfn_flags_HMM_PFN_FLAGS,
+                writable: pfn & bindings::hmm_pfn_flags_HMM_PFN_WRITE != 0,
+            },
             order: (pfn >> bindings::hmm_pfn_flags_HMM_PFN_ORDER_SHIFT) as u32 & 0x1f,
         })
     }

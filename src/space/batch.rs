@@ -1,209 +1,141 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A batch: operations that are read from user space, and made all at once or not at
-//! all. Attachers and guests see the layout before or after it, never between.
+//! A batch: changes that are made all at once or not at all. Attachers and guests see the layout
+//! before or after it, never between.
 //!
-//! The operations are read and checked with no lock held, since user memory may be
-//! anything; then, under `ops`, their files' segments are found, the changes made in
-//! one go under the install lock, and what they took away is revoked. A change that is
-//! refused has those before it undone, from a journal, before anybody has seen them.
+//! Under `ops` the segments are found, the changes made in one go under the install lock, and
+//! what they took away is revoked. A change that is refused has those before it undone, from a
+//! journal, before anybody has seen them.
 
-use core::ops::{
-    Deref,
-    DerefMut,
-    Range, //
-};
+use core::ops::Range;
 
 use kernel::{
-    alloc::AllocError,
+    fs::File,
     prelude::*,
     sync::{
+        aref::ARef,
         Arc,
         MutexGuard, //
     },
 };
 
 use crate::{
-    call::{
-        request::{
-            regular_file,
-            MapRequest, //
-        },
-        uapi::{
-            self,
-            Arg, //
-        },
-    },
     layout::Layout,
+    segment::list::{
+        Ops,
+        Pins, //
+    },
     space::{
         change::{
             self,
-            entered,
             hull,
+            installed,
             Change,
+            ChangeError,
             Kind,
-            Old,
-            Refusal,
-            Removed, //
+            Old, //
         },
-        segments::{
-            Ops,
-            Pins, //
-        },
-        Kernel,
+        segments::Removed,
+        store::Kernel,
         Space, //
     },
-    sys::trace, //
+    sys::{
+        small_vec::SmallVec,
+        trace,
+        warn::warn_on_once, //
+    },
 };
 
-/// How many operations are read at a time: few, since their place is cleared for each
-/// batch, and most have few.
-const AT_A_TIME: usize = 4;
-
-/// How many operations need no allocation: a request of a device has about as many
-/// buffers.
+/// How many operations need no allocation: a request of a device has about as many buffers.
 const FEW: usize = 4;
 
-/// Two places are zapped as one where there are no more pages between them, and nothing
-/// is shown there: each zap asks every attachment, which takes as long as this many
-/// entries.
+/// Two places are zapped as one where there are no more pages between them, and nothing is shown
+/// there: each zap asks every attachment, which takes as long as this many entries.
 const BETWEEN: u64 = 32;
-
-/// Which operation was refused, if it was one, and why.
-pub(crate) type Refused = (Option<usize>, Error);
 
 /// One operation.
 struct Step {
     change: Change,
     /// The file to map; without meaning for others.
     fd: i32,
-    /// Where what it takes away may be entered in some window; or what is zapped with
-    /// it, or nothing, if it is zapped with another's.
+    /// Where what it takes away may be installed in some attachment; or what is zapped with it,
+    /// or nothing, if it is zapped with another's.
     zap: Range<u64>,
 }
 
-impl Step {
-    const NONE: Step = Step {
-        change: Change {
-            pages: 0..0,
-            kind: Kind::Unmap,
-        },
-        fd: -1,
-        zap: 0..0,
-    };
+/// Why a batch was not made: which operation was refused, if it was one, and the error.
+pub(crate) struct BatchError {
+    pub(crate) index: Option<usize>,
+    pub(crate) error: Error,
 }
 
-/// The operations.
-struct Steps {
-    few: [Step; FEW],
-    /// All of them, if they are more. (Not an empty list else: that is freed by a call.)
-    many: Option<KVVec<Step>>,
-    count: usize,
-}
-
-impl Steps {
-    /// None, and room for a few.
-    const fn new() -> Steps {
-        Steps {
-            few: [Step::NONE; FEW],
-            many: None,
-            count: 0,
-        }
-    }
-
-    /// Makes room for so many, while there are none.
-    fn reserve(&mut self, room: usize) -> Result {
-        if room > FEW {
-            self.many = Some(KVVec::with_capacity(room, GFP_KERNEL_ACCOUNT)?);
-        }
-        Ok(())
-    }
-
-    /// Adds one. There must be room.
-    fn push(&mut self, step: Step) -> Result {
-        match &mut self.many {
-            Some(many) => many.push(step, GFP_KERNEL_ACCOUNT)?,
-            None => *self.few.get_mut(self.count).ok_or(EINVAL)? = step,
-        }
-        self.count += 1;
-        Ok(())
-    }
-}
-
-impl Deref for Steps {
-    type Target = [Step];
-
-    fn deref(&self) -> &[Step] {
-        match &self.many {
-            Some(many) => many,
-            None => &self.few[..self.count],
-        }
-    }
-}
-
-impl DerefMut for Steps {
-    fn deref_mut(&mut self) -> &mut [Step] {
-        match &mut self.many {
-            Some(many) => many,
-            None => &mut self.few[..self.count],
-        }
-    }
-}
-
-/// A batch that was read.
+/// Operations to be made at once.
 pub(crate) struct Batch {
-    steps: Steps,
-    /// The operation that cannot be read, or means nothing; `steps` has those before.
-    broken: Option<(usize, Error)>,
+    steps: SmallVec<Step, FEW>,
+    /// The error of the operation after the last, which cannot be read, or means nothing.
+    broken: Option<Error>,
     /// Segments that the steps show.
     pins: Pins,
 }
 
 impl Batch {
-    /// Nothing yet. (It is read into its place: it is large to be moved.)
+    /// Nothing yet. (It is filled in its place: it is large to be moved.)
     pub(crate) const fn new() -> Batch {
         Batch {
-            steps: Steps::new(),
+            steps: SmallVec::new(),
             broken: None,
             pins: Pins::new(),
         }
     }
 
-    /// Reads a batch for a space of `limit` pages. No lock may be held.
-    pub(crate) fn read(&mut self, arg: &uapi::Batch, limit: u64) -> Result {
-        let count = arg.nr_ops as usize;
-        let Batch { steps, broken, .. } = self;
-        steps.reserve(count)?;
-        let mut buffer = [uapi::Op::ZERO; AT_A_TIME];
-        while steps.len() < count && broken.is_none() {
-            let buffer = &mut buffer[..AT_A_TIME.min(count - steps.len())];
-            let read = arg.read_ops(steps.len(), buffer);
-            for op in buffer.iter().take(read) {
-                match step(op, limit) {
-                    Ok(step) => steps.push(step)?,
-                    Err(error) => {
-                        *broken = Some((steps.len(), error));
-                        break;
-                    }
-                }
-            }
-            if read < buffer.len() && broken.is_none() {
-                // Read alone, it tells why.
-                let error = arg.read_op(steps.len()).err().unwrap_or(EFAULT);
-                *broken = Some((steps.len(), error));
-            }
-        }
+    /// Makes room for `count` operations in all. May sleep. `ENOMEM`.
+    pub(crate) fn reserve(&mut self, count: usize) -> Result {
+        Ok(self.steps.reserve(count)?)
+    }
+
+    /// How many operations it has.
+    pub(crate) fn len(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// Adds an operation; `fd` is the file to map, if it is a map. `ENOMEM`.
+    pub(crate) fn push(&mut self, change: Change, fd: i32) -> Result {
+        self.steps.push(Step {
+            change,
+            fd,
+            zap: 0..0,
+        })?;
         Ok(())
     }
 
-    /// Makes all of it, or nothing.
-    pub(crate) fn run(&mut self, space: &Arc<Space>) -> Result<(), Refused> {
-        let ops = self.find_segments(space, space.ops.lock())?;
-        if let Some((index, error)) = self.broken {
-            return Err((Some(index), error));
+    /// There is an operation more, which fails with `error` whatever those before it come to.
+    pub(crate) fn break_off(&mut self, error: Error) {
+        self.broken = Some(error);
+    }
+
+    /// The changes in their order.
+    pub(crate) fn changes(&self) -> impl Iterator<Item = &Change> + Clone {
+        self.steps.iter().map(|step| &step.change)
+    }
+
+    /// The segments that they show.
+    pub(crate) fn pins(&self) -> &Pins {
+        &self.pins
+    }
+
+    /// Makes all of it, or nothing. `file_of` gets the file that an fd stands for. No lock may be
+    /// held.
+    pub(crate) fn run(
+        &mut self,
+        space: &Arc<Space>,
+        file_of: impl Fn(i32) -> Result<ARef<File>>,
+    ) -> Result<(), BatchError> {
+        let ops = self.find_segments(space, space.ops.lock(), file_of)?;
+        if let Some(error) = self.broken {
+            let index = Some(self.steps.len());
+            return Err(BatchError { index, error });
         }
-        // What cannot be refused need not be undone. Else most take away one piece at
-        // most.
+        // What cannot be refused need not be undone. Else most take away one piece at most.
         let sure = |step: &Step| matches!(step.change.kind, Kind::Unmap);
         let mut room = if self.steps.iter().all(sure) {
             None
@@ -212,25 +144,24 @@ impl Batch {
             Some(takers.count())
         };
         loop {
-            match self.try_make(space, &ops, room) {
-                Err(Unmade::Full) => room = room.map(|room| room.max(8) * 2),
-                Err(Unmade::Memory) => return Err((None, ENOMEM)),
-                Err(Unmade::Of(index, error)) => return Err((Some(index), error)),
-                Ok(()) => break,
+            match self.try_run(space, &ops, room) {
+                Ok(()) => return Ok(()),
+                Err((_, ChangeError::NoRoom)) => room = room.map(|room| room.max(8) * 2),
+                Err((index, ChangeError::Refused(error))) => {
+                    return Err(BatchError { index, error });
+                }
             }
         }
-        drop(ops);
-        space.populate(self.steps.iter().map(|step| &step.change), &self.pins);
-        Ok(())
     }
 
-    /// Finds or makes the segments of what is to be mapped. The lock is let go of
-    /// while one is made.
+    /// Finds or makes the segments of what is to be mapped. The lock is released while one is
+    /// made.
     fn find_segments<'a>(
         &mut self,
         space: &'a Arc<Space>,
         mut ops: MutexGuard<'a, Ops>,
-    ) -> Result<MutexGuard<'a, Ops>, Refused> {
+        file_of: impl Fn(i32) -> Result<ARef<File>>,
+    ) -> Result<MutexGuard<'a, Ops>, BatchError> {
         let mut last = None;
         for (index, step) in self.steps.iter_mut().enumerate() {
             let pages = (step.change.pages.end - step.change.pages.start) as usize;
@@ -244,75 +175,82 @@ impl Batch {
                 continue;
             };
             let first = first as usize;
-            // One call has one answer to what a file allows: what was checked for the
-            // operation before need not be again.
+            // One call has one answer to what a file allows: what was checked for the operation
+            // before need not be again.
             let same = last == Some(step.fd)
                 && self.pins.last().is_some_and(|pinned| {
                     let segment = pinned.segment();
                     segment.allows(prot) && segment.has(first, pages)
                 });
             if !same {
-                let found = regular_file(step.fd)
-                    .and_then(|file| space.obtain(ops, file, first, pages, prot));
-                let (guard, pinned) = found.map_err(|error| (Some(index), error))?;
+                let found =
+                    file_of(step.fd).and_then(|file| space.obtain(ops, file, first, pages, prot));
+                let (guard, pinned) = found.map_err(|error| BatchError {
+                    index: Some(index),
+                    error,
+                })?;
                 ops = guard;
-                self.pins.push(pinned).map_err(|error| (None, error))?;
+                self.pins.push(pinned).map_err(|error| BatchError {
+                    index: None,
+                    error: error.into(),
+                })?;
                 last = Some(step.fd);
             }
-            *segment = self.pins.last_place();
+            *segment = (self.pins.len() - 1) as u32;
         }
         Ok(ops)
     }
 
-    /// Makes all of it with a journal of so many pieces that are taken away, or with
-    /// none, if it cannot be refused.
-    fn try_make(
+    /// Makes all of it with a journal of so many pieces that are taken away, or with none, if it
+    /// cannot be refused. An error comes with the operation that met it, if it was one.
+    fn try_run(
         &mut self,
         space: &Arc<Space>,
         ops: &Ops,
         room: Option<usize>,
-    ) -> Result<(), Unmade> {
+    ) -> Result<(), (Option<usize>, ChangeError)> {
         let Batch { steps, pins, .. } = self;
         // What is taken away gives its nodes back, so undoing needs no more.
         let nodes = change::NODES * steps.len();
+        let memory = |error: Error| (None, ChangeError::Refused(error));
         let mut journal = match room {
             None | Some(0) => None,
-            Some(room) => Some(Journal::new(room)?),
+            Some(room) => Some(Journal::new(room).map_err(memory)?),
         };
         let mut removed = Removed::new();
         let (mut all, mut any) = (0..0, false);
 
-        let (mut shown, spare) = space.write(nodes).map_err(|_| Unmade::Memory)?;
+        let (mut shown, spare) = space.write_with_nodes(ops, nodes).map_err(memory)?;
         let mut refused = None;
         for (index, step) in steps.iter_mut().enumerate() {
             step.zap = 0..0;
             let used = journal.as_ref().map_or(0, |journal| journal.old.len());
             let left = room.map_or(usize::MAX, |room| room - used);
             let made = step.change.apply(&mut shown.layout, pins, left, |old| {
-                removed.add(&old);
-                step.zap = hull(step.zap.clone(), entered(&old));
-                if let Some(journal) = &mut journal {
-                    // There is room, or it would have been refused.
-                    let _ = journal.old.push_within_capacity((index as u32, old));
+                step.zap = hull(step.zap.clone(), installed(&old));
+                match &mut journal {
+                    Some(journal) => {
+                        removed.add(old.segment.clone());
+                        journal.note(index, old);
+                    }
+                    None => removed.add(old.segment),
                 }
-                // Else the space's own reference keeps the drop from being the last.
             });
             any |= !step.zap.is_empty();
             all = hull(all, step.change.pages.clone());
-            if let Err(refusal) = made {
-                refused = Some(match refusal {
-                    Refusal::Full => Unmade::Full,
-                    Refusal::Of(error) => Unmade::Of(index, error),
-                });
-                undo(&mut shown.layout, &steps[..index], journal.as_mut());
+            if let Err(error) = made {
+                refused = Some((Some(index), error));
                 break;
             }
         }
+        if let Some((Some(index), _)) = refused {
+            undo(&mut shown.layout, steps, index, journal.as_mut());
+        }
         let revoke = refused.is_none() && any;
         if revoke {
-            // All that has changed, and not only what was entered: whoever met the new
+            // All that has changed, and not only what was installed: a process that met the new
             // there might meet the old where it was.
-            shown.zapping = all;
+            shown.revoking = all;
             join_zaps(steps, &shown.layout);
         }
         drop(shown);
@@ -321,15 +259,15 @@ impl Batch {
 
         if revoke {
             for step in steps.iter() {
-                space.zap(&step.zap);
+                space.zap(ops, &step.zap);
             }
-            space.install.write().zapping = 0..0;
+            space.install.write().revoking = 0..0;
         }
-        space.retire(ops, &removed);
+        space.release_unused(ops, removed);
         if let Some(refused) = refused {
             return Err(refused);
         }
-        if trace::hears_changes() {
+        if trace::change_is_enabled() {
             for step in steps.iter() {
                 step.change.trace(space, revoke);
             }
@@ -338,58 +276,21 @@ impl Batch {
     }
 }
 
-/// Checks one operation as far as it can be without its file.
-fn step(op: &uapi::Op, limit: u64) -> Result<Step> {
-    let pages = || uapi::range_within(op.addr, op.length, limit);
-    let change = match op.opcode {
-        uapi::OP_MMAP => {
-            let request = MapRequest::check(op, uapi::MAP_REPLACE | uapi::MAP_POPULATE, limit)?;
-            request.change()
-        }
-        uapi::OP_MUNMAP => {
-            uapi::only(op.flags, 0)?;
-            Change {
-                pages: pages()?,
-                kind: Kind::Unmap,
-            }
-        }
-        uapi::OP_PROTECT => {
-            uapi::only(op.flags, 0)?;
-            let prot = uapi::prot(op.prot)?;
-            Change {
-                pages: pages()?,
-                kind: Kind::Protect { prot },
-            }
-        }
-        _ => return Err(EOPNOTSUPP),
-    };
-    Ok(Step {
-        change,
-        fd: op.fd,
-        zap: 0..0,
-    })
-}
-
-/// Makes one zap of those that lie side by side, or nearly so; to be asked with the
-/// install lock held, when the changes have been made.
-fn join_zaps(steps: &mut [Step], layout: &Layout<Kernel>) {
-    let mut into = 0;
-    for at in 1..steps.len() {
-        let Some((before, [step, ..])) = steps.split_at_mut_checked(at) else {
-            break;
-        };
-        let Some(last) = before.get_mut(into) else {
-            break;
-        };
+/// Makes one zap of those that lie side by side, or nearly so; to be asked when the changes have
+/// been made.
+fn join_zaps(steps: &mut SmallVec<Step, FEW>, layout: &Layout<Kernel>) {
+    let mut last: Option<&mut Step> = None;
+    for step in steps.iter_mut() {
         if step.zap.is_empty() {
             continue;
         }
-        if last.zap.is_empty() || !joins(&last.zap, &step.zap, layout) {
-            into = at;
-            continue;
+        match &mut last {
+            Some(last) if joins(&last.zap, &step.zap, layout) => {
+                last.zap = hull(last.zap.clone(), step.zap.clone());
+                step.zap = 0..0;
+            }
+            _ => last = Some(step),
         }
-        last.zap = hull(last.zap.clone(), step.zap.clone());
-        step.zap = 0..0;
     }
 }
 
@@ -397,24 +298,8 @@ fn join_zaps(steps: &mut [Step], layout: &Layout<Kernel>) {
 fn joins(a: &Range<u64>, b: &Range<u64>, layout: &Layout<Kernel>) -> bool {
     let start = a.end.min(b.end);
     let end = a.start.max(b.start);
-    // They meet or overlap, or what is between them is in no window.
+    // They meet or overlap, or what is between them is in no attachment.
     end <= start || (end - start <= BETWEEN && !layout.overlaps(start, end))
-}
-
-/// Why a batch was not made.
-enum Unmade {
-    /// The layout does not allow the change with this index.
-    Of(usize, Error),
-    /// The journal is too short.
-    Full,
-    /// There is no memory.
-    Memory,
-}
-
-impl From<AllocError> for Unmade {
-    fn from(_: AllocError) -> Self {
-        Unmade::Memory
-    }
 }
 
 /// What a batch has changed so far, to be undone if a later change is refused.
@@ -424,10 +309,15 @@ struct Journal {
 }
 
 impl Journal {
-    fn new(room: usize) -> Result<Journal, AllocError> {
+    fn new(room: usize) -> Result<Journal> {
         Ok(Journal {
             old: KVVec::with_capacity(room, GFP_KERNEL_ACCOUNT)?,
         })
+    }
+
+    /// Notes what a step took away; there is room, or the change would have been refused.
+    fn note(&mut self, step: usize, old: Old) {
+        warn_on_once!(self.old.push_within_capacity((step as u32, old)).is_err());
     }
 
     /// Takes what was noted last, if it was by this step.
@@ -440,14 +330,24 @@ impl Journal {
     }
 }
 
-/// Takes back steps, the last first. Nobody has seen what they did.
-fn undo(layout: &mut Layout<Kernel>, done: &[Step], mut journal: Option<&mut Journal>) {
-    for (index, step) in done.iter().enumerate().rev() {
+/// Undoes the steps before step `end`, the last first. Nobody has seen what they did.
+fn undo(
+    layout: &mut Layout<Kernel>,
+    steps: &SmallVec<Step, FEW>,
+    end: usize,
+    mut journal: Option<&mut Journal>,
+) {
+    for index in (0..end).rev() {
+        let Some(step) = steps.get(index) else {
+            continue;
+        };
+        // Neither can be refused: ranges and nodes are those that there were.
         let pages = &step.change.pages;
-        // Cannot be refused: ranges and nodes are those that there were.
-        let _ = layout.remove(pages.start, pages.end, usize::MAX, drop);
+        let removed = layout.remove(pages.start, pages.end, usize::MAX, drop);
+        warn_on_once!(removed.is_err());
         while let Some(old) = journal.as_mut().and_then(|journal| journal.take(index)) {
-            let _ = layout.replace(old, true, usize::MAX, drop);
+            let replaced = layout.replace(old, true, usize::MAX, drop);
+            warn_on_once!(replaced.is_err());
         }
     }
 }

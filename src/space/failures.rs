@@ -2,11 +2,11 @@
 
 //! Errors of waits, kept for the next try of a fault.
 //!
-//! A fault that must wait lets its lock go, and can then return nothing but "try
-//! again". Where the wait ended in an error, that is kept here, from the try that
-//! waited to the next one of the same task.
+//! A fault that must wait releases its lock, and can then return nothing but "try again". Where
+//! the wait ended in an error, that is kept here, from the try that waited to the next one of the
+//! same task.
 //!
-//! A spinlock of its own, under which nothing else is taken.
+//! Locks: a spinlock, under which nothing else is acquired.
 
 use kernel::{
     prelude::*,
@@ -39,7 +39,7 @@ struct Remembered {
 }
 
 struct Failure {
-    /// Who waited; compared, never followed.
+    /// The task that waited; compared, never followed.
     task: usize,
     what: Waited,
     error: Error,
@@ -48,8 +48,8 @@ struct Failure {
 
 /// What was waited for: a page of a segment, and whether it was to be written.
 ///
-/// Not a page of the space: that may show another segment when the task comes back,
-/// and what the one before could not give says nothing of it.
+/// Not a page of the space: that may show another segment when the task comes back, and what the
+/// one before could not give says nothing of it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Waited {
     /// The segment's id.
@@ -70,19 +70,19 @@ impl Failures {
         })
     }
 
-    /// The place of the current task. Others may use the same: then one of them
-    /// waits, fails and is remembered again.
-    fn place() -> (usize, usize) {
+    /// Where the current task's failure is kept. Other tasks may use the same place: then one of
+    /// them waits, fails and is remembered again.
+    fn index() -> (usize, usize) {
         let task = Task::current_raw() as usize;
-        // Tasks are large, so their low address bits tell them apart badly.
+        // Tasks are large, so their low address bits hardly differ.
         (task, (task >> 12) % FAILURES)
     }
 
     /// Keeps an error of the current task's wait.
     pub(crate) fn put(&self, what: Waited, error: Error) {
-        let (task, place) = Self::place();
-        if let Some(slot) = self.inner.lock().failures.get_mut(place) {
-            *slot = Some(Failure {
+        let (task, index) = Self::index();
+        if let Some(place) = self.inner.lock().failures.get_mut(index) {
+            *place = Some(Failure {
                 task,
                 what,
                 error,
@@ -94,20 +94,20 @@ impl Failures {
     /// The error of the current task's wait, which is forgotten then.
     pub(crate) fn take(&self, what: Waited) -> Option<Error> {
         let error = self.peek(what)?;
-        if let Some(slot) = self.inner.lock().failures.get_mut(Self::place().1) {
-            *slot = None;
+        if let Some(place) = self.inner.lock().failures.get_mut(Self::index().1) {
+            *place = None;
         }
         Some(error)
     }
 
     /// The error of the current task's wait.
     pub(crate) fn peek(&self, what: Waited) -> Option<Error> {
-        let (task, place) = Self::place();
+        let (task, index) = Self::index();
         let inner = self.inner.lock();
-        let failure = inner.failures.get(place)?.as_ref()?;
+        let failure = inner.failures.get(index)?.as_ref()?;
         (failure.task == task
             && failure.what == what
-            // What nobody came back for soon need not be true any more.
+            // What the task did not come back for soon need not be true any more.
             && failure.since.elapsed() < Delta::from_secs(1))
         .then_some(failure.error)
     }

@@ -2,40 +2,62 @@
 
 //! The address space: the object behind an asfd and its views.
 //!
-//! It owns the arena, the segments, and the layout that attachments and VMs are
-//! shown. `segments.rs` keeps the segments, `change.rs` changes the layout.
+//! It owns the arena, the segments, and the layout that attachments and VMs are shown.
+//! `segments.rs` obtains and ends segments, `change.rs` changes the layout, `resolve.rs` answers
+//! what a page is, `revoke.rs` makes pages unreachable.
 //!
 //! # Lock order
 //!
 //! Outer first. Nothing is waited for while a lock further down is held.
 //!
-//! 1. `ops`, a mutex: one change of the layout at a time, from the check to the
-//!    end of the zap. Also taken by the worker, never by a fault or a notifier.
-//! 2. An attached process's mmap lock, which a fault comes with; populating only
+//! 1. `ops`, a mutex: one change of the layout at a time, from the check to the end of the zap.
+//!    Also acquired by the worker, never by a fault or a notifier.
+//! 2. An attached process's mmap lock (or a VMA's), which a fault comes with; populating only
 //!    tries it, with nothing held.
-//! 3. The asfd inode's `i_mmap_rwsem` (see `mapping.rs`): the kernel takes it under
-//!    2; the module waits for it under `ops` only, with neither 2 nor 4, and
-//!    elsewhere, above all inside another file's, only tries it.
-//! 4. The arena's mmap lock, and whatever a file takes under it: under 2 it is only
-//!    tried.
-//! 5. `install` (see `install.rs`): held for moments; nothing is allocated and
-//!    nothing slept for under it, but page table locks are taken.
+//! 3. The asfd inode's `i_mmap_rwsem` (see `sys/mapping.rs`): the kernel acquires it under 2; the
+//!    module waits for it under `ops` only, with neither 2 nor 4, and elsewhere, above all inside
+//!    another file's, only tries it.
+//! 4. The arena's mmap lock, and whatever a file acquires under it: under 2 it is only tried.
+//! 5. `install`, a reader-writer semaphore: held for moments; nothing is allocated and nothing
+//!    slept for under it, but page table locks are acquired.
 //!
-//! A notifier is called under 4 or under a file's own locks and takes 5, and tries
-//! 3. The layout is read under `install` held shared, or under `ops`, and changed
-//! under both, `install` exclusively.
+//! A notifier is called under 4 or under a file's own locks and acquires 5, and tries 3. The
+//! layout is read under `install` in either mode, or under `ops`, and changed under both, with
+//! `install` held for writing.
+//!
+//! Locks of their own, inside which the module acquires nothing: that of `Slots`, a mutex that a
+//! closing attachment acquires under 2, so that nothing is mapped while it is held; that of
+//! `Failures`, a spinlock around a small table. The mutex of the mm source is acquired with
+//! nothing held.
+//!
+//! # The install lock
+//!
+//! `install` stands between a check and the entry that is made upon it. Code that puts a frame
+//! where a process or a VM can reach it holds the lock for reading from the check (layout, frame
+//! table, notifier) to the insertion. Code that takes something away holds it for writing for as
+//! long as it takes to say so, and zaps after releasing it: what was checked before has been
+//! inserted already and is zapped, what comes later sees the change.
+//!
+//! **No allocation while it is held, in either mode.** Reclaim calls the notifiers of segments,
+//! and those acquire the lock for writing.
 
 pub(crate) mod batch;
+pub(crate) mod bring_in;
 pub(crate) mod change;
 pub(crate) mod failures;
+pub(crate) mod mirror;
 pub(crate) mod readahead;
 pub(crate) mod resolve;
+pub(crate) mod retry;
 pub(crate) mod revoke;
 pub(crate) mod segments;
+pub(crate) mod slots;
+pub(crate) mod store;
 
 use core::ops::Range;
 
 use kernel::{
+    list::List,
     page::PAGE_SHIFT,
     prelude::*,
     sync::{
@@ -58,85 +80,51 @@ use kernel::{
 };
 
 use crate::{
-    call::kvm::Slots,
-    layout::{
-        self,
-        Layout, //
-    },
+    layout::Layout,
     segment::{
         arena::Arena,
-        invalidation::Stale,
-        list::Listed,
-        Segment, //
+        list::{
+            Ops,
+            SegmentList, //
+        },
+        Segment,
+        DEFERRED, //
     },
     space::{
         failures::Failures,
-        readahead::Streaks,
-        segments::Ops, //
+        readahead::Readahead,
+        slots::Slots,
+        store::Kernel, //
     },
     sys::{
-        bindings,
         mapping::Mapping,
-        rwsem::InstallLock,
+        random,
+        rwsem::RwSem,
         workers, //
     },
 };
 
-/// The work item that revokes what the notifier could not.
+/// The work item that drains deferred invalidations.
 pub(crate) const REVOKE: u64 = 1;
-/// The work item that unmaps segments which nothing shows.
+/// The work item that ends segments which nothing shows.
 pub(crate) const REAP: u64 = 2;
-
-/// Memory of the layout, accounted to whom the task charges at the moment.
-pub(crate) struct Kernel;
-
-impl layout::Store for Kernel {
-    type Segment = Arc<Segment>;
-    type Chunk = KBox<layout::Chunk<Arc<Segment>>>;
-    type Directory = KVVec<Self::Chunk>;
-    type Error = Error;
-
-    fn chunk() -> Result<Self::Chunk> {
-        KBox::init(
-            pin_init::init_array_from_fn(|_| layout::Node::vacant()),
-            GFP_KERNEL_ACCOUNT,
-        )
-    }
-
-    fn directory(slots: usize) -> Result<Self::Directory> {
-        Ok(KVVec::with_capacity(slots, GFP_KERNEL_ACCOUNT)?)
-    }
-
-    fn slots(directory: &Self::Directory) -> usize {
-        directory.capacity()
-    }
-
-    fn push(directory: &mut Self::Directory, chunk: Self::Chunk) {
-        // By our caller there is room.
-        let _ = directory.push_within_capacity(chunk);
-    }
-
-    fn pop(directory: &mut Self::Directory) -> Option<Self::Chunk> {
-        directory.pop()
-    }
-}
 
 /// What the install lock guards.
 pub(crate) struct Shown {
     pub(crate) layout: Layout<Kernel>,
-    /// What is being revoked behind the owner's back.
-    pub(crate) stale: Stale,
-    /// Where the owner has removed something that may not be zapped yet; empty where
-    /// nothing. Nothing is installed there meanwhile, or an attacher could meet the
-    /// new in one place and after that the old in another.
-    pub(crate) zapping: Range<u64>,
+    /// Segments that have deferred invalidations.
+    pub(crate) deferred: List<Segment, DEFERRED>,
+    /// Where the owner has removed something that may not be zapped yet; empty where nothing.
+    /// Nothing is installed there meanwhile, or an attacher could meet the new in one place and
+    /// after that the old in another.
+    pub(crate) revoking: Range<u64>,
     /// Whether no file of the space is open any more.
     pub(crate) closed: bool,
 }
 
 /// What happened to a space, for fdinfo.
 pub(crate) struct Counts {
-    /// Windows: VMAs that map the space.
+    /// Attachments: VMAs that map the space.
     pub(crate) attachments: Atomic<u64>,
     /// Page faults of attachments.
     pub(crate) faults: Atomic<u64>,
@@ -144,29 +132,33 @@ pub(crate) struct Counts {
     pub(crate) revocations: Atomic<u64>,
     /// Changes behind the owner's back.
     pub(crate) invalidations: Atomic<u64>,
-    /// Those of the latter that went to the worker.
+    /// Those of the latter that were deferred to the worker.
     pub(crate) deferred: Atomic<u64>,
 }
 
 /// An address space.
 ///
 /// Reached through [`Handle`]s, which the files own.
+///
+/// # Invariants
+///
+/// It is in an [`Arc`], of which a handle or a queued work item holds a reference.
 #[pin_data]
 pub(crate) struct Space {
-    /// Its length.
+    /// Its length in pages.
     pub(crate) pages: u64,
     pub(crate) mapping: Mapping,
     #[pin]
     pub(crate) ops: Mutex<Ops>,
     #[pin]
-    pub(crate) install: InstallLock<Shown>,
+    pub(crate) install: RwSem<Shown>,
     pub(crate) counts: Counts,
     /// Faults whose wait ended in an error.
     #[pin]
     pub(crate) failures: Failures,
-    /// How many pages a fault enters.
-    pub(crate) streaks: Streaks,
-    /// Windows that are memory slots.
+    /// How many pages a fault installs.
+    pub(crate) readahead: Readahead,
+    /// Attachments that are memory slots.
     #[pin]
     pub(crate) slots: Slots,
     /// Files that are open on it.
@@ -187,21 +179,19 @@ impl_has_delayed_work! {
 }
 
 impl Space {
-    /// A space of `pages` pages, whose windows hang in `mapping`.
+    /// A space of `pages` pages, whose attachments are linked into `mapping`.
     fn new(pages: u64, mapping: Mapping) -> Result<Arc<Space>> {
         let arena = Arena::new()?;
-        // SAFETY: May be called from anywhere.
-        let seed = unsafe { bindings::get_random_u64() };
-        let layout = Layout::new(pages, seed);
+        let layout = Layout::new(pages, random::get_u64());
         Arc::pin_init(
             pin_init!(Space {
                 pages,
                 mapping,
                 ops <- new_mutex!(Ops::new(), "Space::ops"),
-                install <- InstallLock::new(Shown {
+                install <- RwSem::new(Shown {
                     layout,
-                    stale: Stale::new(),
-                    zapping: 0..0,
+                    deferred: List::new(),
+                    revoking: 0..0,
                     closed: false,
                 }),
                 counts: Counts {
@@ -212,7 +202,7 @@ impl Space {
                     deferred: Atomic::new(0),
                 },
                 failures <- Failures::new(),
-                streaks: Streaks::new(),
+                readahead: Readahead::new(),
                 slots <- Slots::new(),
                 handles: Atomic::new(0),
                 revoke_work <- new_work!("address_space::revoke"),
@@ -223,9 +213,9 @@ impl Space {
         )
     }
 
-    /// Has the files that are shown in `range` write what was changed in them to
-    /// where they are kept; the first error of any. May take as long as the files do,
-    /// and holds no lock meanwhile.
+    /// Has the files that are shown in `range` write what was changed in them to where they are
+    /// kept; the first error of any. May take as long as the files do, and holds no lock
+    /// meanwhile.
     pub(crate) fn sync(&self, range: Range<u64>, datasync: bool) -> Result {
         let mut result = Ok(());
         let mut page = range.start;
@@ -244,50 +234,40 @@ impl Space {
 
     /// The last file is gone, and with it the last attachment.
     fn close(self: &Arc<Self>) {
-        self.finish_revoking();
+        self.finish_deferred();
         self.install.write().closed = true;
-        self.cancel_reaping();
-        // Notifiers are only ended with no lock held that their callbacks, or who
-        // waits for those, might want.
+        // The delayed work would outlive the module, which only open files pin.
+        workers::cancel_delayed::<_, REAP>(self);
+        // Notifiers are only ended with no lock held that their callbacks, or a task that waits
+        // for those, might want.
         let segments = self.ops.lock().take_all();
-        for segment in segments.iter().flat_map(Listed::iter) {
-            segment.end(self);
+        for segment in segments.iter().flat_map(SegmentList::iter) {
+            segment.end(|| self.install.write());
         }
-        // The layout's references are the last ones now.
+        // Segments refer to the space, so all references to them are dropped here, with no lock
+        // held, and none is left behind in it.
+        let mut shown = self.install.write();
+        let empty = Layout::new(self.pages, 0);
+        let layout = core::mem::replace(&mut shown.layout, empty);
+        let deferred = core::mem::replace(&mut shown.deferred, List::new());
+        drop(shown);
+        drop((layout, deferred));
     }
 
-    /// Waits for what was left to the worker: it is to know the segments still. With
-    /// the attachments gone nothing more is left to it.
-    fn finish_revoking(self: &Arc<Self>) {
-        if self.install.read().stale.task().is_none() {
+    /// Waits for what was deferred to the worker, which must still find the segments listed. With
+    /// the attachments gone nothing more is deferred.
+    fn finish_deferred(self: &Arc<Self>) {
+        if self.install.read().deferred.is_empty() {
             return;
         }
-        // An error says that it is queued already.
-        let _ = workers::queue().enqueue::<Arc<Space>, REVOKE>(self.clone());
-        // SAFETY: The field is an initialised work item in pinned memory, and no lock is
-        // held that it takes.
-        unsafe { bindings::flush_work(Work::raw_get(&raw const self.revoke_work)) };
+        self.queue_revoking();
+        workers::flush::<_, REVOKE>(self);
     }
 
-    /// Makes sure that the delayed work neither runs nor will: it would outlive the
-    /// module, which only open files pin.
-    fn cancel_reaping(self: &Arc<Self>) {
-        // SAFETY: The field is a `DelayedWork` in pinned memory.
-        let work = unsafe { DelayedWork::raw_as_work(&raw const self.reap_work) };
-        // SAFETY: It is the work of a `delayed_work`, which was initialised. No lock
-        // is held that the work takes.
-        let pending = unsafe {
-            bindings::cancel_delayed_work_sync(kernel::container_of!(
-                work.cast::<bindings::work_struct>(),
-                bindings::delayed_work,
-                work
-            ))
-        };
-        if pending {
-            // SAFETY: Queueing had turned a reference into the pending work, which
-            // nobody will turn back now.
-            drop(unsafe { Arc::from_raw(Arc::as_ptr(self)) });
-        }
+    /// Has the worker drain what was deferred.
+    pub(crate) fn queue_revoking(self: &Arc<Self>) {
+        // An error says that it is queued already.
+        let _ = workers::queue().enqueue::<Arc<Space>, REVOKE>(self.clone());
     }
 }
 
@@ -299,7 +279,7 @@ impl Space {
 pub(crate) struct Handle(Arc<Space>);
 
 impl Handle {
-    /// A new space and the first handle to it.
+    /// A new space and the first handle to it. Errors as for making an mm.
     pub(crate) fn create(pages: u64, mapping: Mapping) -> Result<Handle> {
         let space = Space::new(pages, mapping)?;
         space.handles.store(1, Relaxed);

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How many pages a fault enters: one, or also those that follow.
+//! How many pages a fault installs: one, or also those that follow.
 //!
-//! Entering resident neighbours in the same fault makes a sequential first touch
-//! cheaper than a fault for each page, and a single touch a little dearer. So the
-//! number follows what the faults of a task show: it doubles as long as each fault is
-//! where the one before left off, and is one again when it is not. What is known of the
-//! pages around is entered in any case, as the kernel does for files when they are read
-//! (`fault_around_bytes`): with frames that are known it costs a few instructions a page,
-//! and nothing is written by it.
+//! To install resident neighbours in the same fault makes a sequential first touch cheaper than
+//! a fault for each page, and a single touch a little dearer. So the number follows what the
+//! faults of a task show, as readahead does: it doubles as long as each fault is where the one
+//! before left off, and is one again when it is not. What is known of the pages around is
+//! installed in any case, as the kernel does for files that are read (`fault_around_bytes`): with
+//! frames that are known it costs a few instructions a page, and nothing is written by it.
 //!
 //! A guess that nothing but speed depends on: no lock, and a few places for all tasks.
 
@@ -22,14 +21,14 @@ use kernel::{
 
 use crate::segment::frames::HUGE_PAGES;
 
-/// The most pages that are entered in one go: with one hold of the install lock, from
-/// arrays on the stack.
+/// The most pages that are installed in one go: with one hold of the install lock, from arrays
+/// on the stack.
 pub(crate) const MOST: usize = 64;
 
-/// The most pages that one fault enters: those of a page table.
+/// The most pages that one fault installs: those of a page table.
 const LONGEST: usize = HUGE_PAGES;
 
-/// The aligned run of pages that any fault is interested in.
+/// The aligned run of pages that any fault looks at.
 pub(crate) const AROUND: usize = 16;
 
 const PLACES: usize = 16;
@@ -37,24 +36,24 @@ const PLACES: usize = 16;
 const COUNT_BITS: u32 = 12;
 
 /// Where faults left off.
-pub(crate) struct Streaks {
+pub(crate) struct Readahead {
     places: [Atomic<u64>; PLACES],
 }
 
-impl Streaks {
+impl Readahead {
     pub(crate) fn new() -> Self {
-        Streaks {
+        Readahead {
             places: [const { Atomic::new(0) }; PLACES],
         }
     }
 
     fn place(&self) -> Option<&Atomic<u64>> {
-        // Tasks are large, so their low address bits tell them apart badly.
+        // Tasks are large, so their low address bits hardly differ.
         let place = (Task::current_raw() as usize >> 12) % PLACES;
         self.places.get(place)
     }
 
-    /// How many pages the current task's fault on `page` should enter.
+    /// How many pages the current task's fault on `page` should install.
     pub(crate) fn count(&self, page: u64) -> usize {
         let Some(place) = self.place() else { return 1 };
         let last = place.load(Relaxed);
@@ -64,8 +63,8 @@ impl Streaks {
         (2 * (last as usize & ((1 << COUNT_BITS) - 1))).clamp(1, LONGEST)
     }
 
-    /// A fault of the current task has entered what comes before `next`; `count` pages,
-    /// or as many as it would have but for an end of something.
+    /// A fault of the current task has installed what comes before `next`; `count` pages, or as
+    /// many as it would have but for an end of something.
     pub(crate) fn note(&self, next: u64, count: usize) {
         if let Some(place) = self.place() {
             place.store((next << COUNT_BITS) | count as u64, Relaxed);

@@ -2,30 +2,28 @@
 
 //! Revocation: making a range unreachable through every attachment and every VM.
 //!
-//! Only this file zaps. A change by the owner is revoked by [`Space::zap`], from
-//! the ioctl, and has reached everyone when that returns. A change behind the
-//! owner's back (truncate, punch, reclaim, migration, writeback) comes through the
-//! notifier, inside other people's locks, usually the changed file's own i_mmap
-//! lock:
+//! A change by the owner is revoked by [`Space::zap`], from the ioctl, and has reached everyone
+//! when that returns. A change behind the owner's back (truncate, punch, reclaim, migration,
+//! writeback) comes through the notifier, inside other people's locks, usually the changed file's
+//! own i_mmap lock:
 //!
-//! - The range is listed as stale, under the install lock held exclusively; from
-//!   then on nothing of it can be installed.
-//! - The attachments are zapped at once if the asfd's i_mmap lock can be had
-//!   without waiting. Waiting for it would hang the machine:
-//!   `mm_take_all_locks()`, so every KVM_CREATE_VM, holds the i_mmap locks of all
-//!   files that its process maps, the asfd's may be among them, and it may be
-//!   waiting for the very lock that our caller holds.
-//! - Else the worker zaps. Until it has, the frames stay referenced, so that what
-//!   the attachments still show is not freed under them.
+//! - The invalidation begins, under the install lock held for writing; from then on nothing of
+//!   the range can be installed.
+//! - The attachments are zapped at once if the asfd's i_mmap lock is available. Waiting for it
+//!   would hang the machine: `mm_take_all_locks()`, so every KVM_CREATE_VM, holds the i_mmap locks
+//!   of all files that its process maps, the asfd's may be among them, and it may be waiting for
+//!   the very lock that the caller holds.
+//! - Else it is deferred to the worker. Until that has zapped, the frames stay referenced, so
+//!   that what the attachments still show is not freed under them.
 //!
-//! Zapping an attachment fires the attached mm's notifiers (that is how KVM drops
-//! its own entries), inside ours. Real depth is two, since windows cannot be
-//! segments, but lockdep's notifier map does not know: see [`Space::invalidate`].
+//! Zapping an attachment fires the attached mm's notifiers (that is how KVM drops its own
+//! entries), inside the arena's. Real depth is two, since an attachment cannot be a segment, but
+//! lockdep's notifier map does not know: see [`without_lockdep`].
 
 use core::ops::Range;
 
 use kernel::{
-    container_of,
+    list::ListArc,
     sync::{
         atomic::ordering::*,
         Arc,
@@ -36,12 +34,10 @@ use kernel::{
 
 use crate::{
     segment::{
-        frame::Taken,
-        invalidation::{
-            Place,
-            Task, //
-        },
-        notifier::Notifier,
+        frame_ref::FrameRef,
+        list::Ops,
+        notifier::Event,
+        Revoke,
         Segment, //
     },
     space::{
@@ -49,80 +45,21 @@ use crate::{
         REVOKE, //
     },
     sys::{
-        bindings,
-        trace,
-        workers, //
+        lockdep::without_lockdep,
+        trace, //
     },
 };
 
-/// Frames that are let go at a time: what fits the stack.
+/// Frames that are put at a time: what fits the stack.
 const BATCH: usize = 32;
 
-/// What the segments' notifiers are registered with.
-pub(crate) static NOTIFIER_OPS: bindings::mmu_interval_notifier_ops =
-    bindings::mmu_interval_notifier_ops {
-        invalidate: Some(invalidate),
-        invalidate_start: None,
-        invalidate_finish: None,
-    };
-
-/// The arena is about to stop showing, or to write-protect, a range of a segment.
-///
-/// # Safety
-///
-/// Called by the notifier core with a registered notifier.
-unsafe extern "C" fn invalidate(
-    notifier: *mut bindings::mmu_interval_notifier,
-    range: *const bindings::mmu_notifier_range,
-    seq: usize,
-) -> bool {
-    // SAFETY: Only the notifiers of segments are registered with these
-    // operations, and a segment lives until its notifier is removed.
-    let segment = unsafe { &*container_of!(notifier.cast::<Notifier>(), Segment, notifier) };
-    // SAFETY: As above: the segment has not ended.
-    let space = unsafe { segment.space() };
-    // SAFETY: `range` is valid for the call.
-    let (start, end, blockable) = unsafe {
-        (
-            (*range).start,
-            (*range).end,
-            bindings::address_space_helper_range_blockable(range),
-        )
-    };
-    space.invalidate(segment, start, end, blockable, seq)
-}
-
-impl Space {
-    /// Zaps pages of the space for its owner. What was removed there must be gone
-    /// from the layout; the ops lock must be held, and no other.
-    pub(crate) fn zap(&self, pages: &Range<u64>) {
-        if pages.is_empty() {
-            return;
-        }
-        self.mapping.zap(pages);
-        self.counts.revocations.fetch_add(1, Relaxed);
-    }
-
-    /// Lets go of all frames of a segment that nothing shows any more.
-    ///
-    /// The ops lock must be held, so that no removed range is still to be zapped; or
-    /// the segment must be off the list, which it gets only when all are.
-    pub(crate) fn forget_frames(&self, segment: &Segment) {
-        let pages = segment.pages();
-        // What was left to the worker may have been written after it was cleaned.
-        let late = self.install.read().stale.overlaps(segment.id(), 0, pages);
-        self.take_frames(segment, 0, pages, late);
-    }
-
+impl Revoke for Space {
     fn invalidate(
-        &self,
-        segment: &Segment,
-        start: usize,
-        end: usize,
-        blockable: bool,
-        seq: usize,
+        self: Arc<Self>,
+        segment: ArcBorrow<'_, Segment>,
+        event: &Event<'_, Segment>,
     ) -> bool {
-        let mut shown = if blockable {
+        let mut shown = if event.blockable {
             self.install.write()
         } else {
             match self.install.try_write() {
@@ -130,104 +67,133 @@ impl Space {
                 None => return false,
             }
         };
-        let (start, end) = segment.clip(start, end);
-        let (start, end) = segment.frames.widen(start, end);
-        let idle = !segment.frames.any(start, end);
-        if !idle && !blockable {
+        let (start, end) = segment.clip(event.start, event.end);
+        let (start, end) = segment.frames.widen(start, end, &shown);
+        let pages = start..end;
+        let idle = !segment.frames.any(start, end, &shown);
+        if !idle && !event.blockable {
             // Zapping sleeps.
             return false;
         }
-        // SAFETY: We are in the callback, the lock is held exclusively.
-        unsafe { segment.notifier.set_seq(seq) };
+        event.advance(&mut shown);
         if idle {
             // All that is installed comes from the table.
             return true;
         }
-        let place = shown.stale.list(segment.id(), start, end);
-        if place.is_some() {
-            // Or a piece that the walk below has yet to reach could join one that
-            // it has passed.
-            shown.layout.hold_joins();
-        }
-        let closed = shown.closed;
+        segment.invalidation.begin(&pages, &mut shown);
+        // Or a piece that the walk below has yet to reach could join one that it has passed.
+        shown.layout.hold_joins();
         drop(shown);
         self.counts.invalidations.fetch_add(1, Relaxed);
 
-        let Some(place) = place else {
-            trace::invalidate(&self.mapping, segment.id(), start..end, true);
-            self.call_worker(closed);
-            return true;
-        };
-        match self.mapping.try_lock() {
-            Some(attached) => {
-                let mut cursor = None;
-                loop {
-                    let piece = self.install.read().layout.next_showing(
-                        segment.id(),
-                        start as u64..end as u64,
-                        cursor,
-                    );
-                    let Some(piece) = piece else { break };
-                    cursor = Some(piece.cursor);
-                    // The attached mm's notifiers are called inside the arena's.
-                    // That cannot go in circles: no attachment can be mapped in an
-                    // arena. Lockdep has one map for all mms, though, and would
-                    // report it. The same zap runs with lockdep on from the ioctl.
-                    //
-                    // SAFETY: Paired, and nothing in between can return.
-                    unsafe { bindings::address_space_helper_lockdep_off() };
-                    attached.zap(&(piece.start..piece.end));
-                    // SAFETY: As above.
-                    unsafe { bindings::address_space_helper_lockdep_on() };
-                }
-                drop(attached);
-                trace::invalidate(&self.mapping, segment.id(), start..end, false);
-                self.settle(segment, start, end, place, closed);
-            }
-            None => {
-                trace::invalidate(&self.mapping, segment.id(), start..end, true);
-                self.install.write().stale.leave(place);
-                self.call_worker(closed);
-            }
+        let attached = self.mapping.try_lock();
+        trace::invalidate(
+            &self.mapping,
+            segment.id(),
+            &(start as u64..end as u64),
+            attached.is_none(),
+        );
+        let zapped = attached.is_some();
+        if let Some(attached) = attached {
+            self.each_piece(&segment, &pages, |piece| {
+                without_lockdep(|| attached.zap(piece));
+            });
         }
+        self.end_invalidation(segment, pages, zapped);
         true
     }
+}
 
-    /// A listed range has been zapped wherever the layout shows it: let it go.
-    fn settle(&self, segment: &Segment, start: usize, end: usize, place: Place, closed: bool) {
+impl Space {
+    /// Zaps pages of the space for its owner. What was removed there must be gone from the layout;
+    /// no lock but `ops` may be held.
+    pub(crate) fn zap(&self, _ops: &Ops, pages: &Range<u64>) {
+        if pages.is_empty() {
+            return;
+        }
+        self.mapping.zap(pages);
+        self.counts.revocations.fetch_add(1, Relaxed);
+    }
+
+    /// Drops all frames of a segment that nothing shows any more. Either `ops` is held, so that
+    /// no removed range is still to be zapped; or the segment is off the lists, from which it is
+    /// taken only when all are.
+    pub(crate) fn drop_frames(&self, segment: &Segment) {
+        // What was deferred to the worker may have been written after it was cleaned.
+        let late = segment.invalidation.any(&self.install.read());
+        self.take_frames(segment, &(0..segment.pages()), late);
+    }
+
+    /// Calls `each` with the pieces of the space that show any of `pages` of a segment. No lock
+    /// that the caller of a fault wants is held meanwhile; joins must be on hold.
+    fn each_piece(
+        &self,
+        segment: &Segment,
+        pages: &Range<usize>,
+        mut each: impl FnMut(&Range<u64>),
+    ) {
+        let wanted = pages.start as u64..pages.end as u64;
+        let mut cursor = None;
+        loop {
+            let piece =
+                self.install
+                    .read()
+                    .layout
+                    .next_showing(segment.id(), wanted.clone(), cursor);
+            let Some(piece) = piece else { break };
+            cursor = Some(piece.cursor);
+            each(&(piece.start..piece.end));
+        }
+    }
+
+    /// Ends an invalidation of pages that have been `zapped` wherever the layout shows them, or
+    /// defers it.
+    fn end_invalidation(
+        self: &Arc<Self>,
+        segment: ArcBorrow<'_, Segment>,
+        pages: Range<usize>,
+        zapped: bool,
+    ) {
         let mut shown = self.install.write();
-        if !shown.zapping.is_empty() {
-            // A range that the owner has just removed from the layout may still be
-            // mapped. Who zaps it holds the ops lock; the worker waits for that.
-            shown.stale.leave(place);
+        shown.layout.release_joins();
+        // A range that the owner has just removed from the layout may still be mapped. Its zap
+        // is under the ops lock; the worker waits for that.
+        if !zapped || !shown.revoking.is_empty() {
+            segment.invalidation.defer(&pages, &mut shown);
+            if let Some(segment) = ListArc::try_from_arc_borrow(segment) {
+                shown.deferred.push_back(segment);
+            }
+            let closed = shown.closed;
             drop(shown);
-            self.call_worker(closed);
+            self.counts.deferred.fetch_add(1, Relaxed);
+            // Once no file is open any more no attachment exists, and the space's end is about
+            // to drop all frames.
+            if !closed {
+                self.queue_revoking();
+            }
             return;
         }
         drop(shown);
-        // Nothing that was in the layout when the range was listed is left: it has
-        // been zapped by us, or by whoever removed it.
-        self.take_frames(segment, start, end, false);
-        let mut shown = self.install.write();
-        shown.stale.done(place);
-        shown.layout.release_joins();
+        // Nothing that was in the layout when the invalidation began is left: it has been zapped
+        // here, or by the change that removed it.
+        self.take_frames(&segment, &pages, false);
+        segment.invalidation.end(&mut self.install.write());
     }
 
-    /// Takes the frames out of the table and puts them, in batches. If it is `late`,
-    /// writeback may have cleaned them before the attachments were zapped; then this
-    /// may wait for the file.
-    fn take_frames(&self, segment: &Segment, start: usize, end: usize, late: bool) {
-        let mut from = start;
+    /// Takes frames out of the table and puts them, in batches. If it is `late`, writeback may
+    /// have cleaned them before the attachments were zapped; then this may wait for the file.
+    fn take_frames(&self, segment: &Segment, pages: &Range<usize>, late: bool) {
+        let mut from = pages.start;
         loop {
-            let mut taken: [Option<Taken>; BATCH] = [const { None }; BATCH];
+            let mut taken: [Option<FrameRef>; BATCH] = [const { None }; BATCH];
             let next = {
-                let _shown = self.install.write();
-                segment.frames.take(from, end, &mut taken)
+                let mut shown = self.install.write();
+                segment.frames.take(from, pages.end, &mut taken, &mut shown)
             };
             if late {
-                for page in taken.iter().flatten().filter_map(Taken::page_to_write) {
-                    // Fails where the page is no longer the file's: then there is
-                    // nothing to be kept.
+                for page in taken.iter().flatten().filter_map(FrameRef::page_to_write) {
+                    // Fails where the page is no longer the file's: then there is nothing to
+                    // be kept.
                     let _ = self.arena.fault_in(segment.addr_of(page), true);
                 }
             }
@@ -239,18 +205,13 @@ impl Space {
         }
     }
 
-    fn call_worker(&self, closed: bool) {
-        self.counts.deferred.fetch_add(1, Relaxed);
-        if closed {
-            // No file is open any more, so no attachment exists, and the space's
-            // end is about to let all frames go.
-            return;
-        }
-        // SAFETY: The space is not closed, so a handle owns a reference to it; and
-        // closing waits for this callback before the last one is dropped.
-        let space: Arc<Space> = unsafe { ArcBorrow::from_raw(core::ptr::from_ref(self)) }.into();
-        // An error says that the work is queued already.
-        let _ = workers::queue().enqueue::<Arc<Space>, REVOKE>(space);
+    /// Takes a segment off the list of those that have deferred invalidations.
+    fn next_deferred(&self) -> Option<(Arc<Segment>, Range<usize>)> {
+        let mut shown = self.install.write();
+        let segment = shown.deferred.pop_front()?.into_arc();
+        let pages = segment.invalidation.begin_draining(&mut shown);
+        shown.layout.hold_joins();
+        Some((segment, pages))
     }
 }
 
@@ -260,49 +221,21 @@ impl WorkItem<REVOKE> for Space {
     fn run(space: Arc<Space>) {
         loop {
             let ops = space.ops.lock();
-            let Some(task) = space.install.read().stale.task() else {
+            let Some((segment, pages)) = space.next_deferred() else {
                 break;
             };
-            match task {
-                Task::Range(_, id, start, end) => {
-                    space.zap_shown(id, start, end);
-                    // A segment that has ended meanwhile let its frames go then.
-                    let pinned = ops.pin(id);
-                    // Letting go may wait for the file, which must hold up no owner.
-                    // Whatever he removes from here on has been zapped.
-                    drop(ops);
-                    if let Some(pinned) = pinned {
-                        space.take_frames(pinned.segment(), start, end, true);
-                    }
-                    let mut shown = space.install.write();
-                    shown.stale.finish(task);
-                    shown.layout.release_joins();
-                }
-                Task::All => {
-                    space.mapping.zap(&(0..space.pages));
-                    for segment in ops.segments() {
-                        space.take_frames(segment, 0, segment.pages(), true);
-                    }
-                    space.install.write().stale.finish(task);
-                }
+            space.each_piece(&segment, &pages, |piece| space.mapping.zap(piece));
+            // A segment that has ended meanwhile dropped its frames then.
+            let pinned = ops.pin(&segment);
+            // Putting frames may wait for the file, which must hold up no owner. Whatever the
+            // owner removes from here on has been zapped.
+            drop(ops);
+            if let Some(pinned) = pinned {
+                space.take_frames(pinned.segment(), &pages, true);
             }
-        }
-    }
-}
-
-impl Space {
-    /// Zaps wherever pages `start..end` of a segment are shown. The ops lock must be
-    /// held, and no other.
-    fn zap_shown(&self, id: u64, start: usize, end: usize) {
-        let pages = start as u64..end as u64;
-        let mut cursor = None;
-        loop {
-            let shown = self.install.read();
-            let piece = shown.layout.next_showing(id, pages.clone(), cursor);
-            drop(shown);
-            let Some(piece) = piece else { break };
-            cursor = Some(piece.cursor);
-            self.mapping.zap(&(piece.start..piece.end));
+            let mut shown = space.install.write();
+            segment.invalidation.end_draining(&mut shown);
+            shown.layout.release_joins();
         }
     }
 }

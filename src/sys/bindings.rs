@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The C interfaces: the kernel crate's bindings and those that it lacks, which
-//! bindgen makes from `bindings_helper.h`.
+//! The C interfaces: the kernel crate's bindings and those that it lacks, which bindgen makes
+//! from `bindings_helper.h`.
 //!
-//! Only the few safe types use this room: arena, birth, install, notifier,
-//! frames, zap, and the file and VMA operations.
+//! For the types that make something safe of them: those in `sys/`, and where the C object
+//! is the very thing a file is about (the arena, the mm source, notifiers, frames, VMAs and
+//! their page table entries).
 
 #![allow(
     clippy::all,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Tracepoints of the module: events/address_space in tracefs. A space is told by
+ * Tracepoints of the module: events/address_space in tracefs. A space is known by
  * the inode number of its asfd, which fstat() shows; ranges are in pages.
  */
 #undef TRACE_SYSTEM
@@ -33,7 +33,7 @@ TRACE_EVENT(address_space_change,
 		  __entry->start, __entry->end, __entry->prot, __entry->revoked)
 );
 
-/* An attachment was touched where it had no entry, or none good enough. */
+/* An attachment was accessed where it had no entry, or none with enough rights. */
 TRACE_EVENT(address_space_fault,
 	TP_PROTO(unsigned long ino, u64 page, unsigned int access, unsigned int ret),
 	TP_ARGS(ino, page, access, ret),

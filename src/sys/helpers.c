@@ -132,7 +132,7 @@ void address_space_helper_frames_get(const unsigned long *frames, unsigned long 
 
 	for (; frames != end; frames++)
 		if (*frames)
-			folio_get(page_folio(pfn_to_page(*frames >> 2)));
+			folio_get(page_folio(pfn_to_page(*frames >> ADDRESS_SPACE_FRAME_SHIFT)));
 }
 
 /*
@@ -175,8 +175,8 @@ void address_space_helper_frame_copy(unsigned long pfn, unsigned long offset, vo
 		memcpy_from_page(buf, pfn_to_page(pfn), offset, len);
 }
 
-void address_space_helper_vma_init(struct vm_area_struct *vma, pgoff_t pgoff,
-				   vm_flags_t set, vm_flags_t clear)
+void address_space_helper_init_pfn_vma(struct vm_area_struct *vma, pgoff_t pgoff,
+				       vm_flags_t set, vm_flags_t clear)
 {
 	vma->vm_pgoff = pgoff;
 	vm_flags_mod(vma, set, clear);
@@ -212,12 +212,12 @@ void address_space_helper_release_fault_lock(struct vm_fault *vmf)
 	release_fault_lock(vmf);
 }
 
-void address_space_helper_set_size(struct file *file, loff_t size)
+void address_space_helper_set_file_size(struct file *file, loff_t size)
 {
 	i_size_write(file_inode(file), size);
 }
 
-loff_t address_space_helper_size(struct file *file)
+loff_t address_space_helper_file_size(struct file *file)
 {
 	return i_size_read(file_inode(file));
 }
@@ -231,7 +231,7 @@ unsigned long address_space_helper_huge_page_size(struct file *file)
  * What mmap() looks at and what can change while a file is open: seals, and whether
  * it may be executed.
  */
-unsigned int address_space_helper_limits(struct file *file)
+unsigned int address_space_helper_mmap_limits(struct file *file)
 {
 	struct inode *inode = file_inode(file);
 	unsigned int limits = 0;
@@ -248,11 +248,10 @@ unsigned int address_space_helper_limits(struct file *file)
 }
 
 /*
- * Secret memory is not in the kernel's direct map, DAX has no page cache whose
- * pages could be held, and a mapping marked inaccessible (guest_memfd) must not
- * be touched by anyone.
+ * Whether mapping the page means no I/O: it is memory, it is there, and it is not being read
+ * or written.
  */
-bool address_space_helper_in_memory(struct file *file, pgoff_t index)
+bool address_space_helper_is_resident(struct file *file, pgoff_t index)
 {
 	struct folio *folio;
 	bool there;
@@ -267,7 +266,11 @@ bool address_space_helper_in_memory(struct file *file, pgoff_t index)
 	return there;
 }
 
-bool address_space_helper_unshowable(struct file *file)
+/*
+ * Secret memory is not in the kernel's direct map, DAX has no page cache whose pages
+ * could be held, and a mapping marked inaccessible (guest_memfd) must not be touched.
+ */
+bool address_space_helper_is_unmappable(struct file *file)
 {
 	struct inode *inode = file_inode(file);
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * Kernel interfaces that exist only as inline functions or macros, given a
- * symbol each so that Rust can call them. Nothing here decides anything; each
- * is documented where it is used.
+ * symbol each so that Rust can call them; and a few questions about files and
+ * folios that only such functions answer. Each is documented where it is used.
  */
 #ifndef ADDRESS_SPACE_HELPERS_H
 #define ADDRESS_SPACE_HELPERS_H
@@ -39,18 +39,27 @@ bool address_space_helper_interval_read_retry(struct mmu_interval_notifier *sub,
 bool address_space_helper_range_blockable(const struct mmu_notifier_range *range);
 
 /* Page tables; in page_table.c. */
-bool address_space_helper_look(struct mm_struct *mm, struct file *file, unsigned long addr,
-			       unsigned long *frames, unsigned long count);
+bool address_space_helper_read_page_table(struct mm_struct *mm, struct file *file,
+					  unsigned long addr, unsigned long *frames,
+					  unsigned long count);
 bool address_space_helper_map_pages(struct mm_struct *mm, unsigned long addr,
 				    unsigned long before, unsigned long after);
 bool address_space_helper_pmd_none(struct vm_fault *vmf);
 bool address_space_helper_make_page_table(struct vm_fault *vmf);
 pmd_t *address_space_helper_find_page_table(struct mm_struct *mm, unsigned long addr);
-void address_space_helper_enter(struct mm_struct *mm, pmd_t *pmd, unsigned long addr,
-				const unsigned long *frames, unsigned long count,
-				pgprot_t readable, pgprot_t writable);
+void address_space_helper_install_frames(struct mm_struct *mm, pmd_t *pmd, unsigned long addr,
+					 const unsigned long *frames, unsigned long count,
+					 pgprot_t readable, pgprot_t writable);
 
-/* Frames: by number; where there are many, packed as in frame.rs, or 0. */
+/*
+ * A frame as a word, which the frame table has and which page tables are read as and
+ * written from: its number and these flags; 0 for none.
+ */
+#define ADDRESS_SPACE_FRAME_PRESENT	1
+#define ADDRESS_SPACE_FRAME_WRITABLE	2
+#define ADDRESS_SPACE_FRAME_SHIFT	2
+
+/* Frames: one by its number, many as words. */
 void address_space_helper_frame_get(unsigned long pfn);
 void address_space_helper_frames_get(const unsigned long *frames, unsigned long count);
 bool address_space_helper_frame_is_clean(unsigned long pfn);
@@ -59,8 +68,8 @@ void address_space_helper_frame_copy(unsigned long pfn, unsigned long offset, vo
 				     unsigned long len, bool write);
 
 /* Attachments. */
-void address_space_helper_vma_init(struct vm_area_struct *vma, pgoff_t pgoff,
-				   vm_flags_t set, vm_flags_t clear);
+void address_space_helper_init_pfn_vma(struct vm_area_struct *vma, pgoff_t pgoff,
+				       vm_flags_t set, vm_flags_t clear);
 void address_space_helper_swap_vm_ops(struct mm_struct *mm, unsigned long addr,
 				      const struct vm_operations_struct *from,
 				      const struct vm_operations_struct *to);
@@ -69,15 +78,15 @@ struct vm_area_struct *address_space_helper_next_vma(struct vm_area_struct *vma)
 void address_space_helper_release_fault_lock(struct vm_fault *vmf);
 
 /* Files. */
-void address_space_helper_set_size(struct file *file, loff_t size);
-loff_t address_space_helper_size(struct file *file);
+void address_space_helper_set_file_size(struct file *file, loff_t size);
+loff_t address_space_helper_file_size(struct file *file);
 unsigned long address_space_helper_huge_page_size(struct file *file);
-unsigned int address_space_helper_limits(struct file *file);
-bool address_space_helper_in_memory(struct file *file, pgoff_t index);
-bool address_space_helper_unshowable(struct file *file);
+unsigned int address_space_helper_mmap_limits(struct file *file);
+bool address_space_helper_is_resident(struct file *file, pgoff_t index);
+bool address_space_helper_is_unmappable(struct file *file);
 bool address_space_helper_is_kvm_vm(struct file *file);
 
-/* Tracepoints; see address_space_events.h. */
+/* Tracepoints; see events.h. */
 bool address_space_helper_trace_change_enabled(void);
 void address_space_helper_trace_change(unsigned long ino, u64 start, u64 end,
 				       unsigned int prot, bool revoked);

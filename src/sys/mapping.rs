@@ -1,75 +1,85 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The attachments of an address space, found and zapped through the asfd's own
-//! inode, in whose `i_mmap` every window hangs at the space's own offsets.
+//! The `i_mmap` of an inode: which VMAs map it, and how to zap them.
 //!
-//! The lock is the inode's `i_mmap_rwsem`, taken shared. It nests inside no lock
-//! of the space; where the caller is inside another file's, it is only tried:
-//! `mm_take_all_locks()` holds many of them at once and counts on nobody else
-//! holding two.
+//! The lock is the inode's `i_mmap_rwsem`, acquired shared. A caller that is inside another
+//! file's may only try it: `mm_take_all_locks()` holds many of them at once and relies on
+//! nothing else holding two.
+//!
+//! Numbers are pages of the mapping, as in `vm_pgoff`.
+//!
+//! C header: [`include/linux/fs.h`](srctree/include/linux/fs.h)
 
 use core::{
+    marker::PhantomData,
     ops::Range,
     ptr::NonNull, //
 };
 
 use kernel::{
     fs::File,
+    mm::Mm,
     page::PAGE_SHIFT,
-    prelude::*, //
+    types::NotThreadSafe, //
 };
 
 use crate::sys::bindings;
 
-/// The inode of an asfd.
+/// The mapping of an inode, which it holds.
 ///
 /// # Invariants
 ///
-/// Owns a reference to the inode, whose `i_mapping` thus stays valid.
+/// Owns a reference to `inode`, of which `i_mapping` is the mapping and `ino` the number.
 pub(crate) struct Mapping {
     inode: NonNull<bindings::inode>,
+    i_mapping: *mut bindings::address_space,
+    ino: usize,
 }
 
-// SAFETY: An inode may be used and its reference put from any thread.
+// SAFETY: An inode and its mapping may be used, and the reference put, by any thread.
 unsafe impl Send for Mapping {}
 // SAFETY: As above.
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
     /// The mapping of a file that has an inode of its own.
-    pub(crate) fn of(file: &File) -> Result<Mapping> {
-        // SAFETY: An open file has an inode.
-        let inode = unsafe { (*file.as_ptr()).f_inode };
-        // SAFETY: The file holds the inode, so another reference may be taken.
-        unsafe { bindings::ihold(inode) };
+    pub(crate) fn of(file: &File) -> Mapping {
+        // SAFETY: An open file has an inode, which it holds, so another reference may be taken;
+        // that keeps the mapping. The number is constant.
+        //
         // INVARIANT: The reference was just taken.
-        Ok(Mapping {
-            inode: NonNull::new(inode).ok_or(EINVAL)?,
-        })
+        unsafe {
+            let inode = (*file.as_ptr()).f_inode;
+            bindings::ihold(inode);
+            Mapping {
+                inode: NonNull::new_unchecked(inode),
+                i_mapping: (*inode).i_mapping,
+                ino: (*inode).i_ino as usize,
+            }
+        }
     }
 
-    /// The C object that windows are linked to.
-    pub(crate) fn as_raw(&self) -> *mut bindings::address_space {
-        // SAFETY: The inode is valid by the type's invariant.
-        unsafe { (*self.inode.as_ptr()).i_mapping }
-    }
-
-    /// The inode's number, which tells the space from others.
+    /// The inode's number.
     pub(crate) fn ino(&self) -> usize {
-        // SAFETY: The inode is valid by the type's invariant; its number is constant.
-        unsafe { (*self.inode.as_ptr()).i_ino as usize }
+        self.ino
     }
 
-    /// Makes pages `range` of the space unreachable through every attachment and
-    /// every VM. Waits for the lock: no other may be held.
+    /// The C object.
+    pub(super) fn as_raw(&self) -> *mut bindings::address_space {
+        self.i_mapping
+    }
+
+    /// Zaps pages `range` in every VMA that maps them. Waits for the `i_mmap` lock: the caller
+    /// must hold neither that of another file nor an mmap lock.
     pub(crate) fn zap(&self, range: &Range<u64>) {
         if range.is_empty() {
             return;
         }
-        // SAFETY: The mapping is valid; even_cows is of no meaning here.
+        // SAFETY: The mapping is held. Private copies, for which the last argument is, there are
+        // none in PFN maps.
         unsafe {
             bindings::unmap_mapping_range(
-                self.as_raw(),
+                self.i_mapping,
                 (range.start << PAGE_SHIFT) as bindings::loff_t,
                 ((range.end - range.start) << PAGE_SHIFT) as bindings::loff_t,
                 1,
@@ -77,14 +87,17 @@ impl Mapping {
         };
     }
 
-    /// Takes the lock if it can be had at once.
-    pub(crate) fn try_lock(&self) -> Option<Attached<'_>> {
-        // SAFETY: The mapping is valid.
-        if unsafe { bindings::address_space_helper_i_mmap_trylock_read(self.as_raw()) } {
-            Some(Attached { mapping: self })
-        } else {
-            None
+    /// Acquires the lock if it is available at once.
+    pub(crate) fn try_lock(&self) -> Option<MappingGuard<'_>> {
+        // SAFETY: The mapping is held.
+        if !unsafe { bindings::address_space_helper_i_mmap_trylock_read(self.i_mapping) } {
+            return None;
         }
+        // INVARIANT: Just acquired.
+        Some(MappingGuard {
+            mapping: self,
+            _not_send: NotThreadSafe,
+        })
     }
 }
 
@@ -95,65 +108,97 @@ impl Drop for Mapping {
     }
 }
 
-/// The attachments, held still.
+/// A mapping with its `i_mmap_rwsem` held shared.
 ///
 /// # Invariants
 ///
-/// The mapping's `i_mmap_rwsem` is held shared.
-pub(crate) struct Attached<'a> {
+/// The current task holds the lock.
+pub(crate) struct MappingGuard<'a> {
     mapping: &'a Mapping,
+    _not_send: NotThreadSafe,
 }
 
-impl Attached<'_> {
-    /// As [`Mapping::zap`], with the lock held.
+/// A VMA that is linked into a locked mapping.
+///
+/// # Invariants
+///
+/// The VMA is linked and the mapping's lock is held for `'a`: so it stays, with its bounds,
+/// offset and mm, and its page tables are not freed.
+pub(crate) struct LinkedVma<'a> {
+    vma: NonNull<bindings::vm_area_struct>,
+    /// The address at which it starts, and the pages that it maps.
+    start: usize,
+    pages: Range<u64>,
+    mm: &'a Mm,
+    _lock: PhantomData<&'a Mapping>,
+}
+
+impl MappingGuard<'_> {
+    /// As [`Mapping::zap`], with the lock held. The VMAs must be PFN maps.
     ///
-    /// Windows are visited in the order of the tree, as `unmap_mapping_range()`
-    /// does: fork puts the child's right behind the parent's before it copies
-    /// entries, so a copy is either not made or found.
+    /// VMAs are visited in the order of the tree, as `unmap_mapping_range()` does: fork() links
+    /// the child's right behind the parent's before it copies entries, so a copy is either not
+    /// made yet or found.
     pub(crate) fn zap(&self, range: &Range<u64>) {
-        self.visit(range, |vma, at, length| {
-            // SAFETY: The range lies within the VMA, which is one of ours and
-            // so a PFN map; the lock keeps its page tables from being freed.
-            unsafe { bindings::zap_special_vma_range(vma, at, length) };
+        self.visit(range, |vma, addr, length| {
+            // SAFETY: The bytes lie in the VMA, a PFN map by the caller's word, whose page tables
+            // the lock keeps.
+            unsafe { bindings::zap_special_vma_range(vma.vma.as_ptr(), addr, length) };
         });
     }
 
-    /// Calls `visit` with each attachment that shows something of `range`, the address
-    /// at which it does, and how many bytes; in the order of the tree.
+    /// Calls `visit` with each VMA that maps something of `range`, the address at which it does,
+    /// and how many bytes; in the order of the tree.
     pub(crate) fn visit(
         &self,
         range: &Range<u64>,
-        mut visit: impl FnMut(*mut bindings::vm_area_struct, usize, usize),
+        mut visit: impl FnMut(LinkedVma<'_>, usize, usize),
     ) {
         // SAFETY: The lock is held by the type's invariant.
-        let mut vma = unsafe { bindings::address_space_helper_first_vma(self.mapping.as_raw()) };
-        while !vma.is_null() {
-            // SAFETY: While the lock is held a linked VMA stays linked, and its
-            // bounds and offset stay as they are.
-            let (start, end, first) = unsafe {
-                let bounds = &(*vma).__bindgen_anon_1.__bindgen_anon_1;
-                (bounds.vm_start, bounds.vm_end, (*vma).vm_pgoff as u64)
+        let mut next = NonNull::new(unsafe {
+            bindings::address_space_helper_first_vma(self.mapping.i_mapping)
+        });
+        while let Some(raw) = next {
+            // SAFETY: What the tree has under the lock is linked, so its fields are valid and do
+            // not change, and its mm is there, though it may be on its way out.
+            //
+            // INVARIANT: As above.
+            let vma = unsafe {
+                let vma = raw.as_ref();
+                let bounds = &vma.__bindgen_anon_1.__bindgen_anon_1;
+                let first = vma.vm_pgoff as u64;
+                next = NonNull::new(bindings::address_space_helper_next_vma(raw.as_ptr()));
+                LinkedVma {
+                    vma: raw,
+                    start: bounds.vm_start,
+                    pages: first..first + ((bounds.vm_end - bounds.vm_start) >> PAGE_SHIFT) as u64,
+                    mm: Mm::from_raw(vma.vm_mm),
+                    _lock: PhantomData,
+                }
             };
-            if first >= range.end {
+            if vma.pages.start >= range.end {
                 break;
             }
-            let last = first + ((end - start) >> PAGE_SHIFT) as u64;
-            let from = first.max(range.start);
-            let to = last.min(range.end);
+            let from = vma.pages.start.max(range.start);
+            let to = vma.pages.end.min(range.end);
             if from < to {
-                let at = start + (((from - first) as usize) << PAGE_SHIFT);
-                let length = ((to - from) as usize) << PAGE_SHIFT;
-                visit(vma, at, length);
+                let addr = vma.start + (((from - vma.pages.start) as usize) << PAGE_SHIFT);
+                visit(vma, addr, ((to - from) as usize) << PAGE_SHIFT);
             }
-            // SAFETY: As above.
-            vma = unsafe { bindings::address_space_helper_next_vma(vma) };
         }
     }
 }
 
-impl Drop for Attached<'_> {
+impl LinkedVma<'_> {
+    /// Its mm, which may be on its way out.
+    pub(crate) fn mm(&self) -> &Mm {
+        self.mm
+    }
+}
+
+impl Drop for MappingGuard<'_> {
     fn drop(&mut self) {
-        // SAFETY: The lock is held by the type's invariant.
-        unsafe { bindings::address_space_helper_i_mmap_unlock_read(self.mapping.as_raw()) };
+        // SAFETY: The current task holds the lock by the type's invariant.
+        unsafe { bindings::address_space_helper_i_mmap_unlock_read(self.mapping.i_mapping) };
     }
 }

@@ -1,11 +1,27 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! C interfaces of the kernel as safe types, for what the kernel crate has none.
+//! C interfaces of the kernel as safe types and functions, where the kernel crate has none.
 //!
-//! Knows nothing of address spaces.
+//! Nothing here knows what an address space is: each file could move to `rust/kernel` as it
+//! stands.
 
 pub(crate) mod bindings;
+pub(crate) mod file;
+pub(crate) mod file_operations;
+pub(crate) mod kvm;
+pub(crate) mod lockdep;
 pub(crate) mod mapping;
+pub(crate) mod mm;
+pub(crate) mod module;
+pub(crate) mod plain;
+pub(crate) mod random;
 pub(crate) mod rwsem;
+mod safe_fns;
+pub(crate) mod small_vec;
+pub(crate) mod task;
 pub(crate) mod trace;
+pub(crate) mod warn;
 pub(crate) mod workers;
+
+// For `layout/`, which the host compiles too, with a `sys::atomic` of its own.
+pub(crate) use kernel::sync::atomic;

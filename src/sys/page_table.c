@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Page tables: what is in those of the arena, and what is put into those of attached
- * processes. In C because the kernel has all of it as inline functions and macros, and
- * an entry of a page table is too little to be worth a call.
+ * Page tables: those of the arena are read here, those of attached processes written. In C
+ * because the kernel has all of it as inline functions and macros, and an entry of a page
+ * table is too little to be worth a call.
  *
- * Nothing is allocated, and nothing decided: which pages, with what rights, and whether
- * they still may be, is told by the callers (notifier.rs, arena.rs, enter.rs,
- * populate.rs).
+ * Nothing is allocated, and nothing decided: the callers (segment/notifier.rs,
+ * segment/arena.rs, attachment/install.rs) say which pages, with what rights, and know that
+ * they still may be installed.
  *
- * Locks: the mm's mmap lock for reading, or the fault's, is held by the callers, and the
- * install lock where something is entered. The lock of a page table is taken here where
- * it is written. Frames are words as src/frame.rs packs them.
+ * Locks: the callers hold the mm's mmap lock for reading, or the VMA's, and the install lock
+ * where something is installed. The lock of a page table is acquired here where it is
+ * written. Frames are words as helpers.h defines them.
  */
 #include <linux/hugetlb.h>
 #include <linux/mm.h>
@@ -19,7 +19,7 @@
 
 #include "helpers.h"
 
-/* What leads to the entries of @addr, of which the mmap lock is held; or NULL. */
+/* The entry that leads to the page table of @addr; or NULL. The mmap lock is held. */
 static pmd_t *find_pmd(struct mm_struct *mm, unsigned long addr)
 {
 	pgd_t pgd = READ_ONCE(*pgd_offset(mm, addr));
@@ -45,11 +45,12 @@ static bool is_table(pmd_t pmd)
 }
 
 /*
- * A table that goes meanwhile is freed by RCU, as pte_offset_map() has it; but those of
+ * A table that goes meanwhile is freed by RCU, as pte_offset_map() relies on; but those of
  * hugetlb may be shared, and go under another lock.
  */
-bool address_space_helper_look(struct mm_struct *mm, struct file *file, unsigned long addr,
-			       unsigned long *frames, unsigned long count)
+bool address_space_helper_read_page_table(struct mm_struct *mm, struct file *file,
+					  unsigned long addr, unsigned long *frames,
+					  unsigned long count)
 {
 	const unsigned long end = addr + (count << PAGE_SHIFT);
 
@@ -76,7 +77,9 @@ bool address_space_helper_look(struct mm_struct *mm, struct file *file, unsigned
 			if (!pte_present(entry) || pte_protnone(entry) || pte_special(entry))
 				*frames = 0;
 			else
-				*frames = pte_pfn(entry) << 2 | !!pte_write(entry) << 1 | 1;
+				*frames = pte_pfn(entry) << ADDRESS_SPACE_FRAME_SHIFT |
+					  ADDRESS_SPACE_FRAME_PRESENT |
+					  (pte_write(entry) ? ADDRESS_SPACE_FRAME_WRITABLE : 0);
 		}
 		rcu_read_unlock();
 	}
@@ -109,7 +112,7 @@ bool address_space_helper_map_pages(struct mm_struct *mm, unsigned long addr,
 		.pmd = pmd,
 	};
 
-	/* What the caller knows of the VMA may be of one that was there before. */
+	/* What the caller knows of the VMA may be true of an earlier one at this address. */
 	first = vmf.pgoff - min(before, vmf.pgoff - vma->vm_pgoff);
 	last = min(vmf.pgoff + after, vma->vm_pgoff + vma_pages(vma)) - 1;
 	rcu_read_lock();
@@ -151,25 +154,25 @@ pmd_t *address_space_helper_find_page_table(struct mm_struct *mm, unsigned long 
 	return pmd && is_table(pmdp_get_lockless(pmd)) ? pmd : NULL;
 }
 
-void address_space_helper_enter(struct mm_struct *mm, pmd_t *pmd, unsigned long addr,
-				const unsigned long *frames, unsigned long count,
-				pgprot_t readable, pgprot_t writable)
+void address_space_helper_install_frames(struct mm_struct *mm, pmd_t *pmd, unsigned long addr,
+					 const unsigned long *frames, unsigned long count,
+					 pgprot_t readable, pgprot_t writable)
 {
 	/* what maps frame 0 */
-	const pte_t entry[] = {
-		pte_mkspecial(pfn_pte(0, readable)),
-		pte_mkspecial(pfn_pte(0, writable)),
-	};
+	const pte_t may_read = pte_mkspecial(pfn_pte(0, readable));
+	const pte_t may_write = pte_mkspecial(pfn_pte(0, writable));
 	const unsigned long *end = frames + count;
 	spinlock_t *ptl = pte_lockptr(mm, pmd);
 	pte_t *pte = pte_offset_kernel(pmd, addr);
 
 	spin_lock(ptl);
 	for (; frames != end; frames++, pte++, addr += PAGE_SIZE) {
-		/* what another fault was faster to enter, under the same lock, is as good */
+		/* what another fault has installed first, under the same lock, is as good */
 		if (*frames && pte_none(ptep_get(pte)))
 			set_pte_at(mm, addr, pte,
-				   pte_advance_pfn(entry[*frames >> 1 & 1], *frames >> 2));
+				   pte_advance_pfn(*frames & ADDRESS_SPACE_FRAME_WRITABLE ?
+						   may_write : may_read,
+						   *frames >> ADDRESS_SPACE_FRAME_SHIFT));
 	}
 	spin_unlock(ptl);
 }

@@ -1,18 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The install lock: what stands between a check and the entry made upon it.
+//! A reader-writer semaphore around the value it guards.
 //!
-//! Whoever puts a frame where a process or a VM can reach it holds the lock
-//! shared from the check (layout, frame table, notifier) to the insertion.
-//! Whoever takes something away holds it exclusively for as long as it takes to
-//! say so, and zaps after letting go: who checked before has inserted already
-//! and is zapped, who comes later sees the change.
-//!
-//! **No allocation while it is held, in either mode.** Reclaim calls our
-//! notifier, and the notifier wants the lock exclusively.
+//! C header: [`include/linux/rwsem.h`](srctree/include/linux/rwsem.h)
 
 use core::{
     cell::UnsafeCell,
+    marker::PhantomData,
     ops::{
         Deref,
         DerefMut, //
@@ -29,30 +23,71 @@ use kernel::{
 
 use crate::sys::bindings;
 
-/// A reader-writer semaphore around the value it guards.
+/// A value behind a `struct rw_semaphore`.
 ///
 /// # Invariants
 ///
-/// `sem` is initialised, and `value` is only reached through a guard: shared
-/// while the semaphore is held for reading, exclusively while it is held for
-/// writing.
+/// `sem` is initialised, and `value` is reached through guards only: shared while the semaphore
+/// is held for reading, exclusively while it is held for writing.
 #[pin_data]
-pub(crate) struct InstallLock<T> {
+pub(crate) struct RwSem<T> {
     #[pin]
     sem: Opaque<bindings::rw_semaphore>,
     value: UnsafeCell<T>,
 }
 
 // SAFETY: The value moves between threads only under the semaphore.
-unsafe impl<T: Send> Send for InstallLock<T> {}
+unsafe impl<T: Send> Send for RwSem<T> {}
 // SAFETY: Readers share the value, so it must be `Sync`; a writer has it alone.
-unsafe impl<T: Send + Sync> Sync for InstallLock<T> {}
+unsafe impl<T: Send + Sync> Sync for RwSem<T> {}
 
-impl<T> InstallLock<T> {
-    /// Makes the lock around `value`.
+/// Proof that a semaphore is held, by this task, in either mode.
+///
+/// For functions that rely on a lock without using what it guards: they take a reference to
+/// the guard. Which lock it must be is documented with each.
+pub(crate) trait Held {}
+
+/// How a guard holds the semaphore.
+pub(crate) trait Mode {
+    /// For writing; else for reading.
+    const WRITE: bool;
+}
+
+/// Held for reading.
+pub(crate) enum Read {}
+impl Mode for Read {
+    const WRITE: bool = false;
+}
+
+/// Held for writing.
+pub(crate) enum Write {}
+impl Mode for Write {
+    const WRITE: bool = true;
+}
+
+/// The semaphore, held until the guard is dropped.
+///
+/// # Invariants
+///
+/// The current task holds the semaphore in mode `M`.
+pub(crate) struct Guard<'a, T, M: Mode> {
+    lock: &'a RwSem<T>,
+    _mode: PhantomData<M>,
+    _not_send: NotThreadSafe,
+}
+
+/// The semaphore held for reading.
+pub(crate) type ReadGuard<'a, T> = Guard<'a, T, Read>;
+/// The semaphore held for writing.
+pub(crate) type WriteGuard<'a, T> = Guard<'a, T, Write>;
+
+impl<T, M: Mode> Held for Guard<'_, T, M> {}
+
+impl<T> RwSem<T> {
+    /// Makes the semaphore around `value`.
     pub(crate) fn new(value: T) -> impl PinInit<Self> {
         pin_init!(Self {
-            // SAFETY: `slot` is valid for writes and pinned: what init_rwsem needs.
+            // SAFETY: `slot` is valid for writes and pinned, which is what init_rwsem() needs.
             sem <- Opaque::ffi_init(|slot| unsafe {
                 bindings::address_space_helper_init_rwsem(slot)
             }),
@@ -60,88 +95,71 @@ impl<T> InstallLock<T> {
         })
     }
 
-    /// Takes the lock shared. May sleep.
-    pub(crate) fn read(&self) -> Shared<'_, T> {
+    fn lock<M: Mode>(&self) -> Guard<'_, T, M> {
         // SAFETY: The semaphore is initialised by the type's invariant.
-        unsafe { bindings::down_read(self.sem.get()) };
-        Shared {
+        unsafe {
+            match M::WRITE {
+                true => bindings::down_write(self.sem.get()),
+                false => bindings::down_read(self.sem.get()),
+            }
+        };
+        // INVARIANT: Just acquired.
+        self.guard()
+    }
+
+    fn guard<M: Mode>(&self) -> Guard<'_, T, M> {
+        Guard {
             lock: self,
+            _mode: PhantomData,
             _not_send: NotThreadSafe,
         }
     }
 
-    /// Takes the lock exclusively. May sleep.
-    pub(crate) fn write(&self) -> Exclusive<'_, T> {
-        // SAFETY: The semaphore is initialised by the type's invariant.
-        unsafe { bindings::down_write(self.sem.get()) };
-        Exclusive {
-            lock: self,
-            _not_send: NotThreadSafe,
-        }
+    /// Acquires the semaphore for reading. May sleep.
+    pub(crate) fn read(&self) -> ReadGuard<'_, T> {
+        self.lock()
     }
 
-    /// Takes the lock exclusively if that needs no sleep.
-    pub(crate) fn try_write(&self) -> Option<Exclusive<'_, T>> {
+    /// Acquires the semaphore for writing. May sleep.
+    pub(crate) fn write(&self) -> WriteGuard<'_, T> {
+        self.lock()
+    }
+
+    /// Acquires the semaphore for writing if that needs no sleep.
+    pub(crate) fn try_write(&self) -> Option<WriteGuard<'_, T>> {
         // SAFETY: The semaphore is initialised by the type's invariant.
-        if unsafe { bindings::down_write_trylock(self.sem.get()) } == 0 {
-            return None;
-        }
-        Some(Exclusive {
-            lock: self,
-            _not_send: NotThreadSafe,
-        })
+        let acquired = unsafe { bindings::down_write_trylock(self.sem.get()) } != 0;
+        // INVARIANT: Acquired, if there is a guard at all.
+        acquired.then(|| self.guard())
     }
 }
 
-/// The install lock held shared.
-pub(crate) struct Shared<'a, T> {
-    lock: &'a InstallLock<T>,
-    _not_send: NotThreadSafe,
-}
-
-impl<T> Deref for Shared<'_, T> {
+impl<T, M: Mode> Deref for Guard<'_, T, M> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: The semaphore is held for reading while `self` lives, so no
-        // exclusive reference to the value exists.
+        // SAFETY: The semaphore is held by the type's invariant, so nothing else has the value
+        // exclusively; a write guard lends it exclusively only while it is borrowed so itself.
         unsafe { &*self.lock.value.get() }
     }
 }
 
-impl<T> Drop for Shared<'_, T> {
-    fn drop(&mut self) {
-        // SAFETY: `self` stands for one hold for reading, by this task.
-        unsafe { bindings::up_read(self.lock.sem.get()) };
-    }
-}
-
-/// The install lock held exclusively.
-pub(crate) struct Exclusive<'a, T> {
-    lock: &'a InstallLock<T>,
-    _not_send: NotThreadSafe,
-}
-
-impl<T> Deref for Exclusive<'_, T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        // SAFETY: The semaphore is held for writing while `self` lives.
-        unsafe { &*self.lock.value.get() }
-    }
-}
-
-impl<T> DerefMut for Exclusive<'_, T> {
+impl<T> DerefMut for WriteGuard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: The semaphore is held for writing while `self` lives, and
-        // `self` is borrowed exclusively, so this is the only reference.
+        // SAFETY: The semaphore is held for writing by the type's invariant, and `self` is
+        // borrowed exclusively, so this is the only reference.
         unsafe { &mut *self.lock.value.get() }
     }
 }
 
-impl<T> Drop for Exclusive<'_, T> {
+impl<T, M: Mode> Drop for Guard<'_, T, M> {
     fn drop(&mut self) {
-        // SAFETY: `self` stands for the hold for writing, by this task.
-        unsafe { bindings::up_write(self.lock.sem.get()) };
+        // SAFETY: The current task holds the semaphore in this mode by the type's invariant.
+        unsafe {
+            match M::WRITE {
+                true => bindings::up_write(self.lock.sem.get()),
+                false => bindings::up_read(self.lock.sem.get()),
+            }
+        };
     }
 }

@@ -1,56 +1,40 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tracepoints as safe calls; `address_space_events.h` tells what each means.
+//! Tracepoints; `events.h` says what each means.
 //!
-//! The kernel crate's `declare_trace!` knows only tracepoints of its own bindings, so
-//! the branch on whether anyone listens is in C.
+//! The kernel crate's `declare_trace!` knows only tracepoints of its own bindings, so the branch
+//! on whether a tracepoint is enabled is in C. Each may be hit anywhere, with any values.
 
 use core::ops::Range;
 
-use crate::{
-    layout::Prot,
-    sys::{
-        bindings,
-        mapping::Mapping, //
-    },
+use crate::sys::{
+    mapping::Mapping, //
+    safe_fns,
 };
 
-/// Whether anyone listens to [`change`]: asked once for many.
-pub(crate) fn hears_changes() -> bool {
-    // SAFETY: May be called from anywhere.
-    unsafe { bindings::address_space_helper_trace_change_enabled() }
+/// Whether [`change`] is enabled: asked once for many.
+pub(crate) fn change_is_enabled() -> bool {
+    safe_fns::address_space_helper_trace_change_enabled()
 }
 
-/// The owner changed what `pages` shows.
-pub(crate) fn change(space: &Mapping, pages: &Range<u64>, prot: Prot, revoked: bool) {
-    // SAFETY: May be called from anywhere, with any values; so may those below.
-    unsafe {
-        bindings::address_space_helper_trace_change(
-            space.ino(),
-            pages.start,
-            pages.end,
-            prot.bits(),
-            revoked,
-        )
-    };
+/// The owner changed what `pages` of a space shows; `prot` is 0 for an unmap.
+pub(crate) fn change(space: &Mapping, pages: &Range<u64>, prot: u32, revoked: bool) {
+    let ino = space.ino();
+    safe_fns::address_space_helper_trace_change(ino, pages.start, pages.end, prot, revoked);
 }
 
-/// A fault was met with `ret`, a `vm_fault_t`.
-pub(crate) fn fault(space: &Mapping, page: u64, access: Prot, ret: u32) {
-    // SAFETY: As in `change`.
-    unsafe { bindings::address_space_helper_trace_fault(space.ino(), page, access.bits(), ret) };
+/// A fault on a page of a space was answered with `ret`, a `vm_fault_t`.
+pub(crate) fn fault(space: &Mapping, page: u64, access: u32, ret: u32) {
+    safe_fns::address_space_helper_trace_fault(space.ino(), page, access, ret);
 }
 
-/// Pages of a segment are being revoked behind the owner's back.
-pub(crate) fn invalidate(space: &Mapping, segment: u64, pages: Range<usize>, deferred: bool) {
-    // SAFETY: As in `change`.
-    unsafe {
-        bindings::address_space_helper_trace_invalidate(
-            space.ino(),
-            segment,
-            pages.start as u64,
-            pages.end as u64,
-            deferred,
-        )
-    };
+/// Pages of a segment are being invalidated, here or, if `deferred`, by the worker.
+pub(crate) fn invalidate(space: &Mapping, segment: u64, pages: &Range<u64>, deferred: bool) {
+    safe_fns::address_space_helper_trace_invalidate(
+        space.ino(),
+        segment,
+        pages.start,
+        pages.end,
+        deferred,
+    );
 }

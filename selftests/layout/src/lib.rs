@@ -12,10 +12,13 @@
 #[path = "../../../src/layout/mod.rs"]
 mod layout;
 
-mod atomic;
 mod host;
 mod memory;
 mod model;
 mod promises;
 mod scale;
+/// What `layout` takes from the kernel.
+mod sys {
+    pub(crate) mod atomic;
+}
 mod walk;

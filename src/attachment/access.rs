@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! ptrace and /proc/PID/mem, which cannot read a PFN map otherwise. The layout's and the
+//! attachment's protection hold for them too.
+//!
+//! Locks: the attached mm's mmap lock is held and cannot be released; the arena's is only tried.
+
+use core::ops::ControlFlow;
+
+use kernel::{
+    page::{
+        PAGE_SHIFT,
+        PAGE_SIZE, //
+    },
+    prelude::*,
+    time::{
+        delay::fsleep,
+        Delta, //
+    },
+};
+
+use crate::{
+    attachment::vma::{
+        Attachment,
+        Buffer, //
+    },
+    layout::Prot,
+    segment::Segment,
+    space::{
+        resolve::Resolved,
+        retry::{
+            Obstacle,
+            Retry, //
+        },
+        Space, //
+    },
+    sys::bindings,
+};
+
+/// How long to wait for a revocation, or for the arena's lock, before another try.
+const PAUSE: Delta = Delta::from_micros(50);
+
+/// Copies between the attachment at `addr` and the buffer; returns how many bytes, which may be
+/// fewer than wanted. `EACCES`; `EFAULT` for none.
+pub(super) fn access(
+    attachment: Attachment<'_>,
+    addr: usize,
+    mut buffer: Buffer<'_>,
+) -> Result<usize> {
+    let (wanted, flag) = if buffer.is_write() {
+        (Prot::WRITE, bindings::VM_WRITE)
+    } else {
+        (Prot::READ, bindings::VM_READ)
+    };
+    if attachment.vma().flags() & flag == 0 {
+        return Err(EACCES);
+    }
+    let first = attachment.pages().start;
+    let mut done = 0;
+    while done < buffer.len() {
+        let at = addr + done - attachment.vma().start();
+        let offset = at % PAGE_SIZE;
+        let chunk = (PAGE_SIZE - offset).min(buffer.len() - done);
+        let page = first + (at >> PAGE_SHIFT) as u64;
+        let copied = with_page(attachment.space(), page, wanted, |frame| {
+            buffer.copy(done, &frame, offset, chunk);
+        });
+        if copied.is_err() {
+            break;
+        }
+        done += chunk;
+    }
+    if done == 0 {
+        return Err(EFAULT);
+    }
+    Ok(done)
+}
+
+/// Calls `use_frame` with a page, which is brought in if need be.
+fn with_page(
+    space: &Space,
+    page: u64,
+    access: Prot,
+    mut use_frame: impl FnMut(Resolved<'_>),
+) -> Result {
+    let write = access.contains(Prot::WRITE);
+    let policy = |obstacle: Obstacle<'_>| match obstacle {
+        Obstacle::Hole | Obstacle::Denied => ControlFlow::Break(EFAULT),
+        Obstacle::NoMemory => ControlFlow::Break(ENOMEM),
+        Obstacle::Invalidating | Obstacle::Busy(..) => {
+            fsleep(PAUSE);
+            ControlFlow::Continue(())
+        }
+        Obstacle::Missing(segment, at) => match bring(space, page, segment, at, write) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => ControlFlow::Break(error),
+        },
+    };
+    let attempt = || space.with_frame(page, access, &mut use_frame);
+    let found = Retry::new(write, 0, 1)
+        .without_mapping()
+        .run(space, attempt, policy)?;
+    found.ok_or(EAGAIN)
+}
+
+/// Has the arena fault in page `at` of a segment, which page `page` of the space shows.
+fn bring(space: &Space, page: u64, segment: &Segment, at: usize, write: bool) -> Result {
+    let held = space.arena.try_read().ok_or(EAGAIN)?;
+    let found = space
+        .arena
+        .fault_in_locked(&held, segment.addr_of(at), write);
+    // What is no longer shown may have ended meanwhile.
+    if space.shown_at(page) == Some((segment.id(), at)) {
+        return found;
+    }
+    Ok(())
+}

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The pages around a fault: which are installed with the one that is touched.
+//!
+//! What is known of them is installed in the same page table: that makes a neighbour cost a
+//! hundredth of a fault's own page.
+//!
+//! Locks: under the fault's own; entries are made under the install lock, and memory for the page
+//! table is there before.
+
+use core::ops::{
+    ControlFlow,
+    Range, //
+};
+
+use kernel::page::PAGE_SHIFT;
+
+use crate::{
+    attachment::{
+        install::{
+            self,
+            PageTable, //
+        },
+        vma::{
+            FaultContext,
+            HUGE_SIZE, //
+        },
+    },
+    layout::Prot,
+    space::{
+        readahead::{
+            AROUND,
+            MOST, //
+        },
+        resolve::Miss,
+        retry::Retry,
+        Space, //
+    },
+    sys::bindings,
+};
+
+/// The pages that a fault may install, if they are known: no more than what lies in the VMA, and
+/// in one page table. With how many readahead would go on but for that.
+pub(crate) fn pages_around(context: &FaultContext<'_>, access: Prot) -> (Range<u64>, usize) {
+    let page = context.page();
+    let attachment = context.attachment();
+    let read = !access.contains(Prot::WRITE);
+    if read && attachment.is_slot() && attachment.vma().flags() & bindings::VM_WRITE != 0 {
+        // A neighbour might be one to be written; see `fault.rs` on slots.
+        return (page..page + 1, 1);
+    }
+    let count = context.space().readahead.count(page);
+    let shown = attachment.pages();
+    let addr = context.address();
+    let in_table = (addr % HUGE_SIZE >> PAGE_SHIFT) as u64;
+    let first = page - page % AROUND as u64;
+    let start = first.max(shown.start).max(page.saturating_sub(in_table));
+    // For a write too: where a page is known that may be written, it counts as written already.
+    let end = (page + count as u64)
+        .max(first + AROUND as u64)
+        .min(shown.end)
+        .min(page + install::pages_to_end_of_table(addr));
+    (start..end, count)
+}
+
+/// Installs what is known of the pages `around`, if `page` is; returns how many from that on have
+/// been installed without a gap.
+pub(crate) fn install_run(
+    space: &Space,
+    table: &PageTable<'_>,
+    page: u64,
+    around: &Range<u64>,
+    access: Prot,
+) -> Result<usize, Miss> {
+    space.with_run::<MOST, _>(page, around, access, |run| {
+        table.insert(run);
+        run.ahead()
+    })
+}
+
+/// Installs the pages of `rest`, as far as that needs no waiting; returns how many.
+///
+/// In pieces: others want the install lock too.
+pub(crate) fn install_ahead(
+    space: &Space,
+    table: &PageTable<'_>,
+    rest: &Range<u64>,
+    access: Prot,
+) -> usize {
+    let mut page = rest.start;
+    let mut missing = false;
+    while page < rest.end {
+        let piece = page..rest.end.min(page + MOST as u64);
+        let installed = install_piece(space, table, &piece, access, &mut missing);
+        if installed == 0 {
+            break;
+        }
+        page += installed as u64;
+    }
+    (page - rest.start) as usize
+}
+
+/// Installs what comes first of `piece`; returns how many pages. What the arena lacks is mapped
+/// there; then it is `missing`, and what comes next is expected to be so too.
+fn install_piece(
+    space: &Space,
+    table: &PageTable<'_>,
+    piece: &Range<u64>,
+    access: Prot,
+    missing: &mut bool,
+) -> usize {
+    let write = access.contains(Prot::WRITE);
+    // Once to find it unknown, and once more for each way to know it.
+    let mut retry = Retry::new(write, 0, (piece.end - piece.start) as usize).tries(3);
+    retry.missing = *missing;
+    let installed = retry.run(
+        space,
+        || install_run(space, table, piece.start, piece, access),
+        |_| ControlFlow::Break(()),
+    );
+    *missing = retry.missing;
+    installed.ok().flatten().unwrap_or(0)
+}

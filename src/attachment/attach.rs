@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How attachments are made, recognised and counted.
+//!
+//! There are two kinds: those that are memory slots of a VM meet read faults otherwise, see
+//! `fault.rs`.
+//!
+//! All of this runs with the mmap lock of the attached process held, by the callers, but for
+//! [`make_slot`], which acquires it.
+
+use kernel::{
+    mm::{
+        virt::VmaRef,
+        MmWithUser, //
+    },
+    prelude::*,
+    sync::atomic::ordering::*, //
+};
+
+use crate::{
+    attachment::{
+        access, fault,
+        vma::{
+            Attachment,
+            Buffer,
+            FaultContext,
+            Table,
+            VmFault,
+            VmOperations, //
+        },
+    },
+    layout::Prot,
+    space::Space,
+    sys::{
+        bindings,
+        file_operations::NewVma, //
+    },
+};
+
+/// Attachments; `SLOT` of those that are memory slots.
+struct Operations<const SLOT: bool>;
+
+static TABLE: Table = Table::of::<Operations<false>>();
+static SLOT_TABLE: Table = Table::of::<Operations<true>>();
+
+impl<const SLOT: bool> VmOperations for Operations<SLOT> {
+    const SLOT: bool = SLOT;
+
+    fn open(attachment: Attachment<'_>) {
+        let counts = &attachment.space().counts;
+        counts.attachments.fetch_add(1, Relaxed);
+    }
+
+    fn close(attachment: Attachment<'_>) {
+        let space = attachment.space();
+        space.counts.attachments.fetch_sub(1, Relaxed);
+        let start = attachment.vma().start();
+        space.slots.remove_attachment(attachment.mm_ptr(), start);
+    }
+
+    fn fault(context: FaultContext<'_>) -> VmFault {
+        fault::fault(context)
+    }
+
+    fn huge_fault(context: FaultContext<'_>) -> VmFault {
+        fault::huge_fault(context)
+    }
+
+    fn pfn_mkwrite(context: FaultContext<'_>) -> VmFault {
+        fault::write_fault(context)
+    }
+
+    fn access(attachment: Attachment<'_>, addr: usize, buffer: Buffer<'_>) -> Result<usize> {
+        access::access(attachment, addr, buffer)
+    }
+}
+
+/// Makes a new VMA an attachment that shows the space from page `first` on, for no more than
+/// `prot`.
+///
+/// `EINVAL` for a private mapping, `EACCES` for more than `prot`. The caller has checked that the
+/// VMA lies within what the file shows.
+pub(crate) fn attach(new: &NewVma<'_, Space>, first: u64, prot: Prot) -> Result {
+    let vma = new.vma();
+    use bindings::{
+        VM_DONTDUMP,
+        VM_DONTEXPAND,
+        VM_EXEC,
+        VM_IO,
+        VM_MAYEXEC,
+        VM_MAYSHARE,
+        VM_MAYWRITE,
+        VM_PFNMAP,
+        VM_WRITE, //
+    };
+    // Not VM_SHARED: the kernel clears it for a shared mapping of a file that is open for reading
+    // only.
+    if vma.flags() & VM_MAYSHARE == 0 {
+        return Err(EINVAL);
+    }
+    let mut refused = 0;
+    if !prot.contains(Prot::WRITE) {
+        refused |= VM_WRITE | VM_MAYWRITE;
+    }
+    if !prot.contains(Prot::EXEC) {
+        refused |= VM_EXEC | VM_MAYEXEC;
+    }
+    if vma.flags() & (refused & (VM_WRITE | VM_EXEC)) != 0 {
+        return Err(EACCES);
+    }
+    let set = VM_PFNMAP | VM_IO | VM_DONTEXPAND | VM_DONTDUMP;
+    // SAFETY: The VMA is being set up, so nothing else uses it; the flags are those of a PFN map,
+    // of which nothing is mapped yet. Its private data is the space, as the operations want it.
+    unsafe {
+        let raw = vma.as_ptr();
+        bindings::address_space_helper_init_pfn_vma(raw, first as usize, set, refused);
+        (*raw).vm_ops = TABLE.as_raw();
+    }
+    new.shown().counts.attachments.fetch_add(1, Relaxed);
+    Ok(())
+}
+
+/// The attachment of `space` that `vma` is, if it is one.
+pub(crate) fn attachment_of<'a>(vma: &'a VmaRef, space: &Space) -> Option<Attachment<'a>> {
+    let raw = vma.as_ptr();
+    // SAFETY: The VMA is valid and held still, as `VmaRef` has it. `attach` alone gives one these
+    // tables, with a space as private data.
+    unsafe {
+        let slot = core::ptr::eq((*raw).vm_ops, SLOT_TABLE.as_raw());
+        let ours = slot || core::ptr::eq((*raw).vm_ops, TABLE.as_raw());
+        (ours && core::ptr::eq((*raw).vm_private_data.cast(), space))
+            .then(|| Attachment::new(raw, slot))
+    }
+}
+
+/// Makes the attachment at `addr` of the caller one that is a memory slot of a VM; does nothing
+/// where there is no attachment any more. Acquires the mmap lock for writing.
+pub(crate) fn make_slot(mm: &MmWithUser, addr: usize) {
+    // SAFETY: Both tables are for attachments.
+    unsafe {
+        bindings::address_space_helper_swap_vm_ops(
+            mm.as_raw(),
+            addr,
+            TABLE.as_raw(),
+            SLOT_TABLE.as_raw(),
+        )
+    };
+}

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! ADDRESS_SPACE_BATCH: reading the operations.
+//!
+//! They are read and checked with no lock held; `space/batch.rs` makes them.
+
+use core::mem::offset_of;
+
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+
+use crate::{
+    attachment::populate::populate,
+    call::{
+        request,
+        uapi, //
+    },
+    space::{
+        batch::Batch,
+        Space, //
+    },
+};
+
+/// How many operations are read at a time: few, since their place is cleared for each batch, and
+/// most have few.
+const AT_A_TIME: usize = 4;
+
+/// [`uapi::BATCH`].
+pub(crate) fn batch(space: &Arc<Space>, ptr: UserPtr) -> Result<isize> {
+    let arg: uapi::Batch = uapi::read(ptr)?;
+    request::reject_unknown_flags(arg.flags | arg.reserved, 0)?;
+    if arg.nr_ops == 0 || arg.nr_ops > uapi::MAX_OPS {
+        return Err(EINVAL);
+    }
+    let mut batch = Batch::new();
+    read(&mut batch, &arg, space.pages)?;
+    if let Err(refused) = batch.run(space, request::mappable_file) {
+        drop(batch);
+        if let Some(index) = refused.index {
+            // Where not even this can be written, the error is the refused operation's all the
+            // same.
+            let _ = uapi::write_back(ptr, offset_of!(uapi::Batch, failed), index as u32);
+        }
+        // Segments may have been made for nothing.
+        space.reap_later();
+        return Err(refused.error);
+    }
+    populate(space, batch.changes(), batch.pins());
+    Ok(0)
+}
+
+/// Reads the operations of a batch for a space of `limit` pages.
+fn read(batch: &mut Batch, arg: &uapi::Batch, limit: u64) -> Result {
+    let count = arg.nr_ops as usize;
+    batch.reserve(count)?;
+    let mut buffer = [uapi::Op::ZERO; AT_A_TIME];
+    while batch.len() < count {
+        let buffer = &mut buffer[..AT_A_TIME.min(count - batch.len())];
+        let read = arg.read_ops(batch.len(), buffer);
+        for op in buffer.iter().take(read) {
+            match request::operation(op, limit) {
+                Ok(change) => batch.push(change, op.fd)?,
+                Err(error) => {
+                    batch.break_off(error);
+                    return Ok(());
+                }
+            }
+        }
+        if read < buffer.len() {
+            // Read alone, it says why.
+            let error = arg.read_op(batch.len()).err().unwrap_or(EFAULT);
+            batch.break_off(error);
+            return Ok(());
+        }
+    }
+    Ok(())
+}

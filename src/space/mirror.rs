@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Mirroring: filling frame tables from the arena, by the mirror rule: a frame enters a table only
+//! while the arena's own entry maps it, with at least that protection.
+//!
+//! Locks: the arena's mmap lock, which is only tried; then the install lock, for reading.
+
+use core::{
+    mem::MaybeUninit,
+    ops, //
+};
+
+use kernel::prelude::*;
+
+use crate::{
+    segment::{
+        frames::{
+            HUGE_ORDER,
+            HUGE_PAGES, //
+        },
+        Segment, //
+    },
+    space::{
+        readahead::MOST,
+        Space, //
+    },
+};
+
+/// What came of [`Space::mirror`].
+pub(crate) enum Mirrored {
+    /// Look again: the table knows the page now, or things have changed.
+    Again,
+    /// The page is being invalidated.
+    Invalidating,
+    /// The arena's lock is not available now.
+    Busy,
+    /// The arena does not map the page, or not writable: it must be faulted in.
+    Missing,
+}
+
+impl Space {
+    /// Enters what the arena maps for page `page` of a segment into its table, and what of the
+    /// pages `around` it is mapped too.
+    ///
+    /// Does not fault anything in; allocates, so no install lock may be held. May be called with
+    /// another mm's lock held. `ENOMEM`.
+    pub(crate) fn mirror(
+        &self,
+        segment: &Segment,
+        page: usize,
+        around: &ops::Range<usize>,
+        write: bool,
+    ) -> Result<Mirrored> {
+        let start = around.start.clamp(page.saturating_sub(MOST - 1), page);
+        let end = around
+            .end
+            .clamp(page + 1, start + MOST)
+            .min(segment.pages());
+        let Some(look) = segment.notifier.begin() else {
+            return Ok(Mirrored::Again);
+        };
+        let Some(held) = self.arena.try_read() else {
+            return Ok(Mirrored::Busy);
+        };
+        let mut words = [const { MaybeUninit::uninit() }; MOST];
+        let looked = look.read(
+            &held,
+            segment.file(),
+            segment.addr_of(start),
+            &mut words[..end - start],
+        );
+        drop(held);
+        let seen = match looked {
+            Ok(seen) => seen,
+            // The mm changed meanwhile.
+            Err(error) if error == EBUSY => return Ok(Mirrored::Again),
+            Err(_) => return Ok(Mirrored::Missing),
+        };
+        match seen.at(page - start) {
+            Some(entry) if entry.frame.writable || !write => (),
+            _ => return Ok(Mirrored::Missing),
+        }
+        for page in [start, end - 1] {
+            // A huge page needs no such entry.
+            let huge = seen
+                .at(page - start)
+                .is_some_and(|entry| entry.order >= HUGE_ORDER);
+            let has_room = segment.frames.has_room(page);
+            if !(has_room || huge && segment.frames.holds_huge(page)) {
+                self.arena.charge(|| segment.frames.reserve(page))?;
+            }
+        }
+
+        let shown = self.install.read();
+        let Some(confirmed) = seen.confirm(&shown) else {
+            return Ok(Mirrored::Again);
+        };
+        // A huge entry stands for more than the pages that were looked at.
+        let reach = if seen.singles().is_some() {
+            start..end
+        } else {
+            start.saturating_sub(HUGE_PAGES)..end + HUGE_PAGES
+        };
+        if segment.invalidation.overlaps(&reach, &shown) {
+            return Ok(Mirrored::Invalidating);
+        }
+        segment.frames.mirror(start, &confirmed);
+        Ok(Mirrored::Again)
+    }
+}

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The one loop in which something is tried until a page is known: by faults, by populating, by
+//! ptrace. It mirrors what the arena maps, and maps there what is in memory anyway; everything
+//! else is an [`Obstacle`], and what to do about that is the caller's policy.
+//!
+//! Takes no lock itself, and holds none while the policy is asked.
+
+use core::ops::ControlFlow;
+
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+
+use crate::{
+    segment::Segment,
+    space::{
+        mirror::Mirrored,
+        resolve::Miss,
+        Space, //
+    },
+};
+
+/// How often a page is looked for before the access is simply tried again.
+const TRIES: usize = 8;
+
+/// Why a page is not known, where looking again does not help by itself.
+pub(crate) enum Obstacle<'a> {
+    /// Nothing is mapped there.
+    Hole,
+    /// The layout does not allow the access.
+    Denied,
+    /// The page is being revoked: it will be something else in a while.
+    Invalidating,
+    /// The arena's mmap lock, which is needed to look for this page, is not available now.
+    Busy(&'a Segment, usize),
+    /// The arena does not map this page, or not writable: the file must provide it.
+    Missing(&'a Segment, usize),
+    /// The space's creator cannot have the memory for the frame table.
+    NoMemory,
+}
+
+/// What is wanted of a page, and how far the loop has come.
+pub(crate) struct Retry {
+    /// Whether it is to be written.
+    write: bool,
+    /// How many pages before it, and from it on, are mirrored with it.
+    before: usize,
+    after: usize,
+    tries: usize,
+    /// Whether what the arena lacks is mapped there if it is in memory.
+    maps: bool,
+    /// Whether the arena is expected to lack the page, so that mapping comes first; afterwards,
+    /// if anything had to be mapped, whether it could be.
+    pub(crate) missing: bool,
+}
+
+impl Retry {
+    /// Looks for a page, with `before` pages before it and `after` from it on, to be written if
+    /// `write`.
+    pub(crate) fn new(write: bool, before: usize, after: usize) -> Self {
+        Retry {
+            write,
+            before,
+            after,
+            tries: TRIES,
+            maps: true,
+            missing: false,
+        }
+    }
+
+    /// No more than `tries` times.
+    pub(crate) fn tries(self, tries: usize) -> Self {
+        Retry { tries, ..self }
+    }
+
+    /// Does not have the arena map anything: a page table there stands in the way of a huge page.
+    pub(crate) fn without_mapping(self) -> Self {
+        Retry {
+            maps: false,
+            ..self
+        }
+    }
+
+    /// Calls `attempt` until it succeeds. `policy` is asked what to do about each obstacle: go on,
+    /// having done something about it, or stop. `Ok(None)` where the number of tries is used up.
+    pub(crate) fn run<T, S>(
+        &mut self,
+        space: &Space,
+        mut attempt: impl FnMut() -> Result<T, Miss>,
+        mut policy: impl FnMut(Obstacle<'_>) -> ControlFlow<S>,
+    ) -> Result<Option<T>, S> {
+        // Once: a write may want more than a page that is there.
+        let mut may_map = self.maps;
+        for _ in 0..self.tries {
+            let met = match attempt() {
+                Ok(done) => return Ok(Some(done)),
+                Err(Miss::Hole) => policy(Obstacle::Hole),
+                Err(Miss::Denied) => policy(Obstacle::Denied),
+                Err(Miss::Invalidating) => policy(Obstacle::Invalidating),
+                Err(Miss::Unknown(segment, page)) => {
+                    match self.look(space, &segment, page, &mut may_map) {
+                        Ok(()) => continue,
+                        Err(obstacle) => policy(obstacle),
+                    }
+                }
+            };
+            if let ControlFlow::Break(stop) = met {
+                return Err(stop);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Has the table know a page, if that needs no waiting. `Ok` also where things have changed.
+    fn look<'a>(
+        &mut self,
+        space: &Space,
+        segment: &'a Arc<Segment>,
+        page: usize,
+        may_map: &mut bool,
+    ) -> Result<(), Obstacle<'a>> {
+        let around = page.saturating_sub(self.before)..page + self.after;
+        let map = |may_map: &mut bool| {
+            *may_map = false;
+            segment.map_around(&space.arena, page, &around)
+        };
+        if self.missing && *may_map {
+            self.missing = map(may_map);
+        }
+        match space.mirror(segment, page, &around, self.write) {
+            Ok(Mirrored::Again) => Ok(()),
+            Ok(Mirrored::Invalidating) => Err(Obstacle::Invalidating),
+            Ok(Mirrored::Busy) => Err(Obstacle::Busy(segment, page)),
+            Ok(Mirrored::Missing) if *may_map => {
+                self.missing = map(may_map);
+                if self.missing {
+                    return Ok(());
+                }
+                Err(Obstacle::Missing(segment, page))
+            }
+            Ok(Mirrored::Missing) => Err(Obstacle::Missing(segment, page)),
+            Err(_) => Err(Obstacle::NoMemory),
+        }
+    }
+}

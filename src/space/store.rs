@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Where the memory of a layout comes from.
+
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+
+use crate::{
+    layout,
+    segment::Segment,
+    sys::warn::warn_on_once, //
+};
+
+/// Memory of the layout, charged to the active memory cgroup.
+pub(crate) struct Kernel;
+
+impl layout::Store for Kernel {
+    type Segment = Arc<Segment>;
+    type Chunk = KBox<layout::Chunk<Arc<Segment>>>;
+    type Directory = KVVec<Self::Chunk>;
+    type Error = Error;
+
+    fn chunk() -> Result<Self::Chunk> {
+        KBox::init(
+            pin_init::init_array_from_fn(|_| layout::Node::vacant()),
+            GFP_KERNEL_ACCOUNT,
+        )
+    }
+
+    fn directory(slots: usize) -> Result<Self::Directory> {
+        Ok(KVVec::with_capacity(slots, GFP_KERNEL_ACCOUNT)?)
+    }
+
+    fn slots(directory: &Self::Directory) -> usize {
+        directory.capacity()
+    }
+
+    fn push(directory: &mut Self::Directory, chunk: Self::Chunk) {
+        warn_on_once!(directory.push_within_capacity(chunk).is_err());
+    }
+
+    fn pop(directory: &mut Self::Directory) -> Option<Self::Chunk> {
+        directory.pop()
+    }
+}

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Questions about files that only inline functions of the kernel answer.
+//!
+//! Takes no lock; each answer may be out of date as soon as it is given.
+
+use kernel::{
+    error::to_result,
+    fs::{
+        file::LocalFile,
+        File, //
+    },
+    prelude::*,
+    seq_file::SeqFile,
+    sync::aref::ARef, //
+};
+
+use crate::sys::{
+    bindings::loff_t,
+    safe_fns, //
+};
+
+/// Its size in bytes.
+pub(crate) fn size(file: &File) -> u64 {
+    safe_fns::address_space_helper_file_size(file).max(0) as u64
+}
+
+/// What mmap() checks and what can change while a file is open, as opaque bits: its seals, and
+/// whether its mount is noexec.
+pub(crate) fn mmap_limits(file: &File) -> u32 {
+    safe_fns::address_space_helper_mmap_limits(file)
+}
+
+/// The size of its huge pages in bytes where it consists of such (hugetlb); else 0.
+pub(crate) fn huge_page_size(file: &File) -> usize {
+    safe_fns::address_space_helper_huge_page_size(file)
+}
+
+/// Whether page `index` is memory (shmem) and in the page cache, up to date and unlocked: to map
+/// it means no I/O.
+pub(crate) fn is_resident(file: &File, index: usize) -> bool {
+    safe_fns::address_space_helper_is_resident(file, index)
+}
+
+/// Whether its pages must not be mapped elsewhere: secret memory, which is not in the direct map;
+/// DAX, whose pages are not page cache; what is marked inaccessible (guest_memfd).
+pub(crate) fn is_unmappable(file: &File) -> bool {
+    safe_fns::address_space_helper_is_unmappable(file)
+}
+
+/// Whether KVM made it for a virtual machine.
+pub(crate) fn is_kvm_vm(file: &File) -> bool {
+    safe_fns::address_space_helper_is_kvm_vm(file)
+}
+
+/// Has the file write bytes `start..=last` to where it is kept; see `vfs_fsync_range()`. May take
+/// as long as the file does. A file that cannot be synced has nothing to write: that is no error.
+pub(crate) fn fsync_range(file: &File, start: u64, last: u64, datasync: bool) -> Result {
+    let (start, last) = (start as loff_t, last as loff_t);
+    let ret = safe_fns::vfs_fsync_range(file, start, last, c_int::from(datasync));
+    if ret == EINVAL.to_errno() {
+        return Ok(());
+    }
+    to_result(ret)
+}
+
+/// Prints the file's path. New lines in it are escaped, or a name could look like a line of the
+/// caller's.
+pub(crate) fn print_path(file: &File, out: &SeqFile) {
+    safe_fns::seq_file_path(out, file, c"\n");
+}
+
+/// The file that a file descriptor of the caller stands for. `EBADF`.
+///
+/// For an ioctl, in which no fdget_pos() of the caller's is under way.
+pub(crate) fn from_fd(fd: i32) -> Result<ARef<File>> {
+    let fd = u32::try_from(fd).map_err(|_| EBADF)?;
+    let file = LocalFile::fget(fd)?;
+    // SAFETY: The module's only entry points that get a file descriptor are ioctls, which do not
+    // hold a file position.
+    Ok(unsafe { LocalFile::assume_no_fdget_pos(file) })
+}

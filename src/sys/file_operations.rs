@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Files on anonymous inodes of their own, with operations in Rust.
+//!
+//! The kernel crate's `MiscDevice` makes file operations for devices only. The shims here
+//! convert arguments and delegate to [`FileOperations`].
+//!
+//! C headers: [`include/linux/anon_inodes.h`](srctree/include/linux/anon_inodes.h),
+//! [`include/linux/fs.h`](srctree/include/linux/fs.h)
+
+use core::{
+    marker::PhantomData,
+    ops::Range,
+    ptr::NonNull, //
+};
+
+use kernel::{
+    error::{
+        from_err_ptr,
+        from_result, //
+    },
+    fs::File,
+    mm::virt::VmaNew,
+    prelude::*,
+    seq_file::SeqFile,
+    sync::aref::ARef, //
+};
+
+use crate::sys::{
+    bindings,
+    mapping::Mapping,
+    module::THIS_MODULE,
+    safe_fns, //
+};
+
+/// The state of an open file, and what the file does. Offsets and lengths are bytes.
+pub(crate) trait FileOperations: Sync + Send + Sized + 'static {
+    /// What the file is called in /proc.
+    const NAME: &'static CStr;
+
+    /// What VMAs of the file show.
+    type Shown: Sync;
+
+    /// Its size, which does not change.
+    fn size(&self) -> u64;
+
+    /// What VMAs of the file show, which the state keeps.
+    fn shown(&self) -> &Self::Shown;
+
+    /// The mapping to whose `i_mmap` VMAs of the file are linked, which the state keeps. The
+    /// file's own inode, whose is the default, keeps its size.
+    fn mapping(&self) -> &Mapping;
+
+    /// An ioctl.
+    fn ioctl(&self, file: &File, cmd: u32, arg: UserPtr) -> Result<isize>;
+
+    /// Sets up a VMA that maps the file from page `first` on.
+    fn mmap(&self, vma: &NewVma<'_, Self::Shown>, first: u64) -> Result;
+
+    /// The page offset that decides where huge pages can begin in a mapping from page `first`.
+    fn huge_page_offset(&self, first: usize) -> usize;
+
+    /// fsync() of `bytes`, and msync() of a mapping of them.
+    fn fsync(&self, bytes: Range<u64>, datasync: bool) -> Result;
+
+    /// Prints what /proc/PID/fdinfo shows.
+    fn show_fdinfo(&self, out: &SeqFile);
+}
+
+/// A VMA that is being set up.
+///
+/// # Invariants
+///
+/// Its private data is `shown`, which its file keeps as long as the VMA has the file.
+pub(crate) struct NewVma<'a, S> {
+    vma: &'a VmaNew,
+    shown: &'a S,
+}
+
+impl<'a, S> NewVma<'a, S> {
+    /// The VMA.
+    pub(crate) fn vma(&self) -> &'a VmaNew {
+        self.vma
+    }
+
+    /// What it shows, and its private data.
+    pub(crate) fn shown(&self) -> &'a S {
+        self.shown
+    }
+}
+
+/// Makes a file whose state `state` makes of the new file itself. `ENOMEM`, `ENFILE`, and the
+/// errors of `state`.
+pub(crate) fn create<T: FileOperations>(
+    flags: u32,
+    state: impl FnOnce(&File) -> Result<T>,
+) -> Result<ARef<File>> {
+    // SAFETY: The name and the operations are static. The new file's only reference passes on, and
+    // there is no fd for it. Without private data it can be put as it is: `release` allows for
+    // that.
+    let file: ARef<File> = unsafe {
+        let file = from_err_ptr(bindings::anon_inode_create_getfile(
+            T::NAME.as_char_ptr(),
+            &Shims::<T>::TABLE,
+            core::ptr::null_mut(),
+            flags as c_int,
+            core::ptr::null(),
+        ))?;
+        ARef::from_raw(NonNull::new_unchecked(file.cast()))
+    };
+    let state = KBox::new(state(&file)?, GFP_KERNEL_ACCOUNT)?;
+    let (size, mapping) = (state.size(), state.mapping().as_raw());
+    // SAFETY: Nothing else knows the file yet. The state, which keeps the mapping, goes only when
+    // the file does.
+    unsafe {
+        bindings::address_space_helper_set_file_size(file.as_ptr(), size as bindings::loff_t);
+        (*file.as_ptr()).f_mapping = mapping;
+        (*file.as_ptr()).private_data = KBox::into_raw(state).cast();
+    }
+    Ok(file)
+}
+
+/// Whether a file is one of this module's that can be mapped: its device cannot.
+pub(crate) fn is_ours(file: &File) -> bool {
+    // SAFETY: An open file has operations, which do not change.
+    unsafe {
+        let ops = (*file.as_ptr()).f_op;
+        (*ops).owner == THIS_MODULE && (*ops).mmap.is_some()
+    }
+}
+
+struct Shims<T>(PhantomData<T>);
+
+/// Operations: each gets the file's state, the file, and its other arguments, of which those in
+/// brackets come before the file.
+macro_rules! shims {
+    ($(
+        fn $name:ident($([$before:ident: $before_type:ty])? $($arg:ident: $type:ty),*) -> $ret:ty =
+            |$state:ident, $file:ident| $body:expr;
+    )*) => {$(
+        /// # Safety
+        ///
+        /// Called as a file operation, with arguments as for that, of a file that [`create`]
+        /// returned for `T`.
+        unsafe extern "C" fn $name(
+            $($before: $before_type,)? file: *mut bindings::file, $($arg: $type),*
+        ) -> $ret {
+            // SAFETY: The file is open, `create` has put a `T` there, which only `release` takes
+            // away, and no operation uses the file position of an fdget_pos().
+            let ($state, $file): (&T, &File) = unsafe {
+                (&*(*file).private_data.cast(), File::from_raw_file(file))
+            };
+            $body
+        }
+    )*};
+}
+
+impl<T: FileOperations> Shims<T> {
+    const TABLE: bindings::file_operations = bindings::file_operations {
+        // Keeps the module loaded while a file is open.
+        owner: THIS_MODULE,
+        llseek: Some(Self::llseek),
+        unlocked_ioctl: Some(Self::ioctl),
+        compat_ioctl: bindings::compat_ptr_ioctl,
+        mmap: Some(Self::mmap),
+        get_unmapped_area: Some(Self::get_unmapped_area),
+        fsync: Some(Self::fsync),
+        show_fdinfo: Some(Self::show_fdinfo),
+        release: Some(Self::release),
+        ..pin_init::zeroed()
+    };
+
+    shims! {
+        fn llseek(offset: bindings::loff_t, whence: c_int) -> bindings::loff_t = |state, file| {
+            let size = state.size() as bindings::loff_t;
+            safe_fns::fixed_size_llseek(file, offset, whence, size)
+        };
+
+        fn ioctl(cmd: c_uint, arg: c_ulong) -> c_long = |state, file| {
+            match state.ioctl(file, cmd, UserPtr::from_addr(arg)) {
+                Ok(value) => value as c_long,
+                Err(error) => error.to_errno() as c_long,
+            }
+        };
+
+        fn mmap(vma: *mut bindings::vm_area_struct) -> c_int = |state, _file| {
+            let shown = state.shown();
+            // SAFETY: The VMA is being set up, by this operation alone. It has the file, whose
+            // state keeps what it shows.
+            //
+            // INVARIANT: As above.
+            let (vma, first) = unsafe {
+                (*vma).vm_private_data = core::ptr::from_ref(shown).cast_mut().cast();
+                let first = (*vma).vm_pgoff as u64;
+                (NewVma { vma: VmaNew::from_raw(vma), shown }, first)
+            };
+            from_result(|| state.mmap(&vma, first).map(|()| 0))
+        };
+
+        fn get_unmapped_area(
+            addr: c_ulong, length: c_ulong, first: c_ulong, flags: c_ulong
+        ) -> c_ulong = |state, file| {
+            let first = state.huge_page_offset(first);
+            safe_fns::thp_get_unmapped_area(file, addr, length, first, flags)
+        };
+
+        fn fsync(
+            start: bindings::loff_t, last: bindings::loff_t, datasync: c_int
+        ) -> c_int = |state, _file| {
+            let bytes = start.max(0) as u64..(last.max(0) as u64).saturating_add(1);
+            from_result(|| state.fsync(bytes, datasync != 0).map(|()| 0))
+        };
+
+        fn show_fdinfo([out: *mut bindings::seq_file]) -> () = |state, _file| {
+            // SAFETY: The seq_file is this call's.
+            state.show_fdinfo(unsafe { SeqFile::from_raw(out) })
+        };
+    }
+
+    /// # Safety
+    ///
+    /// As for the other operations, as the file's last use.
+    unsafe extern "C" fn release(_inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
+        // SAFETY: The file is valid until this returns. If `create` did not fail half-way, it has
+        // put a `KBox` there, and nothing uses it any more.
+        unsafe {
+            let state: *mut T = (*file).private_data.cast();
+            if !state.is_null() {
+                drop(KBox::from_raw(state));
+            }
+        }
+        0
+    }
+}

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! C functions that nothing can be done wrong with, as safe functions of the same names: all of
+//! their arguments are numbers, or objects that are valid for as long as they are borrowed, and
+//! they keep none of them.
+
+use kernel::{
+    fs::File,
+    mm::MmWithUser,
+    prelude::*,
+    seq_file::SeqFile, //
+};
+
+use crate::sys::bindings::{
+    self,
+    loff_t, //
+};
+
+/// A value as C has it.
+trait Raw {
+    type C;
+    fn raw(self) -> Self::C;
+}
+
+macro_rules! raw {
+    ($($type:ty as $c:ty = |$value:ident| $raw:expr;)*) => {$(
+        impl Raw for $type {
+            type C = $c;
+            fn raw(self) -> $c {
+                let $value = self;
+                $raw
+            }
+        }
+    )*};
+}
+
+raw! {
+    bool as bool = |value| value;
+    c_int as c_int = |value| value;
+    c_uint as c_uint = |value| value;
+    loff_t as loff_t = |value| value;
+    u64 as u64 = |value| value;
+    usize as usize = |value| value;
+    &CStr as *const c_char = |value| value.as_char_ptr();
+    &File as *mut bindings::file = |value| value.as_ptr();
+    Option<&File> as *mut bindings::file = |value| {
+        value.map_or(core::ptr::null_mut(), |file| file.as_ptr())
+    };
+    Option<&MmWithUser> as *mut bindings::mm_struct = |value| {
+        value.map_or(core::ptr::null_mut(), |mm| mm.as_raw())
+    };
+    &SeqFile as *mut bindings::seq_file = |value| core::ptr::from_ref(value).cast_mut().cast();
+}
+
+macro_rules! safe_fns {
+    ($(fn $name:ident($($arg:ident: $type:ty),* $(,)?) -> $ret:ty;)*) => {$(
+        pub(super) fn $name($($arg: $type),*) -> $ret {
+            // SAFETY: Numbers may be anything here. A reference to a file stands for one that is
+            // open, of which these functions read what anyone may who holds it; the others are
+            // valid likewise. To map and unmap changes the current process's user memory, which is
+            // of no concern to the kernel's own.
+            unsafe { bindings::$name($(Raw::raw($arg)),*) }
+        }
+    )*};
+}
+
+safe_fns! {
+    fn get_random_u64() -> u64;
+
+    fn address_space_helper_lockdep_off() -> ();
+    fn address_space_helper_lockdep_on() -> ();
+
+    fn address_space_helper_trace_change_enabled() -> bool;
+    fn address_space_helper_trace_change(
+        ino: usize, start: u64, end: u64, prot: c_uint, revoked: bool
+    ) -> ();
+    fn address_space_helper_trace_fault(ino: usize, page: u64, access: c_uint, ret: c_uint) -> ();
+    fn address_space_helper_trace_invalidate(
+        ino: usize, segment: u64, start: u64, end: u64, deferred: bool
+    ) -> ();
+
+    fn address_space_helper_file_size(file: &File) -> loff_t;
+    fn address_space_helper_mmap_limits(file: &File) -> c_uint;
+    fn address_space_helper_huge_page_size(file: &File) -> usize;
+    fn address_space_helper_is_resident(file: &File, index: usize) -> bool;
+    fn address_space_helper_is_unmappable(file: &File) -> bool;
+    fn address_space_helper_is_kvm_vm(file: &File) -> bool;
+    fn vfs_fsync_range(file: &File, start: loff_t, last: loff_t, datasync: c_int) -> c_int;
+    fn fixed_size_llseek(file: &File, offset: loff_t, whence: c_int, size: loff_t) -> loff_t;
+    fn thp_get_unmapped_area(
+        file: &File, addr: usize, length: usize, first: usize, flags: usize
+    ) -> usize;
+    fn seq_file_path(out: &SeqFile, file: &File, escape: &CStr) -> c_int;
+
+    fn vm_mmap(
+        file: Option<&File>, addr: usize, length: usize, prot: usize, flags: usize, offset: usize
+    ) -> usize;
+    fn vm_munmap(addr: usize, length: usize) -> c_int;
+
+    fn address_space_helper_mm_memcg(mm: Option<&MmWithUser>) -> *mut bindings::mem_cgroup;
+}
