@@ -16,7 +16,6 @@ use kernel::{
 mod attachment;
 mod call;
 #[forbid(unsafe_code)]
-#[allow(dead_code)]
 mod layout;
 mod segment;
 mod space;

@@ -24,7 +24,11 @@ use crate::{
         Attachment,
         Buffer, //
     },
-    layout::Prot,
+    layout::{
+        Prot,
+        SegmentPage,
+        SpacePage, //
+    },
     segment::Segment,
     space::{
         resolve::Resolved,
@@ -79,7 +83,7 @@ pub(super) fn access(
 /// Calls `use_frame` with a page, which is brought in if need be.
 fn with_page(
     space: &Space,
-    page: u64,
+    page: SpacePage,
     access: Prot,
     mut use_frame: impl FnMut(Resolved<'_>),
 ) -> Result {
@@ -104,7 +108,13 @@ fn with_page(
 }
 
 /// Has the arena fault in page `at` of a segment, which page `page` of the space shows.
-fn bring(space: &Space, page: u64, segment: &Segment, at: usize, write: bool) -> Result {
+fn bring(
+    space: &Space,
+    page: SpacePage,
+    segment: &Segment,
+    at: SegmentPage,
+    write: bool,
+) -> Result {
     let held = space.arena.try_read().ok_or(EAGAIN)?;
     let found = space
         .arena

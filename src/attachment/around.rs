@@ -26,7 +26,11 @@ use crate::{
             HUGE_SIZE, //
         },
     },
-    layout::Prot,
+    layout::{
+        Pages,
+        Prot,
+        SpacePage, //
+    },
     space::{
         readahead::{
             AROUND,
@@ -41,7 +45,7 @@ use crate::{
 
 /// The pages that a fault may install, if they are known: no more than what lies in the VMA, and
 /// in one page table. With how many readahead would go on but for that.
-pub(crate) fn pages_around(context: &FaultContext<'_>, access: Prot) -> (Range<u64>, usize) {
+pub(crate) fn pages_around(context: &FaultContext<'_>, access: Prot) -> (Range<SpacePage>, u64) {
     let page = context.page();
     let attachment = context.attachment();
     let read = !access.contains(Prot::WRITE);
@@ -53,11 +57,11 @@ pub(crate) fn pages_around(context: &FaultContext<'_>, access: Prot) -> (Range<u
     let shown = attachment.pages();
     let addr = context.address();
     let in_table = (addr % HUGE_SIZE >> PAGE_SHIFT) as u64;
-    let first = page - page % AROUND as u64;
-    let start = first.max(shown.start).max(page.saturating_sub(in_table));
+    let first = page - page.get() % AROUND;
+    let start = first.max(shown.start).max(page - in_table.min(page.get()));
     // For a write too: where a page is known that may be written, it counts as written already.
-    let end = (page + count as u64)
-        .max(first + AROUND as u64)
+    let end = (page + count)
+        .max(first + AROUND)
         .min(shown.end)
         .min(page + install::pages_to_end_of_table(addr));
     (start..end, count)
@@ -68,10 +72,10 @@ pub(crate) fn pages_around(context: &FaultContext<'_>, access: Prot) -> (Range<u
 pub(crate) fn install_run(
     space: &Space,
     table: &PageTable<'_>,
-    page: u64,
-    around: &Range<u64>,
+    page: SpacePage,
+    around: &Range<SpacePage>,
     access: Prot,
-) -> Result<usize, Miss> {
+) -> Result<u64, Miss> {
     space.with_run::<MOST, _>(page, around, access, |run| {
         table.insert(run);
         run.ahead()
@@ -84,9 +88,9 @@ pub(crate) fn install_run(
 pub(crate) fn install_ahead(
     space: &Space,
     table: &PageTable<'_>,
-    rest: &Range<u64>,
+    rest: &Range<SpacePage>,
     access: Prot,
-) -> usize {
+) -> u64 {
     let mut page = rest.start;
     let mut missing = false;
     while page < rest.end {
@@ -95,9 +99,9 @@ pub(crate) fn install_ahead(
         if installed == 0 {
             break;
         }
-        page += installed as u64;
+        page = page + installed;
     }
-    (page - rest.start) as usize
+    page - rest.start
 }
 
 /// Installs what comes first of `piece`; returns how many pages. What the arena lacks is mapped
@@ -105,13 +109,13 @@ pub(crate) fn install_ahead(
 fn install_piece(
     space: &Space,
     table: &PageTable<'_>,
-    piece: &Range<u64>,
+    piece: &Range<SpacePage>,
     access: Prot,
     missing: &mut bool,
-) -> usize {
+) -> u64 {
     let write = access.contains(Prot::WRITE);
     // Once to find it unknown, and once more for each way to know it.
-    let mut retry = Retry::new(write, 0, (piece.end - piece.start) as usize).tries(3);
+    let mut retry = Retry::new(write, 0, piece.count()).tries(3);
     retry.missing = *missing;
     let installed = retry.run(
         space,

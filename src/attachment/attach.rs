@@ -29,7 +29,10 @@ use crate::{
             VmOperations, //
         },
     },
-    layout::Prot,
+    layout::{
+        Prot,
+        SpacePage, //
+    },
     space::Space,
     sys::{
         bindings,
@@ -80,7 +83,7 @@ impl<const SLOT: bool> VmOperations for Operations<SLOT> {
 ///
 /// `EINVAL` for a private mapping, `EACCES` for more than `prot`. The caller has checked that the
 /// VMA lies within what the file shows.
-pub(crate) fn attach(new: &NewVma<'_, Space>, first: u64, prot: Prot) -> Result {
+pub(crate) fn attach(new: &NewVma<'_, Space>, first: SpacePage, prot: Prot) -> Result {
     let vma = new.vma();
     use bindings::{
         VM_DONTDUMP,
@@ -113,7 +116,7 @@ pub(crate) fn attach(new: &NewVma<'_, Space>, first: u64, prot: Prot) -> Result 
     // of which nothing is mapped yet. Its private data is the space, as the operations want it.
     unsafe {
         let raw = vma.as_ptr();
-        bindings::address_space_helper_init_pfn_vma(raw, first as usize, set, refused);
+        bindings::address_space_helper_init_pfn_vma(raw, first.get() as usize, set, refused);
         (*raw).vm_ops = TABLE.as_raw();
     }
     new.shown().counts.attachments.fetch_add(1, Relaxed);

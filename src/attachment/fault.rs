@@ -45,7 +45,11 @@ use crate::{
             HUGE_SIZE, //
         },
     },
-    layout::Prot,
+    layout::{
+        Prot,
+        SegmentPage,
+        SpacePage, //
+    },
     segment::Segment,
     space::{
         failures::Waited,
@@ -133,7 +137,7 @@ impl<'a> Fault<'a> {
         self.context.space()
     }
 
-    fn page(&self) -> u64 {
+    fn page(&self) -> SpacePage {
         self.context.page()
     }
 
@@ -158,7 +162,7 @@ impl<'a> Fault<'a> {
 
     /// Does what is left to do for an answer, without the fault's lock where that may take time.
     fn finish(self, answer: Answer) -> VmFault {
-        let (page, access) = (self.page(), self.access.bits());
+        let (page, access) = (self.page().get(), self.access.bits());
         let ret = match answer {
             Answer::Now(ret) => ret,
             Answer::BackOff if !self.context.may_release() => NOPAGE,
@@ -256,13 +260,13 @@ impl<'a> Fault<'a> {
             Err(answer) => return answer,
         };
         if installed > 0 {
-            let next = page + installed as u64;
+            let next = page + installed;
             // With readahead also where what comes next is not known yet.
             if next == first.end || count > 1 {
                 let rest = next..around.end;
                 installed += around::install_ahead(space, &table, &rest, self.access);
             }
-            let next = page + installed as u64;
+            let next = page + installed;
             let whole = if next == around.end { count } else { 0 };
             space.readahead.note(next, installed.max(whole));
         }
@@ -297,8 +301,8 @@ impl<'a> Fault<'a> {
         if addr < attachment.vma().start() || attachment.vma().end() - addr < HUGE_SIZE {
             return NO;
         }
-        let touched = (self.context.address() - addr) / PAGE_SIZE;
-        let first = self.page() - touched as u64;
+        let touched = ((self.context.address() - addr) / PAGE_SIZE) as u64;
+        let first = self.page() - touched;
         if self.write() && !install::is_empty(&self.context) {
             attachment.zap(addr, HUGE_SIZE);
         }
@@ -342,11 +346,11 @@ impl<'a> Fault<'a> {
     /// interest too. `Ok(None)`: the access is to be tried again.
     fn look<T>(
         &self,
-        around: &Range<u64>,
+        around: &Range<SpacePage>,
         attempt: impl FnMut() -> Result<T, Miss>,
     ) -> Result<Option<T>, Answer> {
-        let before = (self.page() - around.start) as usize;
-        let after = (around.end - self.page()) as usize;
+        let before = self.page() - around.start;
+        let after = around.end - self.page();
         Retry::new(self.write(), before, after)
             .run(self.space(), attempt, |obstacle| self.meet(obstacle))
     }
@@ -368,7 +372,7 @@ impl<'a> Fault<'a> {
     }
 
     /// Has the arena fault a page in. Goes on where that was done at once.
-    fn wait_for(&self, segment: &Segment, page: usize, busy: bool) -> ControlFlow<Answer> {
+    fn wait_for(&self, segment: &Segment, page: SegmentPage, busy: bool) -> ControlFlow<Answer> {
         let write = self.write();
         let what = Waited {
             segment: segment.id(),

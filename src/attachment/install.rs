@@ -20,6 +20,7 @@ use crate::{
         FALLBACK,
         HUGE_SIZE, //
     },
+    layout::SpacePage,
     space::resolve::{
         Resolved,
         Run, //
@@ -86,11 +87,11 @@ impl<'a> PageTable<'a> {
     }
 
     /// Installs one frame, as page `page` of the space.
-    pub(crate) fn insert_one(&self, page: u64, frame: &Resolved<'_>) {
+    pub(crate) fn insert_one(&self, page: SpacePage, frame: &Resolved<'_>) {
         self.insert_words(page, &[frame.frame.pack()], frame.executable);
     }
 
-    fn insert_words(&self, page: u64, words: &[usize], executable: bool) {
+    fn insert_words(&self, page: SpacePage, words: &[usize], executable: bool) {
         use bindings::{
             VM_EXEC,
             VM_WRITE, //

@@ -40,11 +40,14 @@ use crate::{
         },
         vma::Attachment,
     },
-    layout::Prot,
+    layout::{
+        Pages,
+        Prot,
+        SpacePage, //
+    },
     segment::list::Pins,
     space::{
         change::{
-            hull,
             Change,
             Kind, //
         },
@@ -83,11 +86,11 @@ struct Progress {
     /// Which of the changes,
     change: usize,
     /// and from which page of the space on.
-    page: u64,
+    page: SpacePage,
 }
 
 /// The pages that a change populates.
-fn populated(change: &Change) -> Option<&Range<u64>> {
+fn populated(change: &Change) -> Option<&Range<SpacePage>> {
     match change.kind {
         Kind::Map {
             prot,
@@ -105,7 +108,7 @@ pub(crate) fn populate<'a>(
     changes: impl Iterator<Item = &'a Change> + Clone,
     pins: &Pins,
 ) {
-    let mut all = 0..0;
+    let mut all = Pages::none();
     let mut waited = false;
     for change in changes.clone() {
         let Some(pages) = populated(change) else {
@@ -122,11 +125,10 @@ pub(crate) fn populate<'a>(
                 continue;
             };
             let segment = pinned.segment();
-            let first = first as usize - segment.first();
-            let part = first..first + (pages.end - pages.start) as usize;
+            let part = segment.pages_of(&(first..first + pages.count()));
             waited |= space.bring_in(segment, part, prot);
         }
-        all = hull(all, pages.clone());
+        all = pages.clone().hull(all);
     }
     if !all.is_empty() && space.counts.attachments.load(Relaxed) != 0 {
         install_everywhere(space, &all, changes);
@@ -140,16 +142,17 @@ pub(crate) fn populate<'a>(
 /// Installs what `changes` populate, all within `all`.
 fn install_everywhere<'a>(
     space: &Space,
-    all: &Range<u64>,
+    all: &Range<SpacePage>,
     changes: impl Iterator<Item = &'a Change> + Clone,
 ) {
+    let numbers = all.start.get()..all.end.get();
     for round in 0..ROUNDS {
         let mut found = [const { None }; AT_A_TIME];
         let Some(attached) = space.mapping.try_lock() else {
             return;
         };
         let mut passed = 0usize;
-        attached.visit(all, |vma, addr, _| {
+        attached.visit(&numbers, |vma, addr, _| {
             let place = passed.checked_sub(round * AT_A_TIME);
             passed += 1;
             if let Some(place) = place.and_then(|place| found.get_mut(place)) {
@@ -161,7 +164,10 @@ fn install_everywhere<'a>(
         });
         drop(attached);
         for found in found.iter().flatten() {
-            let mut progress = Progress { change: 0, page: 0 };
+            let mut progress = Progress {
+                change: 0,
+                page: all.start,
+            };
             while let Some(next) = install_some(space, found, changes.clone(), progress) {
                 progress = next;
             }
@@ -220,7 +226,7 @@ fn install_some<'a>(
 
 /// Installs the first of `pages`, all of which lie in the attachment, and some that follow;
 /// returns where to go on.
-fn install_next(space: &Space, tables: &mut Tables<'_>, pages: Range<u64>) -> u64 {
+fn install_next(space: &Space, tables: &mut Tables<'_>, pages: Range<SpacePage>) -> SpacePage {
     let page = pages.start;
     let addr = tables.attachment.address_of(page);
     let end = pages.end.min(page + install::pages_to_end_of_table(addr));
@@ -247,12 +253,12 @@ fn install_next(space: &Space, tables: &mut Tables<'_>, pages: Range<u64>) -> u6
 }
 
 /// The first page after `page` that is shown for anything.
-fn skip(space: &Space, page: u64) -> u64 {
+fn skip(space: &Space, page: SpacePage) -> SpacePage {
     let shown = space.install.read();
     match shown.layout.next(page) {
         Some(range) if range.prot.contains(Prot::READ) => range.start.max(page + 1),
         Some(range) => range.end,
-        None => space.pages,
+        None => SpacePage::new(space.pages),
     }
 }
 
@@ -271,7 +277,7 @@ impl<'a> Tables<'a> {
     /// To make one a page fault is made. It is charged as if the process itself had touched the
     /// page, and waits for nothing: one that would have to is given up. It may install a huge page
     /// where there can be one, with no race between the two.
-    fn get(&mut self, space: &Space, page: u64) -> Option<&PageTable<'a>> {
+    fn get(&mut self, space: &Space, page: SpacePage) -> Option<&PageTable<'a>> {
         let addr = self.attachment.address_of(page);
         if !self.last.as_ref().is_some_and(|table| table.covers(addr)) {
             let mut table = PageTable::find(self.attachment, addr);

@@ -24,7 +24,10 @@ use kernel::{
 };
 
 use crate::{
-    layout::Prot,
+    layout::{
+        Prot,
+        SpacePage, //
+    },
     segment::frames::{
         HUGE_ORDER,
         HUGE_PAGES, //
@@ -56,7 +59,7 @@ pub(crate) struct Attachment<'a> {
     vma: &'a VmaRef,
     slot: bool,
     space: &'a Space,
-    first: u64,
+    first: SpacePage,
     mm: *mut bindings::mm_struct,
 }
 
@@ -75,7 +78,7 @@ impl<'a> Attachment<'a> {
                 vma: VmaRef::from_raw(vma),
                 slot,
                 space: &*(*vma).vm_private_data.cast(),
-                first: (*vma).vm_pgoff as u64,
+                first: SpacePage::new((*vma).vm_pgoff as u64),
                 mm: (*vma).vm_mm,
             }
         }
@@ -97,13 +100,13 @@ impl<'a> Attachment<'a> {
     }
 
     /// The pages of the space that it shows.
-    pub(crate) fn pages(&self) -> Range<u64> {
+    pub(crate) fn pages(&self) -> Range<SpacePage> {
         let pages = (self.vma.end() - self.vma.start()) >> PAGE_SHIFT;
         self.first..self.first + pages as u64
     }
 
     /// The address at which it shows a page of the space, one of [`Attachment::pages`].
-    pub(crate) fn address_of(&self, page: u64) -> usize {
+    pub(crate) fn address_of(&self, page: SpacePage) -> usize {
         self.vma.start() + ((page - self.first) as usize) * PAGE_SIZE
     }
 
@@ -135,7 +138,7 @@ pub(crate) struct FaultContext<'a> {
     attachment: Attachment<'a>,
     flags: bindings::fault_flag,
     address: usize,
-    page: u64,
+    page: SpacePage,
 }
 
 impl<'a> FaultContext<'a> {
@@ -156,7 +159,7 @@ impl<'a> FaultContext<'a> {
                 attachment: Attachment::new(fault.vma, slot),
                 flags: vmf.as_ref().flags,
                 address: fault.address & PAGE_MASK,
-                page: fault.pgoff as u64,
+                page: SpacePage::new(fault.pgoff as u64),
             }
         }
     }
@@ -177,7 +180,7 @@ impl<'a> FaultContext<'a> {
     }
 
     /// The page of the space that is touched.
-    pub(crate) fn page(&self) -> u64 {
+    pub(crate) fn page(&self) -> SpacePage {
         self.page
     }
 

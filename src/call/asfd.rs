@@ -37,7 +37,11 @@ use crate::{
         uapi,
         view::View, //
     },
-    layout::Prot,
+    layout::{
+        Pages,
+        Prot,
+        SpacePage, //
+    },
     segment::list::Pins,
     space::{
         bytes,
@@ -71,8 +75,8 @@ impl SpaceFile for Asfd {
         &self.handle
     }
 
-    fn first(&self) -> u64 {
-        0
+    fn first(&self) -> SpacePage {
+        SpacePage::new(0)
     }
 
     fn pages(&self) -> u64 {
@@ -128,16 +132,14 @@ impl Asfd {
         let file = mappable_file(request.fd)?;
 
         let space = self.handle.space();
-        let first = request.part.start as usize;
-        let pages = request.part.end - request.part.start;
-        let (ops, pinned) =
-            space.obtain(space.ops.lock(), file, first, pages as usize, request.prot)?;
+        let part = request.part.clone();
+        let (ops, pinned) = space.obtain(space.ops.lock(), file, part, request.prot)?;
         let mut pins = Pins::new();
         pins.push(pinned)?;
         let made = if anywhere {
             space
-                .find_room(&ops, pages, request.part.start)
-                .map(|start| request.target = start..start + pages)
+                .find_room(&ops, &request.part)
+                .map(|start| request.target = start..start + request.part.count())
         } else {
             Ok(())
         }
@@ -151,7 +153,7 @@ impl Asfd {
             space.reap_later();
         })?;
         if anywhere {
-            let addr = bytes(request.target.start);
+            let addr = bytes(request.target.start.get());
             if let Err(error) = uapi::write_back(ptr, offset_of!(uapi::Mmap, addr), addr) {
                 // A call that fails has changed nothing; nothing was there before.
                 self.change(request.target, Kind::Unmap)?;
@@ -165,11 +167,11 @@ impl Asfd {
     fn munmap(&self, ptr: UserPtr) -> Result<isize> {
         let arg: uapi::Munmap = uapi::read(ptr)?;
         reject_unknown_flags(arg.flags, 0)?;
-        let pages = request::range_within(arg.addr, arg.length, self.pages())?;
+        let pages = request::space_range(arg.addr, arg.length, self.pages())?;
         self.change(pages, Kind::Unmap)
     }
 
-    fn change(&self, pages: Range<u64>, kind: Kind) -> Result<isize> {
+    fn change(&self, pages: Range<SpacePage>, kind: Kind) -> Result<isize> {
         let space = self.handle.space();
         let ops = space.ops.lock();
         space.change(&ops, &Change { pages, kind }, &Pins::new())?;
@@ -180,16 +182,16 @@ impl Asfd {
         let arg: uapi::Protect = uapi::read(ptr)?;
         reject_unknown_flags(arg.flags | arg.reserved, 0)?;
         let prot = request::prot(arg.prot)?;
-        let pages = request::range_within(arg.addr, arg.length, self.pages())?;
+        let pages = request::space_range(arg.addr, arg.length, self.pages())?;
         self.change(pages, Kind::Protect { prot })
     }
 
     fn r#move(&self, ptr: UserPtr) -> Result<isize> {
         let arg: uapi::Move = uapi::read(ptr)?;
         reject_unknown_flags(arg.flags, uapi::MOVE_REPLACE)?;
-        let pages = request::range_within(arg.addr, arg.length, self.pages())?;
-        let target = request::range_within(arg.new_addr, arg.length, self.pages())?;
-        if pages.start < target.end && target.start < pages.end {
+        let pages = request::space_range(arg.addr, arg.length, self.pages())?;
+        let target = request::space_range(arg.new_addr, arg.length, self.pages())?;
+        if pages.overlaps(&target) {
             return Err(EINVAL);
         }
         let (to, replace) = (target.start, arg.flags & uapi::MOVE_REPLACE != 0);
@@ -205,14 +207,12 @@ impl Asfd {
             0 => request::rest_of_file(&file, arg.offset)?,
             length => length,
         };
-        let part = request::range(arg.offset, length)?;
+        let part = request::file_range(arg.offset, length)?;
         let space = self.handle.space();
-        let (first, pages) = (part.start as usize, (part.end - part.start) as usize);
-        let pinned = space.register(file, first, pages, prot)?;
+        let pinned = space.register(file, part.clone(), prot)?;
         if arg.flags & uapi::REGISTER_POPULATE != 0 {
             let segment = pinned.segment();
-            let first = first - segment.first();
-            space.bring_in(segment, first..first + pages, prot);
+            space.bring_in(segment, segment.pages_of(&part), prot);
         }
         Ok(0)
     }
@@ -233,7 +233,7 @@ impl Asfd {
         if prot == Prot::NONE {
             return Err(EINVAL);
         }
-        let range = request::range_within(arg.offset, arg.length, self.pages())?;
+        let range = request::space_range(arg.offset, arg.length, self.pages())?;
         let fd = FileDescriptorReservation::get_unused_fd_flags(O_CLOEXEC)?;
         // The kernel itself then refuses writable mappings of it.
         let mode = if prot.contains(Prot::WRITE) {

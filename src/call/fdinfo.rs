@@ -20,7 +20,11 @@ use kernel::{
 };
 
 use crate::{
-    layout::Prot,
+    layout::{
+        Pages,
+        Prot,
+        SpacePage, //
+    },
     space::{
         bytes,
         Space, //
@@ -74,9 +78,9 @@ pub(crate) fn show_space(space: &Space, out: &SeqFile) {
     if let Some(page) = space.failures.last_hole() {
         // KVM does not say at which address a guest met a hole; this does, as long as only one
         // access at a time meets one.
-        seq_print!(out, "last-hole:\t{:#x}\n", bytes(page));
+        seq_print!(out, "last-hole:\t{:#x}\n", bytes(page.get()));
     }
-    let mut page = 0;
+    let mut page = SpacePage::new(0);
     loop {
         let range = space.install.read().layout.next(page).cloned();
         let Some(range) = range else { break };
@@ -84,18 +88,18 @@ pub(crate) fn show_space(space: &Space, out: &SeqFile) {
         seq_print!(
             out,
             "{:08x}-{:08x} {}s {:08x} ",
-            bytes(range.start),
-            bytes(range.end),
+            bytes(range.start.get()),
+            bytes(range.end.get()),
             Letters(range.prot),
-            bytes(range.segment.first() as u64 + range.offset)
+            bytes(range.segment.file_page(range.offset).get())
         );
         file::print_path(range.segment.file(), out);
         seq_print!(out, "\n");
     }
 }
 
-pub(crate) fn show_view(range: &Range<u64>, prot: Prot, out: &SeqFile) {
-    seq_print!(out, "offset:\t{}\n", bytes(range.start));
-    seq_print!(out, "length:\t{}\n", bytes(range.end - range.start));
+pub(crate) fn show_view(range: &Range<SpacePage>, prot: Prot, out: &SeqFile) {
+    seq_print!(out, "offset:\t{}\n", bytes(range.start.get()));
+    seq_print!(out, "length:\t{}\n", bytes(range.count()));
     seq_print!(out, "prot:\t{}\n", Letters(prot));
 }

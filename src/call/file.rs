@@ -14,7 +14,10 @@ use kernel::{
 
 use crate::{
     attachment::attach::attach,
-    layout::Prot,
+    layout::{
+        Prot,
+        SpacePage, //
+    },
     space::{
         bytes,
         Handle,
@@ -37,7 +40,7 @@ pub(crate) trait SpaceFile: Sync + Send + Sized + 'static {
     /// The space.
     fn handle(&self) -> &Handle;
     /// First page of the space that is shown.
-    fn first(&self) -> u64;
+    fn first(&self) -> SpacePage;
     /// Number of pages.
     fn pages(&self) -> u64;
     /// What attachments may be made for.
@@ -83,7 +86,7 @@ impl<T: SpaceFile> FileOperations for T {
 
     /// The page of the space: a view begins somewhere in it.
     fn huge_page_offset(&self, first: usize) -> usize {
-        first.wrapping_add(self.first() as usize)
+        first.wrapping_add(self.first().get() as usize)
     }
 
     fn fsync(&self, bytes: Range<u64>, datasync: bool) -> Result {

@@ -54,8 +54,8 @@ use crate::{
 pub(crate) fn map(of: &impl SpaceFile, file: &File, ptr: UserPtr) -> Result<isize> {
     let arg: uapi::KvmMap = uapi::read(ptr)?;
     request::reject_unknown_flags(arg.flags, KVM_MEM_READONLY | KVM_MEM_LOG_DIRTY_PAGES)?;
-    request::range(arg.guest_phys_addr, arg.memory_size)?;
-    request::range_within(arg.offset, arg.memory_size, of.pages())?;
+    request::check_range(arg.guest_phys_addr, arg.memory_size)?;
+    request::space_range(arg.offset, arg.memory_size, of.pages())?;
     let machine = Machine::from_fd(arg.vmfd)?;
     let slots = &of.handle().space().slots;
     if slots.contains(&machine, arg.slot) {

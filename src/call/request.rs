@@ -19,7 +19,11 @@ use kernel::{
 
 use crate::{
     call::uapi,
-    layout::Prot,
+    layout::{
+        FilePage,
+        Prot,
+        SpacePage, //
+    },
     space::change::{
         Change,
         Kind, //
@@ -46,23 +50,40 @@ pub(crate) fn pages(bytes: u64) -> Result<u64> {
     Ok(bytes >> PAGE_SHIFT)
 }
 
-/// The pages of a range that is not empty: `EINVAL`; `EOVERFLOW` where it leaves the 64 bits.
-pub(crate) fn range(start: u64, length: u64) -> Result<Range<u64>> {
+/// First page and number of pages of a range that is not empty: `EINVAL`; `EOVERFLOW` where it
+/// leaves the 64 bits.
+fn first_and_count(start: u64, length: u64) -> Result<(u64, u64)> {
     start.checked_add(length).ok_or(EOVERFLOW)?;
-    let (start, length) = (pages(start)?, pages(length)?);
-    if length == 0 {
+    let (first, count) = (pages(start)?, pages(length)?);
+    if count == 0 {
         return Err(EINVAL);
     }
-    Ok(start..start + length)
+    Ok((first, count))
 }
 
-/// The same within something of `limit` pages: `EINVAL`.
-pub(crate) fn range_within(start: u64, length: u64, limit: u64) -> Result<Range<u64>> {
-    let range = range(start, length)?;
-    if range.end > limit {
+/// The pages of a range of guest-physical memory, or the like, that is not empty: errors as for
+/// [`first_and_count`].
+pub(crate) fn check_range(start: u64, length: u64) -> Result {
+    first_and_count(start, length).map(|_| ())
+}
+
+/// The pages of a range of a file that is not empty: `EINVAL`; `EOVERFLOW` where it leaves the 64
+/// bits.
+pub(crate) fn file_range(start: u64, length: u64) -> Result<Range<FilePage>> {
+    let (first, count) = first_and_count(start, length)?;
+    let first = FilePage::new(first);
+    Ok(first..first + count)
+}
+
+/// The pages of a range that is not empty, within a space of `limit` pages: `EINVAL`; `EOVERFLOW`
+/// where it leaves the 64 bits.
+pub(crate) fn space_range(start: u64, length: u64, limit: u64) -> Result<Range<SpacePage>> {
+    let (first, count) = first_and_count(start, length)?;
+    if first + count > limit {
         return Err(EINVAL);
     }
-    Ok(range)
+    let first = SpacePage::new(first);
+    Ok(first..first + count)
 }
 
 /// Protection bits: `EINVAL` for unknown ones, and for writing or executing without reading,
@@ -101,9 +122,9 @@ pub(crate) fn mappable_file(fd: i32) -> Result<ARef<File>> {
 pub(crate) struct MapRequest {
     pub(crate) fd: i32,
     /// Pages of the file.
-    pub(crate) part: Range<u64>,
+    pub(crate) part: Range<FilePage>,
     /// Pages of the space; without meaning where the kernel is to choose.
-    pub(crate) target: Range<u64>,
+    pub(crate) target: Range<SpacePage>,
     pub(crate) prot: Prot,
     replace: bool,
     populate: bool,
@@ -115,8 +136,8 @@ impl MapRequest {
     pub(crate) fn check(op: &uapi::Op, known: u32, limit: u64) -> Result<MapRequest> {
         reject_unknown_flags(op.flags, known)?;
         let prot = prot(op.prot)?;
-        let part = range(op.offset, op.length)?;
-        let target = range_within(op.addr, op.length, limit)?;
+        let part = file_range(op.offset, op.length)?;
+        let target = space_range(op.addr, op.length, limit)?;
         // No file is longer.
         if op.offset + op.length > i64::MAX as u64 {
             return Err(EOVERFLOW);
@@ -149,7 +170,7 @@ impl MapRequest {
 /// Checks one operation of a batch for a space of `limit` pages, as far as it can be without its
 /// file. `EOPNOTSUPP` for an unknown opcode.
 pub(crate) fn operation(op: &uapi::Op, limit: u64) -> Result<Change> {
-    let pages = || range_within(op.addr, op.length, limit);
+    let pages = || space_range(op.addr, op.length, limit);
     match op.opcode {
         uapi::OP_MMAP => {
             let known = uapi::MAP_REPLACE | uapi::MAP_POPULATE;

@@ -18,19 +18,23 @@ use crate::{
         kvm,
         uapi, //
     },
-    layout::Prot,
+    layout::{
+        Pages,
+        Prot,
+        SpacePage, //
+    },
     space::Handle,
 };
 
 /// The state of a view.
 pub(crate) struct View {
     handle: Handle,
-    range: Range<u64>,
+    range: Range<SpacePage>,
     prot: Prot,
 }
 
 impl View {
-    pub(crate) fn new(handle: Handle, range: Range<u64>, prot: Prot) -> Self {
+    pub(crate) fn new(handle: Handle, range: Range<SpacePage>, prot: Prot) -> Self {
         View {
             handle,
             range,
@@ -46,12 +50,12 @@ impl SpaceFile for View {
         &self.handle
     }
 
-    fn first(&self) -> u64 {
+    fn first(&self) -> SpacePage {
         self.range.start
     }
 
     fn pages(&self) -> u64 {
-        self.range.end - self.range.start
+        self.range.count()
     }
 
     fn prot(&self) -> Prot {

@@ -22,6 +22,10 @@ use super::{
         Wide,
         NIL, //
     },
+    page::{
+        SegmentPage,
+        SpacePage, //
+    },
     pool::{
         Pool,
         Store, //
@@ -39,7 +43,7 @@ pub(super) enum BySegment {}
 
 impl Order for BySegment {
     /// The segment's id and the first page in it, and the first page in the space.
-    type Key = (Wide, u64);
+    type Key = (Wide, SpacePage);
 
     /// Segment id and end page in it; exact.
     type Summary = Wide;
@@ -133,7 +137,7 @@ impl Tree<BySegment> {
         pool: &Pool<M>,
         mut index: u32,
         id: u64,
-        pages: &ops::Range<u64>,
+        pages: &ops::Range<SegmentPage>,
     ) -> u32 {
         if pages.is_empty() {
             return NIL;

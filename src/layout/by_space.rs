@@ -2,8 +2,8 @@
 
 //! The tree by space page: what does a page show, and where is a hole?
 //!
-//! The ranges do not overlap, so they are in the same order by start and by end. They are threaded
-//! in that order too, so each knows the next.
+//! The ranges do not overlap, so they are in the same order by start and by end. They are also
+//! linked to a list in that order, so each knows the next.
 //!
 //! # Holes
 //!
@@ -14,7 +14,7 @@
 //!
 //! A bound goes up when a hole grows, and not down when one shrinks: so a map raises few and an
 //! unmap of the same pages none, where keeping the maximum would cost a walk to the root for each.
-//! The search makes it up: where a bound had promised more than there was, it is made exact on the
+//! The search corrects that: where a bound was higher than what was found, it is made exact on the
 //! way back. So a bound that is wrong costs a search O(1), once. A change makes no more of them
 //! wrong than there are on the one path to where it is, O(log n). All searches and changes together
 //! cost no more, then, than O(log n) for each of them and for each hole that was asked about.
@@ -26,6 +26,7 @@ use super::{
         Node,
         NIL, //
     },
+    page::SpacePage,
     pool::{
         Pool,
         Store, //
@@ -40,18 +41,18 @@ pub(super) enum BySpace {}
 
 impl Order for BySpace {
     /// The first page.
-    type Key = u64;
+    type Key = SpacePage;
 
     /// Pages; a bound from above.
     type Summary = u64;
 
     #[inline]
-    fn key<S>(node: &Node<S>) -> u64 {
+    fn key<S>(node: &Node<S>) -> SpacePage {
         node.start
     }
 
     #[inline]
-    fn is_before<S>(node: &Node<S>, key: &u64) -> bool {
+    fn is_before<S>(node: &Node<S>, key: &SpacePage) -> bool {
         node.start < *key
     }
 
@@ -87,7 +88,7 @@ impl Order for BySpace {
 impl Tree<BySpace> {
     /// The node that has `page`, or [`NIL`]. O(log n).
     #[inline]
-    pub(super) fn at<M: Store>(&self, pool: &Pool<M>, page: u64) -> u32 {
+    pub(super) fn at<M: Store>(&self, pool: &Pool<M>, page: SpacePage) -> u32 {
         let last = self.starting_by(pool, page);
         if last != NIL && pool.get(last).end() > page {
             last
@@ -97,7 +98,7 @@ impl Tree<BySpace> {
     }
 
     /// The first node that ends after `page`, or [`NIL`]. O(log n).
-    pub(super) fn ending_after<M: Store>(&self, pool: &Pool<M>, page: u64) -> u32 {
+    pub(super) fn ending_after<M: Store>(&self, pool: &Pool<M>, page: SpacePage) -> u32 {
         let place = self.find(pool, &page);
         if place.previous != NIL && pool.get(place.previous).end() > page {
             place.previous
@@ -108,7 +109,7 @@ impl Tree<BySpace> {
 
     /// The last node that starts at or before `page`, or [`NIL`].
     #[inline]
-    fn starting_by<M: Store>(&self, pool: &Pool<M>, page: u64) -> u32 {
+    fn starting_by<M: Store>(&self, pool: &Pool<M>, page: SpacePage) -> u32 {
         let (mut index, mut found) = (self.root(), NIL);
         while index != NIL {
             let node = pool.get(index);
@@ -129,7 +130,12 @@ impl Tree<BySpace> {
         if node.next == NIL {
             return 0;
         }
-        pool.get(node.next).start.saturating_sub(node.end())
+        let (start, end) = (pool.get(node.next).start, node.end());
+        if start > end {
+            start - end
+        } else {
+            0
+        }
     }
 
     /// Makes true what is said of the hole behind `index`, which has grown. O(log n).
@@ -141,18 +147,18 @@ impl Tree<BySpace> {
         }
     }
 
-    /// Asks `fits` about the holes of at least `pages` pages in the space of `size` pages, from
-    /// low to high, until it has an answer. O(log n) for each hole asked about, and amortized over
+    /// Asks `fits` about the holes of at least `pages` pages in the space that ends before page
+    /// `size`, from low to high, until it has an answer. O(log n) for each hole asked about, and amortized over
     /// the changes since it was called last.
     pub(super) fn holes<M: Store, T>(
         &self,
         pool: &mut Pool<M>,
-        size: u64,
+        size: SpacePage,
         pages: u64,
-        mut fits: impl FnMut(u64, u64) -> Option<T>,
+        mut fits: impl FnMut(SpacePage, SpacePage) -> Option<T>,
     ) -> Option<T> {
-        let mut fits = |start: u64, end: u64| {
-            if end.saturating_sub(start) >= pages {
+        let mut fits = |start: SpacePage, end: SpacePage| {
+            if start <= end && end - start >= pages {
                 fits(start, end)
             } else {
                 None
@@ -160,9 +166,9 @@ impl Tree<BySpace> {
         };
         let (first, last) = (self.end(pool, 0), self.end(pool, 1));
         if first == NIL {
-            return fits(0, size);
+            return fits(SpacePage::new(0), size);
         }
-        if let Some(fit) = fits(0, pool.get(first).start) {
+        if let Some(fit) = fits(SpacePage::new(0), pool.get(first).start) {
             return Some(fit);
         }
         let promises = |pool: &Pool<M>, index: u32| index != NIL && pool.get(index).gap >= pages;

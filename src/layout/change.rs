@@ -2,13 +2,14 @@
 
 //! The changes of a layout.
 //!
-//! Each looks first whether anything stands against it, and only then changes anything. Each goes
-//! down the tree by space page once, to the place before its first page; from there it follows the
-//! thread. What is usual, a map in a hole and an unmap of one whole range, is told from that place
-//! and from the nodes on its two sides.
+//! Each checks first whether it can be made, and only then changes anything. Each goes down the tree
+//! by space page once, to the place before its first page; from there it follows the list. The usual
+//! cases, a map in a hole and an unmap of one whole range, are recognised by that place and the nodes
+//! on its two sides.
 
 use super::{
     node::NIL,
+    page::SpacePage,
     pool::Store,
     tree::Place,
     Layout,
@@ -18,19 +19,19 @@ use super::{
 };
 use core::ops;
 
-/// Why a change was refused; nothing has changed then.
+/// Why a change was not made; nothing has changed then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refused {
-    /// There are not enough nodes: [`Layout::refill()`] did not bring what [`Layout::need()`]
+pub(crate) enum Error {
+    /// The caller has not brought enough nodes: [`Layout::refill()`] with what [`Layout::need()`]
     /// wanted.
-    Nodes,
+    NoNodes,
     /// The range is empty, does not lie in the space, or runs past the last page a segment can
     /// have.
-    Range,
-    /// Something is shown there already.
-    Shown,
-    /// More would have to be handed out than there is room for.
-    Room,
+    BadRange,
+    /// Something is shown there already, and is not to be replaced.
+    Exists,
+    /// More ranges would be removed than the caller has room for.
+    NoRoom,
 }
 
 /// A range that cannot be shown yet, and the place before its first page.
@@ -56,14 +57,14 @@ impl<S: Segment> Range<S> {
     }
 
     /// The part from `start` to `end`, which lie within the range.
-    pub(super) fn part(&self, start: u64, end: u64) -> Self {
+    pub(super) fn part(&self, start: SpacePage, end: SpacePage) -> Self {
         Self {
             start,
             end,
             segment: self.segment.clone(),
             offset: self.offset + (start - self.start),
             prot: self.prot,
-            entered: self.entered.within(start, end),
+            installed: self.installed.within(&(start..end)),
         }
     }
 }
@@ -72,12 +73,14 @@ impl<M: Store> Layout<M> {
     /// Nodes that one [`Self::replace()`] takes at most.
     pub(crate) const REPLACE_NODES: usize = 2;
     /// Nodes that one [`Self::remove()`] takes at most.
+    #[cfg(test)]
     pub(crate) const REMOVE_NODES: usize = 1;
     /// Nodes that one [`Self::protect()`] takes at most.
+    #[cfg(test)]
     pub(crate) const PROTECT_NODES: usize = 2;
 
-    /// Shows `range`. What is shown there gives way if `over`, and is handed out, in order, ranges
-    /// or parts of such as reach beyond; at most `room` of them.
+    /// Shows `range`. What is shown there is replaced if `over`, and passed to `each_removed`, in
+    /// order: ranges, or parts of those that reach beyond; at most `room` of them.
     ///
     /// A neighbour of the same segment and protection that it continues, or that continues it, is
     /// joined with it. In a hole it takes a node at most, and none if it is joined. O(log n), and
@@ -88,28 +91,28 @@ impl<M: Store> Layout<M> {
         over: bool,
         room: usize,
         each_removed: impl FnMut(Range<M::Segment>),
-    ) -> Result<(), Refused> {
+    ) -> Result<(), Error> {
         match self.try_show(range, over)? {
             None => Ok(()),
             Some((range, place)) => self.replace_shown(range, place, room, each_removed),
         }
     }
 
-    /// Shows nothing in `start..end` any more, and hands out what was, in order: ranges, or parts
-    /// of such as reach beyond; at most `room` of them. Holes are fine.
+    /// Shows nothing in `pages` any more, and passes to `each_removed` what was shown, in order:
+    /// ranges, or parts of those that reach beyond; at most `room` of them. Holes are fine.
     ///
     /// Takes a node only when it cuts a range in two. O(log n), and as much for each range that
     /// goes.
     pub(crate) fn remove(
         &mut self,
-        start: u64,
-        end: u64,
+        pages: ops::Range<SpacePage>,
         room: usize,
         mut each_removed: impl FnMut(Range<M::Segment>),
-    ) -> Result<(), Refused> {
-        if start >= end {
+    ) -> Result<(), Error> {
+        if pages.is_empty() {
             return Ok(());
         }
+        let (start, end) = (pages.start, pages.end);
         let place = match self.try_remove(start, end, room)? {
             Removal::Nothing => return Ok(()),
             Removal::Whole(range) => {
@@ -120,25 +123,30 @@ impl<M: Store> Layout<M> {
         };
         self.check_room(place, start, end, room)?;
         if self.pool.free() < self.nodes_to_cut_out(place, end) {
-            return Err(Refused::Nodes);
+            return Err(Error::NoNodes);
         }
         self.cut_out(place, start, end, each_removed);
         Ok(())
     }
 
-    /// Gives what is shown in `start..end` the protection `prot`. Holes are fine;
-    /// [`Self::covered()`] tells whether there are any.
+    /// Gives what is shown in `pages` the protection `prot`. Holes are fine; [`Self::covered()`]
+    /// says whether there are any.
     ///
     /// Ranges are cut at the borders where they must, and joined where they can. O(log n), and O(1)
     /// for each range within that is not joined, O(log n) for each that is.
-    pub(crate) fn protect(&mut self, start: u64, end: u64, prot: Prot) -> Result<(), Refused> {
-        if start >= end {
+    pub(crate) fn protect(
+        &mut self,
+        pages: ops::Range<SpacePage>,
+        prot: Prot,
+    ) -> Result<(), Error> {
+        if pages.is_empty() {
             return Ok(());
         }
+        let (start, end) = (pages.start, pages.end);
         let borders = [start, end];
         let cuts = borders.map(|page| self.cut_needed(page, prot));
         if self.pool.free() < cuts.iter().filter(|cut| cut.is_some()).count() {
-            return Err(Refused::Nodes);
+            return Err(Error::NoNodes);
         }
         for page in borders {
             // Asked anew, because the first cut may have made another range of the second's.
@@ -178,14 +186,14 @@ impl<M: Store> Layout<M> {
         self.holds = self.holds.saturating_sub(1);
     }
 
-    /// Shows `range` if nothing is shown there. If something is, and is to give way, the range is
+    /// Shows `range` if nothing is shown there. If something is, and is to be replaced, the range is
     /// returned, with its place.
     #[inline(never)]
     fn try_show(
         &mut self,
         range: Range<M::Segment>,
         over: bool,
-    ) -> Result<Option<Stopped<M::Segment>>, Refused> {
+    ) -> Result<Option<Stopped<M::Segment>>, Error> {
         self.admit(&range)?;
         let place = self.space.find(&self.pool, &range.start);
         let hole = self.hole(place);
@@ -195,7 +203,7 @@ impl<M: Store> Layout<M> {
         } else if over {
             Ok(Some((range, place)))
         } else {
-            Err(Refused::Shown)
+            Err(Error::Exists)
         }
     }
 
@@ -203,10 +211,10 @@ impl<M: Store> Layout<M> {
     #[inline(never)]
     fn try_remove(
         &mut self,
-        start: u64,
-        end: u64,
+        start: SpacePage,
+        end: SpacePage,
         room: usize,
-    ) -> Result<Removal<M::Segment>, Refused> {
+    ) -> Result<Removal<M::Segment>, Error> {
         let place = self.space.find(&self.pool, &start);
         let hole = self.hole(place);
         if hole.start > start {
@@ -220,7 +228,7 @@ impl<M: Store> Layout<M> {
             return Ok(Removal::More(place));
         }
         if room == 0 {
-            return Err(Refused::Room);
+            return Err(Error::NoRoom);
         }
         match self.take_out(place.previous, place.next) {
             Some(range) => Ok(Removal::Whole(range)),
@@ -230,29 +238,26 @@ impl<M: Store> Layout<M> {
 
     /// Refuses what could never be a range of this space.
     #[inline]
-    fn admit(&self, range: &Range<M::Segment>) -> Result<(), Refused> {
-        if range.start < range.end
-            && range.end <= self.pages
-            && range.offset.checked_add(range.pages()).is_some()
-        {
+    fn admit(&self, range: &Range<M::Segment>) -> Result<(), Error> {
+        if range.start < range.end && range.end <= self.end && range.offset <= range.offset_end() {
             Ok(())
         } else {
-            Err(Refused::Range)
+            Err(Error::BadRange)
         }
     }
 
     /// The hole at a place, if there is one: else it ends before it starts. Behind the last range
     /// it has no end.
     #[inline]
-    pub(super) fn hole(&self, place: Place) -> ops::Range<u64> {
+    pub(super) fn hole(&self, place: Place) -> ops::Range<SpacePage> {
         self.end_of(place.previous)..self.start_of(place.next)
     }
 
     /// Where the range ends that is the last before a place; 0 if there is none.
     #[inline]
-    fn end_of(&self, previous: u32) -> u64 {
+    fn end_of(&self, previous: u32) -> SpacePage {
         if previous == NIL {
-            0
+            SpacePage::new(0)
         } else {
             self.pool.get(previous).end()
         }
@@ -260,16 +265,16 @@ impl<M: Store> Layout<M> {
 
     /// Where the range starts that is the first after a place; if there is none, no page does.
     #[inline]
-    fn start_of(&self, next: u32) -> u64 {
+    fn start_of(&self, next: u32) -> SpacePage {
         if next == NIL {
-            u64::MAX
+            SpacePage::new(u64::MAX)
         } else {
             self.pool.get(next).start
         }
     }
 
     /// The first range that has a page after `place`, which is before `start`, or the next.
-    fn first_shown(&self, place: Place, start: u64) -> u32 {
+    fn first_shown(&self, place: Place, start: SpacePage) -> u32 {
         if self.end_of(place.previous) > start {
             place.previous
         } else {
@@ -277,24 +282,24 @@ impl<M: Store> Layout<M> {
         }
     }
 
-    /// Refuses to hand out more than `room` ranges of `start..end`.
+    /// Refuses to remove more than `room` ranges of `start..end`.
     fn check_room(
         &self,
         place: Place,
-        start: u64,
-        end: u64,
+        start: SpacePage,
+        end: SpacePage,
         mut room: usize,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), Error> {
         let mut index = self.first_shown(place, start);
         while self.start_of(index) < end {
-            room = room.checked_sub(1).ok_or(Refused::Room)?;
+            room = room.checked_sub(1).ok_or(Error::NoRoom)?;
             index = self.pool.get(index).next;
         }
         Ok(())
     }
 
     /// Nodes that [`Self::cut_out()`] takes before it frees any, up to `end`.
-    fn nodes_to_cut_out(&self, place: Place, end: u64) -> usize {
+    fn nodes_to_cut_out(&self, place: Place, end: SpacePage) -> usize {
         usize::from(self.end_of(place.previous) > end)
     }
 
@@ -320,7 +325,7 @@ impl<M: Store> Layout<M> {
         place: Place,
         room: usize,
         each_removed: impl FnMut(Range<M::Segment>),
-    ) -> Result<(), Refused> {
+    ) -> Result<(), Error> {
         let (start, end) = (range.start, range.end);
         self.check_room(place, start, end, room)?;
         let Place { previous, next, .. } = place;
@@ -338,7 +343,7 @@ impl<M: Store> Layout<M> {
             }
         }
         if self.pool.free() < 1 + self.nodes_to_cut_out(place, end) {
-            return Err(Refused::Nodes);
+            return Err(Error::NoNodes);
         }
         let place = self.cut_out(place, start, end, each_removed);
         self.show_at(range, place, true)

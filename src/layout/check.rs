@@ -6,6 +6,7 @@ use super::{
     by_segment::BySegment,
     by_space::BySpace,
     node::NIL,
+    page::SpacePage,
     pool::Store,
     tree::{
         Order,
@@ -26,21 +27,21 @@ impl<M: Store> Layout<M> {
         self.check_bounds(false);
         self.check_reach();
 
-        let (mut page, mut previous) = (0, None);
-        for range in self.ranges(0, u64::MAX) {
-            assert!(page <= range.start && range.start < range.end && range.end <= self.pages);
-            assert!(range.offset.checked_add(range.pages()).is_some());
-            let entered = range.entered.pages();
-            let none = entered == (0..0);
-            assert!(none || range.start <= entered.start && entered.end <= range.end);
-            assert!(!joined || !self.joins(previous, Some(range)), "{page}");
+        let (mut page, mut previous) = (SpacePage::new(0), None);
+        for range in self.ranges(page..SpacePage::new(u64::MAX)) {
+            assert!(page <= range.start && range.start < range.end && range.end <= self.end);
+            assert!(range.offset <= range.offset_end());
+            let installed = range.installed.pages();
+            let none = installed.is_empty();
+            assert!(none || range.start <= installed.start && installed.end <= range.end);
+            assert!(!joined || !self.joins(previous, Some(range)), "{page:?}");
             page = range.end;
             previous = Some(range);
         }
     }
 
-    /// Panics unless what is known of holes is as good as can be: it must be after a search in
-    /// vain for a single page.
+    /// Panics unless what is known of holes is as good as can be: it must be after a search
+    /// for a single page that found none.
     pub(crate) fn check_bounds_are_exact(&self) {
         self.check_bounds(true);
     }
@@ -81,10 +82,10 @@ impl<M: Store> Layout<M> {
         assert_eq!(count, self.len(), "nodes in the tree");
     }
 
-    /// The thread by space page is the order of the tree; no hole is longer than the bound of its
+    /// The list by space page is the order of the tree; no hole is longer than the bound of its
     /// range's node, and the bounds are no higher than they must if they are to be `exact`.
     fn check_bounds(&self, exact: bool) {
-        let mut index = self.space.ending_after(&self.pool, 0);
+        let mut index = self.space.ending_after(&self.pool, SpacePage::new(0));
         while index != NIL {
             let node = self.pool.get(index);
             assert_eq!(node.next, Tree::<BySpace>::next(&self.pool, index));
@@ -98,7 +99,7 @@ impl<M: Store> Layout<M> {
 
     /// The summaries by segment page are what the nodes below make of them.
     fn check_reach(&self) {
-        let mut index = self.segments.lower_bound(&self.pool, &(0, 0));
+        let mut index = self.segments.lower_bound(&self.pool, &Self::first_of(0));
         while index != NIL {
             let node = self.pool.get(index);
             let below = self.summaries_below::<BySegment>(index);

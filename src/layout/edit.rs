@@ -1,17 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! What the changes of a layout are made of: ranges that come, go, grow, shrink, are cut and joined,
-//! and with them the thread, both trees and their summaries.
+//! and with them the list, both trees and their summaries.
 //!
-//! Nothing here is refused but for want of a node, and that is asked before (`change.rs`).
+//! Nothing here fails but for lack of a node, and that is checked before (`change.rs`).
 
 use super::{
     by_segment::BySegment,
     by_space::BySpace,
-    change::Refused,
+    change::Error,
     node::{
         wide,
         NIL, //
+    },
+    page::{
+        SegmentPage,
+        SpacePage, //
     },
     pool::Store,
     tree::{
@@ -24,6 +28,7 @@ use super::{
     Range,
     Segment, //
 };
+use crate::sys::warn::warn_on_once;
 use core::ops;
 
 impl<M: Store> Layout<M> {
@@ -33,8 +38,8 @@ impl<M: Store> Layout<M> {
         &mut self,
         range: Range<M::Segment>,
         place: Place,
-        hole: ops::Range<u64>,
-    ) -> Result<(), Refused> {
+        hole: ops::Range<SpacePage>,
+    ) -> Result<(), Error> {
         let continues =
             hole.start == range.start && self.joins(self.range(place.previous), Some(&range));
         let continued = hole.end == range.end && self.joins(Some(&range), self.range(place.next));
@@ -42,30 +47,26 @@ impl<M: Store> Layout<M> {
             self.show_joined(range, place, continues, continued);
             return Ok(());
         }
-        self.enter(range, place, hole)
+        self.show_apart(range, place, hole)
     }
 
     /// Makes a node for `range`, which lies in the `hole` at `place`.
     #[inline(always)]
-    fn enter(
+    fn show_apart(
         &mut self,
         range: Range<M::Segment>,
         place: Place,
-        hole: ops::Range<u64>,
-    ) -> Result<(), Refused> {
-        let taken = self.pool.take().ok_or(Refused::Nodes)?;
+        hole: ops::Range<SpacePage>,
+    ) -> Result<(), Error> {
+        let taken = self.pool.take().ok_or(Error::NoNodes)?;
         let (index, priority) = taken;
         let Place { previous, next, .. } = place;
-        let behind = if next == NIL {
-            0
-        } else {
-            hole.end.wrapping_sub(range.end)
-        };
+        let behind = if next == NIL { 0 } else { hole.end - range.end };
         if previous != NIL {
             self.pool.get_mut(previous).next = index;
             if next == NIL {
                 // It had no hole behind it before.
-                let between = range.start.wrapping_sub(hole.start);
+                let between = range.start - hole.start;
                 Tree::<BySpace>::raise(&mut self.pool, previous, between);
             }
         }
@@ -90,12 +91,12 @@ impl<M: Store> Layout<M> {
         range: Range<M::Segment>,
         place: Place,
         join: bool,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), Error> {
         let hole = self.hole(place);
         if join {
             self.show(range, place, hole)
         } else {
-            self.enter(range, place, hole)
+            self.show_apart(range, place, hole)
         }
     }
 
@@ -112,7 +113,7 @@ impl<M: Store> Layout<M> {
         let Place { previous, next, .. } = place;
         let into = if continues { previous } else { next };
         if let Some(shown) = self.range(into) {
-            shown.entered.unite(&range.entered);
+            shown.installed.unite(&range.installed);
         }
         if continues {
             self.set_end(previous, range.end);
@@ -133,9 +134,9 @@ impl<M: Store> Layout<M> {
         if !self.joins(Some(left), Some(right)) {
             return index;
         }
-        left.entered.unite(&right.entered);
+        left.installed.unite(&right.installed);
         let end = right.end;
-        // First, lest a hole be seen between the two.
+        // First, so that no hole is seen between the two.
         self.set_end(previous, end);
         self.erase(previous, index);
         previous
@@ -189,7 +190,7 @@ impl<M: Store> Layout<M> {
             node.next = next;
             if next != NIL {
                 let end = node.end();
-                let hole = self.pool.get(next).start.wrapping_sub(end);
+                let hole = self.pool.get(next).start - end;
                 Tree::<BySpace>::raise(&mut self.pool, previous, hole);
             }
         }
@@ -198,12 +199,12 @@ impl<M: Store> Layout<M> {
     }
 
     /// Lets a range end elsewhere, where it meets no other that stays.
-    fn set_end(&mut self, index: u32, end: u64) {
+    fn set_end(&mut self, index: u32, end: SpacePage) {
         let node = self.pool.get_mut(index);
         let old = node.own_reach();
         let Some(range) = &mut node.range else { return };
         if end < range.end {
-            range.entered = range.entered.within(range.start, end);
+            range.installed = range.installed.within(&(range.start..end));
         }
         range.end = end;
         let reach = node.own_reach();
@@ -217,14 +218,14 @@ impl<M: Store> Layout<M> {
 
     /// Lets a range, the one after `previous`, start elsewhere, where it meets no other; `offset`
     /// is what it shows there.
-    fn set_start(&mut self, previous: u32, index: u32, start: u64, offset: u64) {
+    fn set_start(&mut self, previous: u32, index: u32, start: SpacePage, offset: SegmentPage) {
         // Its place among the ranges of its segment may be another then.
         self.remove_from_segment(index);
         let node = self.pool.get_mut(index);
         node.start = start;
         if let Some(range) = &mut node.range {
             if start > range.start {
-                range.entered = range.entered.within(start, range.end);
+                range.installed = range.installed.within(&(start..range.end));
             }
             range.start = start;
             range.offset = offset;
@@ -235,7 +236,7 @@ impl<M: Store> Layout<M> {
 
     /// The range that must be cut before `page` so that what is on one side of it can have the
     /// protection `prot`.
-    pub(super) fn cut_needed(&self, page: u64, prot: Prot) -> Option<u32> {
+    pub(super) fn cut_needed(&self, page: SpacePage, prot: Prot) -> Option<u32> {
         let index = self.space.at(&self.pool, page);
         match self.range(index) {
             Some(range) if range.start < page && range.prot != prot => Some(index),
@@ -245,7 +246,7 @@ impl<M: Store> Layout<M> {
 
     /// Makes two of a range, the second of which starts at `page`, and says which node that is;
     /// there is a free node.
-    pub(super) fn cut(&mut self, index: u32, page: u64) -> u32 {
+    pub(super) fn cut(&mut self, index: u32, page: SpacePage) -> u32 {
         let Some(range) = self.range(index) else {
             return NIL;
         };
@@ -253,8 +254,9 @@ impl<M: Store> Layout<M> {
         let next = self.pool.get(index).next;
         self.set_end(index, page);
         let place = Tree::<BySpace>::between(&self.pool, index, next);
-        // There is a node.
-        let _ = self.show_at(behind, place, false);
+        let shown = self.show_at(behind, place, false);
+        // There is a free node.
+        warn_on_once!(shown.is_err());
         self.pool.get(index).next
     }
 
@@ -263,8 +265,8 @@ impl<M: Store> Layout<M> {
     pub(super) fn cut_out(
         &mut self,
         place: Place,
-        start: u64,
-        end: u64,
+        start: SpacePage,
+        end: SpacePage,
         mut each_removed: impl FnMut(Range<M::Segment>),
     ) -> Place {
         let Place {

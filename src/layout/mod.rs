@@ -9,14 +9,14 @@
 //! # Locking
 //!
 //! A [`Layout`] takes no lock. Calls that take `&self` may run together; those that take
-//! `&mut self` want it to themselves. It expects one writer at a time, who may ask what it likes
-//! (`&self`) without the lock that keeps the readers out, since nobody else changes anything.
+//! `&mut self` need it exclusively. It expects one writer at a time, which may call what takes
+//! `&self` without the lock that keeps the readers out, since nothing else changes anything.
 //!
 //! # Memory
 //!
 //! Reading and changing neither allocate nor free nor sleep, for they happen where an allocation
 //! may wait for the very same lock. A change takes at most so many nodes as `Layout::*_NODES` say
-//! and its writer sees to it beforehand, so that the change cannot fail for want of memory:
+//! and its writer brings them beforehand, so that the change cannot fail for lack of memory:
 //!
 //! ```ignore
 //! // The only writer, without the lock:
@@ -29,11 +29,11 @@
 //! ```
 //!
 //! A batch asks for the sum. Nodes that a change frees serve the changes after it; their memory
-//! stays until [`Layout::give_back()`] or the layout's end.
+//! stays until the layout's end.
 //!
 //! # Inside
 //!
-//! The ranges are nodes (`layout/node.rs`) of a pool (`layout/pool.rs`), threaded into two trees:
+//! The ranges are nodes (`layout/node.rs`) of a pool (`layout/pool.rs`), linked to a list and into two trees:
 //! by space page (`layout/by_space.rs`), for faults and holes, and by segment page
 //! (`layout/by_segment.rs`), for revocations that come from the segment. Both are the same treap
 //! (`layout/tree.rs`). The changes are in `layout/change.rs`, and what they are made of in
@@ -45,15 +45,23 @@ mod change;
 #[cfg(test)]
 mod check;
 mod edit;
-mod entered;
+mod installed;
 mod node;
+pub(crate) mod page;
 mod pool;
 mod tree;
 
+#[cfg(not(test))]
+pub(crate) use self::page::FilePage;
 pub(crate) use self::{
-    change::Refused,
-    entered::Entered,
+    change::Error,
+    installed::Installed,
     node::Node,
+    page::{
+        Pages,
+        SegmentPage,
+        SpacePage, //
+    },
     pool::{
         Chunk,
         Need,
@@ -70,7 +78,10 @@ use self::{
         NIL, //
     },
     pool::Pool,
-    tree::Tree,
+    tree::{
+        Order,
+        Tree, //
+    },
 };
 use core::ops;
 
@@ -117,6 +128,7 @@ impl Prot {
     }
 
     /// What both allow.
+    #[cfg(test)]
     pub(crate) const fn intersect(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
@@ -134,18 +146,18 @@ impl ops::BitOr for Prot {
 #[derive(Clone, Debug)]
 pub(crate) struct Range<S> {
     /// First page in the space.
-    pub(crate) start: u64,
+    pub(crate) start: SpacePage,
     /// Page after the last in the space.
-    pub(crate) end: u64,
+    pub(crate) end: SpacePage,
     /// What is shown.
     pub(crate) segment: S,
     /// Page of the segment that `start` shows.
-    pub(crate) offset: u64,
+    pub(crate) offset: SegmentPage,
     /// For which access.
     pub(crate) prot: Prot,
-    /// Which of the pages were entered in a window since they are shown: all in the range. Goes
-    /// with the pages when a range is cut or joined, and is no part of what a range *is*.
-    pub(crate) entered: Entered,
+    /// Which of the pages were installed in an attachment since they are shown: all in the range.
+    /// Goes with the pages when a range is cut or joined, and is no part of what a range *is*.
+    pub(crate) installed: Installed,
 }
 
 impl<S: PartialEq> PartialEq for Range<S> {
@@ -160,16 +172,16 @@ impl<S: Eq> Eq for Range<S> {}
 impl<S> Range<S> {
     /// Number of pages.
     pub(crate) fn pages(&self) -> u64 {
-        self.end.wrapping_sub(self.start)
+        self.end - self.start
     }
 
     /// Page after the last in the segment.
-    pub(crate) fn offset_end(&self) -> u64 {
-        self.offset.wrapping_add(self.pages())
+    pub(crate) fn offset_end(&self) -> SegmentPage {
+        self.offset + self.pages()
     }
 
     /// Page of the segment that `page` of the space shows; [`None`] outside of the range.
-    pub(crate) fn offset_of(&self, page: u64) -> Option<u64> {
+    pub(crate) fn offset_of(&self, page: SpacePage) -> Option<SegmentPage> {
         if (self.start..self.end).contains(&page) {
             Some(self.offset_end() - (self.end - page))
         } else {
@@ -182,11 +194,11 @@ impl<S> Range<S> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Piece {
     /// First page in the space.
-    pub(crate) start: u64,
+    pub(crate) start: SpacePage,
     /// Page after the last in the space.
-    pub(crate) end: u64,
+    pub(crate) end: SpacePage,
     /// Page of the segment that `start` shows.
-    pub(crate) offset: u64,
+    pub(crate) offset: SegmentPage,
     /// For which access.
     pub(crate) prot: Prot,
     /// Where to go on.
@@ -197,9 +209,9 @@ pub(crate) struct Piece {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Cursor {
     /// As in the range of the last piece.
-    offset: u64,
+    offset: SegmentPage,
     /// As in the range of the last piece.
-    start: u64,
+    start: SpacePage,
 }
 
 /// The ranges of one address space.
@@ -209,29 +221,30 @@ pub(crate) struct Layout<M: Store> {
     pool: Pool<M>,
     space: Tree<BySpace>,
     segments: Tree<BySegment>,
-    /// Length of the space.
-    pages: u64,
-    /// So many callers want no ranges to be joined.
+    /// Page after the last of the space.
+    end: SpacePage,
+    /// How many callers have put joins on hold.
     holds: usize,
 }
 
 impl<M: Store> Layout<M> {
     /// A space of `pages` pages with nothing in it. Allocates nothing.
     ///
-    /// `seed` is to be random, so that nobody can choose changes that make the trees deep.
+    /// `seed` is to be random, so that no owner can choose changes that make the trees deep.
     pub(crate) fn new(pages: u64, seed: u64) -> Self {
         Self {
             pool: Pool::new(seed),
             space: Tree::new(),
             segments: Tree::new(),
-            pages,
+            end: SpacePage::new(pages),
             holds: 0,
         }
     }
 
     /// Length of the space.
+    #[cfg(test)]
     pub(crate) fn pages(&self) -> u64 {
-        self.pages
+        self.end.get()
     }
 
     /// Number of ranges: neighbours that continue each other count as one.
@@ -240,13 +253,14 @@ impl<M: Store> Layout<M> {
     }
 
     /// Whether nothing is shown at all.
+    #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// What memory [`Self::refill()`] must bring before changes can take `nodes` nodes.
     ///
-    /// For the only writer, who needs no lock for it. O(1).
+    /// For the only writer, which needs no lock for it. O(1).
     pub(crate) fn need(&self, nodes: usize) -> Need {
         self.pool.need(nodes)
     }
@@ -259,11 +273,6 @@ impl<M: Store> Layout<M> {
         self.pool.refill(spare);
     }
 
-    /// Gives up all memory if nothing is shown, to be freed without the lock. O(1).
-    pub(crate) fn give_back(&mut self) -> Spare<M> {
-        self.pool.give_back()
-    }
-
     fn range(&self, index: u32) -> Option<&Range<M::Segment>> {
         if index == NIL {
             None
@@ -273,7 +282,7 @@ impl<M: Store> Layout<M> {
     }
 
     /// What `page` shows. O(log n).
-    pub(crate) fn lookup(&self, page: u64) -> Option<&Range<M::Segment>> {
+    pub(crate) fn lookup(&self, page: SpacePage) -> Option<&Range<M::Segment>> {
         self.range(self.space.at(&self.pool, page))
     }
 
@@ -281,16 +290,20 @@ impl<M: Store> Layout<M> {
     ///
     /// Going on from the end of the range found visits all ranges, and it does not matter what
     /// changes in between.
-    pub(crate) fn next(&self, page: u64) -> Option<&Range<M::Segment>> {
+    pub(crate) fn next(&self, page: SpacePage) -> Option<&Range<M::Segment>> {
         self.range(self.space.ending_after(&self.pool, page))
     }
 
-    /// The ranges that have a page of `start..end`, in order. O(log n), and O(1) for each.
-    pub(crate) fn ranges(&self, start: u64, end: u64) -> impl Iterator<Item = &Range<M::Segment>> {
-        let mut index = if start < end {
-            self.space.ending_after(&self.pool, start)
-        } else {
+    /// The ranges that have any of `pages`, in order. O(log n), and O(1) for each.
+    pub(crate) fn ranges(
+        &self,
+        pages: ops::Range<SpacePage>,
+    ) -> impl Iterator<Item = &Range<M::Segment>> {
+        let end = pages.end;
+        let mut index = if pages.is_empty() {
             NIL
+        } else {
+            self.space.ending_after(&self.pool, pages.start)
         };
         core::iter::from_fn(move || {
             let range = self.range(index)?;
@@ -300,15 +313,15 @@ impl<M: Store> Layout<M> {
         .fuse()
     }
 
-    /// Whether any page of `start..end` shows something. O(log n).
-    pub(crate) fn overlaps(&self, start: u64, end: u64) -> bool {
-        self.ranges(start, end).next().is_some()
+    /// Whether any of `pages` shows something. O(log n).
+    pub(crate) fn overlaps(&self, pages: ops::Range<SpacePage>) -> bool {
+        self.ranges(pages).next().is_some()
     }
 
-    /// Whether every page of `start..end` shows something. O(log n), and O(1) for each range.
-    pub(crate) fn covered(&self, start: u64, end: u64) -> bool {
-        let mut page = start;
-        for range in self.ranges(start, end) {
+    /// Whether each of `pages` shows something. O(log n), and O(1) for each range.
+    pub(crate) fn covered(&self, pages: ops::Range<SpacePage>) -> bool {
+        let (mut page, end) = (pages.start, pages.end);
+        for range in self.ranges(pages) {
             if range.start > page {
                 return false;
             }
@@ -324,14 +337,20 @@ impl<M: Store> Layout<M> {
     /// file's page as `congruent`, then with 1. O(log n), amortized over the changes before, and
     /// O(log n) for each hole that is long enough and has no such start, of which there can be no
     /// more than ranges. Changes nothing but what is remembered of holes.
-    pub(crate) fn find_hole(&mut self, pages: u64, align: u64, congruent: u64) -> Option<u64> {
+    pub(crate) fn find_hole(
+        &mut self,
+        pages: u64,
+        align: u64,
+        congruent: u64,
+    ) -> Option<SpacePage> {
         if pages == 0 {
             return None;
         }
         let align = align.max(1);
         let want = congruent % align;
         self.space
-            .holes(&mut self.pool, self.pages, pages, |start, end| {
+            .holes(&mut self.pool, self.end, pages, |start, end| {
+                let (start, end) = (start.get(), end.get());
                 let have = start % align;
                 let skip = if want >= have {
                     want - have
@@ -339,25 +358,31 @@ impl<M: Store> Layout<M> {
                     align - (have - want)
                 };
                 let start = start.checked_add(skip)?;
-                (start.checked_add(pages)? <= end).then_some(start)
+                (start.checked_add(pages)? <= end).then_some(SpacePage::new(start))
             })
+    }
+
+    /// What is not after any range of the segment `id` in the tree by segment page.
+    fn first_of(id: u64) -> <BySegment as Order>::Key {
+        (wide(id, SegmentPage::new(0)), SpacePage::new(0))
     }
 
     /// Whether any range shows the segment `id`. O(log n).
     pub(crate) fn shows(&self, id: u64) -> bool {
-        let index = self.segments.lower_bound(&self.pool, &(wide(id, 0), 0));
+        let index = self.segments.lower_bound(&self.pool, &Self::first_of(id));
         index != NIL && self.pool.get(index).segment_id == id
     }
 
     /// The pieces of the space that show any of `pages` of the segment `id`. O(log n + pieces).
     ///
-    /// For a caller who keeps the lock; see [`Self::next_showing()`].
+    /// For a caller that keeps the lock; see [`Self::next_showing()`].
+    #[cfg(test)]
     pub(crate) fn showing(
         &self,
         id: u64,
-        pages: ops::Range<u64>,
+        pages: ops::Range<SegmentPage>,
     ) -> impl Iterator<Item = Piece> + '_ {
-        let mut index = self.segments.lower_bound(&self.pool, &(wide(id, 0), 0));
+        let mut index = self.segments.lower_bound(&self.pool, &Self::first_of(id));
         core::iter::from_fn(move || {
             index = Tree::<BySegment>::showing(&self.pool, index, id, &pages);
             let piece = self.piece(index, &pages)?;
@@ -369,22 +394,22 @@ impl<M: Store> Layout<M> {
     /// The next piece of the space that shows any of `pages` of the segment `id`: the first, or the
     /// one after the piece that left the cursor `after`. O(log n).
     ///
-    /// For a caller who lets go of the lock in between. Whatever shows any of the pages from the
+    /// For a caller that releases the lock in between. Whatever shows any of the pages from the
     /// first call to the last is in some piece (it may be in two if it is cut at the right
     /// moment), provided that [`Self::hold_joins()`] was called before the first, and
     /// [`Self::release_joins()`] not until the last: a range that joins one which was passed
     /// already would be passed with it. What is replaced is gone, even by the very same; finding
-    /// that is up to whoever replaces it.
+    /// that is up to the caller that replaces it.
     pub(crate) fn next_showing(
         &self,
         id: u64,
-        pages: ops::Range<u64>,
+        pages: ops::Range<SegmentPage>,
         after: Option<Cursor>,
     ) -> Option<Piece> {
         let from = match after {
-            None => (wide(id, 0), 0),
+            None => Self::first_of(id),
             // What follows in the order of the tree: no two ranges start at the same page.
-            Some(cursor) => (wide(id, cursor.offset), cursor.start.saturating_add(1)),
+            Some(cursor) => (wide(id, cursor.offset), cursor.start + 1),
         };
         let index = self.segments.lower_bound(&self.pool, &from);
         let index = Tree::<BySegment>::showing(&self.pool, index, id, &pages);
@@ -392,10 +417,10 @@ impl<M: Store> Layout<M> {
     }
 
     /// The piece of a range that shows any of `pages`.
-    fn piece(&self, index: u32, pages: &ops::Range<u64>) -> Option<Piece> {
+    fn piece(&self, index: u32, pages: &ops::Range<SegmentPage>) -> Option<Piece> {
         let range = self.range(index)?;
-        let before = pages.start.saturating_sub(range.offset);
-        let behind = range.offset_end().saturating_sub(pages.end);
+        let before = pages.start.max(range.offset) - range.offset;
+        let behind = range.offset_end() - pages.end.min(range.offset_end());
         Some(Piece {
             start: range.start + before,
             end: range.end - behind,

@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A node of a layout: one range, and its place in the thread and in the two trees.
+//! A node of a layout: one range, and its place in the list and in the two trees.
 
 use super::{
+    page::{
+        SegmentPage,
+        SpacePage, //
+    },
     Range,
     Segment, //
 };
+use crate::sys::warn::warn_on_once;
 
 /// The index that is no node.
 pub(super) const NIL: u32 = u32::MAX;
@@ -30,8 +35,8 @@ pub(super) type Wide = u128;
 
 /// See [`Wide`].
 #[inline]
-pub(super) fn wide(id: u64, page: u64) -> Wide {
-    (Wide::from(id) << 64) | Wide::from(page)
+pub(super) fn wide(id: u64, page: SegmentPage) -> Wide {
+    (Wide::from(id) << 64) | Wide::from(page.get())
 }
 
 /// One range and its place in the two trees.
@@ -41,7 +46,7 @@ pub(super) fn wide(id: u64, page: u64) -> Wide {
 pub(crate) struct Node<S> {
     /// First page of the range in the space: a copy that can be read without asking whether the
     /// node is vacant.
-    pub(super) start: u64,
+    pub(super) start: SpacePage,
     /// Of the subtree by space page, no less than the pages of the longest hole behind any of its
     /// ranges and in front of another.
     pub(super) gap: u64,
@@ -65,7 +70,7 @@ impl<S> Node<S> {
     /// A node that stands for nothing: what new chunks are filled with.
     pub(crate) const fn vacant() -> Self {
         Self {
-            start: 0,
+            start: SpacePage::new(0),
             gap: 0,
             space: Links::NONE,
             next: NIL,
@@ -88,19 +93,17 @@ impl<S> Node<S> {
         self.range = Some(range);
     }
 
-    /// What the node stands for, which is in use.
+    /// Page after the last in the space. Of a vacant node, which only a corrupt tree leads to, that
+    /// is its first: it stands for nothing.
     #[inline]
-    fn shown(&self) -> &Range<S> {
+    pub(super) fn end(&self) -> SpacePage {
         match &self.range {
-            Some(range) => range,
-            None => vacant(),
+            Some(range) => range.end,
+            None => {
+                vacant();
+                self.start
+            }
         }
-    }
-
-    /// Page after the last in the space.
-    #[inline]
-    pub(super) fn end(&self) -> u64 {
-        self.shown().end
     }
 
     /// The segment's id, and the page after the last in it.
@@ -109,18 +112,22 @@ impl<S> Node<S> {
         wide(self.segment_id, self.segment_bounds().1)
     }
 
-    /// First page and page after the last in the segment.
+    /// First page and page after the last in the segment; none of a vacant node.
     #[inline]
-    pub(super) fn segment_bounds(&self) -> (u64, u64) {
-        let range = self.shown();
-        (range.offset, range.offset_end())
+    pub(super) fn segment_bounds(&self) -> (SegmentPage, SegmentPage) {
+        match &self.range {
+            Some(range) => (range.offset, range.offset_end()),
+            None => {
+                vacant();
+                (SegmentPage::new(0), SegmentPage::new(0))
+            }
+        }
     }
 }
 
-/// A node is in a tree and stands for nothing: the trees are corrupt, and going on would make it
-/// worse.
+/// A node is in a tree and stands for nothing: the trees are corrupt.
 #[cold]
 #[inline(never)]
-fn vacant() -> ! {
-    panic!("layout: a vacant node is in use")
+fn vacant() {
+    warn_on_once!(true);
 }

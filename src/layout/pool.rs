@@ -4,7 +4,7 @@
 //!
 //! A node is known by its index: its number within the pool, which never changes while the node is
 //! in use. The memory comes from outside, in chunks of [`CHUNK_NODES`] nodes that a directory of
-//! boxes leads to. It is asked for ahead of time ([`Need`], [`Spare`]) and handed over under the
+//! boxes leads to. It is allocated ahead of time ([`Need`], [`Spare`]) and handed over under the
 //! lock, so that taking and returning a node never allocates and never frees.
 
 use super::{
@@ -15,6 +15,7 @@ use super::{
     Range,
     Segment, //
 };
+use crate::sys::warn::warn_on_once;
 use core::ops::DerefMut;
 
 /// Nodes in a chunk: as many as fit 4096 bytes.
@@ -112,6 +113,9 @@ pub(super) struct Pool<M: Store> {
     used: usize,
     /// State of the generator of priorities.
     seed: u64,
+    /// Where a link ends that leads nowhere: a vacant node, below which there is nothing, so that
+    /// every walk ends.
+    nowhere: Node<M::Segment>,
 }
 
 impl<M: Store> Pool<M> {
@@ -127,6 +131,7 @@ impl<M: Store> Pool<M> {
             vacant: NIL,
             used: 0,
             seed,
+            nowhere: Node::vacant(),
         }
     }
 
@@ -195,17 +200,6 @@ impl<M: Store> Pool<M> {
         }
     }
 
-    /// Gives all memory away if no node is in use.
-    pub(super) fn give_back(&mut self) -> Spare<M> {
-        let mut slots = M::Directory::default();
-        if self.used == 0 {
-            core::mem::swap(&mut self.directory, &mut slots);
-            self.fresh = 0;
-            self.vacant = NIL;
-        }
-        Spare { slots }
-    }
-
     /// Where the node `index` lies: its chunk, and its place in it.
     #[inline]
     fn place(index: u32) -> (usize, usize) {
@@ -219,7 +213,10 @@ impl<M: Store> Pool<M> {
         let (chunk, node) = Self::place(index);
         match self.directory.get(chunk) {
             Some(chunk) => &chunk[node],
-            None => lost(index),
+            None => {
+                lost();
+                &self.nowhere
+            }
         }
     }
 
@@ -229,12 +226,16 @@ impl<M: Store> Pool<M> {
         let (chunk, node) = Self::place(index);
         match self.directory.get_mut(chunk) {
             Some(chunk) => &mut chunk[node],
-            None => lost(index),
+            None => {
+                lost();
+                self.nowhere = Node::vacant();
+                &mut self.nowhere
+            }
         }
     }
 
-    /// Takes a node, which is to be filled and given its new priority, both of which are told;
-    /// [`None`] if there is no free node. O(1).
+    /// Takes a node, which is to be filled and given its new priority; returns both, or [`None`] if
+    /// there is no free node. O(1).
     #[inline]
     pub(super) fn take(&mut self) -> Option<(u32, u32)> {
         let index = if self.vacant != NIL {
@@ -283,8 +284,8 @@ impl<M: Store> Pool<M> {
         assert_eq!(self.used + vacant, self.fresh as usize, "nodes were lost");
     }
 
-    /// The next priority (as wyrand makes numbers): fresh for every use of a node, so that nobody
-    /// who does not know the seed can choose an order of changes that makes the trees deep.
+    /// The next priority (as wyrand makes numbers): fresh for every use of a node, so that an
+    /// owner that does not know the seed cannot choose an order of changes that makes the trees deep.
     #[inline]
     fn priority(&mut self) -> u32 {
         self.seed = self.seed.wrapping_add(0xa076_1d64_78bd_642f);
@@ -293,9 +294,9 @@ impl<M: Store> Pool<M> {
     }
 }
 
-/// A link leads to no node: the trees are corrupt, and going on would make it worse.
+/// A link leads to no node: the trees are corrupt.
 #[cold]
 #[inline(never)]
-fn lost(index: u32) -> ! {
-    panic!("layout: no node {index}")
+fn lost() {
+    warn_on_once!(true);
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A search tree threaded through the nodes of a pool: a treap.
+//! A search tree through the nodes of a pool: a treap.
 //!
 //! Both trees of a layout are this one, with different links, keys and summaries ([`Order`]). A
 //! treap is ordered by key from left to right and by priority from the root down; with random
@@ -15,7 +15,7 @@
 //! # Summaries
 //!
 //! A summary is the maximum of something over a subtree, or a bound of it from above; it is never
-//! less than those of the nodes right below, so whoever raises one can stop going up where it is
+//! less than those of the nodes right below, so code that raises one can stop going up where it is
 //! high enough.
 //!
 //! - The node that goes above others gets the summary of the topmost of them, whose subtree it has
@@ -153,6 +153,7 @@ impl<O: Order> Tree<O> {
     }
 
     /// The node after `index` in the order of keys, or [`NIL`]. O(log n), O(1) on average.
+    #[cfg(test)]
     pub(super) fn next<M: Store>(pool: &Pool<M>, index: u32) -> u32 {
         let mut below = Self::links(pool, index).child[1];
         if below == NIL {
@@ -181,7 +182,7 @@ impl<O: Order> Tree<O> {
 
     /// Makes the node `index`, which is not in the tree, part of it at `place`, where its key
     /// belongs; it brings `own` into the summaries. Its links and its summary are left to the
-    /// caller, who is told what they are. O(1) on average but for the summaries; with those
+    /// caller, which gets both. O(1) on average but for the summaries; with those
     /// O(log n).
     #[inline(always)]
     #[must_use]

@@ -36,6 +36,7 @@ use kernel::{
 };
 
 use crate::{
+    layout::FilePage,
     segment::{
         frames::HUGE_PAGES,
         mm_source, //
@@ -167,7 +168,7 @@ impl Arena {
         self.charge(|| mm::fault_in_locked(&self.mm, held, addr, write))
     }
 
-    /// Maps the page at `addr`, page `index` of `file`, if that is a matter of a page table
+    /// Maps the page at `addr`, which is page `page` of `file`, if that is a matter of a page table
     /// entry: the file is memory, and the page is there. The page's neighbours may be mapped
     /// too, as with any fault for reading: `before` pages before it and, with the page itself,
     /// `after`, as far as they are in the same page table if there is one; as many as the kernel
@@ -178,12 +179,12 @@ impl Arena {
     pub(crate) fn map_resident(
         &self,
         file: &File,
-        index: usize,
+        page: FilePage,
         addr: usize,
         before: usize,
         after: usize,
     ) -> bool {
-        if !file::is_resident(file, index) {
+        if !file::is_resident(file, page.get() as usize) {
             return false;
         }
         let Some(held) = self.try_read() else {

@@ -13,6 +13,7 @@ use core::{
 };
 
 use crate::{
+    layout::SegmentPage,
     segment::{
         frame::Frame,
         notifier::Confirmed, //
@@ -28,7 +29,7 @@ use crate::{
 pub(crate) struct FrameRef {
     frame: Frame,
     /// The page of the segment that it is, or begins at.
-    page: usize,
+    page: SegmentPage,
     /// Whether it may have been written through an attachment.
     written: bool,
 }
@@ -60,7 +61,7 @@ impl FrameRef {
     fn new(frame: Frame) -> Self {
         FrameRef {
             frame,
-            page: 0,
+            page: SegmentPage::new(0),
             written: false,
         }
     }
@@ -81,7 +82,7 @@ impl FrameRef {
     /// # Safety
     ///
     /// `word` must be what an entry had to which a reference was left, and that has it no longer.
-    pub(super) unsafe fn from_entry(word: usize, page: usize) -> Option<Self> {
+    pub(super) unsafe fn from_entry(word: usize, page: SegmentPage) -> Option<Self> {
         let frame = Frame::unpack(word)?;
         // INVARIANT: By the caller's promise.
         Some(FrameRef {
@@ -98,7 +99,7 @@ impl FrameRef {
     /// cleans it; and before that they are zapped. But where the zap was deferred to the worker,
     /// they may have written to what is clean by now, and only the file system can make it dirty
     /// again.
-    pub(crate) fn page_to_write(&self) -> Option<usize> {
+    pub(crate) fn page_to_write(&self) -> Option<SegmentPage> {
         // SAFETY: `self` owns a reference to the frame's folio.
         let clean = unsafe { bindings::address_space_helper_frame_is_clean(self.frame.pfn) };
         (self.written && clean).then_some(self.page)

@@ -14,7 +14,10 @@
 //!
 //! Pages are counted from the segment's first. A huge page is one entry.
 
-use core::mem::MaybeUninit;
+use core::{
+    mem::MaybeUninit,
+    ops::Range, //
+};
 
 use kernel::{
     alloc::AllocError,
@@ -29,6 +32,7 @@ use kernel::{
 };
 
 use crate::{
+    layout::SegmentPage,
     segment::{
         frame::Frame,
         frame_ref::FrameRef,
@@ -109,13 +113,13 @@ impl Frames {
         Ok(Frames { lead, pages, slots })
     }
 
-    fn slot(&self, page: usize) -> Option<(&Slot, usize)> {
-        let index = self.lead + page;
+    fn slot(&self, page: SegmentPage) -> Option<(&Slot, usize)> {
+        let index = self.lead + page.index();
         Some((self.slots.get(index / HUGE_PAGES)?, index % HUGE_PAGES))
     }
 
     /// The frame of `page`, if it is known.
-    pub(crate) fn get(&self, page: usize) -> Option<Frame> {
+    pub(crate) fn get(&self, page: SegmentPage) -> Option<Frame> {
         let (slot, index) = self.slot(page)?;
         if let Some(huge) = slot.huge() {
             return Some(Frame {
@@ -131,7 +135,7 @@ impl Frames {
     /// unless `may_write`.
     pub(crate) fn copy<'a>(
         &self,
-        page: usize,
+        page: SegmentPage,
         write: bool,
         may_write: bool,
         words: &'a mut [MaybeUninit<usize>],
@@ -150,7 +154,7 @@ impl Frames {
         // A slot at a time: it is looked at once for all its pages.
         while let Some((slot, index)) = self.slot(page).filter(|_| !rest.is_empty()) {
             let (now, later) = rest.split_at_mut(rest.len().min(HUGE_PAGES - index));
-            page += now.len();
+            page = page + now.len() as u64;
             rest = later;
             if let Some(huge) = slot.huge() {
                 for (pfn, into) in (huge.pfn + index..).zip(now) {
@@ -171,12 +175,12 @@ impl Frames {
     }
 
     /// Whether a huge page can begin at `page`.
-    pub(crate) fn can_be_huge(&self, page: usize) -> bool {
-        (self.lead + page) % HUGE_PAGES == 0 && self.holds_huge(page)
+    pub(crate) fn can_be_huge(&self, page: SegmentPage) -> bool {
+        (self.lead + page.index()) % HUGE_PAGES == 0 && self.holds_huge(page)
     }
 
     /// The huge frame that begins at `page`, if one is known.
-    pub(crate) fn get_huge(&self, page: usize) -> Option<Frame> {
+    pub(crate) fn get_huge(&self, page: SegmentPage) -> Option<Frame> {
         let (slot, index) = self.slot(page)?;
         if index != 0 {
             return None;
@@ -185,13 +189,13 @@ impl Frames {
     }
 
     /// Whether there is room for the entry of `page`; for a huge page there always is.
-    pub(crate) fn has_room(&self, page: usize) -> bool {
+    pub(crate) fn has_room(&self, page: SegmentPage) -> bool {
         self.slot(page)
             .is_some_and(|(slot, _)| !slot.singles().is_empty())
     }
 
     /// Makes room for the entry of `page`. Allocates: no install lock may be held. `ENOMEM`.
-    pub(crate) fn reserve(&self, page: usize) -> Result {
+    pub(crate) fn reserve(&self, page: SegmentPage) -> Result {
         let (slot, _) = self.slot(page).ok_or(EINVAL)?;
         if slot.singles().is_empty() {
             let zeroed = KBox::<[usize; HUGE_PAGES]>::zeroed(GFP_KERNEL_ACCOUNT)?;
@@ -205,11 +209,11 @@ impl Frames {
 
     /// Enters what the arena maps, as far as there is room: pages from `page` on, which `confirmed`
     /// is about. Takes a reference to each.
-    pub(crate) fn mirror<T>(&self, page: usize, confirmed: &Confirmed<'_, T>) {
+    pub(crate) fn mirror<T>(&self, page: SegmentPage, confirmed: &Confirmed<'_, T>) {
         let count = confirmed.seen().len();
         let mut done = 0;
         // A slot at a time.
-        while let Some((slot, index)) = self.slot(page + done).filter(|_| done < count) {
+        while let Some((slot, index)) = self.slot(page + done as u64).filter(|_| done < count) {
             let now = done..done + (count - done).min(HUGE_PAGES - index);
             done = now.end;
             let singles = slot.singles().get(index..index + now.len()).unwrap_or(&[]);
@@ -228,7 +232,9 @@ impl Frames {
                 let Some(entry) = confirmed.seen().at(index) else {
                     continue;
                 };
-                if let Some((word, frame)) = self.place(page + index, entry.frame, entry.order) {
+                if let Some((word, frame)) =
+                    self.place(page + index as u64, entry.frame, entry.order)
+                {
                     Self::enter(word, frame, || FrameRef::get(confirmed, index));
                 }
             }
@@ -238,7 +244,7 @@ impl Frames {
     /// Where a frame of `1 << order` pages around `page` is entered, and as what; `frame` is that
     /// of `page` itself. As a huge page only if it lies as one in the arena and the segment holds
     /// all of it.
-    fn place(&self, page: usize, frame: Frame, order: u32) -> Option<(&Word, Frame)> {
+    fn place(&self, page: SegmentPage, frame: Frame, order: u32) -> Option<(&Word, Frame)> {
         let (slot, index) = self.slot(page)?;
         if order >= HUGE_ORDER && self.holds_huge(page) && frame.pfn % HUGE_PAGES == index {
             let pfn = frame.pfn - index;
@@ -275,99 +281,108 @@ impl Frames {
     }
 
     /// Whether the huge page's worth of pages around `page` is all the segment's.
-    pub(crate) fn holds_huge(&self, page: usize) -> bool {
-        let start = (self.lead + page) / HUGE_PAGES * HUGE_PAGES;
+    pub(crate) fn holds_huge(&self, page: SegmentPage) -> bool {
+        let start = (self.lead + page.index()) / HUGE_PAGES * HUGE_PAGES;
         // The arena may have merged the VMAs of two segments of one file, and have a huge page
         // across the seam.
         start >= self.lead && start + HUGE_PAGES <= self.lead + self.pages
     }
 
-    /// The smallest range around `start..end` that cuts no huge entry in two: one can only be
-    /// taken whole, so a revocation of a part must reach all of it. `_install` is the install
-    /// lock.
-    pub(crate) fn widen(&self, start: usize, end: usize, _install: &impl Held) -> (usize, usize) {
-        let is_huge = |page: usize| {
+    /// The smallest range around `pages` that cuts no huge entry in two: one can only be taken
+    /// whole, so a revocation of a part must reach all of it. `_install` is the install lock.
+    pub(crate) fn widen(
+        &self,
+        pages: Range<SegmentPage>,
+        _install: &impl Held,
+    ) -> Range<SegmentPage> {
+        let is_huge = |page: SegmentPage| {
             self.slot(page)
                 .is_some_and(|(slot, _)| slot.huge().is_some())
         };
-        let mut wide = (start, end);
-        if is_huge(start) {
-            let index = (self.lead + start) % HUGE_PAGES;
-            wide.0 = start.saturating_sub(index);
+        let mut wide = pages.clone();
+        if pages.is_empty() {
+            return wide;
         }
-        if end > start && is_huge(end - 1) {
-            let next = (self.lead + end - 1) / HUGE_PAGES * HUGE_PAGES + HUGE_PAGES;
-            wide.1 = next - self.lead;
+        if is_huge(pages.start) {
+            // A huge entry lies within the segment, so there are as many pages before.
+            let index = (self.lead + pages.start.index()) % HUGE_PAGES;
+            wide.start = pages.start - index as u64;
+        }
+        if is_huge(pages.end - 1) {
+            wide.end = self.next_slot(pages.end - 1);
         }
         wide
     }
 
-    /// Whether any frame in `start..end` is known. `_install` is the install lock.
-    pub(crate) fn any(&self, start: usize, end: usize, _install: &impl Held) -> bool {
-        self.find(start, end).is_some()
+    /// The first page of the slot after that of `page`.
+    fn next_slot(&self, page: SegmentPage) -> SegmentPage {
+        let next = (self.lead + page.index()) / HUGE_PAGES * HUGE_PAGES + HUGE_PAGES;
+        SegmentPage::from_index(next - self.lead)
     }
 
-    /// The first entry in `start..end`, with the number of the page it begins at.
-    fn find(&self, start: usize, end: usize) -> Option<(&Word, usize)> {
-        let mut page = start;
-        while page < end {
+    /// Whether any frame of `pages` is known. `_install` is the install lock.
+    pub(crate) fn any(&self, pages: &Range<SegmentPage>, _install: &impl Held) -> bool {
+        self.find(pages).is_some()
+    }
+
+    /// The first entry in `pages`, with the page it begins at.
+    fn find(&self, pages: &Range<SegmentPage>) -> Option<(&Word, SegmentPage)> {
+        let mut page = pages.start;
+        while page < pages.end {
             let (slot, index) = self.slot(page)?;
-            let next = ((self.lead + page) / HUGE_PAGES + 1) * HUGE_PAGES - self.lead;
             if slot.huge().is_some() {
                 return Some((&slot.huge, page));
             }
-            let last = (end - page).min(HUGE_PAGES - index);
-            let singles = slot.singles().iter().skip(index).take(last);
+            let last = (pages.end - page).min((HUGE_PAGES - index) as u64);
+            let singles = slot.singles().iter().skip(index).take(last as usize);
             for (step, single) in singles.enumerate() {
                 if peek(single) != 0 {
-                    return Some((single, page + step));
+                    return Some((single, page + step as u64));
                 }
             }
-            page = next;
+            page = self.next_slot(page);
         }
         None
     }
 
-    /// Removes up to `taken.len()` frames of `start..end` from the table; returns where to go
-    /// on, or [`None`] when the range is empty. `start..end` must come from [`Frames::widen`].
+    /// Removes up to `taken.len()` frames of `pages` from the table; returns where to go on, or
+    /// [`None`] when the range is empty. `pages` must come from [`Frames::widen`].
     ///
     /// No attachment may show the frames any more: they have been zapped, under an invalidation
     /// that still keeps faults out. `_install` is the install lock.
     pub(crate) fn take<T>(
         &self,
-        start: usize,
-        end: usize,
+        pages: &Range<SegmentPage>,
         taken: &mut [Option<FrameRef>],
         _install: &mut WriteGuard<'_, T>,
-    ) -> Option<usize> {
-        self.take_unlocked(start, end, taken)
+    ) -> Option<SegmentPage> {
+        self.take_unlocked(pages, taken)
     }
 
     fn take_unlocked(
         &self,
-        start: usize,
-        end: usize,
+        pages: &Range<SegmentPage>,
         taken: &mut [Option<FrameRef>],
-    ) -> Option<usize> {
-        let mut from = start;
+    ) -> Option<SegmentPage> {
+        let mut rest = pages.clone();
         for place in taken {
-            let (word, page) = self.find(from, end)?;
+            let (word, page) = self.find(&rest)?;
             // SAFETY: The entry has it no longer, and had the reference by the type's invariant.
             *place = unsafe { FrameRef::from_entry(word.xchg(0, Relaxed), page) };
-            from = page;
+            rest.start = page;
         }
-        Some(from)
+        Some(rest.start)
     }
 }
 
 impl Drop for Frames {
     fn drop(&mut self) {
         // Nothing has the table any more, so no lock is needed.
-        let mut from = 0;
+        let mut rest = SegmentPage::new(0)..SegmentPage::from_index(self.pages);
         loop {
             let mut taken = [const { None }; 16];
-            match self.take_unlocked(from, self.pages, &mut taken) {
-                Some(next) => from = next,
+            match self.take_unlocked(&rest, &mut taken) {
+                Some(next) => rest.start = next,
                 None => break,
             }
         }

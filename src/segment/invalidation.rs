@@ -23,20 +23,26 @@ use kernel::sync::atomic::{
     Atomic, //
 };
 
-use crate::sys::{
-    rwsem::{
-        Held,
-        WriteGuard, //
+use crate::{
+    layout::{
+        Pages,
+        SegmentPage, //
     },
-    warn::warn_on_once, //
+    sys::{
+        rwsem::{
+            Held,
+            WriteGuard, //
+        },
+        warn::warn_on_once,
+    },
 };
 
 /// The smallest range around some ranges of pages. Atomic only so that it can be shared: the
 /// install lock orders everything.
 struct Hull {
-    start: Atomic<usize>,
+    start: Atomic<u64>,
     /// 0 for no pages.
-    end: Atomic<usize>,
+    end: Atomic<u64>,
 }
 
 impl Hull {
@@ -47,29 +53,22 @@ impl Hull {
         }
     }
 
-    fn pages(&self) -> Range<usize> {
-        self.start.load(Relaxed)..self.end.load(Relaxed)
+    fn pages(&self) -> Range<SegmentPage> {
+        let (start, end) = (self.start.load(Relaxed), self.end.load(Relaxed));
+        SegmentPage::new(start)..SegmentPage::new(end)
     }
 
-    fn set(&self, pages: Range<usize>) {
-        self.start.store(pages.start, Relaxed);
-        self.end.store(pages.end, Relaxed);
+    fn set(&self, pages: Range<SegmentPage>) {
+        self.start.store(pages.start.get(), Relaxed);
+        self.end.store(pages.end.get(), Relaxed);
     }
 
     /// Extends it by pages that are not none; says whether it had none.
-    fn extend(&self, pages: &Range<usize>) -> bool {
+    fn extend(&self, pages: &Range<SegmentPage>) -> bool {
         let old = self.pages();
-        if old.is_empty() {
-            self.set(pages.clone());
-            return true;
-        }
-        self.set(old.start.min(pages.start)..old.end.max(pages.end));
-        false
-    }
-
-    fn overlaps(&self, pages: &Range<usize>) -> bool {
-        let hull = self.pages();
-        hull.start < pages.end && pages.start < hull.end
+        let had_none = old.is_empty();
+        self.set(old.hull(pages.clone()));
+        had_none
     }
 }
 
@@ -108,11 +107,11 @@ impl Invalidation {
     }
 
     /// Whether anything of `pages` is being invalidated.
-    pub(crate) fn overlaps(&self, pages: &Range<usize>, install: &impl Held) -> bool {
+    pub(crate) fn overlaps(&self, pages: &Range<SegmentPage>, install: &impl Held) -> bool {
         self.any(install)
             && [&self.running, &self.pending, &self.draining]
                 .iter()
-                .any(|hull| hull.overlaps(pages))
+                .any(|hull| hull.pages().overlaps(pages))
     }
 
     /// Whether anything is being invalidated.
@@ -121,7 +120,7 @@ impl Invalidation {
     }
 
     /// The caller is about to zap `pages`, which are not none.
-    pub(crate) fn begin<T>(&self, pages: &Range<usize>, _install: &mut WriteGuard<'_, T>) {
+    pub(crate) fn begin<T>(&self, pages: &Range<SegmentPage>, _install: &mut WriteGuard<'_, T>) {
         Self::add(&self.in_progress, 1);
         Self::add(&self.running_count, 1);
         self.running.extend(pages);
@@ -132,13 +131,13 @@ impl Invalidation {
         Self::add(&self.in_progress, -1);
         Self::add(&self.running_count, -1);
         if self.running_count.load(Relaxed) == 0 {
-            self.running.set(0..0);
+            self.running.set(Pages::none());
         }
     }
 
     /// Leaves to the worker what a callback had begun with: the segment must be put on the
     /// space's list of those that have deferred invalidations.
-    pub(crate) fn defer<T>(&self, pages: &Range<usize>, install: &mut WriteGuard<'_, T>) {
+    pub(crate) fn defer<T>(&self, pages: &Range<SegmentPage>, install: &mut WriteGuard<'_, T>) {
         if self.pending.extend(pages) {
             Self::add(&self.in_progress, 1);
         }
@@ -146,18 +145,18 @@ impl Invalidation {
     }
 
     /// What was deferred, for the worker to drain; one worker at a time.
-    pub(crate) fn begin_draining<T>(&self, _install: &mut WriteGuard<'_, T>) -> Range<usize> {
+    pub(crate) fn begin_draining<T>(&self, _install: &mut WriteGuard<'_, T>) -> Range<SegmentPage> {
         let pages = self.pending.pages();
         warn_on_once!(!self.draining.pages().is_empty());
         self.draining.set(pages.clone());
-        self.pending.set(0..0);
+        self.pending.set(Pages::none());
         pages
     }
 
     /// What the worker had begun with is zapped, and the frames are put.
     pub(crate) fn end_draining<T>(&self, _install: &mut WriteGuard<'_, T>) {
         if !self.draining.pages().is_empty() {
-            self.draining.set(0..0);
+            self.draining.set(Pages::none());
             Self::add(&self.in_progress, -1);
         }
     }

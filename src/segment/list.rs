@@ -17,6 +17,7 @@ use kernel::{
 };
 
 use crate::{
+    layout::FilePage,
     segment::{
         Segment,
         Source, //
@@ -34,7 +35,7 @@ const LOOKS: usize = 64;
 struct Key {
     /// Where the file is: it is held as long as the segment is.
     file: usize,
-    first: usize,
+    first: FilePage,
     id: u64,
 }
 
@@ -42,7 +43,7 @@ impl Key {
     fn of(segment: &Segment) -> Key {
         Key {
             file: segment.file().as_ptr() as usize,
-            first: segment.first(),
+            first: segment.part().start,
             id: segment.id(),
         }
     }
@@ -81,7 +82,7 @@ impl SegmentList {
         let file = wanted.file.as_ptr() as usize;
         let behind = Key {
             file,
-            first: wanted.first + 1,
+            first: wanted.part.start + 1,
             id: 0,
         };
         let mut found = None;
@@ -109,7 +110,7 @@ impl SegmentList {
         let file = file.as_ptr() as usize;
         let before = Key {
             file,
-            first: 0,
+            first: FilePage::new(0),
             id: 0,
         };
         let cursor = self.0.cursor_lower_bound(&before)?;

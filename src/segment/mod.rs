@@ -19,7 +19,7 @@ pub(crate) mod list;
 pub(crate) mod mm_source;
 pub(crate) mod notifier;
 
-use core::ops;
+use core::ops::Range;
 
 use kernel::{
     cred::Credential,
@@ -47,7 +47,10 @@ use kernel::{
 use crate::{
     layout::{
         self,
-        Prot, //
+        FilePage,
+        Pages,
+        Prot,
+        SegmentPage, //
     },
     segment::{
         arena::Arena,
@@ -72,10 +75,8 @@ pub(crate) struct Source {
     pub(crate) file: ARef<File>,
     /// The credentials with which the checks were made.
     pub(crate) cred: ARef<Credential>,
-    /// First page of the file.
-    pub(crate) first: usize,
-    /// Number of pages.
-    pub(crate) pages: usize,
+    /// Pages of the file.
+    pub(crate) part: Range<FilePage>,
     /// What the checks allowed.
     pub(crate) prot: Prot,
     /// Seals and mount options when they were made.
@@ -83,20 +84,18 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// `pages` pages of `file` from page `first`, as it stands now.
+    /// Pages `part` of `file`, as it stands now.
     pub(crate) fn new(
         file: ARef<File>,
         cred: ARef<Credential>,
-        first: usize,
-        pages: usize,
+        part: Range<FilePage>,
         prot: Prot,
     ) -> Source {
         let limits = file::mmap_limits(&file);
         Source {
             file,
             cred,
-            first,
-            pages,
+            part,
             prot,
             limits,
         }
@@ -112,18 +111,18 @@ impl Source {
             && self.cred.as_ptr() == wanted.cred.as_ptr()
             && self.prot.contains(wanted.prot)
             && self.limits == wanted.limits
-            && self.first <= wanted.first
-            && wanted.first + wanted.pages <= self.first + self.pages
+            && self.part.start <= wanted.part.start
+            && wanted.part.end <= self.part.end
     }
 
     /// The same, extended to whole huge pages where the file consists of them: it can only be
     /// mapped so. The layout may show any page of it all the same.
     pub(crate) fn widened(mut self) -> Source {
-        let pages = file::huge_page_size(&self.file) >> PAGE_SHIFT;
+        let pages = (file::huge_page_size(&self.file) >> PAGE_SHIFT) as u64;
         if pages > 1 {
-            let end = (self.first + self.pages).next_multiple_of(pages);
-            self.first -= self.first % pages;
-            self.pages = end - self.first;
+            let (start, end) = (self.part.start.get(), self.part.end.get());
+            let start = FilePage::new(start - start % pages);
+            self.part = start..FilePage::new(end.next_multiple_of(pages));
         }
         self
     }
@@ -214,14 +213,14 @@ impl Segment {
         if file::is_unmappable(&source.file) {
             return Err(ENODEV);
         }
-        let length = source.pages << PAGE_SHIFT;
+        let length = (source.part.count() << PAGE_SHIFT) as usize;
         // HMM takes frames only where reading is allowed; and there is no writing without
         // reading on this architecture anyhow.
         let prot = (source.prot | Prot::READ).bits();
         let addr = arena.map(
             source.file.clone(),
             source.cred.clone(),
-            source.first << PAGE_SHIFT,
+            (source.part.start.get() << PAGE_SHIFT) as usize,
             length,
             prot,
         )?;
@@ -243,7 +242,7 @@ impl Segment {
         if !arena.has_pages(addr) {
             return Err(ENODEV);
         }
-        let frames = Frames::new(addr >> PAGE_SHIFT, source.pages)?;
+        let frames = Frames::new(addr >> PAGE_SHIFT, source.part.count() as usize)?;
         let segment = Arc::pin_init(
             pin_init!(Segment {
                 id,
@@ -282,24 +281,35 @@ impl Segment {
         &self.source.file
     }
 
-    /// First page of the file.
-    pub(crate) fn first(&self) -> usize {
-        self.source.first
+    /// Pages of the file.
+    pub(crate) fn part(&self) -> &Range<FilePage> {
+        &self.source.part
     }
 
-    /// Number of pages.
-    pub(crate) fn pages(&self) -> usize {
-        self.source.pages
+    /// All of its pages.
+    pub(crate) fn pages(&self) -> Range<SegmentPage> {
+        SegmentPage::new(0)..SegmentPage::new(self.source.part.count())
+    }
+
+    /// Which of its pages are pages `part` of the file, all of which it has.
+    pub(crate) fn pages_of(&self, part: &Range<FilePage>) -> Range<SegmentPage> {
+        let first = SegmentPage::new(part.start - self.part().start);
+        first..first + part.count()
+    }
+
+    /// Which page of the file one of its pages is.
+    pub(crate) fn file_page(&self, page: SegmentPage) -> FilePage {
+        self.part().start + page.get()
     }
 
     /// Where it is mapped in the arena, and how many bytes.
     pub(crate) fn area(&self) -> (usize, usize) {
-        (self.addr, self.source.pages << PAGE_SHIFT)
+        (self.addr, (self.part().count() << PAGE_SHIFT) as usize)
     }
 
     /// Where page `page` of it is in the arena.
-    pub(crate) fn addr_of(&self, page: usize) -> usize {
-        self.addr + page * PAGE_SIZE
+    pub(crate) fn addr_of(&self, page: SegmentPage) -> usize {
+        self.addr + page.index() * PAGE_SIZE
     }
 
     /// Has the arena map a page that is in memory already, and those in `around` it, without
@@ -307,17 +317,17 @@ impl Segment {
     pub(crate) fn map_around(
         &self,
         arena: &Arena,
-        page: usize,
-        around: &ops::Range<usize>,
+        page: SegmentPage,
+        around: &Range<SegmentPage>,
     ) -> bool {
         let before = page - around.start.min(page);
-        let after = around.end.clamp(page + 1, self.pages()) - page;
+        let after = around.end.clamp(page + 1, self.pages().end) - page;
         arena.map_resident(
             self.file(),
-            self.first() + page,
+            self.file_page(page),
             self.addr_of(page),
-            before,
-            after,
+            before as usize,
+            after as usize,
         )
     }
 
@@ -326,16 +336,16 @@ impl Segment {
         self.source.covers(wanted)
     }
 
-    /// Has the file write `pages` pages from page `first` of the segment.
-    pub(crate) fn sync(&self, first: u64, pages: u64, datasync: bool) -> Result {
-        let start = (self.first() as u64 + first) << PAGE_SHIFT;
-        let last = start + (pages << PAGE_SHIFT) - 1;
-        file::fsync_range(self.file(), start, last, datasync)
+    /// Has the file write some of the pages; see [`file::fsync_range`].
+    pub(crate) fn sync(&self, pages: Range<SegmentPage>, datasync: bool) -> Result {
+        let start = self.file_page(pages.start).get() << PAGE_SHIFT;
+        let end = self.file_page(pages.end).get() << PAGE_SHIFT;
+        file::fsync_range(self.file(), start, end - 1, datasync)
     }
 
-    /// Whether it has `pages` pages of the file from page `first`.
-    pub(crate) fn has(&self, first: usize, pages: usize) -> bool {
-        self.first() <= first && first + pages <= self.first() + self.pages()
+    /// Whether it has all of the pages `part` of the file.
+    pub(crate) fn has(&self, part: &Range<FilePage>) -> bool {
+        self.part().start <= part.start && part.end <= self.part().end
     }
 
     /// Whether its pages may be shown for `prot`.
@@ -343,11 +353,11 @@ impl Segment {
         self.source.prot.contains(prot)
     }
 
-    /// Its pages that lie in `start..end` of the arena.
-    pub(crate) fn clip(&self, start: usize, end: usize) -> (usize, usize) {
+    /// Its pages that lie in bytes `start..end` of the arena.
+    pub(crate) fn clip(&self, start: usize, end: usize) -> Range<SegmentPage> {
         let (addr, length) = self.area();
         let from = start.clamp(addr, addr + length) - addr;
         let to = end.clamp(addr, addr + length) - addr;
-        (from >> PAGE_SHIFT, to.div_ceil(PAGE_SIZE))
+        SegmentPage::from_index(from >> PAGE_SHIFT)..SegmentPage::from_index(to.div_ceil(PAGE_SIZE))
     }
 }

@@ -20,7 +20,11 @@ use kernel::{
 };
 
 use crate::{
-    layout::Layout,
+    layout::{
+        Layout,
+        Pages,
+        SpacePage, //
+    },
     segment::list::{
         Ops,
         Pins, //
@@ -28,7 +32,6 @@ use crate::{
     space::{
         change::{
             self,
-            hull,
             installed,
             Change,
             ChangeError,
@@ -60,7 +63,7 @@ struct Step {
     fd: i32,
     /// Where what it takes away may be installed in some attachment; or what is zapped with it,
     /// or nothing, if it is zapped with another's.
-    zap: Range<u64>,
+    zap: Range<SpacePage>,
 }
 
 /// Why a batch was not made: which operation was refused, if it was one, and the error.
@@ -103,7 +106,7 @@ impl Batch {
         self.steps.push(Step {
             change,
             fd,
-            zap: 0..0,
+            zap: Pages::none(),
         })?;
         Ok(())
     }
@@ -164,7 +167,7 @@ impl Batch {
     ) -> Result<MutexGuard<'a, Ops>, BatchError> {
         let mut last = None;
         for (index, step) in self.steps.iter_mut().enumerate() {
-            let pages = (step.change.pages.end - step.change.pages.start) as usize;
+            let count = step.change.pages.count();
             let Kind::Map {
                 first,
                 ref mut segment,
@@ -174,17 +177,16 @@ impl Batch {
             else {
                 continue;
             };
-            let first = first as usize;
+            let part = first..first + count;
             // One call has one answer to what a file allows: what was checked for the operation
             // before need not be again.
             let same = last == Some(step.fd)
                 && self.pins.last().is_some_and(|pinned| {
                     let segment = pinned.segment();
-                    segment.allows(prot) && segment.has(first, pages)
+                    segment.allows(prot) && segment.has(&part)
                 });
             if !same {
-                let found =
-                    file_of(step.fd).and_then(|file| space.obtain(ops, file, first, pages, prot));
+                let found = file_of(step.fd).and_then(|file| space.obtain(ops, file, part, prot));
                 let (guard, pinned) = found.map_err(|error| BatchError {
                     index: Some(index),
                     error,
@@ -218,16 +220,16 @@ impl Batch {
             Some(room) => Some(Journal::new(room).map_err(memory)?),
         };
         let mut removed = Removed::new();
-        let (mut all, mut any) = (0..0, false);
+        let (mut all, mut any) = (Pages::none(), false);
 
         let (mut shown, spare) = space.write_with_nodes(ops, nodes).map_err(memory)?;
         let mut refused = None;
         for (index, step) in steps.iter_mut().enumerate() {
-            step.zap = 0..0;
+            step.zap = Pages::none();
             let used = journal.as_ref().map_or(0, |journal| journal.old.len());
             let left = room.map_or(usize::MAX, |room| room - used);
             let made = step.change.apply(&mut shown.layout, pins, left, |old| {
-                step.zap = hull(step.zap.clone(), installed(&old));
+                step.zap = step.zap.clone().hull(installed(&old));
                 match &mut journal {
                     Some(journal) => {
                         removed.add(old.segment.clone());
@@ -237,7 +239,7 @@ impl Batch {
                 }
             });
             any |= !step.zap.is_empty();
-            all = hull(all, step.change.pages.clone());
+            all = step.change.pages.clone().hull(all);
             if let Err(error) = made {
                 refused = Some((Some(index), error));
                 break;
@@ -261,7 +263,7 @@ impl Batch {
             for step in steps.iter() {
                 space.zap(ops, &step.zap);
             }
-            space.install.write().revoking = 0..0;
+            space.install.write().revoking = Pages::none();
         }
         space.release_unused(ops, removed);
         if let Some(refused) = refused {
@@ -286,8 +288,8 @@ fn join_zaps(steps: &mut SmallVec<Step, FEW>, layout: &Layout<Kernel>) {
         }
         match &mut last {
             Some(last) if joins(&last.zap, &step.zap, layout) => {
-                last.zap = hull(last.zap.clone(), step.zap.clone());
-                step.zap = 0..0;
+                last.zap = last.zap.clone().hull(step.zap.clone());
+                step.zap = Pages::none();
             }
             _ => last = Some(step),
         }
@@ -295,11 +297,11 @@ fn join_zaps(steps: &mut SmallVec<Step, FEW>, layout: &Layout<Kernel>) {
 }
 
 /// Whether nothing is shown in the little that is between two ranges.
-fn joins(a: &Range<u64>, b: &Range<u64>, layout: &Layout<Kernel>) -> bool {
+fn joins(a: &Range<SpacePage>, b: &Range<SpacePage>, layout: &Layout<Kernel>) -> bool {
     let start = a.end.min(b.end);
     let end = a.start.max(b.start);
     // They meet or overlap, or what is between them is in no attachment.
-    end <= start || (end - start <= BETWEEN && !layout.overlaps(start, end))
+    end <= start || (end - start <= BETWEEN && !layout.overlaps(start..end))
 }
 
 /// What a batch has changed so far, to be undone if a later change is refused.
@@ -343,7 +345,7 @@ fn undo(
         };
         // Neither can be refused: ranges and nodes are those that there were.
         let pages = &step.change.pages;
-        let removed = layout.remove(pages.start, pages.end, usize::MAX, drop);
+        let removed = layout.remove(pages.clone(), usize::MAX, drop);
         warn_on_once!(removed.is_err());
         while let Some(old) = journal.as_mut().and_then(|journal| journal.take(index)) {
             let replaced = layout.replace(old, true, usize::MAX, drop);

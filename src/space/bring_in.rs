@@ -16,7 +16,10 @@ use kernel::{
 };
 
 use crate::{
-    layout::Prot,
+    layout::{
+        Prot,
+        SegmentPage, //
+    },
     segment::Segment,
     space::{
         readahead::MOST,
@@ -32,19 +35,25 @@ use crate::{
 impl Space {
     /// Mirrors pages `part` of a segment, brought into memory where they are not there, as far as
     /// that goes. Says whether there was anything to do.
-    pub(crate) fn bring_in(&self, segment: &Arc<Segment>, part: Range<usize>, prot: Prot) -> bool {
+    pub(crate) fn bring_in(
+        &self,
+        segment: &Arc<Segment>,
+        part: Range<SegmentPage>,
+        prot: Prot,
+    ) -> bool {
         if !prot.contains(Prot::READ) {
             return false;
         }
         let mut any = false;
-        for page in part.clone() {
-            if is_known(segment, page, prot) {
-                continue;
+        let mut page = part.start;
+        while page < part.end {
+            if !is_known(segment, page, prot) {
+                any = true;
+                if current!().signal_pending() || !self.bring_in_page(segment, page, &part, prot) {
+                    break;
+                }
             }
-            any = true;
-            if current!().signal_pending() || !self.bring_in_page(segment, page, &part, prot) {
-                break;
-            }
+            page = page + 1;
         }
         any
     }
@@ -54,12 +63,12 @@ impl Space {
     fn bring_in_page(
         &self,
         segment: &Arc<Segment>,
-        page: usize,
-        part: &Range<usize>,
+        page: SegmentPage,
+        part: &Range<SegmentPage>,
         prot: Prot,
     ) -> bool {
         let write = prot.contains(Prot::WRITE);
-        let ahead = part.end.min(page + MOST) - page;
+        let ahead = (part.end - page).min(MOST as u64);
         Retry::new(write, 0, ahead)
             .run(
                 self,
@@ -87,7 +96,7 @@ impl Space {
 }
 
 /// Whether the table knows enough of a page for `prot`.
-fn is_known(segment: &Segment, page: usize, prot: Prot) -> bool {
+fn is_known(segment: &Segment, page: SegmentPage, prot: Prot) -> bool {
     segment
         .frames
         .get(page)

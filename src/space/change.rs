@@ -18,10 +18,12 @@ use kernel::{
 use crate::{
     layout::{
         self,
+        FilePage,
         Layout,
         Need,
+        Pages,
         Prot,
-        Refused,
+        SpacePage,
         Spare, //
     },
     segment::{
@@ -40,7 +42,8 @@ use crate::{
     },
     sys::{
         rwsem::WriteGuard,
-        trace, //
+        trace,
+        warn::warn_on_once, //
     },
 };
 
@@ -53,7 +56,7 @@ pub(super) const NODES: usize = 2 * Layout::<Kernel>::REPLACE_NODES;
 /// One change. Pages lie within the space.
 pub(crate) struct Change {
     /// The pages that show something else afterwards; for a move, where they were.
-    pub(crate) pages: Range<u64>,
+    pub(crate) pages: Range<SpacePage>,
     pub(crate) kind: Kind,
 }
 
@@ -62,7 +65,7 @@ pub(crate) enum Kind {
     /// Shows pages of a file from page `first` on. `EEXIST` where something is shown, unless it
     /// may be replaced.
     Map {
-        first: u64,
+        first: FilePage,
         /// Of those that the call has pinned, the segment that has the file's pages.
         segment: u32,
         prot: Prot,
@@ -77,7 +80,7 @@ pub(crate) enum Kind {
     Protect { prot: Prot },
     /// Shows elsewhere what is shown here, and nothing here. `ENOENT` where there is a hole;
     /// `EEXIST` as for a map.
-    Move { to: u64, replace: bool },
+    Move { to: SpacePage, replace: bool },
 }
 
 /// Why a change was not made.
@@ -94,22 +97,25 @@ impl From<Error> for ChangeError {
     }
 }
 
-impl From<Refused> for ChangeError {
-    fn from(refused: Refused) -> Self {
-        match refused {
-            Refused::Room => ChangeError::NoRoom,
-            Refused::Shown => ChangeError::Refused(EEXIST),
-            // Ranges lie within the space, and there are nodes enough.
-            Refused::Nodes | Refused::Range => ChangeError::Refused(EINVAL),
+impl From<layout::Error> for ChangeError {
+    fn from(error: layout::Error) -> Self {
+        match error {
+            layout::Error::NoRoom => ChangeError::NoRoom,
+            layout::Error::Exists => ChangeError::Refused(EEXIST),
+            layout::Error::NoNodes | layout::Error::BadRange => {
+                // Ranges lie within the space, and there are nodes enough.
+                warn_on_once!(true);
+                ChangeError::Refused(EINVAL)
+            }
         }
     }
 }
 
 impl Change {
     /// Where a move goes.
-    fn target(&self) -> Option<Range<u64>> {
+    fn target(&self) -> Option<Range<SpacePage>> {
         match self.kind {
-            Kind::Move { to, .. } => Some(to..to + (self.pages.end - self.pages.start)),
+            Kind::Move { to, .. } => Some(to..to + self.pages.count()),
             _ => None,
         }
     }
@@ -145,21 +151,22 @@ impl Change {
                 ..
             } => {
                 let segment = pins.get(segment as usize).ok_or(EINVAL)?.segment();
+                let part = first..first + pages.count();
                 let range = layout::Range {
                     start: pages.start,
                     end: pages.end,
                     segment: segment.clone(),
-                    offset: first - segment.first() as u64,
+                    offset: segment.pages_of(&part).start,
                     prot,
-                    entered: layout::Entered::new(),
+                    installed: layout::Installed::new(),
                 };
                 layout.replace(range, replace, room, old)?;
             }
-            Kind::Unmap => layout.remove(pages.start, pages.end, room, old)?,
+            Kind::Unmap => layout.remove(pages.clone(), room, old)?,
             Kind::Protect { prot } => {
                 covered(layout, pages)?;
                 let mut count = 0;
-                for range in layout.ranges(pages.start, pages.end) {
+                for range in layout.ranges(pages.clone()) {
                     count += 1;
                     if !range.segment.allows(prot) {
                         return Err(EACCES.into());
@@ -169,21 +176,21 @@ impl Change {
                     return Err(ChangeError::NoRoom);
                 }
                 parts(layout, pages, &mut old);
-                layout.protect(pages.start, pages.end, prot)?;
+                layout.protect(pages.clone(), prot)?;
             }
             Kind::Move { to, replace } => {
                 covered(layout, pages)?;
-                if !replace && layout.overlaps(to, to + (pages.end - pages.start)) {
+                if !replace && layout.overlaps(to..to + pages.count()) {
                     return Err(EEXIST.into());
                 }
                 let mut at = pages.start;
                 while let Some(mut part) = part(layout, at, pages) {
                     at = part.end;
-                    layout.remove(part.start, part.end, room, &mut old)?;
-                    part.start = part.start - pages.start + to;
-                    part.end = part.end - pages.start + to;
+                    layout.remove(part.start..part.end, room, &mut old)?;
+                    part.start = to + (part.start - pages.start);
+                    part.end = to + (part.end - pages.start);
                     // It is installed nowhere yet at its new place.
-                    part.entered = layout::Entered::new();
+                    part.installed = layout::Installed::new();
                     layout.replace(part, true, room, &mut old)?;
                 }
             }
@@ -193,15 +200,17 @@ impl Change {
 
     /// Hits the tracepoint.
     pub(super) fn trace(&self, space: &Space, revoked: bool) {
-        trace::change(&space.mapping, &self.pages, self.prot().bits(), revoked);
+        let numbers = |pages: &Range<SpacePage>| pages.start.get()..pages.end.get();
+        let (mapping, pages) = (&space.mapping, numbers(&self.pages));
+        trace::change(mapping, &pages, self.prot().bits(), revoked);
         if let Some(target) = self.target() {
-            trace::change(&space.mapping, &target, Prot::NONE.bits(), revoked);
+            trace::change(mapping, &numbers(&target), Prot::NONE.bits(), revoked);
         }
     }
 }
 
-fn covered(layout: &Layout<Kernel>, pages: &Range<u64>) -> Result {
-    if layout.covered(pages.start, pages.end) {
+fn covered(layout: &Layout<Kernel>, pages: &Range<SpacePage>) -> Result {
+    if layout.covered(pages.clone()) {
         Ok(())
     } else {
         Err(ENOENT)
@@ -209,7 +218,7 @@ fn covered(layout: &Layout<Kernel>, pages: &Range<u64>) -> Result {
 }
 
 /// The first range that is shown from page `at` on, cut to `within`.
-fn part(layout: &Layout<Kernel>, at: u64, within: &Range<u64>) -> Option<Old> {
+fn part(layout: &Layout<Kernel>, at: SpacePage, within: &Range<SpacePage>) -> Option<Old> {
     let mut part = layout.next(at)?.clone();
     let start = part.start.max(at);
     part.offset = part.offset_of(start)?;
@@ -219,7 +228,7 @@ fn part(layout: &Layout<Kernel>, at: u64, within: &Range<u64>) -> Option<Old> {
 }
 
 /// Copies what is shown in `within`.
-fn parts(layout: &Layout<Kernel>, within: &Range<u64>, mut each: impl FnMut(Old)) {
+fn parts(layout: &Layout<Kernel>, within: &Range<SpacePage>, mut each: impl FnMut(Old)) {
     let mut at = within.start;
     while let Some(part) = part(layout, at, within) {
         at = part.end;
@@ -228,18 +237,8 @@ fn parts(layout: &Layout<Kernel>, within: &Range<u64>, mut each: impl FnMut(Old)
 }
 
 /// Where pages of a piece that is no longer shown may be installed in some attachment.
-pub(super) fn installed(old: &Old) -> Range<u64> {
-    let pages = old.entered.pages();
-    pages.start.max(old.start)..pages.end.min(old.end)
-}
-
-/// The smallest range around both, of which any may be empty.
-pub(crate) fn hull(a: Range<u64>, b: Range<u64>) -> Range<u64> {
-    match (a.is_empty(), b.is_empty()) {
-        (true, _) => b,
-        (_, true) => a,
-        _ => a.start.min(b.start)..a.end.max(b.end),
-    }
+pub(super) fn installed(old: &Old) -> Range<SpacePage> {
+    old.installed.pages().intersect(&(old.start..old.end))
 }
 
 impl Space {
@@ -275,12 +274,12 @@ impl Space {
     pub(crate) fn change(self: &Arc<Self>, ops: &Ops, change: &Change, pins: &Pins) -> Result {
         let mut removed = Removed::new();
         // Where it takes something away, and for a move where it goes.
-        let mut zaps = [0..0, 0..0];
+        let mut zaps: [Range<SpacePage>; 2] = [Pages::none(), Pages::none()];
         let (mut shown, spare) = self.write_with_nodes(ops, NODES)?;
         let changed = change.apply(&mut shown.layout, pins, usize::MAX, |old| {
             let there = !change.pages.contains(&old.start);
             let zap = &mut zaps[usize::from(there)];
-            *zap = hull(zap.clone(), installed(&old));
+            *zap = zap.clone().hull(installed(&old));
             removed.add(old.segment);
         });
         let [zap, there] = &zaps;
@@ -288,15 +287,15 @@ impl Space {
         if revoke {
             // All that has changed, and not only what was installed: a process that met the new
             // there might meet the old where it was.
-            let target = change.target().unwrap_or(0..0);
-            shown.revoking = hull(change.pages.clone(), target);
+            let target = change.target().unwrap_or(Pages::none());
+            shown.revoking = change.pages.clone().hull(target);
         }
         drop(shown);
         drop(spare);
         if revoke {
             self.zap(ops, zap);
             self.zap(ops, there);
-            self.install.write().revoking = 0..0;
+            self.install.write().revoking = Pages::none();
         }
         self.release_unused(ops, removed);
         match changed {
@@ -310,14 +309,15 @@ impl Space {
         }
     }
 
-    /// Where `pages` pages of a file from page `first` on may go, so that huge pages can be used
-    /// if there are any. `ENOSPC`.
-    pub(crate) fn find_room(&self, _ops: &Ops, pages: u64, first: u64) -> Result<u64> {
+    /// Where pages `part` of a file may go, so that huge pages can be used if there are any.
+    /// `ENOSPC`.
+    pub(crate) fn find_room(&self, _ops: &Ops, part: &Range<FilePage>) -> Result<SpacePage> {
+        let pages = part.count();
         // A search notes what it has found out about the holes.
         let mut shown = self.install.write();
         let huge = HUGE_PAGES as u64;
         let aligned = if pages >= huge {
-            shown.layout.find_hole(pages, huge, first % huge)
+            shown.layout.find_hole(pages, huge, part.start.get() % huge)
         } else {
             None
         };

@@ -22,6 +22,11 @@ use kernel::{
     },
 };
 
+use crate::layout::{
+    SegmentPage,
+    SpacePage, //
+};
+
 /// How many failures are remembered.
 const FAILURES: usize = 16;
 
@@ -35,7 +40,7 @@ pub(crate) struct Failures {
 struct Remembered {
     failures: [Option<Failure>; FAILURES],
     /// Where in the space a hole was last met.
-    hole: Option<u64>,
+    hole: Option<SpacePage>,
 }
 
 struct Failure {
@@ -55,7 +60,7 @@ pub(crate) struct Waited {
     /// The segment's id.
     pub(crate) segment: u64,
     /// Page of it.
-    pub(crate) page: usize,
+    pub(crate) page: SegmentPage,
     /// Whether it was to be written.
     pub(crate) write: bool,
 }
@@ -113,12 +118,12 @@ impl Failures {
     }
 
     /// A hole was met.
-    pub(crate) fn note_hole(&self, page: u64) {
+    pub(crate) fn note_hole(&self, page: SpacePage) {
         self.inner.lock().hole = Some(page);
     }
 
     /// The page at which a hole was last met.
-    pub(crate) fn last_hole(&self) -> Option<u64> {
+    pub(crate) fn last_hole(&self) -> Option<SpacePage> {
         self.inner.lock().hole
     }
 }

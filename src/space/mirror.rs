@@ -7,12 +7,13 @@
 
 use core::{
     mem::MaybeUninit,
-    ops, //
+    ops::Range, //
 };
 
 use kernel::prelude::*;
 
 use crate::{
+    layout::SegmentPage,
     segment::{
         frames::{
             HUGE_ORDER,
@@ -47,15 +48,18 @@ impl Space {
     pub(crate) fn mirror(
         &self,
         segment: &Segment,
-        page: usize,
-        around: &ops::Range<usize>,
+        page: SegmentPage,
+        around: &Range<SegmentPage>,
         write: bool,
     ) -> Result<Mirrored> {
-        let start = around.start.clamp(page.saturating_sub(MOST - 1), page);
+        let most = MOST as u64;
+        let first = SegmentPage::new(page.get().saturating_sub(most - 1));
+        let start = around.start.clamp(first, page);
         let end = around
             .end
-            .clamp(page + 1, start + MOST)
-            .min(segment.pages());
+            .clamp(page + 1, start + most)
+            .min(segment.pages().end);
+        let count = (end - start) as usize;
         let Some(look) = segment.notifier.begin() else {
             return Ok(Mirrored::Again);
         };
@@ -67,7 +71,7 @@ impl Space {
             &held,
             segment.file(),
             segment.addr_of(start),
-            &mut words[..end - start],
+            &mut words[..count],
         );
         drop(held);
         let seen = match looked {
@@ -76,14 +80,14 @@ impl Space {
             Err(error) if error == EBUSY => return Ok(Mirrored::Again),
             Err(_) => return Ok(Mirrored::Missing),
         };
-        match seen.at(page - start) {
+        match seen.at((page - start) as usize) {
             Some(entry) if entry.frame.writable || !write => (),
             _ => return Ok(Mirrored::Missing),
         }
         for page in [start, end - 1] {
             // A huge page needs no such entry.
             let huge = seen
-                .at(page - start)
+                .at((page - start) as usize)
                 .is_some_and(|entry| entry.order >= HUGE_ORDER);
             let has_room = segment.frames.has_room(page);
             if !(has_room || huge && segment.frames.holds_huge(page)) {
@@ -99,7 +103,8 @@ impl Space {
         let reach = if seen.singles().is_some() {
             start..end
         } else {
-            start.saturating_sub(HUGE_PAGES)..end + HUGE_PAGES
+            let before = start.get().saturating_sub(HUGE_PAGES as u64);
+            SegmentPage::new(before)..end + HUGE_PAGES as u64
         };
         if segment.invalidation.overlaps(&reach, &shown) {
             return Ok(Mirrored::Invalidating);

@@ -80,7 +80,11 @@ use kernel::{
 };
 
 use crate::{
-    layout::Layout,
+    layout::{
+        Layout,
+        Pages,
+        SpacePage, //
+    },
     segment::{
         arena::Arena,
         list::{
@@ -117,7 +121,7 @@ pub(crate) struct Shown {
     /// Where the owner has removed something that may not be zapped yet; empty where nothing.
     /// Nothing is installed there meanwhile, or an attacher could meet the new in one place and
     /// after that the old in another.
-    pub(crate) revoking: Range<u64>,
+    pub(crate) revoking: Range<SpacePage>,
     /// Whether no file of the space is open any more.
     pub(crate) closed: bool,
 }
@@ -191,7 +195,7 @@ impl Space {
                 install <- RwSem::new(Shown {
                     layout,
                     deferred: List::new(),
-                    revoking: 0..0,
+                    revoking: Pages::none(),
                     closed: false,
                 }),
                 counts: Counts {
@@ -216,7 +220,7 @@ impl Space {
     /// Has the files that are shown in `range` write what was changed in them to where they are
     /// kept; the first error of any. May take as long as the files do, and holds no lock
     /// meanwhile.
-    pub(crate) fn sync(&self, range: Range<u64>, datasync: bool) -> Result {
+    pub(crate) fn sync(&self, range: Range<SpacePage>, datasync: bool) -> Result {
         let mut result = Ok(());
         let mut page = range.start;
         loop {
@@ -225,7 +229,10 @@ impl Space {
                 break;
             };
             page = shown.end;
-            if let Err(error) = shown.segment.sync(shown.offset, shown.pages(), datasync) {
+            if let Err(error) = shown
+                .segment
+                .sync(shown.offset..shown.offset_end(), datasync)
+            {
                 result = result.and(Err(error));
             }
         }
@@ -308,7 +315,7 @@ impl Drop for Handle {
     }
 }
 
-/// Bytes that a number of pages takes.
+/// Bytes that a number of pages takes, or where the page of that number begins.
 pub(crate) const fn bytes(pages: u64) -> u64 {
     pages << PAGE_SHIFT
 }

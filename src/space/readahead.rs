@@ -19,17 +19,20 @@ use kernel::{
     task::Task, //
 };
 
-use crate::segment::frames::HUGE_PAGES;
+use crate::{
+    layout::SpacePage,
+    segment::frames::HUGE_PAGES, //
+};
 
 /// The most pages that are installed in one go: with one hold of the install lock, from arrays
 /// on the stack.
 pub(crate) const MOST: usize = 64;
 
 /// The most pages that one fault installs: those of a page table.
-const LONGEST: usize = HUGE_PAGES;
+const LONGEST: u64 = HUGE_PAGES as u64;
 
 /// The aligned run of pages that any fault looks at.
-pub(crate) const AROUND: usize = 16;
+pub(crate) const AROUND: u64 = 16;
 
 const PLACES: usize = 16;
 /// Of a place, the bits that hold the number of pages; the others hold the page.
@@ -54,20 +57,20 @@ impl Readahead {
     }
 
     /// How many pages the current task's fault on `page` should install.
-    pub(crate) fn count(&self, page: u64) -> usize {
+    pub(crate) fn count(&self, page: SpacePage) -> u64 {
         let Some(place) = self.place() else { return 1 };
         let last = place.load(Relaxed);
-        if last >> COUNT_BITS != page || page == 0 {
+        if last >> COUNT_BITS != page.get() || page.get() == 0 {
             return 1;
         }
-        (2 * (last as usize & ((1 << COUNT_BITS) - 1))).clamp(1, LONGEST)
+        (2 * (last & ((1 << COUNT_BITS) - 1))).clamp(1, LONGEST)
     }
 
     /// A fault of the current task has installed what comes before `next`; `count` pages, or as
     /// many as it would have but for an end of something.
-    pub(crate) fn note(&self, next: u64, count: usize) {
+    pub(crate) fn note(&self, next: SpacePage, count: u64) {
         if let Some(place) = self.place() {
-            place.store((next << COUNT_BITS) | count as u64, Relaxed);
+            place.store((next.get() << COUNT_BITS) | count, Relaxed);
         }
     }
 }

@@ -18,8 +18,11 @@ use kernel::sync::Arc;
 
 use crate::{
     layout::{
+        Pages,
         Prot,
-        Range, //
+        Range,
+        SegmentPage,
+        SpacePage, //
     },
     segment::{
         frame::Frame,
@@ -54,14 +57,14 @@ pub(crate) enum Miss {
     /// The page is being revoked: it will be something else in a while.
     Invalidating,
     /// The table does not know this page of this segment.
-    Unknown(Arc<Segment>, usize),
+    Unknown(Arc<Segment>, SegmentPage),
 }
 
 /// Frames of pages that follow one another, to be installed together as long as the install lock
 /// is held, which is for `'a`.
 pub(crate) struct Run<'a> {
     /// The page of the space that the first is.
-    pub(crate) start: u64,
+    pub(crate) start: SpacePage,
     /// Which of them was touched.
     touched: usize,
     /// Whether the layout allows to execute them.
@@ -72,14 +75,14 @@ pub(crate) struct Run<'a> {
 
 impl Run<'_> {
     /// How many pages from the touched one on are known without a gap.
-    pub(crate) fn ahead(&self) -> usize {
+    pub(crate) fn ahead(&self) -> u64 {
         let ahead = self.words.get(self.touched..).unwrap_or(&[]);
-        ahead.iter().take_while(|word| **word != 0).count()
+        ahead.iter().take_while(|word| **word != 0).count() as u64
     }
 }
 
 /// What the segment's table knows of its page `at`, if it is enough for the access.
-fn known(range: &Range<Arc<Segment>>, at: usize, access: Prot) -> Option<Frame> {
+fn known(range: &Range<Arc<Segment>>, at: SegmentPage, access: Prot) -> Option<Frame> {
     range
         .segment
         .frames
@@ -95,7 +98,7 @@ impl Space {
     /// no harm, one too few would leave the page reachable.
     pub(crate) fn with_frame<R>(
         &self,
-        page: u64,
+        page: SpacePage,
         access: Prot,
         use_frame: impl FnOnce(Resolved<'_>) -> R,
     ) -> Result<R, Miss> {
@@ -105,7 +108,7 @@ impl Space {
         let frame =
             known(range, at, access).ok_or_else(|| Miss::Unknown(range.segment.clone(), at))?;
         // As in `with_run`.
-        range.entered.add(page..page + 1);
+        range.installed.add(page..page + 1);
         Ok(use_frame(Resolved::new(range, frame)))
     }
 
@@ -113,8 +116,8 @@ impl Space {
     /// be accessed so; `N` pages at most.
     pub(crate) fn with_run<const N: usize, R>(
         &self,
-        page: u64,
-        around: &ops::Range<u64>,
+        page: SpacePage,
+        around: &ops::Range<SpacePage>,
         access: Prot,
         use_run: impl FnOnce(&Run<'_>) -> R,
     ) -> Result<R, Miss> {
@@ -127,15 +130,14 @@ impl Space {
 
         let mut start = around.start.max(range.start);
         let mut end = around.end.min(range.end);
-        let before = (page - start) as usize;
-        if end - start > 1 && is_revoked(&shown, range, start, at - before, (end - start) as usize)
-        {
+        let before = page - start;
+        if end - start > 1 && is_revoked(&shown, range, start, at - before, end - start) {
             (start, end) = (page, page + 1);
         }
         // To clear all of it would cost a fault that installs few as much as these.
         let mut words = [const { MaybeUninit::uninit() }; N];
         let count = ((end - start) as usize).min(N);
-        let touched = (page - start) as usize;
+        let touched = page - start;
         let write = access.contains(Prot::WRITE);
         let may_write = range.prot.contains(Prot::WRITE);
         // The page that is touched was known just now, and may only get more rights as long as
@@ -145,10 +147,10 @@ impl Space {
             .frames
             .copy(at - touched, write, may_write, &mut words[..count]);
         // Under the lock: a change that takes the range away afterwards knows what to zap.
-        range.entered.add(start..start + count as u64);
+        range.installed.add(start..start + count as u64);
         Ok(use_run(&Run {
             start,
-            touched,
+            touched: touched as usize,
             executable: range.prot.contains(Prot::EXEC),
             words,
         }))
@@ -160,7 +162,7 @@ impl Space {
     /// [`Miss::Denied`] stands for every reason why there can be none.
     pub(crate) fn with_huge_frame<R>(
         &self,
-        page: u64,
+        page: SpacePage,
         access: Prot,
         use_frame: impl FnOnce(Resolved<'_>) -> R,
     ) -> Result<R, Miss> {
@@ -170,16 +172,16 @@ impl Space {
             return Err(Miss::Denied);
         }
         let segment = &range.segment;
-        let at = range.offset_of(page).ok_or(Miss::Hole)? as usize;
+        let at = range.offset_of(page).ok_or(Miss::Hole)?;
         if !segment.frames.can_be_huge(at) {
             return Err(Miss::Denied);
         }
-        if is_revoked(&shown, range, page, at, HUGE_PAGES) {
+        if is_revoked(&shown, range, page, at, HUGE_PAGES as u64) {
             return Err(Miss::Invalidating);
         }
         match segment.frames.get_huge(at) {
             Some(frame) if frame.allows(access) => {
-                range.entered.add(page..page + HUGE_PAGES as u64);
+                range.installed.add(page..page + HUGE_PAGES as u64);
                 Ok(use_frame(Resolved::new(range, frame)))
             }
             _ => Err(Miss::Unknown(segment.clone(), at)),
@@ -187,10 +189,10 @@ impl Space {
     }
 
     /// Which segment, by its id, and which page of it `page` of the space shows.
-    pub(crate) fn shown_at(&self, page: u64) -> Option<(u64, usize)> {
+    pub(crate) fn shown_at(&self, page: SpacePage) -> Option<(u64, SegmentPage)> {
         let shown = self.install.read();
         let range = shown.layout.lookup(page)?;
-        Some((range.segment.id(), range.offset_of(page)? as usize))
+        Some((range.segment.id(), range.offset_of(page)?))
     }
 }
 
@@ -198,13 +200,13 @@ impl Space {
 fn find(
     shown: &ReadGuard<'_, Shown>,
     range: &Range<Arc<Segment>>,
-    page: u64,
+    page: SpacePage,
     access: Prot,
-) -> Result<usize, Miss> {
+) -> Result<SegmentPage, Miss> {
     if !range.prot.contains(access) {
         return Err(Miss::Denied);
     }
-    let at = range.offset_of(page).ok_or(Miss::Hole)? as usize;
+    let at = range.offset_of(page).ok_or(Miss::Hole)?;
     if is_revoked(shown, range, page, at, 1) {
         return Err(Miss::Invalidating);
     }
@@ -216,15 +218,15 @@ fn find(
 fn is_revoked(
     shown: &(impl Held + ops::Deref<Target = Shown>),
     range: &Range<Arc<Segment>>,
-    page: u64,
-    at: usize,
-    count: usize,
+    page: SpacePage,
+    at: SegmentPage,
+    count: u64,
 ) -> bool {
     range
         .segment
         .invalidation
         .overlaps(&(at..at + count), shown)
-        || (page < shown.revoking.end && shown.revoking.start < page + count as u64)
+        || shown.revoking.overlaps(&(page..page + count))
 }
 
 impl Resolved<'_> {

@@ -14,6 +14,7 @@ use kernel::{
 };
 
 use crate::{
+    layout::SegmentPage,
     segment::Segment,
     space::{
         mirror::Mirrored,
@@ -34,9 +35,9 @@ pub(crate) enum Obstacle<'a> {
     /// The page is being revoked: it will be something else in a while.
     Invalidating,
     /// The arena's mmap lock, which is needed to look for this page, is not available now.
-    Busy(&'a Segment, usize),
+    Busy(&'a Segment, SegmentPage),
     /// The arena does not map this page, or not writable: the file must provide it.
-    Missing(&'a Segment, usize),
+    Missing(&'a Segment, SegmentPage),
     /// The space's creator cannot have the memory for the frame table.
     NoMemory,
 }
@@ -46,8 +47,8 @@ pub(crate) struct Retry {
     /// Whether it is to be written.
     write: bool,
     /// How many pages before it, and from it on, are mirrored with it.
-    before: usize,
-    after: usize,
+    before: u64,
+    after: u64,
     tries: usize,
     /// Whether what the arena lacks is mapped there if it is in memory.
     maps: bool,
@@ -59,7 +60,7 @@ pub(crate) struct Retry {
 impl Retry {
     /// Looks for a page, with `before` pages before it and `after` from it on, to be written if
     /// `write`.
-    pub(crate) fn new(write: bool, before: usize, after: usize) -> Self {
+    pub(crate) fn new(write: bool, before: u64, after: u64) -> Self {
         Retry {
             write,
             before,
@@ -118,10 +119,11 @@ impl Retry {
         &mut self,
         space: &Space,
         segment: &'a Arc<Segment>,
-        page: usize,
+        page: SegmentPage,
         may_map: &mut bool,
     ) -> Result<(), Obstacle<'a>> {
-        let around = page.saturating_sub(self.before)..page + self.after;
+        let first = page.get().saturating_sub(self.before);
+        let around = SegmentPage::new(first)..page + self.after;
         let map = |may_map: &mut bool| {
             *may_map = false;
             segment.map_around(&space.arena, page, &around)

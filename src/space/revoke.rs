@@ -33,6 +33,10 @@ use kernel::{
 };
 
 use crate::{
+    layout::{
+        SegmentPage,
+        SpacePage, //
+    },
     segment::{
         frame_ref::FrameRef,
         list::Ops,
@@ -67,10 +71,9 @@ impl Revoke for Space {
                 None => return false,
             }
         };
-        let (start, end) = segment.clip(event.start, event.end);
-        let (start, end) = segment.frames.widen(start, end, &shown);
-        let pages = start..end;
-        let idle = !segment.frames.any(start, end, &shown);
+        let pages = segment.clip(event.start, event.end);
+        let pages = segment.frames.widen(pages, &shown);
+        let idle = !segment.frames.any(&pages, &shown);
         if !idle && !event.blockable {
             // Zapping sleeps.
             return false;
@@ -90,7 +93,7 @@ impl Revoke for Space {
         trace::invalidate(
             &self.mapping,
             segment.id(),
-            &(start as u64..end as u64),
+            &(pages.start.get()..pages.end.get()),
             attached.is_none(),
         );
         let zapped = attached.is_some();
@@ -107,11 +110,11 @@ impl Revoke for Space {
 impl Space {
     /// Zaps pages of the space for its owner. What was removed there must be gone from the layout;
     /// no lock but `ops` may be held.
-    pub(crate) fn zap(&self, _ops: &Ops, pages: &Range<u64>) {
+    pub(crate) fn zap(&self, _ops: &Ops, pages: &Range<SpacePage>) {
         if pages.is_empty() {
             return;
         }
-        self.mapping.zap(pages);
+        self.mapping.zap(&(pages.start.get()..pages.end.get()));
         self.counts.revocations.fetch_add(1, Relaxed);
     }
 
@@ -121,28 +124,28 @@ impl Space {
     pub(crate) fn drop_frames(&self, segment: &Segment) {
         // What was deferred to the worker may have been written after it was cleaned.
         let late = segment.invalidation.any(&self.install.read());
-        self.take_frames(segment, &(0..segment.pages()), late);
+        self.take_frames(segment, &segment.pages(), late);
     }
 
-    /// Calls `each` with the pieces of the space that show any of `pages` of a segment. No lock
+    /// Calls `each` with the pieces of the space that show any of `pages` of a segment, as pages of
+    /// the mapping. No lock
     /// that the caller of a fault wants is held meanwhile; joins must be on hold.
     fn each_piece(
         &self,
         segment: &Segment,
-        pages: &Range<usize>,
+        pages: &Range<SegmentPage>,
         mut each: impl FnMut(&Range<u64>),
     ) {
-        let wanted = pages.start as u64..pages.end as u64;
         let mut cursor = None;
         loop {
             let piece =
                 self.install
                     .read()
                     .layout
-                    .next_showing(segment.id(), wanted.clone(), cursor);
+                    .next_showing(segment.id(), pages.clone(), cursor);
             let Some(piece) = piece else { break };
             cursor = Some(piece.cursor);
-            each(&(piece.start..piece.end));
+            each(&(piece.start.get()..piece.end.get()));
         }
     }
 
@@ -151,7 +154,7 @@ impl Space {
     fn end_invalidation(
         self: &Arc<Self>,
         segment: ArcBorrow<'_, Segment>,
-        pages: Range<usize>,
+        pages: Range<SegmentPage>,
         zapped: bool,
     ) {
         let mut shown = self.install.write();
@@ -182,13 +185,13 @@ impl Space {
 
     /// Takes frames out of the table and puts them, in batches. If it is `late`, writeback may
     /// have cleaned them before the attachments were zapped; then this may wait for the file.
-    fn take_frames(&self, segment: &Segment, pages: &Range<usize>, late: bool) {
-        let mut from = pages.start;
+    fn take_frames(&self, segment: &Segment, pages: &Range<SegmentPage>, late: bool) {
+        let mut rest = pages.clone();
         loop {
             let mut taken: [Option<FrameRef>; BATCH] = [const { None }; BATCH];
             let next = {
                 let mut shown = self.install.write();
-                segment.frames.take(from, pages.end, &mut taken, &mut shown)
+                segment.frames.take(&rest, &mut taken, &mut shown)
             };
             if late {
                 for page in taken.iter().flatten().filter_map(FrameRef::page_to_write) {
@@ -199,14 +202,14 @@ impl Space {
             }
             // `taken` is dropped after the lock.
             match next {
-                Some(next) => from = next,
+                Some(next) => rest.start = next,
                 None => break,
             }
         }
     }
 
     /// Takes a segment off the list of those that have deferred invalidations.
-    fn next_deferred(&self) -> Option<(Arc<Segment>, Range<usize>)> {
+    fn next_deferred(&self) -> Option<(Arc<Segment>, Range<SegmentPage>)> {
         let mut shown = self.install.write();
         let segment = shown.deferred.pop_front()?.into_arc();
         let pages = segment.invalidation.begin_draining(&mut shown);

@@ -7,6 +7,8 @@
 //! take its time to be mapped and the worker must be able to revoke meanwhile; so a call that has
 //! obtained one pins it until it is shown.
 
+use core::ops::Range;
+
 use kernel::{
     fs::File,
     list::{
@@ -25,7 +27,10 @@ use kernel::{
 };
 
 use crate::{
-    layout::Prot,
+    layout::{
+        FilePage,
+        Prot, //
+    },
     segment::{
         list::{
             Ops,
@@ -71,8 +76,8 @@ impl Removed {
 }
 
 impl Space {
-    /// A segment that holds `pages` pages of `file` from page `first`, for at least `prot`, as
-    /// the calling task may have it.
+    /// A segment that holds pages `part` of `file`, for at least `prot`, as the calling task may
+    /// have it.
     ///
     /// Errors: those of mmap(), `ENODEV` for memory that cannot be shown. No lock but `ops` may
     /// be held, which is released while a segment is made.
@@ -80,11 +85,10 @@ impl Space {
         self: &'a Arc<Self>,
         mut ops: MutexGuard<'a, Ops>,
         file: ARef<File>,
-        first: usize,
-        pages: usize,
+        part: Range<FilePage>,
         prot: Prot,
     ) -> Result<(MutexGuard<'a, Ops>, Pinned)> {
-        let wanted = Source::new(file, task::current_cred(), first, pages, prot);
+        let wanted = Source::new(file, task::current_cred(), part, prot);
         if let Some(found) = ops.find(&wanted) {
             return Ok((ops, found));
         }
@@ -120,11 +124,10 @@ impl Space {
     pub(crate) fn register(
         self: &Arc<Self>,
         file: ARef<File>,
-        first: usize,
-        pages: usize,
+        part: Range<FilePage>,
         prot: Prot,
     ) -> Result<Pinned> {
-        let (mut ops, pinned) = self.obtain(self.ops.lock(), file, first, pages, prot)?;
+        let (mut ops, pinned) = self.obtain(self.ops.lock(), file, part, prot)?;
         ops.keep(pinned.segment());
         Ok(pinned)
     }

@@ -2,8 +2,8 @@
 
 //! The host's side of a layout: boxes from the heap, and segments that only have an id.
 
-use crate::layout;
-use std::{array, convert::Infallible, rc::Rc};
+use crate::layout::{self, SegmentPage, SpacePage};
+use std::{array, convert::Infallible, ops, rc::Rc};
 
 /// A handle as large as the kernel's, and counted as it is.
 pub(crate) type Segment = Rc<u64>;
@@ -65,15 +65,40 @@ pub(crate) fn space(pages: u64, nodes: usize) -> Layout {
     layout
 }
 
+/// The page of a space of this number.
+pub(crate) fn page(number: u64) -> SpacePage {
+    SpacePage::new(number)
+}
+
+/// Pages `start..end` of a space.
+pub(crate) fn span(start: u64, end: u64) -> ops::Range<SpacePage> {
+    page(start)..page(end)
+}
+
+/// The page of a segment of this number.
+pub(crate) fn segment_page(number: u64) -> SegmentPage {
+    SegmentPage::new(number)
+}
+
+/// Pages of a segment.
+pub(crate) fn segment_span(pages: ops::Range<u64>) -> ops::Range<SegmentPage> {
+    segment_page(pages.start)..segment_page(pages.end)
+}
+
+/// The numbers of pages of a space.
+pub(crate) fn numbers(pages: &ops::Range<SpacePage>) -> ops::Range<u64> {
+    pages.start.get()..pages.end.get()
+}
+
 /// Pages `start..end`, which show `segment` from its page `offset` on, for reading.
 pub(crate) fn range(start: u64, end: u64, segment: &Segment, offset: u64) -> Range {
     Range {
-        start,
-        end,
+        start: page(start),
+        end: page(end),
         segment: segment.clone(),
-        offset,
+        offset: segment_page(offset),
         prot: layout::Prot::READ,
-        entered: layout::Entered::new(),
+        installed: layout::Installed::new(),
     }
 }
 
@@ -81,19 +106,22 @@ pub(crate) fn range(start: u64, end: u64, segment: &Segment, offset: u64) -> Ran
 pub(crate) const INSERT_NODES: usize = 1;
 
 /// Shows `range`, where nothing may be shown yet.
-pub(crate) fn insert(layout: &mut Layout, range: Range) -> Result<(), layout::Refused> {
+pub(crate) fn insert(layout: &mut Layout, range: Range) -> Result<(), layout::Error> {
     layout.replace(range, false, 0, |_| panic!("something was shown there"))
 }
 
 /// Shows nothing in `start..end` any more.
-pub(crate) fn clear(layout: &mut Layout, start: u64, end: u64) -> Result<(), layout::Refused> {
-    layout.remove(start, end, usize::MAX, drop)
+pub(crate) fn clear(layout: &mut Layout, start: u64, end: u64) -> Result<(), layout::Error> {
+    layout.remove(span(start, end), usize::MAX, drop)
 }
 
 /// The ranges of the layout, each as (start, end, segment id, offset).
 pub(crate) fn listed(layout: &Layout) -> Vec<(u64, u64, u64, u64)> {
     layout
-        .ranges(0, layout.pages())
-        .map(|range| (range.start, range.end, *range.segment, range.offset))
+        .ranges(span(0, layout.pages()))
+        .map(|range| {
+            let Range { start, end, .. } = range;
+            (start.get(), end.get(), *range.segment, range.offset.get())
+        })
         .collect()
 }

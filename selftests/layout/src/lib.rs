@@ -3,11 +3,13 @@
 //! Tests of what an address space shows (`src/layout/mod.rs` of the module), without a kernel.
 //!
 //! `cargo test -p layout-tests` runs all of them, and
-//! `cargo test -p layout-tests --release -- --nocapture million` tells what an operation costs when
+//! `cargo test -p layout-tests --release -- --nocapture million` prints what an operation costs when
 //! there are a million ranges.
 
 #![cfg(test)]
 
+// Some of it only the module uses.
+#[allow(dead_code)]
 #[forbid(unsafe_code)]
 #[path = "../../../src/layout/mod.rs"]
 mod layout;
@@ -20,5 +22,6 @@ mod scale;
 /// What `layout` takes from the kernel.
 mod sys {
     pub(crate) mod atomic;
+    pub(crate) mod warn;
 }
 mod walk;

@@ -3,8 +3,11 @@
 //! Random changes, against a model that is only an array of pages.
 
 use crate::{
-    host::{insert, listed, refill, Layout, Range, Segment, INSERT_NODES},
-    layout::{Entered, Prot, Refused},
+    host::{
+        insert, listed, numbers, page, refill, segment_page, segment_span, span, Layout, Range,
+        Segment, INSERT_NODES,
+    },
+    layout::{Error, Installed, Pages, Prot, SpacePage},
 };
 use proptest::prelude::*;
 use std::rc::Rc;
@@ -23,10 +26,9 @@ pub(crate) enum Change {
     Replace(Shown),
     Remove { start: u64, end: u64 },
     Protect { start: u64, end: u64, prot: Prot },
-    Enter { start: u64, end: u64 },
+    Install { start: u64, end: u64 },
     Hold,
     Release,
-    GiveBack,
 }
 
 /// A range to be shown.
@@ -74,7 +76,7 @@ pub(crate) fn changes() -> impl Strategy<Value = Change> {
         4 => shown().prop_map(Change::Replace),
         4 => spans().prop_map(|(start, end)| Change::Remove { start, end }),
         2 => (spans(), prots()).prop_map(|((start, end), prot)| Change::Protect { start, end, prot }),
-        2 => spans().prop_map(|(start, end)| Change::Enter { start, end }),
+        2 => spans().prop_map(|(start, end)| Change::Install { start, end }),
     ]
 }
 
@@ -84,7 +86,6 @@ fn changes_and_more() -> impl Strategy<Value = Change> {
         30 => changes(),
         1 => Just(Change::Hold),
         1 => Just(Change::Release),
-        1 => Just(Change::GiveBack),
     ]
 }
 
@@ -94,8 +95,8 @@ pub(crate) struct Pair {
     pub(crate) pages: Vec<Page>,
     /// Pages that were changed by [`Change::Insert`], [`Change::Replace`] or [`Change::Remove`].
     pub(crate) touched: Vec<bool>,
-    /// Pages that were entered since they show what they show.
-    entered: Vec<bool>,
+    /// Pages that were installed since they show what they show.
+    installed: Vec<bool>,
     segments: Vec<Segment>,
     /// Whether there was never a hold.
     joined: bool,
@@ -108,7 +109,7 @@ impl Pair {
             layout: Layout::new(PAGES, seed),
             pages: vec![None; PAGES as usize],
             touched: vec![false; PAGES as usize],
-            entered: vec![false; PAGES as usize],
+            installed: vec![false; PAGES as usize],
             segments: (0..SEGMENTS).map(Rc::new).collect(),
             joined: true,
             holds: 0,
@@ -121,7 +122,7 @@ impl Pair {
         (start as usize).min(end)..end
     }
 
-    /// What the model would hand out as removed, page by page.
+    /// What the model would remove, page by page.
     fn old(&self, start: u64, end: u64) -> Vec<(u64, Page)> {
         Self::span(start, end)
             .filter(|&page| self.pages[page].is_some())
@@ -136,34 +137,34 @@ impl Pair {
             Change::Replace(_) => Layout::REPLACE_NODES,
             Change::Remove { .. } => Layout::REMOVE_NODES,
             Change::Protect { .. } => Layout::PROTECT_NODES,
-            Change::Enter { .. } | Change::Hold | Change::Release | Change::GiveBack => 0,
+            Change::Install { .. } | Change::Hold | Change::Release => 0,
         };
         if !frugal {
             refill(&mut self.layout, nodes);
         }
-        if self.try_change(change) == Err(Refused::Nodes) {
+        if self.try_change(change) == Err(Error::NoNodes) {
             assert!(frugal, "there was memory for {nodes} nodes");
             self.check();
             refill(&mut self.layout, nodes);
-            assert_ne!(self.try_change(change), Err(Refused::Nodes));
+            assert_ne!(self.try_change(change), Err(Error::NoNodes));
         }
     }
 
-    fn try_change(&mut self, change: &Change) -> Result<(), Refused> {
+    fn try_change(&mut self, change: &Change) -> Result<(), Error> {
         match change {
             Change::Insert(shown) => {
                 let range = self.range(shown);
                 let result = insert(&mut self.layout, range);
                 let full = !self.old(shown.start, shown.end).is_empty();
                 let refused = match Self::is_range(shown) {
-                    false => Some(Refused::Range),
-                    true => full.then_some(Refused::Shown),
+                    false => Some(Error::BadRange),
+                    true => full.then_some(Error::Exists),
                 };
                 Self::expect(result, refused)?;
                 self.show(shown);
             }
             Change::Replace(shown) => {
-                let refused = (!Self::is_range(shown)).then_some(Refused::Range);
+                let refused = (!Self::is_range(shown)).then_some(Error::BadRange);
                 let range = self.range(shown);
                 if refused.is_none() {
                     self.check_room(shown.start, shown.end, |layout, room, each| {
@@ -180,28 +181,29 @@ impl Pair {
             }
             Change::Remove { start, end } => {
                 self.check_room(*start, *end, |layout, room, each| {
-                    layout.remove(*start, *end, room, each)
+                    layout.remove(span(*start, *end), room, each)
                 });
                 let mut removed = Vec::new();
                 let room = self.parts(*start, *end);
                 let each = |old| removed.push(old);
-                let result = self.layout.remove(*start, *end, room, each);
+                let result = self.layout.remove(span(*start, *end), room, each);
                 Self::expect(result, None)?;
                 self.check_removed(*start, *end, &removed);
                 let span = Self::span(*start, *end);
                 self.pages[span.clone()].fill(None);
-                self.entered[span.clone()].fill(false);
+                self.installed[span.clone()].fill(false);
                 self.touched[span].fill(true);
             }
-            Change::Enter { start, end } => {
-                for range in self.layout.ranges(*start, *end) {
-                    let pages = range.start.max(*start)..range.end.min(*end);
-                    range.entered.add(pages.clone());
-                    self.entered[pages.start as usize..pages.end as usize].fill(true);
+            Change::Install { start, end } => {
+                for range in self.layout.ranges(span(*start, *end)) {
+                    let pages = (range.start..range.end).intersect(&span(*start, *end));
+                    range.installed.add(pages.clone());
+                    let numbers = numbers(&pages);
+                    self.installed[numbers.start as usize..numbers.end as usize].fill(true);
                 }
             }
             Change::Protect { start, end, prot } => {
-                let result = self.layout.protect(*start, *end, *prot);
+                let result = self.layout.protect(span(*start, *end), *prot);
                 Self::expect(result, None)?;
                 for page in self.pages[Self::span(*start, *end)].iter_mut().flatten() {
                     page.2 = *prot;
@@ -218,41 +220,40 @@ impl Pair {
                     self.holds -= 1;
                 }
             }
-            Change::GiveBack => drop(self.layout.give_back()),
         }
         Ok(())
     }
 
     fn range(&self, shown: &Shown) -> Range {
         Range {
-            start: shown.start,
-            end: shown.end,
+            start: page(shown.start),
+            end: page(shown.end),
             segment: self.segments[shown.segment as usize].clone(),
-            offset: shown.offset,
+            offset: segment_page(shown.offset),
             prot: shown.prot,
-            entered: Entered::new(),
+            installed: Installed::new(),
         }
     }
 
     /// How many ranges the layout has in these pages.
     fn parts(&self, start: u64, end: u64) -> usize {
-        self.layout.ranges(start, end).count()
+        self.layout.ranges(span(start, end)).count()
     }
 
-    /// With room for one range less than must be handed out a change is refused.
+    /// With room for one range less than must be removed a change is refused.
     fn check_room(
         &mut self,
         start: u64,
         end: u64,
-        change: impl FnOnce(&mut Layout, usize, &mut dyn FnMut(Range)) -> Result<(), Refused>,
+        change: impl FnOnce(&mut Layout, usize, &mut dyn FnMut(Range)) -> Result<(), Error>,
     ) {
         let Some(less) = self.parts(start, end).checked_sub(1) else {
             return;
         };
         let before = listed(&self.layout);
-        let mut each = |_| panic!("handed out, and refused");
+        let mut each = |_| panic!("removed, and refused");
         let result = change(&mut self.layout, less, &mut each);
-        assert_eq!(result, Err(Refused::Room));
+        assert_eq!(result, Err(Error::NoRoom));
         assert_eq!(listed(&self.layout), before);
     }
 
@@ -260,10 +261,10 @@ impl Pair {
         shown.start < shown.end && shown.end <= PAGES
     }
 
-    /// Passes a refusal for want of nodes on, and a deserved one; fails for any other.
-    fn expect(result: Result<(), Refused>, refused: Option<Refused>) -> Result<(), Refused> {
+    /// Passes on an error for lack of nodes, and an expected one; fails for any other.
+    fn expect(result: Result<(), Error>, refused: Option<Error>) -> Result<(), Error> {
         match refused {
-            None => assert!(matches!(result, Ok(()) | Err(Refused::Nodes)), "{result:?}"),
+            None => assert!(matches!(result, Ok(()) | Err(Error::NoNodes)), "{result:?}"),
             Some(refused) => assert_eq!(result, Err(refused)),
         }
         result
@@ -274,33 +275,36 @@ impl Pair {
             let offset = shown.offset + (page - shown.start);
             self.pages[page as usize] = Some((shown.segment, offset, shown.prot));
             self.touched[page as usize] = true;
-            self.entered[page as usize] = false;
+            self.installed[page as usize] = false;
         }
     }
 
     fn check_removed(&self, start: u64, end: u64, removed: &[Range]) {
-        self.check_entered(removed.iter());
+        self.check_installed(removed.iter());
         let removed: Vec<_> = removed
             .iter()
             .flat_map(|range| {
-                (range.start..range.end).map(|page| {
-                    let offset = range.offset_of(page).unwrap();
-                    (page, Some((*range.segment, offset, range.prot)))
+                numbers(&(range.start..range.end)).map(|number| {
+                    let offset = range.offset_of(page(number)).unwrap().get();
+                    (number, Some((*range.segment, offset, range.prot)))
                 })
             })
             .collect();
         assert_eq!(removed, self.old(start, end));
     }
 
-    /// What was entered is known to have been, and lies within the range.
-    fn check_entered<'a>(&self, ranges: impl Iterator<Item = &'a Range>) {
+    /// What was installed is known to have been, and lies within the range.
+    fn check_installed<'a>(&self, ranges: impl Iterator<Item = &'a Range>) {
         for range in ranges {
-            let known = range.entered.pages();
-            let pages = (range.start..range.end).filter(|page| self.entered[*page as usize]);
-            for page in pages {
-                assert!(known.contains(&page), "page {page} of {range:?}");
+            let known = numbers(&range.installed.pages());
+            let span = numbers(&(range.start..range.end));
+            for number in span
+                .clone()
+                .filter(|number| self.installed[*number as usize])
+            {
+                assert!(known.contains(&number), "page {number} of {range:?}");
             }
-            assert!(known.is_empty() || known.start >= range.start && known.end <= range.end);
+            assert!(known.is_empty() || known.start >= span.start && known.end <= span.end);
         }
     }
 
@@ -309,7 +313,7 @@ impl Pair {
         self.layout.check(self.joined);
         self.check_pages();
         self.check_runs();
-        self.check_entered(self.layout.ranges(0, PAGES));
+        self.check_installed(self.layout.ranges(span(0, PAGES)));
         for id in 0..=SEGMENTS {
             for (start, end) in [(0, u64::MAX), (0, 3), (7, 8), (10, 30), (20, 20), (45, 60)] {
                 self.check_showing(id, start..end);
@@ -324,31 +328,35 @@ impl Pair {
             }
         }
         for (id, segment) in self.segments.iter().enumerate() {
-            let ranges = self.layout.ranges(0, PAGES);
+            let ranges = self.layout.ranges(span(0, PAGES));
             let handles = ranges.filter(|range| *range.segment == id as u64).count();
             assert_eq!(Rc::strong_count(segment), 1 + handles, "handles of {id}");
         }
     }
 
     fn check_pages(&self) {
-        for page in 0..PAGES + 3 {
-            let shown = self.layout.lookup(page).map(|range| {
-                let offset = range.offset_of(page).unwrap();
+        for number in 0..PAGES + 3 {
+            let shown = self.layout.lookup(page(number)).map(|range| {
+                let offset = range.offset_of(page(number)).unwrap().get();
                 (*range.segment, offset, range.prot)
             });
-            let expected = self.pages.get(page as usize).copied().flatten();
-            assert_eq!(shown, expected, "page {page}");
-            let next = self.layout.next(page);
-            let first = (page..PAGES).find(|&page| self.pages[page as usize].is_some());
+            let expected = self.pages.get(number as usize).copied().flatten();
+            assert_eq!(shown, expected, "page {number}");
+            let next = self.layout.next(page(number));
+            let first = (number..PAGES).find(|&number| self.pages[number as usize].is_some());
             assert_eq!(
-                next.map(|range| range.start.max(page)),
+                next.map(|range| range.start.get().max(number)),
                 first,
-                "after {page}"
+                "after {number}"
             );
-            for end in page..PAGES {
-                let mut shows = (page..end).map(|page| self.pages[page as usize].is_some());
-                assert_eq!(self.layout.covered(page, end), shows.clone().all(|it| it));
-                assert_eq!(self.layout.overlaps(page, end), shows.any(|it| it));
+            for end in number..PAGES {
+                let mut shows = (number..end).map(|number| self.pages[number as usize].is_some());
+                let pages = span(number, end);
+                assert_eq!(
+                    self.layout.covered(pages.clone()),
+                    shows.clone().all(|it| it)
+                );
+                assert_eq!(self.layout.overlaps(pages), shows.any(|it| it));
             }
         }
     }
@@ -363,7 +371,7 @@ impl Pair {
             }
             expected = page.map(|(id, offset, prot)| (id, offset + 1, prot));
         }
-        let count = self.layout.ranges(0, PAGES).count();
+        let count = self.layout.ranges(span(0, PAGES)).count();
         assert_eq!(self.layout.len(), count);
         assert!(if self.joined {
             count == runs
@@ -379,13 +387,16 @@ impl Pair {
                 (segment == id && pages.contains(&offset)).then_some((page, offset, prot))
             })
             .collect();
-        let pieces: Vec<_> = self.layout.showing(id, pages.clone()).collect();
+        let pieces: Vec<_> = self
+            .layout
+            .showing(id, segment_span(pages.clone()))
+            .collect();
         let mut shown: Vec<_> = pieces
             .iter()
             .flat_map(|piece| {
                 assert!(piece.start < piece.end);
-                let offsets = piece.offset..;
-                (piece.start..piece.end)
+                let offsets = piece.offset.get()..;
+                numbers(&(piece.start..piece.end))
                     .zip(offsets)
                     .map(|(page, offset)| (page, offset, piece.prot))
             })
@@ -396,7 +407,9 @@ impl Pair {
 
         let mut after = None;
         let stepped = std::iter::from_fn(|| {
-            let piece = self.layout.next_showing(id, pages.clone(), after)?;
+            let piece = self
+                .layout
+                .next_showing(id, segment_span(pages.clone()), after)?;
             after = Some(piece.cursor);
             Some(piece)
         });
@@ -414,6 +427,7 @@ impl Pair {
                     .all(Option::is_none)
         });
         let found = self.layout.find_hole(pages, align, congruent);
+        let found = found.map(SpacePage::get);
         assert_eq!(found, expected, "{pages} pages, {congruent} mod {align}");
     }
 }

@@ -3,15 +3,18 @@
 //! What a layout promises, one test for each, named after it.
 
 use crate::{
-    host::{clear, insert, listed, range, space, Layout, Range, Segment},
-    layout::{Prot, Refused},
+    host::{
+        clear, insert, listed, numbers, page, range, segment_page, segment_span, space, span,
+        Layout, Range, Segment,
+    },
+    layout::{Error, Prot},
 };
 
-/// What [`Layout::remove()`] hands out.
+/// What [`Layout::remove()`] removes.
 fn removed(layout: &mut Layout, start: u64, end: u64) -> Vec<(u64, u64, u64)> {
     let mut all = Vec::new();
-    let each = |old: Range| all.push((old.start, old.end, old.offset));
-    layout.remove(start, end, usize::MAX, each).unwrap();
+    let each = |old: Range| all.push((old.start.get(), old.end.get(), old.offset.get()));
+    layout.remove(span(start, end), usize::MAX, each).unwrap();
     layout.check(true);
     all
 }
@@ -19,8 +22,8 @@ fn removed(layout: &mut Layout, start: u64, end: u64) -> Vec<(u64, u64, u64)> {
 /// Where the pieces are that show these pages.
 fn shown(layout: &Layout, id: u64, pages: core::ops::Range<u64>) -> Vec<(u64, u64, u64)> {
     layout
-        .showing(id, pages)
-        .map(|piece| (piece.start, piece.end, piece.offset))
+        .showing(id, segment_span(pages))
+        .map(|piece| (piece.start.get(), piece.end.get(), piece.offset.get()))
         .collect()
 }
 
@@ -29,11 +32,11 @@ fn a_new_space_shows_nothing() {
     let mut layout = Layout::new(10, 1);
     assert_eq!((layout.pages(), layout.len()), (10, 0));
     assert!(layout.is_empty());
-    assert!(layout.lookup(0).is_none() && layout.next(0).is_none());
-    assert!(!layout.overlaps(0, 10) && !layout.shows(0));
-    assert_eq!(layout.find_hole(10, 1, 0), Some(0));
+    assert!(layout.lookup(page(0)).is_none() && layout.next(page(0)).is_none());
+    assert!(!layout.overlaps(span(0, 10)) && !layout.shows(0));
+    assert_eq!(layout.find_hole(10, 1, 0), Some(page(0)));
     assert_eq!(layout.find_hole(11, 1, 0), None);
-    assert_eq!(layout.showing(0, 0..u64::MAX).count(), 0);
+    assert_eq!(layout.showing(0, segment_span(0..u64::MAX)).count(), 0);
 }
 
 #[test]
@@ -41,14 +44,20 @@ fn a_range_is_found_from_its_first_page_to_its_last() {
     let segment = Segment::new(7);
     let mut layout = space(100, 1);
     insert(&mut layout, range(10, 20, &segment, 5)).unwrap();
-    assert!(layout.lookup(9).is_none() && layout.lookup(20).is_none());
-    assert_eq!(layout.lookup(10).unwrap().offset_of(10), Some(5));
-    assert_eq!(layout.lookup(19).unwrap().offset_of(19), Some(14));
-    assert_eq!(layout.lookup(10).unwrap().offset_of(20), None);
-    assert_eq!(layout.lookup(10).unwrap().offset_of(9), None);
-    assert_eq!(layout.next(0).unwrap().start, 10);
-    assert_eq!(layout.next(19).unwrap().start, 10);
-    assert!(layout.next(20).is_none());
+    assert!(layout.lookup(page(9)).is_none() && layout.lookup(page(20)).is_none());
+    assert_eq!(
+        layout.lookup(page(10)).unwrap().offset_of(page(10)),
+        Some(segment_page(5))
+    );
+    assert_eq!(
+        layout.lookup(page(19)).unwrap().offset_of(page(19)),
+        Some(segment_page(14))
+    );
+    assert_eq!(layout.lookup(page(10)).unwrap().offset_of(page(20)), None);
+    assert_eq!(layout.lookup(page(10)).unwrap().offset_of(page(9)), None);
+    assert_eq!(layout.next(page(0)).unwrap().start, page(10));
+    assert_eq!(layout.next(page(19)).unwrap().start, page(10));
+    assert!(layout.next(page(20)).is_none());
 }
 
 #[test]
@@ -126,7 +135,7 @@ fn insert_where_something_is_shown_is_refused() {
     for (start, end) in [(9, 11), (19, 21), (12, 15), (0, 100), (10, 20)] {
         assert_eq!(
             insert(&mut layout, range(start, end, &segment, 0)),
-            Err(Refused::Shown)
+            Err(Error::Exists)
         );
     }
     assert_eq!(listed(&layout), [(10, 20, 1, 0)]);
@@ -145,10 +154,10 @@ fn what_is_no_range_of_the_space_is_refused() {
         range(0, 2, &segment, u64::MAX - 1),
     ];
     for range in bad {
-        assert_eq!(insert(&mut layout, range.clone()), Err(Refused::Range));
+        assert_eq!(insert(&mut layout, range.clone()), Err(Error::BadRange));
         assert_eq!(
             layout.replace(range, true, usize::MAX, |_| ()),
-            Err(Refused::Range)
+            Err(Error::BadRange)
         );
     }
     assert!(layout.is_empty());
@@ -160,23 +169,28 @@ fn the_last_pages_of_space_and_segment_can_be_shown() {
     let mut layout = space(u64::MAX, 10);
     let last = u64::MAX - 1;
     insert(&mut layout, range(last, u64::MAX, &segment, last)).unwrap();
-    assert_eq!(layout.lookup(last).unwrap().offset_of(last), Some(last));
-    assert!(layout.lookup(u64::MAX).is_none() && layout.next(u64::MAX).is_none());
+    assert_eq!(
+        layout.lookup(page(last)).unwrap().offset_of(page(last)),
+        Some(segment_page(last))
+    );
+    assert!(layout.lookup(page(u64::MAX)).is_none() && layout.next(page(u64::MAX)).is_none());
     assert_eq!(
         shown(&layout, u64::MAX, 0..u64::MAX),
         [(last, u64::MAX, last)]
     );
-    let first = layout.next_showing(u64::MAX, 0..u64::MAX, None).unwrap();
-    let after = layout.next_showing(u64::MAX, 0..u64::MAX, Some(first.cursor));
+    let first = layout
+        .next_showing(u64::MAX, segment_span(0..u64::MAX), None)
+        .unwrap();
+    let after = layout.next_showing(u64::MAX, segment_span(0..u64::MAX), Some(first.cursor));
     assert_eq!(after, None);
     assert_eq!(layout.find_hole(1, u64::MAX, last), None);
-    assert_eq!(layout.find_hole(last, 1, 0), Some(0));
+    assert_eq!(layout.find_hole(last, 1, 0), Some(page(0)));
     assert_eq!(layout.find_hole(u64::MAX, 1, 0), None);
     assert_eq!(removed(&mut layout, 0, u64::MAX), [(last, u64::MAX, last)]);
 }
 
 #[test]
-fn replace_hands_out_the_old_and_shows_the_new() {
+fn replace_removes_the_old_and_shows_the_new() {
     let (one, two) = (Segment::new(1), Segment::new(2));
     let mut layout = space(100, 5);
     insert(&mut layout, range(0, 30, &one, 0)).unwrap();
@@ -223,12 +237,12 @@ fn replace_in_place_needs_no_node() {
     }
     assert_eq!(
         insert(&mut layout, range(90, 91, &one, 0)),
-        Err(Refused::Nodes)
+        Err(Error::NoNodes)
     );
     layout
         .replace(range(10, 20, &two, 0), true, usize::MAX, |_| ())
         .unwrap();
-    assert_eq!(layout.lookup(10).unwrap().segment, two);
+    assert_eq!(layout.lookup(page(10)).unwrap().segment, two);
 }
 
 /// Nodes that are left.
@@ -243,15 +257,15 @@ fn protect_cuts_at_its_borders_and_joins_what_is_alike_again() {
     let segment = Segment::new(1);
     let mut layout = space(100, 4);
     insert(&mut layout, range(0, 30, &segment, 0)).unwrap();
-    layout.protect(10, 20, Prot::NONE).unwrap();
+    layout.protect(span(10, 20), Prot::NONE).unwrap();
     layout.check(true);
     assert_eq!(
         listed(&layout),
         [(0, 10, 1, 0), (10, 20, 1, 10), (20, 30, 1, 20)]
     );
-    let prots = [5, 15, 25].map(|page| layout.lookup(page).unwrap().prot);
+    let prots = [5, 15, 25].map(|number| layout.lookup(page(number)).unwrap().prot);
     assert_eq!(prots, [Prot::READ, Prot::NONE, Prot::READ]);
-    layout.protect(0, 100, Prot::READ).unwrap();
+    layout.protect(span(0, 100), Prot::READ).unwrap();
     layout.check(true);
     assert_eq!(listed(&layout), [(0, 30, 1, 0)]);
 }
@@ -263,10 +277,26 @@ fn covered_means_no_hole_and_overlaps_means_not_all_hole() {
     insert(&mut layout, range(10, 20, &segment, 0)).unwrap();
     insert(&mut layout, range(20, 30, &segment, 0)).unwrap();
     insert(&mut layout, range(31, 40, &segment, 0)).unwrap();
-    assert!(layout.covered(10, 30) && layout.covered(15, 25) && layout.covered(39, 40));
-    assert!(!layout.covered(9, 12) && !layout.covered(25, 32) && !layout.covered(39, 41));
-    assert!(layout.overlaps(0, 11) && layout.overlaps(29, 31) && layout.overlaps(0, 100));
-    assert!(!layout.overlaps(0, 10) && !layout.overlaps(30, 31) && !layout.overlaps(12, 12));
+    assert!(
+        layout.covered(span(10, 30))
+            && layout.covered(span(15, 25))
+            && layout.covered(span(39, 40))
+    );
+    assert!(
+        !layout.covered(span(9, 12))
+            && !layout.covered(span(25, 32))
+            && !layout.covered(span(39, 41))
+    );
+    assert!(
+        layout.overlaps(span(0, 11))
+            && layout.overlaps(span(29, 31))
+            && layout.overlaps(span(0, 100))
+    );
+    assert!(
+        !layout.overlaps(span(0, 10))
+            && !layout.overlaps(span(30, 31))
+            && !layout.overlaps(span(12, 12))
+    );
 }
 
 #[test]
@@ -276,15 +306,15 @@ fn a_hole_is_the_lowest_that_is_congruent() {
     insert(&mut layout, range(0, 100, &segment, 0)).unwrap();
     insert(&mut layout, range(600, 1000, &segment, 0)).unwrap();
     insert(&mut layout, range(1030, 1600, &segment, 0)).unwrap();
-    assert_eq!(layout.find_hole(500, 1, 0), Some(100));
-    assert_eq!(layout.find_hole(501, 1, 0), Some(1600));
-    assert_eq!(layout.find_hole(6, 512, 0), Some(512));
-    assert_eq!(layout.find_hole(6, 512, 512 * 9 + 3), Some(515));
+    assert_eq!(layout.find_hole(500, 1, 0), Some(page(100)));
+    assert_eq!(layout.find_hole(501, 1, 0), Some(page(1600)));
+    assert_eq!(layout.find_hole(6, 512, 0), Some(page(512)));
+    assert_eq!(layout.find_hole(6, 512, 512 * 9 + 3), Some(page(515)));
     // Long enough, but nowhere congruent before the next.
-    assert_eq!(layout.find_hole(100, 512, 0), Some(2048));
-    assert_eq!(layout.find_hole(6, 0, 3), Some(100));
+    assert_eq!(layout.find_hole(100, 512, 0), Some(page(2048)));
+    assert_eq!(layout.find_hole(6, 0, 3), Some(page(100)));
     assert_eq!(layout.find_hole(0, 1, 0), None);
-    assert_eq!(layout.find_hole(8400, 1, 0), Some(1600));
+    assert_eq!(layout.find_hole(8400, 1, 0), Some(page(1600)));
     assert_eq!(layout.find_hole(8401, 1, 0), None);
 }
 
@@ -338,25 +368,25 @@ fn protections_are_the_bits_of_mmap() {
 
 /// All that a change may not alter when it is refused.
 fn state(layout: &Layout) -> impl PartialEq + std::fmt::Debug {
-    let entered = layout.ranges(0, layout.pages());
-    let entered: Vec<_> = entered.map(|range| range.entered.pages()).collect();
-    (listed(layout), entered)
+    let installed = layout.ranges(span(0, layout.pages()));
+    let installed: Vec<_> = installed.map(|range| range.installed.pages()).collect();
+    (listed(layout), installed)
 }
 
 #[test]
-fn a_refusal_for_what_is_shown_or_for_want_of_room_changes_nothing() {
+fn a_refusal_for_what_is_shown_or_for_lack_of_room_changes_nothing() {
     let (one, two) = (Segment::new(1), Segment::new(2));
     let mut layout = space(100, 10);
     insert(&mut layout, range(10, 20, &one, 0)).unwrap();
     insert(&mut layout, range(20, 30, &two, 0)).unwrap();
     insert(&mut layout, range(40, 50, &one, 0)).unwrap();
-    layout.lookup(15).unwrap().entered.add(12..18);
+    layout.lookup(page(15)).unwrap().installed.add(span(12, 18));
     let before = state(&layout);
-    let never = |_: Range| panic!("handed out, and refused");
+    let never = |_: Range| panic!("removed, and refused");
 
     for (start, end) in [(0, 11), (19, 20), (29, 41), (49, 100), (0, 100), (12, 13)] {
         let result = layout.replace(range(start, end, &two, 7), false, 100, never);
-        assert_eq!(result, Err(Refused::Shown));
+        assert_eq!(result, Err(Error::Exists));
         assert_eq!(state(&layout), before);
     }
     // Whole ranges, parts of one, both its ends, and in place.
@@ -371,40 +401,46 @@ fn a_refusal_for_what_is_shown_or_for_want_of_room_changes_nothing() {
     ] {
         for room in 0..parts {
             let shown = layout.replace(range(start, end, &two, 7), true, room, never);
-            let removed = layout.remove(start, end, room, never);
-            assert_eq!((shown, removed), (Err(Refused::Room), Err(Refused::Room)));
+            let removed = layout.remove(span(start, end), room, never);
+            assert_eq!((shown, removed), (Err(Error::NoRoom), Err(Error::NoRoom)));
             assert_eq!(state(&layout), before);
         }
         let mut copy = space(100, 10);
-        for range in layout.ranges(0, 100) {
+        for range in layout.ranges(span(0, 100)) {
             insert(&mut copy, range.clone()).unwrap();
         }
-        let mut handed_out = 0;
-        copy.remove(start, end, parts, |_| handed_out += 1).unwrap();
-        assert_eq!(handed_out, parts);
+        let mut removed = 0;
+        copy.remove(span(start, end), parts, |_| removed += 1)
+            .unwrap();
+        assert_eq!(removed, parts);
         copy.check(true);
     }
-    assert_eq!(layout.remove(50, 100, 0, never), Ok(()));
+    assert_eq!(layout.remove(span(50, 100), 0, never), Ok(()));
     layout.check(true);
 }
 
 #[test]
-fn what_was_entered_goes_with_its_pages() {
+fn installed_pages_go_with_their_range() {
     let (one, two) = (Segment::new(1), Segment::new(2));
     let mut layout = space(100, 10);
-    let entered = |layout: &Layout, page| layout.lookup(page).unwrap().entered.pages();
+    let installed =
+        |layout: &Layout, number| numbers(&layout.lookup(page(number)).unwrap().installed.pages());
     insert(&mut layout, range(10, 30, &one, 10)).unwrap();
-    assert_eq!(entered(&layout, 10), 0..0);
-    layout.lookup(10).unwrap().entered.add(12..12);
-    assert_eq!(entered(&layout, 10), 0..0);
+    assert_eq!(installed(&layout, 10), 0..0);
+    layout.lookup(page(10)).unwrap().installed.add(span(12, 12));
+    assert_eq!(installed(&layout, 10), 0..0);
     for (pages, hull) in [
         (20..22, 20..22),
         (15..16, 15..22),
         (17..25, 15..25),
         (18..19, 15..25),
     ] {
-        layout.lookup(10).unwrap().entered.add(pages);
-        assert_eq!(entered(&layout, 10), hull);
+        layout
+            .lookup(page(10))
+            .unwrap()
+            .installed
+            .add(span(pages.start, pages.end));
+        assert_eq!(installed(&layout, 10), hull);
     }
 
     // Cut, by a change in the middle: what comes out and what stays knows its own part.
@@ -414,61 +450,68 @@ fn what_was_entered_goes_with_its_pages() {
         .replace(range(18, 21, &two, 0), true, 1, each)
         .unwrap();
     layout.check(true);
-    assert_eq!(old[0].entered.pages(), 18..21);
-    let parts = [10, 18, 21].map(|page| entered(&layout, page));
+    assert_eq!(numbers(&old[0].installed.pages()), 18..21);
+    let parts = [10, 18, 21].map(|page| installed(&layout, page));
     assert_eq!(parts, [15..18, 0..0, 21..25]);
-    // Cut at either end, and where nothing was entered.
+    // Cut at either end, and where nothing was installed.
     let mut parts = Vec::new();
     layout
-        .remove(10, 16, 1, |range| parts.push(range.entered.pages()))
+        .remove(span(10, 16), 1, |range| {
+            parts.push(numbers(&range.installed.pages()))
+        })
         .unwrap();
     layout
-        .remove(23, 28, 1, |range| parts.push(range.entered.pages()))
+        .remove(span(23, 28), 1, |range| {
+            parts.push(numbers(&range.installed.pages()))
+        })
         .unwrap();
     layout
-        .remove(28, 30, 1, |range| parts.push(range.entered.pages()))
+        .remove(span(28, 30), 1, |range| {
+            parts.push(numbers(&range.installed.pages()))
+        })
         .unwrap();
     assert_eq!(parts, [15..16, 23..25, 0..0]);
     assert_eq!(
-        [16, 21].map(|page| entered(&layout, page)),
+        [16, 21].map(|page| installed(&layout, page)),
         [16..18, 21..23]
     );
 
     // Put back, as a batch that is undone does: joined on both sides.
     layout.replace(old.remove(0), true, 1, drop).unwrap();
     layout.check(true);
-    assert_eq!((listed(&layout).len(), entered(&layout, 16)), (1, 16..23));
-    // A join with something in front, and behind, where nothing was entered.
+    assert_eq!((listed(&layout).len(), installed(&layout, 16)), (1, 16..23));
+    // A join with something in front, and behind, where nothing was installed.
     insert(&mut layout, range(10, 16, &one, 10)).unwrap();
     insert(&mut layout, range(23, 30, &one, 23)).unwrap();
-    assert_eq!((listed(&layout).len(), entered(&layout, 10)), (1, 16..23));
+    assert_eq!((listed(&layout).len(), installed(&layout, 10)), (1, 16..23));
 
     // It stays when the protection changes, here and back, and goes when another is shown.
-    layout.protect(20, 30, Prot::NONE).unwrap();
+    layout.protect(span(20, 30), Prot::NONE).unwrap();
     assert_eq!(
-        [10, 20].map(|page| entered(&layout, page)),
+        [10, 20].map(|page| installed(&layout, page)),
         [16..20, 20..23]
     );
-    layout.protect(0, 100, Prot::NONE).unwrap();
+    layout.protect(span(0, 100), Prot::NONE).unwrap();
     layout.check(true);
-    assert_eq!(entered(&layout, 10), 16..23);
-    assert_eq!(layout.lookup(10).unwrap().clone().entered.pages(), 16..23);
+    assert_eq!(installed(&layout, 10), 16..23);
+    let copy = layout.lookup(page(10)).unwrap().clone();
+    assert_eq!(numbers(&copy.installed.pages()), 16..23);
     layout
         .replace(range(10, 30, &two, 0), true, 1, drop)
         .unwrap();
-    assert_eq!(entered(&layout, 10), 0..0);
+    assert_eq!(installed(&layout, 10), 0..0);
 }
 
 #[test]
-fn what_was_entered_is_no_part_of_what_a_range_is() {
+fn installed_pages_are_no_part_of_what_a_range_is() {
     let segment = Segment::new(1);
     let (one, other) = (range(0, 9, &segment, 0), range(0, 9, &segment, 0));
-    one.entered.add(3..4);
+    one.installed.add(span(3, 4));
     assert_eq!(one, other);
 }
 
 #[test]
-fn a_search_for_a_hole_makes_up_for_what_changes_have_left_wrong() {
+fn a_search_for_a_hole_corrects_bounds_that_changes_have_left_wrong() {
     let segment = Segment::new(1);
     let mut layout = space(10_000, 1000);
     for page in 0..900 {
@@ -487,5 +530,5 @@ fn a_search_for_a_hole_makes_up_for_what_changes_have_left_wrong() {
     layout.check_bounds_are_exact();
     clear(&mut layout, 0, 500).unwrap();
     layout.check(true);
-    assert_eq!(layout.find_hole(500, 1, 0), Some(0));
+    assert_eq!(layout.find_hole(500, 1, 0), Some(page(0)));
 }

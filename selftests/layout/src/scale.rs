@@ -3,7 +3,9 @@
 //! A million ranges. No mark is set for the time, which is printed; but nothing here could end if
 //! an operation went through all of them.
 
-use crate::host::{clear, insert, range, refill, space, Layout, Range, Segment};
+use crate::host::{
+    clear, insert, page, range, refill, segment_span, space, span, Layout, Range, Segment,
+};
 use std::{hint::black_box, time::Instant};
 
 const RANGES: u64 = 1_000_000;
@@ -56,22 +58,28 @@ fn a_million_ranges_are_inserted_found_and_removed() {
 
     timed("lookup, scattered", OPERATIONS, || {
         for number in some() {
-            assert!(black_box(layout.lookup(2 * number)).is_some());
+            assert!(black_box(layout.lookup(page(2 * number))).is_some());
         }
     });
     timed("lookup, in order", OPERATIONS, || {
         for number in 0..OPERATIONS {
-            assert!(black_box(layout.lookup(2 * number)).is_some());
+            assert!(black_box(layout.lookup(page(2 * number))).is_some());
         }
     });
-    timed("who shows this page, scattered", OPERATIONS, || {
+    timed("what shows this page, scattered", OPERATIONS, || {
         for number in some() {
-            let mut pieces = layout.showing(1, 2 * number..2 * number + 1);
-            assert_eq!(pieces.next().map(|piece| piece.start), Some(2 * number));
+            let mut pieces = layout.showing(1, segment_span(2 * number..2 * number + 1));
+            assert_eq!(
+                pieces.next().map(|piece| piece.start.get()),
+                Some(2 * number)
+            );
         }
     });
     timed("all that show the segment, in one walk", RANGES, || {
-        assert_eq!(layout.showing(1, 0..u64::MAX).count() as u64, RANGES);
+        assert_eq!(
+            layout.showing(1, segment_span(0..u64::MAX)).count() as u64,
+            RANGES
+        );
     });
     timed("search for a hole that is not there", OPERATIONS, || {
         for _ in 0..OPERATIONS {
@@ -95,7 +103,7 @@ fn a_million_ranges_are_inserted_found_and_removed() {
     let mut removed = 0;
     timed("remove all in one call", RANGES, || {
         layout
-            .remove(0, 2 * RANGES, usize::MAX, |_| removed += 1)
+            .remove(span(0, 2 * RANGES), usize::MAX, |_| removed += 1)
             .unwrap();
     });
     assert_eq!(removed, RANGES);

@@ -3,7 +3,7 @@
 //! A walk over what shows a segment, while the layout changes.
 
 use crate::{
-    host::{clear, insert, range, space, Segment},
+    host::{clear, insert, page, range, segment_span, space, Segment},
     model::{changes, segments, Change, Pair},
 };
 use proptest::prelude::*;
@@ -16,14 +16,23 @@ fn a_walk_misses_no_range_that_joins_one_it_has_passed() {
     insert(&mut layout, range(50, 60, &segment, 5)).unwrap();
     insert(&mut layout, range(20, 30, &segment, 20)).unwrap();
     layout.hold_joins();
-    let first = layout.next_showing(1, 0..100, None).unwrap();
-    let second = layout.next_showing(1, 0..100, Some(first.cursor)).unwrap();
-    assert_eq!((first.start, second.start), (0, 50));
+    let first = layout.next_showing(1, segment_span(0..100), None).unwrap();
+    let second = layout
+        .next_showing(1, segment_span(0..100), Some(first.cursor))
+        .unwrap();
+    assert_eq!((first.start, second.start), (page(0), page(50)));
     insert(&mut layout, range(10, 20, &segment, 10)).unwrap();
-    let third = layout.next_showing(1, 0..100, Some(second.cursor)).unwrap();
-    let fourth = layout.next_showing(1, 0..100, Some(third.cursor)).unwrap();
-    assert_eq!((third.start, fourth.start), (10, 20));
-    assert_eq!(layout.next_showing(1, 0..100, Some(fourth.cursor)), None);
+    let third = layout
+        .next_showing(1, segment_span(0..100), Some(second.cursor))
+        .unwrap();
+    let fourth = layout
+        .next_showing(1, segment_span(0..100), Some(third.cursor))
+        .unwrap();
+    assert_eq!((third.start, fourth.start), (page(10), page(20)));
+    assert_eq!(
+        layout.next_showing(1, segment_span(0..100), Some(fourth.cursor)),
+        None
+    );
     layout.release_joins();
 }
 
@@ -34,11 +43,16 @@ fn a_walk_goes_on_when_the_range_it_was_at_is_gone() {
     for page in [10, 20, 30] {
         insert(&mut layout, range(page, page + 1, &segment, page)).unwrap();
     }
-    let first = layout.next_showing(1, 0..100, None).unwrap();
+    let first = layout.next_showing(1, segment_span(0..100), None).unwrap();
     clear(&mut layout, 0, 25).unwrap();
-    let second = layout.next_showing(1, 0..100, Some(first.cursor)).unwrap();
-    assert_eq!(second.start, 30);
-    assert_eq!(layout.next_showing(1, 0..100, Some(second.cursor)), None);
+    let second = layout
+        .next_showing(1, segment_span(0..100), Some(first.cursor))
+        .unwrap();
+    assert_eq!(second.start, page(30));
+    assert_eq!(
+        layout.next_showing(1, segment_span(0..100), Some(second.cursor)),
+        None
+    );
 }
 
 /// More than usual: a walk is short, and what could go wrong with it takes a coincidence.
@@ -74,8 +88,8 @@ proptest! {
         let mut found = vec![false; pair.pages.len()];
         let mut after = None;
         let mut during = during.iter();
-        while let Some(piece) = pair.layout.next_showing(id, wanted.clone(), after) {
-            found[piece.start as usize..piece.end as usize].fill(true);
+        while let Some(piece) = pair.layout.next_showing(id, segment_span(wanted.clone()), after) {
+            found[piece.start.get() as usize..piece.end.get() as usize].fill(true);
             after = Some(piece.cursor);
             for change in during.next().into_iter().flatten() {
                 pair.change(change, true);

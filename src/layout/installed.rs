@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which pages of a range were ever entered in a window.
+//! Which pages of a range were ever installed in an attachment.
 //!
 //! A hull: no page outside of it was. So nothing need be zapped there, and nothing at all where it
 //! is empty.
@@ -15,18 +15,23 @@ use core::{
     ops::Range, //
 };
 
-/// The pages of the space between the first and the last that were entered.
+use super::page::{
+    Pages,
+    SpacePage, //
+};
+
+/// The pages of the space between the first and the last that were installed.
 ///
-/// Faults add to it together, with the layout's lock held shared. Exact when it is held
+/// Faults add to it concurrently, with the layout's lock held shared. Exact when that is held
 /// exclusively, which is when it matters; the lock orders everything, so nothing here does.
-pub(crate) struct Entered {
+pub(crate) struct Installed {
     /// The first page; if there is none, no less than the last page that can be.
     first: Atomic<u64>,
     /// The page after the last; if there is none, 0.
     end: Atomic<u64>,
 }
 
-impl Entered {
+impl Installed {
     /// No pages.
     pub(crate) const fn new() -> Self {
         Self {
@@ -36,22 +41,24 @@ impl Entered {
     }
 
     /// The pages; an empty range if there are none.
-    pub(crate) fn pages(&self) -> Range<u64> {
-        let (first, end) = (self.first.load(Relaxed), self.end.load(Relaxed));
+    pub(crate) fn pages(&self) -> Range<SpacePage> {
+        let first = SpacePage::new(self.first.load(Relaxed));
+        let end = SpacePage::new(self.end.load(Relaxed));
         if first < end {
             first..end
         } else {
-            0..0
+            Pages::none()
         }
     }
 
     /// Adds pages, which are in the range. Writes nothing if they are known.
-    pub(crate) fn add(&self, pages: Range<u64>) {
+    pub(crate) fn add(&self, pages: Range<SpacePage>) {
         if pages.is_empty() {
             return;
         }
-        Self::change(&self.first, pages.start, |old| pages.start < old);
-        Self::change(&self.end, pages.end, |old| pages.end > old);
+        let (start, end) = (pages.start.get(), pages.end.get());
+        Self::change(&self.first, start, |old| start < old);
+        Self::change(&self.end, end, |old| end > old);
     }
 
     /// Writes `new` as long as there is something that is worse.
@@ -70,28 +77,26 @@ impl Entered {
         self.add(other.pages());
     }
 
-    /// Those from `start` to `end`.
-    pub(super) fn within(&self, start: u64, end: u64) -> Self {
-        let pages = self.pages();
-        let (first, end) = (pages.start.max(start), pages.end.min(end));
-        if first < end {
-            Self {
-                first: Atomic::new(first),
-                end: Atomic::new(end),
-            }
-        } else {
-            Self::new()
+    /// Those in `range`.
+    pub(super) fn within(&self, range: &Range<SpacePage>) -> Self {
+        let pages = self.pages().intersect(range);
+        if pages.is_empty() {
+            return Self::new();
+        }
+        Self {
+            first: Atomic::new(pages.start.get()),
+            end: Atomic::new(pages.end.get()),
         }
     }
 }
 
-impl Clone for Entered {
+impl Clone for Installed {
     fn clone(&self) -> Self {
-        self.within(0, u64::MAX)
+        self.within(&(SpacePage::new(0)..SpacePage::new(u64::MAX)))
     }
 }
 
-impl fmt::Debug for Entered {
+impl fmt::Debug for Installed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.pages().fmt(f)
     }
