@@ -5,9 +5,9 @@
 //!
 //! Done after the change, with no lock held, and not part of it: whatever stands in its way, pages
 //! that are not installed are left to faults. First the frames are mirrored ([`Space::bring_in`]),
-//! which may wait for the file, as a fault may. Then they are installed, which waits for no other task:
-//! the attachments are found if the asfd's `i_mmap` lock is available at once, and an attached
-//! process's page table is used if its mmap lock is.
+//! which may wait for the file, as a fault may. Then they are installed, which waits for no other
+//! task: the attachments are found if the asfd's `i_mmap` lock is available at once, and the page
+//! table of an attached process is used if its mmap lock is.
 //!
 //! A page is installed as a fault for reading installs the pages around: under the install lock,
 //! from what the frame table knows, with all the checks of that and with the rights that all

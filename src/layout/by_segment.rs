@@ -11,8 +11,8 @@
 //! The summaries are exact at all times, for notifiers search here with the lock held, and what a
 //! search costs must not depend on what the owner did before. A node that comes raises those above
 //! it until one reaches as far anyway. A node that goes concerns those above it only as long as
-//! none of the others below them reaches as far. A node that loses a part of its subtree when another
-//! goes above it is summarized anew if that part reaches as far as it did.
+//! none of the others below them reaches as far. A node that loses a part of its subtree when
+//! another goes above it is summarized anew if that part reaches as far as it did.
 
 use super::{
     node::{

@@ -148,7 +148,7 @@ impl Tree<BySpace> {
     }
 
     /// Asks `fits` about the holes of at least `pages` pages in the space that ends before page
-    /// `size`, from low to high, until it has an answer. O(log n) for each hole asked about, and amortized over
+    /// `size`, from low to high, until it has an answer. O(log n) for each hole, and amortized over
     /// the changes since it was called last.
     pub(super) fn holes<M: Store, T>(
         &self,

@@ -2,10 +2,10 @@
 
 //! The changes of a layout.
 //!
-//! Each checks first whether it can be made, and only then changes anything. Each goes down the tree
-//! by space page once, to the place before its first page; from there it follows the list. The usual
-//! cases, a map in a hole and an unmap of one whole range, are recognised by that place and the nodes
-//! on its two sides.
+//! Each checks first whether it can be made, and only then changes anything. Each goes down the
+//! tree by space page once, to the place before its first page; from there it follows the list. The
+//! usual cases, a map in a hole and an unmap of one whole range, are recognised by that place and
+//! the nodes on its two sides.
 
 use super::{
     node::NIL,
@@ -186,8 +186,8 @@ impl<M: Store> Layout<M> {
         self.holds = self.holds.saturating_sub(1);
     }
 
-    /// Shows `range` if nothing is shown there. If something is, and is to be replaced, the range is
-    /// returned, with its place.
+    /// Shows `range` if nothing is shown there. If something is, and is to be replaced, the range
+    /// is returned, with its place.
     #[inline(never)]
     fn try_show(
         &mut self,

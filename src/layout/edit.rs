@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the changes of a layout are made of: ranges that come, go, grow, shrink, are cut and joined,
-//! and with them the list, both trees and their summaries.
+//! What the changes of a layout are made of: ranges that come, go, grow, shrink, are cut and
+//! joined, and with them the list, both trees and their summaries.
 //!
 //! Nothing here fails but for lack of a node, and that is checked before (`change.rs`).
 

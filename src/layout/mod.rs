@@ -33,11 +33,10 @@
 //!
 //! # Inside
 //!
-//! The ranges are nodes (`layout/node.rs`) of a pool (`layout/pool.rs`), linked to a list and into two trees:
-//! by space page (`layout/by_space.rs`), for faults and holes, and by segment page
-//! (`layout/by_segment.rs`), for revocations that come from the segment. Both are the same treap
-//! (`layout/tree.rs`). The changes are in `layout/change.rs`, and what they are made of in
-//! `layout/edit.rs`.
+//! The ranges are nodes (`node.rs`) of a pool (`pool.rs`), linked to a list and into two trees: by
+//! space page (`by_space.rs`), for faults and holes, and by segment page (`by_segment.rs`), for
+//! revocations that come from the segment. Both are the same treap (`tree.rs`). The changes are in
+//! `change.rs`, and what they are made of in `edit.rs`. Pages have types of their own (`page.rs`).
 
 mod by_segment;
 mod by_space;

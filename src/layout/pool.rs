@@ -285,7 +285,7 @@ impl<M: Store> Pool<M> {
     }
 
     /// The next priority (as wyrand makes numbers): fresh for every use of a node, so that an
-    /// owner that does not know the seed cannot choose an order of changes that makes the trees deep.
+    /// owner that does not know the seed cannot choose changes that make the trees deep.
     #[inline]
     fn priority(&mut self) -> u32 {
         self.seed = self.seed.wrapping_add(0xa076_1d64_78bd_642f);

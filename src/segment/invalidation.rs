@@ -4,7 +4,7 @@
 //!
 //! The idiom is KVM's (`mmu_invalidate_in_progress` and the range beside it in
 //! `include/linux/kvm_host.h`): a count of what is in progress, and the hull of it, which shrinks
-//! only when nothing is in progress any more. A hull may cover pages that are not being invalidated;
+//! only when nothing is in progress any more. It may cover pages that are not being invalidated;
 //! that costs their faults a moment, and nothing can grow where nothing may be allocated.
 //!
 //! A range is invalidated from the moment at which the arena stops showing what it showed there

@@ -131,8 +131,8 @@ impl Source {
 /// What happens when the arena is about to stop showing pages of a segment, or to write-protect
 /// them: what shows them must be made unable to reach them.
 pub(crate) trait Revoke: Send + Sync {
-    /// Called inside the locks of the task that changes the file, so it must not wait for any that is
-    /// taken outside of those. Answers false where it would have to sleep and may not.
+    /// Called inside the locks of the task that changes the file, so it must not wait for any that
+    /// is acquired outside of those. Answers false where it may not sleep, and would.
     fn invalidate(
         self: Arc<Self>,
         segment: ArcBorrow<'_, Segment>,

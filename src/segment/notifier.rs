@@ -53,7 +53,7 @@ pub(crate) trait Watch: Send + Sync + Sized + 'static {
     fn notifier(&self) -> &Notifier<Self>;
 
     /// The mm is about to map a range differently, or to write-protect it. Called inside the
-    /// locks of the task that changes the mm. Answers false where it would have to sleep and may not.
+    /// locks of the task that changes the mm. Answers false where it may not sleep, and would.
     fn invalidate(this: ArcBorrow<'_, Self>, event: &Event<'_, Self>) -> bool;
 }
 

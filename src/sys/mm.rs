@@ -92,8 +92,8 @@ impl Drop for CurrentMapping {
     }
 }
 
-/// Has the page at `addr` made present, writable if `write`. Acquires the mmap lock for reading, and
-/// releases it while it waits; a fatal signal ends the wait. `EFAULT`, `EINTR`.
+/// Has the page at `addr` made present, writable if `write`. Acquires the mmap lock for reading,
+/// and releases it while it waits; a fatal signal ends the wait. `EFAULT`, `EINTR`.
 pub(crate) fn fault_in(mm: &MmWithUser, addr: usize, write: bool) -> Result {
     let mut unlocked = false;
     // SAFETY: The mm has users. fixup_user_fault() is called with the lock held for reading, as it
