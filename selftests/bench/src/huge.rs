@@ -7,9 +7,11 @@ use std::fs::{self, File};
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rig::memfd;
+use rig::plain::Plain;
+use rustix::fs::MemfdFlags;
 
-use crate::memory::{HUGE, Plain, Touch, sparse, touch};
+use crate::memory::{HUGE, Touch, sparse, touch};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Huge {
@@ -48,12 +50,8 @@ pub fn resident(kind: Huge, length: usize) -> Result<File> {
     allow()?;
     let file = match kind {
         Huge::Thp => sparse(length)?,
-        Huge::Hugetlb => {
-            let flags = MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB;
-            let file = memfd_create("bench", flags).context("memfd_create MFD_HUGETLB")?;
-            ftruncate(&file, length as u64).context("ftruncate")?;
-            file.into()
-        }
+        Huge::Hugetlb => memfd::with_flags("bench", length as u64, MemfdFlags::HUGETLB)
+            .context("a file of hugetlbfs")?,
     };
     let mapping = Plain::of(&file, 0, length)?;
     if kind == Huge::Thp {

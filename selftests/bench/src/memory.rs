@@ -1,155 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Files to map, plain mappings of them, and touching what is mapped.
+//! Files to map, and touching what is mapped.
 
 use std::fs::File;
-use std::os::fd::AsFd;
-use std::ptr::null_mut;
 
-use address_space::Prot;
-use anyhow::{Context as _, Result, ensure};
-use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, ftruncate, memfd_create};
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
+use anyhow::Result;
+use rig::memfd;
 
 pub const PAGE: usize = 4096;
 pub const HUGE: usize = 2 << 20;
-pub const READ_WRITE: Prot = Prot::READ.union(Prot::WRITE);
 
 /// A memfd of `length` bytes, none of which is in memory.
 pub fn sparse(length: usize) -> Result<File> {
-    let file = memfd_create("bench", MemfdFlags::CLOEXEC).context("memfd_create")?;
-    ftruncate(&file, length as u64).context("ftruncate")?;
-    Ok(file.into())
+    memfd::sparse("bench", length as u64)
 }
 
 /// A memfd of `length` bytes, all of which are in memory.
 pub fn resident(length: usize) -> Result<File> {
-    let file = sparse(length)?;
-    fallocate(&file, FallocateFlags::empty(), 0, length as u64).context("fallocate")?;
-    Ok(file)
-}
-
-/// A plain mapping.
-pub struct Plain {
-    start: *mut u8,
-    length: usize,
-}
-
-// SAFETY: The mapping belongs to the process, not to a thread.
-unsafe impl Send for Plain {}
-// SAFETY: As above; what can be done with a shared one are system calls.
-unsafe impl Sync for Plain {}
-
-impl Plain {
-    /// Of a file, from `offset` on.
-    pub fn of(file: impl AsFd, offset: usize, length: usize) -> Result<Plain> {
-        // SAFETY: A new mapping in a place that the kernel chooses.
-        let start = unsafe {
-            mmap(
-                null_mut(),
-                length,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED,
-                file,
-                offset as u64,
-            )
-        };
-        Ok(Plain {
-            start: start.context("mmap")?.cast(),
-            length,
-        })
-    }
-
-    /// A place where nothing can be accessed, and no mapping can join another.
-    pub fn nothing(length: usize) -> Result<Plain> {
-        // SAFETY: As above.
-        let start = unsafe {
-            mmap_anonymous(
-                null_mut(),
-                length,
-                ProtFlags::empty(),
-                MapFlags::PRIVATE | MapFlags::NORESERVE,
-            )
-        };
-        Ok(Plain {
-            start: start.context("mmap")?.cast(),
-            length,
-        })
-    }
-
-    /// As that, where the kernel would put huge pages.
-    pub fn aligned(length: usize) -> Result<Plain> {
-        let nothing = Plain::nothing(length + HUGE)?;
-        let start = nothing.start.map_addr(|addr| addr.next_multiple_of(HUGE));
-        // What is before and after stays, a piece of nothing.
-        std::mem::forget(nothing);
-        Ok(Plain { start, length })
-    }
-
-    pub fn as_ptr(&self) -> *mut u8 {
-        self.start
-    }
-
-    pub fn length(&self) -> usize {
-        self.length
-    }
-
-    /// Maps a piece of a file over a piece of this.
-    pub fn replace(&self, at: usize, file: impl AsFd, offset: usize, length: usize) -> Result<()> {
-        ensure!(at + length <= self.length, "outside of the mapping");
-        // SAFETY: Within this mapping, of which there is no reference, only accesses
-        // that read what they find.
-        let done = unsafe {
-            mmap(
-                self.start.add(at).cast(),
-                length,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED | MapFlags::FIXED,
-                file,
-                offset as u64,
-            )
-        };
-        done.context("mmap MAP_FIXED")?;
-        Ok(())
-    }
-
-    /// Leaves a hole in a piece of this, which nobody may touch.
-    pub fn remove(&self, at: usize, length: usize) -> Result<()> {
-        ensure!(at + length <= self.length, "outside of the mapping");
-        // SAFETY: As in `replace()`. Something else may come to lie there only if this
-        // process maps it, and it maps nothing while there are holes.
-        unsafe { munmap(self.start.add(at).cast(), length) }.context("munmap")
-    }
-
-    /// Asks for huge pages.
-    pub fn advise_huge(&self) -> Result<()> {
-        // SAFETY: This changes nothing that can be read there.
-        unsafe { madvise(self.start.cast(), self.length, Advice::LinuxHugepage) }
-            .context("madvise MADV_HUGEPAGE")
-    }
-
-    /// Has nobody access a piece of this any more, as QEMU does where a device unmaps.
-    pub fn forbid(&self, at: usize, length: usize) -> Result<()> {
-        ensure!(at + length <= self.length, "outside of the mapping");
-        // SAFETY: As in `replace()`.
-        let done = unsafe {
-            mmap_anonymous(
-                self.start.add(at).cast(),
-                length,
-                ProtFlags::empty(),
-                MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED,
-            )
-        };
-        done.context("mmap MAP_FIXED")?;
-        Ok(())
-    }
-}
-
-impl Drop for Plain {
-    fn drop(&mut self) {
-        // SAFETY: Nobody uses it any more.
-        let _ = unsafe { munmap(self.start.cast(), self.length) };
-    }
+    memfd::resident("bench", length as u64)
 }
 
 /// How a page is touched.

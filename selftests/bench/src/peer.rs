@@ -12,12 +12,14 @@ use std::process::{Child, Command, Stdio};
 
 use address_space::{AddressSpace, Window};
 use anyhow::{Context as _, Result, ensure};
+use rig::READ_WRITE;
+use rig::plain::Plain;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
 
-use crate::memory::{PAGE, Plain, READ_WRITE, Touch, touch};
+use crate::memory::{PAGE, Touch, touch};
 
 /// How much address space a peer has for mappings.
 pub const ROOM: usize = 64 << 20;
@@ -169,20 +171,20 @@ impl Drop for Peer {
 /// The life of the other process.
 pub fn live() -> Result<()> {
     let socket = rustix::stdio::stdin();
-    let room = Plain::nothing(ROOM)?;
+    let room = Plain::reserved(ROOM)?;
     let mut window: Option<Window> = None;
     while let Some(([order, length], fd)) = receive(socket)? {
         let length = length as usize;
         match order {
             ANSWER => {}
             MAP | MAP_AND_TOUCH => {
-                room.replace(0, fd.context("no file came")?, 0, length)?;
+                room.map_at(0, fd.context("no file came")?, 0, length)?;
                 if order == MAP_AND_TOUCH {
                     // SAFETY: It was just mapped, and nobody else has the room.
                     unsafe { touch(room.as_ptr(), Touch::Read) };
                 }
             }
-            UNMAP => room.forbid(0, length)?,
+            UNMAP => room.reserve_at(0, length)?,
             READ => read(room.as_ptr(), length),
             READ_ATTACHED => {
                 let window = window.as_ref().context("nothing is attached")?;

@@ -7,11 +7,11 @@ use std::sync::LazyLock;
 
 use address_space::AddressSpace;
 use anyhow::Result;
+use rig::READ_WRITE;
+use rig::plain::Plain;
 
 use crate::clock::Clock;
-use crate::memory::{
-    HUGE, PAGE, Plain, READ_WRITE, Touch, in_order, resident, sparse, touch_pages,
-};
+use crate::memory::{HUGE, PAGE, Touch, in_order, resident, sparse, touch_pages};
 use crate::peer::Peer;
 use crate::rounds::{Bench, Goal, other, ours};
 

@@ -8,9 +8,11 @@ use std::fs::File;
 
 use address_space::{AddressSpace, Batch, Window};
 use anyhow::Result;
+use rig::READ_WRITE;
+use rig::plain::Plain;
 
 use crate::clock::Clock;
-use crate::memory::{PAGE, Plain, READ_WRITE, Touch, shuffled, sparse, touch};
+use crate::memory::{PAGE, Touch, shuffled, sparse, touch};
 use crate::rounds::{Bench, Comparison, Goal, Measured, Ratio, Spread, other, ours};
 
 /// How many pages one sample maps and unmaps.
@@ -231,14 +233,14 @@ struct PlainRoom {
 impl PlainRoom {
     fn new(present: usize) -> Result<PlainRoom> {
         let file = sparse(present.max(PAGES) * PAGE)?;
-        let room = Plain::nothing(2 * present.max(PAGES) * PAGE)?;
+        let room = Plain::reserved(2 * present.max(PAGES) * PAGE)?;
         for index in 0..present {
             let (at, offset) = place(index, present);
-            room.replace(at, &file, offset, PAGE)?;
+            room.map_at(at, &file, offset, PAGE)?;
         }
         let holes = holes(present);
         for &at in &holes {
-            room.remove(at, PAGE)?;
+            room.unmap_at(at, PAGE)?;
         }
         Ok(PlainRoom { room, file, holes })
     }
@@ -246,12 +248,12 @@ impl PlainRoom {
     fn each(&self, clock: Clock, touched: bool) -> Result<f64> {
         let took = clock.time(|| {
             for (index, &at) in self.holes.iter().enumerate() {
-                self.room.replace(at, &self.file, index * PAGE, PAGE)?;
+                self.room.map_at(at, &self.file, index * PAGE, PAGE)?;
                 if touched {
                     // SAFETY: It was just mapped.
                     unsafe { touch(self.room.as_ptr().add(at), Touch::Read) };
                 }
-                self.room.remove(at, PAGE)?;
+                self.room.unmap_at(at, PAGE)?;
             }
             Ok(())
         })?;

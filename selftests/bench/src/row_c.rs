@@ -6,12 +6,12 @@ use std::fs::File;
 
 use address_space::{AddressSpace, Window};
 use anyhow::{Context as _, Result};
+use rig::READ_WRITE;
+use rig::plain::Plain;
 
 use crate::clock::Clock;
 use crate::huge::{self, Huge};
-use crate::memory::{
-    HUGE, PAGE, Plain, READ_WRITE, Touch, in_order, resident, shuffled, touch_pages,
-};
+use crate::memory::{HUGE, PAGE, Touch, in_order, resident, shuffled, touch_pages};
 use crate::rounds::{Bench, Goal, other, ours};
 
 const LENGTH: usize = 64 << 20;

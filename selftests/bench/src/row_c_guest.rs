@@ -8,11 +8,13 @@ use std::fs::File;
 
 use address_space::AddressSpace;
 use anyhow::{Result, ensure};
+use rig::READ_WRITE;
+use rig::plain::Plain;
 
 use crate::clock::Clock;
 use crate::guest::{End, Machine, Program, Vcpu};
 use crate::huge::{self, Huge};
-use crate::memory::{HUGE, PAGE, Plain, READ_WRITE, Touch, in_order, resident, shuffled};
+use crate::memory::{HUGE, PAGE, Touch, in_order, resident, shuffled};
 use crate::rounds::{Bench, other, ours};
 
 const LENGTH: usize = 64 << 20;
@@ -51,7 +53,7 @@ fn compare(bench: &mut Bench, name: String, file: &File, list: &[u32], touch: To
             run_list(&mut attached.vcpu, clock, list, touch)
         }),
         other(PLAIN, |clock| {
-            plain.memory.replace(0, file, 0, LENGTH)?;
+            plain.memory.map_at(0, file, 0, LENGTH)?;
             run_list(&mut plain.vcpu, clock, list, touch)
         }),
     ];
@@ -65,7 +67,7 @@ fn count_entries(bench: &mut Bench, kind: Huge, file: &File) -> Result<()> {
     attached.show(file)?;
     run_list(&mut attached.vcpu, bench.clock, &list, Touch::Write)?;
     let mut plain = Slot::new(&list)?;
-    plain.memory.replace(0, file, 0, LENGTH)?;
+    plain.memory.map_at(0, file, 0, LENGTH)?;
     run_list(&mut plain.vcpu, bench.clock, &list, Touch::Write)?;
 
     let (of, to) = (attached.vcpu.small_entries()?, plain.vcpu.small_entries()?);
@@ -111,7 +113,7 @@ struct Slot {
 
 impl Slot {
     fn new(list: &[u32]) -> Result<Slot> {
-        let memory = Plain::aligned(LENGTH)?;
+        let memory = Plain::reserved_aligned(LENGTH)?;
         let mut machine = Machine::with_plain(&memory)?;
         machine.set_list(&offsets(list))?;
         let vcpu = Vcpu::new(&machine, 0)?;

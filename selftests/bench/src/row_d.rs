@@ -9,11 +9,13 @@ use std::hint::black_box;
 
 use address_space::AddressSpace;
 use anyhow::{Result, ensure};
+use rig::READ_WRITE;
+use rig::plain::Plain;
 
 use crate::clock::Clock;
 use crate::guest::{End, Machine, Program, Vcpu};
 use crate::huge::{self, Huge};
-use crate::memory::{PAGE, Plain, READ_WRITE, resident, shuffled};
+use crate::memory::{PAGE, resident, shuffled};
 use crate::rounds::{Bench, Goal, other, ours};
 
 const LENGTH: usize = 64 << 20;

@@ -10,9 +10,11 @@ use std::thread::{JoinHandle, yield_now};
 
 use address_space::AddressSpace;
 use anyhow::{Context as _, Result, ensure};
+use rig::READ_WRITE;
+use rig::plain::Plain;
 
 use crate::guest::{End, Machine, Program, Vcpu};
-use crate::memory::{HUGE, PAGE, Plain, READ_WRITE, resident};
+use crate::memory::{HUGE, PAGE, resident};
 use crate::peer::Peer;
 use crate::rounds::{Bench, Goal, other, ours};
 
@@ -65,7 +67,7 @@ fn compare(bench: &mut Bench, crowd: &Crowd, length: usize) -> Result<()> {
 }
 
 fn with_guest(bench: &mut Bench, crowd: &Crowd, length: usize) -> Result<()> {
-    let slot = Plain::nothing(HUGE)?;
+    let slot = Plain::reserved(HUGE)?;
     let attached = Hot::on(Machine::with_space(&crowd.space)?, length / PAGE)?;
     let plain = Hot::on(Machine::with_plain(&slot)?, length / PAGE)?;
     let contenders = vec![
@@ -78,11 +80,11 @@ fn with_guest(bench: &mut Bench, crowd: &Crowd, length: usize) -> Result<()> {
         }),
         other(TOLD, |clock| {
             crowd.map(length)?;
-            slot.replace(0, &crowd.file, 0, length)?;
+            slot.map_at(0, &crowd.file, 0, length)?;
             plain.go()?;
             let took = clock.time(|| {
                 crowd.tell_to_unmap(length)?;
-                slot.forbid(0, length)?;
+                slot.reserve_at(0, length)?;
                 crowd.await_all()
             })?;
             plain.stopped()?;

@@ -10,9 +10,11 @@ use std::thread::scope;
 
 use address_space::AddressSpace;
 use anyhow::{Context as _, Result};
+use rig::READ_WRITE;
+use rig::plain::Plain;
 
 use crate::clock::Clock;
-use crate::memory::{PAGE, Plain, READ_WRITE, Touch, resident, shuffled, sparse, touch_pages};
+use crate::memory::{PAGE, Touch, resident, shuffled, sparse, touch_pages};
 use crate::rounds::{Bench, other, ours};
 
 const LENGTH: usize = 32 << 20;
@@ -81,7 +83,7 @@ fn touch_all(clock: Clock, start: *mut u8, pages: &[u32], threads: usize) -> Res
 fn disturbed(bench: &mut Bench, file: &File, space: &AddressSpace, pages: &[u32]) -> Result<()> {
     let small = sparse(ROOM)?;
     space.register(&small).prot(READ_WRITE).commit()?;
-    let plain_room = Plain::nothing(ROOM)?;
+    let plain_room = Plain::reserved(ROOM)?;
     let room = LENGTH as u64..(LENGTH + PAGE) as u64;
     let contenders = vec![
         ours(OURS, |clock| {
@@ -99,8 +101,8 @@ fn disturbed(bench: &mut Bench, file: &File, space: &AddressSpace, pages: &[u32]
             let mapping = Plain::of(file, 0, LENGTH)?;
             while_another(
                 || {
-                    plain_room.replace(0, &small, 0, PAGE)?;
-                    plain_room.forbid(0, PAGE)
+                    plain_room.map_at(0, &small, 0, PAGE)?;
+                    plain_room.reserve_at(0, PAGE)
                 },
                 || touch_all(clock, mapping.as_ptr(), pages, 1),
             )

@@ -8,9 +8,10 @@ use std::fs::File;
 
 use address_space::{AddressSpace, Window};
 use anyhow::{Context as _, Result};
+use rig::READ_WRITE;
 
 use crate::huge::{self, Huge};
-use crate::memory::{HUGE, PAGE, READ_WRITE, Touch, in_order, resident, sparse, touch_pages};
+use crate::memory::{HUGE, PAGE, Touch, in_order, resident, sparse, touch_pages};
 use crate::rounds::Bench;
 
 const CGROUP: &str = "/sys/fs/cgroup/address-space-bench";

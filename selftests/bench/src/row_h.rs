@@ -9,11 +9,12 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 
 use address_space::Prot;
 use anyhow::{Context as _, Result, ensure};
+use rig::READ_WRITE;
 use viommu::machine::{DISK_LENGTH, GOOD, Machine, Order, Place};
 use viommu::ram::{Bus, Unmap};
 
 use crate::clock::Clock;
-use crate::memory::{PAGE, READ_WRITE};
+use crate::memory::PAGE;
 use crate::peer::Peer;
 use crate::rounds::{Bench, Comparison, Goal, Measured, Spread, other, ours};
 

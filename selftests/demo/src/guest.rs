@@ -6,11 +6,11 @@
 //! It asks for orders by reading I/O ports and prints to the serial port.
 //! Everything else it does is to access memory.
 
-use std::arch::global_asm;
+use std::ops::ControlFlow::{Break, Continue};
 
-use anyhow::{Context as _, Result, bail};
-use kvm_bindings::kvm_segment;
-use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
+use anyhow::{Context as _, Result};
+use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
+use rig::flat;
 
 use crate::message::{LINE, first_line};
 
@@ -23,9 +23,7 @@ pub const WINDOW: u64 = 0xd000_0000;
 /// How long the window is, in bytes.
 pub const WINDOW_LENGTH: u64 = 1 << 20;
 
-/// Where in RAM the program is,
-pub const CODE: u64 = 0x1000;
-/// where it counts the orders it has got,
+/// Where in RAM the program counts the orders it has got,
 pub const COUNT: u64 = 0x2000;
 /// and where the text is that it writes.
 pub const TEXT: u64 = 0x3000;
@@ -49,13 +47,9 @@ const WATCH: u32 = 2;
 const WRITE: u32 = 3;
 const TELL_COUNT: u32 = 4;
 
-global_asm!(
+rig::flat_code! {
+    pub program: demo_guest_start..demo_guest_end, labels: [],
     r#"
-    .pushsection .rodata.demo_guest, "a", @progbits
-    .code32
-    .global demo_guest_start
-    .global demo_guest_end
-demo_guest_start:
     // The order to EBX, the address to ESI.
     mov $({order_port}), %edx
     in %dx, %eax
@@ -121,9 +115,6 @@ demo_guest_count:
     mov $({number_port}), %edx
     out %eax, %dx
     jmp demo_guest_start
-demo_guest_end:
-    .code64
-    .popsection
     "#,
     order_port = const ORDER_PORT,
     address_port = const ADDRESS_PORT,
@@ -137,20 +128,6 @@ demo_guest_end:
     line = const LINE,
     count = const COUNT,
     text = const TEXT,
-    options(att_syntax),
-);
-
-unsafe extern "C" {
-    static demo_guest_start: u8;
-    static demo_guest_end: u8;
-}
-
-/// The guest's program, to be put at [`CODE`].
-pub fn program() -> &'static [u8] {
-    let (start, end) = (&raw const demo_guest_start, &raw const demo_guest_end);
-    let length = end as usize - start as usize;
-    // SAFETY: Both are labels around one piece of constant data.
-    unsafe { std::slice::from_raw_parts(start, length) }
 }
 
 /// What the guest can be told to do, with a guest address.
@@ -204,19 +181,12 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// Makes the machine, with no memory. `give_memory` gives it some, with the
-    /// program in it.
+    /// Makes the machine. `give_memory` gives it memory, with [`program()`] in it.
     pub fn new(give_memory: impl FnOnce(&VmFd) -> Result<()>) -> Result<Guest> {
-        let kvm = Kvm::new().context("cannot open /dev/kvm: is there KVM on this machine?")?;
-        let vm = kvm.create_vm().context("KVM_CREATE_VM")?;
-        // Intel processors that cannot run real mode need it to start.
-        vm.set_tss_address(0xfffb_d000)
-            .context("KVM_SET_TSS_ADDR")?;
+        let vm = flat::new_vm()?;
         give_memory(&vm)?;
-        let vcpu = vm.create_vcpu(0).context("KVM_CREATE_VCPU")?;
-        enter_protected_mode(&vcpu).context("cannot set the registers")?;
         Ok(Guest {
-            vcpu,
+            vcpu: flat::new_vcpu(&vm, 0)?,
             order: None,
             printed: Vec::new(),
         })
@@ -228,67 +198,39 @@ impl Guest {
         self.run()
     }
 
-    /// Runs the guest from where it stands until it has something to tell.
+    /// Runs the guest from where it stopped until it has something to say.
     pub fn run(&mut self) -> Result<Event> {
-        loop {
-            match self.vcpu.run() {
-                Ok(VcpuExit::IoIn(ORDER_PORT, data)) => {
-                    let order = self.order.context("the guest asks for an order too many")?;
+        let (order, printed) = (&mut self.order, &mut self.printed);
+        let event = flat::run(&mut self.vcpu, |exit| {
+            let event = match exit {
+                VcpuExit::IoIn(ORDER_PORT, data) => {
+                    let order = order.context("the guest asks for an order too many")?;
                     data.copy_from_slice(&order.words().0.to_le_bytes());
+                    return Ok(Continue(()));
                 }
-                Ok(VcpuExit::IoIn(ADDRESS_PORT, data)) => {
-                    let order = self.order.take().context("the guest asks for an address")?;
+                VcpuExit::IoIn(ADDRESS_PORT, data) => {
+                    let order = order.take().context("the guest asks for an address")?;
                     data.copy_from_slice(&order.words().1.to_le_bytes());
+                    return Ok(Continue(()));
                 }
-                Ok(VcpuExit::IoOut(SERIAL_PORT, b"\n")) => {
-                    return Ok(Event::Line(first_line(&std::mem::take(&mut self.printed))));
+                VcpuExit::IoOut(SERIAL_PORT, b"\n") => {
+                    Event::Line(first_line(&std::mem::take(printed)))
                 }
-                Ok(VcpuExit::IoOut(SERIAL_PORT, bytes)) => self.printed.extend(bytes),
-                Ok(VcpuExit::IoOut(WATCHING_PORT, _)) => return Ok(Event::Watching),
-                Ok(VcpuExit::IoOut(NUMBER_PORT, data)) => {
+                VcpuExit::IoOut(SERIAL_PORT, bytes) => {
+                    printed.extend(bytes);
+                    return Ok(Continue(()));
+                }
+                VcpuExit::IoOut(WATCHING_PORT, _) => Event::Watching,
+                VcpuExit::IoOut(NUMBER_PORT, data) => {
                     let bytes = data.try_into().context("a number of another size")?;
-                    return Ok(Event::Number(u32::from_le_bytes(bytes)));
+                    Event::Number(u32::from_le_bytes(bytes))
                 }
-                // A kernel may or may not say where.
-                Ok(VcpuExit::MemoryFault { .. }) => return Ok(Event::Hole),
-                Err(error) if error.errno() == libc::EFAULT => return Ok(Event::Hole),
-                Err(error) if error.errno() == libc::EINTR => {}
-                Ok(exit) => bail!("the guest was left for an unexpected reason: {exit:?}"),
-                Err(error) => return Err(error).context("KVM_RUN"),
-            }
-        }
+                exit => return flat::unexpected(&exit),
+            };
+            Ok(Break(event))
+        })?;
+        Ok(event.unwrap_or(Event::Hole))
     }
-}
-
-/// Flat segments of 4 GiB, no paging, and the first instruction next.
-fn enter_protected_mode(vcpu: &VcpuFd) -> Result<()> {
-    let segment = |selector, type_| kvm_segment {
-        base: 0,
-        limit: u32::MAX,
-        selector,
-        type_,
-        present: 1,
-        db: 1,
-        s: 1,
-        g: 1,
-        ..Default::default()
-    };
-    const EXECUTE_READ_ACCESSED: u8 = 0xb;
-    const READ_WRITE_ACCESSED: u8 = 0x3;
-    const CR0_PE: u64 = 1;
-
-    let mut sregs = vcpu.get_sregs()?;
-    sregs.cs = segment(0x08, EXECUTE_READ_ACCESSED);
-    let data = segment(0x10, READ_WRITE_ACCESSED);
-    (sregs.ds, sregs.es, sregs.ss) = (data, data, data);
-    sregs.cr0 |= CR0_PE;
-    vcpu.set_sregs(&sregs)?;
-
-    let mut regs = vcpu.get_regs()?;
-    regs.rip = CODE;
-    regs.rflags = 2;
-    vcpu.set_regs(&regs)?;
-    Ok(())
 }
 
 #[cfg(test)]
@@ -297,8 +239,9 @@ mod tests {
 
     #[test]
     fn program_fits_its_place_in_ram() {
-        let length = program().len() as u64;
-        assert!(length > 0 && CODE + length <= COUNT, "{length} bytes");
+        let length = program().bytes().len() as u64;
+        let end = flat::CODE + length;
+        assert!(length > 0 && end <= COUNT, "{length} bytes");
         assert!(TEXT + (GUEST_TEXT.len() as u64) < RAM_LENGTH);
     }
 }

@@ -3,12 +3,11 @@
 //! The VMM: gives a guest RAM and a window, and runs it. It makes both address
 //! spaces, hands the window's to the others, and never touches it again.
 
-use std::fs::File;
 use std::os::fd::OwnedFd;
 
 use address_space::{AddressSpace, KvmFlags, KvmWindow, Prot, vm_fd};
 use anyhow::{Context as _, Result, bail};
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rig::{READ_WRITE, flat, memfd};
 
 use crate::channel::Channel;
 use crate::guest::{self, Event, Guest, Order};
@@ -97,14 +96,9 @@ impl Vmm {
 
 /// The guest's RAM, with its program in it: an address space that shows a memfd.
 fn make_ram(vm: &kvm_ioctls::VmFd) -> Result<KvmWindow> {
-    let memory = File::from(memfd_create("ram", MemfdFlags::CLOEXEC)?);
-    ftruncate(&memory, guest::RAM_LENGTH)?;
+    let memory = memfd::sparse("ram", guest::RAM_LENGTH)?;
     let space = AddressSpace::new(guest::RAM_LENGTH)?;
-    space
-        .map(&memory)
-        .at(0)
-        .prot(Prot::READ | Prot::WRITE)
-        .commit()?;
+    space.map(&memory).at(0).prot(READ_WRITE).commit()?;
     let ram = space.attach_kvm(
         vm_fd(vm),
         0,
@@ -112,7 +106,7 @@ fn make_ram(vm: &kvm_ioctls::VmFd) -> Result<KvmWindow> {
         0..guest::RAM_LENGTH,
         KvmFlags::empty(),
     )?;
-    ram.write_slice((guest::CODE - guest::RAM) as usize, guest::program())?;
+    ram.write_slice((flat::CODE - guest::RAM) as usize, guest::program().bytes())?;
     ram.write_slice(
         (guest::TEXT - guest::RAM) as usize,
         guest::GUEST_TEXT.as_bytes(),

@@ -8,8 +8,8 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
+use rig::plain::Plain;
 use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, memfd_create};
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
@@ -121,8 +121,7 @@ pub struct Shared {
     readable: File,
     /// In /proc.
     path: PathBuf,
-    start: *mut u8,
-    length: usize,
+    mapping: Plain,
 }
 
 impl Shared {
@@ -147,28 +146,15 @@ impl Shared {
         let readable = File::open(&name).context("cannot open it again")?;
         let path = std::fs::read_link(name)?;
         let length = (most * PAGE) as usize;
-        // SAFETY: A new mapping. Children do not need it.
-        let start = unsafe {
-            let start = mmap(
-                std::ptr::null_mut(),
-                length,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED,
-                &writable,
-                0,
-            )
-            .context("mmap")?;
-            libc::madvise(start, length, libc::MADV_DONTFORK);
-            start.cast()
-        };
+        let mapping = Plain::of(&writable, 0, length)?;
+        mapping.do_not_inherit()?;
         let file = Shared {
             kind,
             most: most * CELLS,
             writable,
             readable,
             path,
-            start,
-            length,
+            mapping,
         };
         let mut model = model::File::new(kind, pages, most);
         for cell in (0..model.size).filter(|cell| is_hot(cell / CELLS)) {
@@ -197,7 +183,7 @@ impl Shared {
         assert!(cell < self.most);
         // SAFETY: Within the mapping, and the file reaches there.
         unsafe {
-            let word: *mut u64 = self.start.add((cell * CELL) as usize).cast();
+            let word: *mut u64 = self.mapping.as_ptr().add((cell * CELL) as usize).cast();
             word.write_volatile(value);
         }
     }
@@ -206,7 +192,7 @@ impl Shared {
         assert!(cell < self.most);
         // SAFETY: Within the mapping, and the file reaches there.
         unsafe {
-            let word: *const u64 = self.start.add((cell * CELL) as usize).cast();
+            let word: *const u64 = self.mapping.as_ptr().add((cell * CELL) as usize).cast();
             word.read_volatile()
         }
     }
@@ -237,10 +223,13 @@ impl Shared {
     pub fn advise(&self, at: Span, advice: Advice) -> Result<()> {
         let advise = |advice| {
             let start = (at.start * CELL / PAGE * PAGE) as usize;
-            let end = ((at.end() * CELL).next_multiple_of(PAGE) as usize).min(self.length);
+            let end =
+                ((at.end() * CELL).next_multiple_of(PAGE) as usize).min(self.mapping.length());
             if start < end {
                 // SAFETY: Within the mapping; the advice leaves its content alone.
-                unsafe { libc::madvise(self.start.add(start).cast(), end - start, advice) };
+                unsafe {
+                    libc::madvise(self.mapping.as_ptr().add(start).cast(), end - start, advice)
+                };
             }
         };
         match advice {
@@ -276,13 +265,5 @@ impl Shared {
             }
         }
         Ok(Seen::Content(size.div_ceil(CELL), words))
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        // SAFETY: The mapping is ours and nobody has borrowed from it. Where it fails it
-        // stays, which harms nobody.
-        let _ = unsafe { munmap(self.start.cast(), self.length) };
     }
 }

@@ -20,6 +20,7 @@ use linux_loader::loader::elf::start_info::{
 use linux_loader::loader::elf::{Elf, PvhBootCapability};
 use linux_loader::loader::{Cmdline, KernelLoader as _, load_cmdline};
 use loader_memory::{FileOffset, GuestAddress, GuestMemoryMmap};
+use rig::flat;
 
 use crate::acpi;
 use crate::ram::{self, Ram};
@@ -142,22 +143,8 @@ pub fn set_cpu(cpu: &VcpuFd, mut cpuid: CpuId, entry: u64) -> Result<()> {
     }
     cpu.set_cpuid2(&cpuid)?;
 
-    let segment = |type_, selector, db| kvm_segment {
-        base: 0,
-        limit: 0xffff_ffff,
-        selector,
-        type_,
-        present: 1,
-        db,
-        s: 1,
-        g: 1,
-        ..Default::default()
-    };
+    flat::enter_protected_mode(cpu)?;
     let mut sregs = cpu.get_sregs()?;
-    sregs.cs = segment(0xb, 0x8, 1);
-    let data = segment(0x3, 0x10, 1);
-    (sregs.ds, sregs.es, sregs.fs) = (data, data, data);
-    (sregs.gs, sregs.ss) = (data, data);
     sregs.tr = kvm_segment {
         limit: 0x67,
         selector: 0x18,

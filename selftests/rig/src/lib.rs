@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the test programs share.
+//!
+//! Memory: [`memfd`] makes files to map, [`plain`] maps them without an address space.
+//! A tiny KVM guest: [`flat`].
+
+#![warn(
+    missing_docs,
+    rust_2018_idioms,
+    unreachable_pub,
+    clippy::undocumented_unsafe_blocks
+)]
+
+pub mod flat;
+pub mod memfd;
+pub mod plain;
+
+use address_space::Prot;
+
+/// Reading and writing.
+pub const READ_WRITE: Prot = Prot::READ.union(Prot::WRITE);
