@@ -4,12 +4,10 @@
 //! needs mapped before and unmapped after it, against a device that has all RAM.
 
 use std::cell::RefCell;
-use std::fs::read_to_string;
-use std::os::fd::{AsFd as _, AsRawFd as _};
 
 use address_space::Prot;
-use anyhow::{Context as _, Result, ensure};
-use rig::READ_WRITE;
+use anyhow::{Result, ensure};
+use rig::{READ_WRITE, fdinfo};
 use viommu::machine::{DISK_LENGTH, GOOD, Machine, Order, Place};
 use viommu::ram::{Bus, Unmap};
 
@@ -183,9 +181,6 @@ impl Disk {
     /// The faults of all attachments so far.
     fn faults(&self) -> Result<u64> {
         let space = self.machine.bus.as_iommu()?.domain.space();
-        let fd = space.as_fd().as_raw_fd();
-        let info = read_to_string(format!("/proc/self/fdinfo/{fd}"))?;
-        let faults = info.lines().find_map(|line| line.strip_prefix("faults:"));
-        Ok(faults.context("no faults in fdinfo")?.trim().parse()?)
+        fdinfo::number(&fdinfo::read(space)?, "faults")
     }
 }

@@ -8,11 +8,11 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 
 use address_space::{AddressSpace, Error, Prot, View, Window};
 use anyhow::{Context as _, Result, bail};
+use rig::channel::Channel;
+use rig::process::no_core_files;
 use rustix::io::{Errno, read};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Resource, Rlimit, setrlimit};
 
-use crate::channel::Channel;
 use crate::message::{Answer, DeviceOrder, LINE, first_line};
 use crate::process;
 
@@ -22,12 +22,8 @@ struct Device {
 }
 
 pub fn run() -> Result<()> {
-    // It is to die of a signal, which is no crash to keep a record of.
-    let no_core = Rlimit {
-        current: Some(0),
-        maximum: Some(0),
-    };
-    setrlimit(Resource::Core, no_core).context("RLIMIT_CORE")?;
+    // It is to die of a signal.
+    no_core_files()?;
 
     let mut device = None;
     process::live(|order, mut fds, _| {

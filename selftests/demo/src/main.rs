@@ -9,7 +9,6 @@
 
 #![warn(rust_2018_idioms, clippy::undocumented_unsafe_blocks)]
 
-mod channel;
 mod device;
 mod guest;
 mod message;

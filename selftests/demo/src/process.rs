@@ -3,21 +3,21 @@
 //! The processes of the play: how one is started and told, and how one lives.
 
 use std::fmt;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::process::{Child, Command, ExitStatus};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::process::{Child, ExitStatus};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use rustix::process::{Signal, set_parent_process_death_signal};
+use rig::channel::Channel;
+use rig::process::end_with_parent;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::channel::Channel;
 use crate::message::Answer;
 
 /// How long any one answer may take. They are quick, but the guest may run on
 /// an emulator on an emulator.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// One of the three, as the play holds it. Dropping it ends it.
 pub struct Process {
@@ -28,15 +28,10 @@ pub struct Process {
 
 impl Process {
     /// Starts this program again, to play a part.
-    pub fn start(name: &'static str, role: impl FnOnce(&mut Command)) -> Result<Process> {
-        let (channel, theirs) = Channel::pair()?;
-        channel.set_patience(PATIENCE)?;
-        let mut command = Command::new("/proc/self/exe");
-        role(&mut command);
-        let child = command
-            .stdin(theirs.as_fd().try_clone_to_owned()?)
-            .spawn()
-            .with_context(|| format!("cannot start the {name}"))?;
+    pub fn start(name: &'static str, role: &str) -> Result<Process> {
+        let (channel, child) =
+            Channel::spawn(&[role]).with_context(|| format!("cannot start the {name}"))?;
+        channel.set_timeout(TIMEOUT)?;
         Ok(Process {
             name,
             child,
@@ -103,7 +98,7 @@ pub fn live<O: DeserializeOwned>(
     mut serve: impl FnMut(O, Vec<OwnedFd>, &Channel) -> Result<Answer>,
 ) -> Result<()> {
     // A guest that spins would otherwise do so long after the play has died.
-    set_parent_process_death_signal(Some(Signal::KILL))?;
+    end_with_parent()?;
     let channel = Channel::from_stdin()?;
     while let Some((order, fds)) = channel.receive()? {
         let answer = serve(order, fds, &channel)

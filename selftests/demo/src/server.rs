@@ -3,15 +3,15 @@
 //! The file server: holds the asfd of the window and maps files into it. It
 //! knows neither the VMM nor the device.
 
-use std::fs::{self, File};
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use address_space::{AddressSpace, Prot, page_size};
+use address_space::{AddressSpace, page_size};
 use anyhow::{Context as _, Result, bail};
+use rig::channel::Channel;
+use rig::{READ_WRITE, fdinfo};
 
-use crate::channel::Channel;
 use crate::message::{Answer, LINE, ServerOrder, first_line};
 use crate::process;
 
@@ -50,7 +50,7 @@ impl Server {
                 self.window
                     .map(&file)
                     .at(offset)
-                    .prot(Prot::READ | Prot::WRITE)
+                    .prot(READ_WRITE)
                     .replace()
                     .commit()?;
                 self.own = Some(file);
@@ -65,12 +65,7 @@ impl Server {
                 self.window.unmap(0..self.window.length()?)?;
                 Ok(Answer::Done)
             }
-            ServerOrder::Info => {
-                let fd = self.window.as_fd().as_raw_fd();
-                Ok(Answer::Text(fs::read_to_string(format!(
-                    "/proc/self/fdinfo/{fd}"
-                ))?))
-            }
+            ServerOrder::Info => Ok(Answer::Text(fdinfo::read(&self.window)?)),
         }
     }
 

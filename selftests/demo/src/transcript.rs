@@ -2,7 +2,7 @@
 
 //! What the play tells whoever watches it.
 
-use std::io::{self, Write as _};
+use rig::tap::line;
 
 /// Numbered steps, and under each who does or sees what.
 #[derive(Default)]
@@ -26,11 +26,4 @@ impl Transcript {
     pub fn says(&self, who: &str, what: &str) {
         line(&format!("   {who:<12} {what}"));
     }
-}
-
-/// Prints a line at once: the play is watched while it goes on.
-pub fn line(text: &str) {
-    let mut out = io::stdout().lock();
-    // Nobody may be listening any more, which is no failure of the play.
-    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
 }

@@ -7,9 +7,9 @@ use std::os::fd::OwnedFd;
 
 use address_space::{AddressSpace, KvmFlags, KvmWindow, Prot, vm_fd};
 use anyhow::{Context as _, Result, bail};
+use rig::channel::Channel;
 use rig::{READ_WRITE, flat, memfd};
 
-use crate::channel::Channel;
 use crate::guest::{self, Event, Guest, Order};
 use crate::message::{Answer, VmmOrder};
 use crate::process;

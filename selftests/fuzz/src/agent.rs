@@ -4,19 +4,18 @@
 //! are told.
 
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use rig::channel::Channel;
 use serde::{Deserialize, Serialize};
 
-use crate::channel::Channel;
 use crate::op::*;
 use crate::probe;
 use crate::region::{Region, seen};
 
 /// How long any one answer may take: an emulated debug kernel is slow.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Order {
@@ -47,18 +46,13 @@ pub struct Agent {
 impl Agent {
     /// Starts this program again, in a process that has nothing of ours.
     pub fn spawn() -> Result<Agent> {
-        let (channel, theirs) = Channel::pair()?;
-        // Its end is noticed at the other end of the channel.
-        Command::new("/proc/self/exe")
-            .arg("agent")
-            .stdin(theirs.as_fd().try_clone_to_owned()?)
-            .spawn()
-            .context("cannot start a process")?;
+        // Its end is noticed at this end of the channel.
+        let (channel, _) = Channel::spawn(&["agent"])?;
         Agent::new(channel)
     }
 
     fn new(channel: Channel) -> Result<Agent> {
-        channel.set_patience(PATIENCE)?;
+        channel.set_timeout(TIMEOUT)?;
         Ok(Agent { channel })
     }
 

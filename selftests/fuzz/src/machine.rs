@@ -2,10 +2,11 @@
 
 //! Makes the steps for real.
 
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, BorrowedFd};
 
 use address_space::{AddressSpace, Device, Errno, Error, Prot, View};
 use anyhow::{Context as _, Result, bail};
+use rig::fdinfo;
 
 use crate::agent::{Agent, Order};
 use crate::files::{Places, Shared};
@@ -320,35 +321,25 @@ impl Machine {
 
     /// What the fdinfo of an open space tells of its layout.
     pub fn layout(&self, space: usize) -> Result<Vec<Line>> {
-        let fd = self.space(space)?.as_fd().as_raw_fd();
-        let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}"))?;
-        Ok(text.lines().filter_map(|line| self.line(line)).collect())
+        let text = fdinfo::read(self.space(space)?)?;
+        let mappings = fdinfo::mappings(&text)?;
+        Ok(mappings.iter().map(|mapping| self.line(mapping)).collect())
     }
 
-    fn line(&self, line: &str) -> Option<Line> {
-        let number = |text| u64::from_str_radix(text, 16).ok();
-        let mut words = line.splitn(4, ' ');
-        let (start, end) = words.next()?.split_once('-')?;
-        let (start, end) = (number(start)? / PAGE, number(end)? / PAGE);
-        let prot = words.next()?;
-        let prot = (0..)
-            .zip(prot.chars().take(3))
-            .fold(0, |prot, (bit, letter)| {
-                if letter == '-' {
-                    prot
-                } else {
-                    prot | (1 << bit)
-                }
-            });
-        let offset = number(words.next()?)? / PAGE;
-        let path = words.next()?;
-        Some(Line {
+    fn line(&self, mapping: &fdinfo::Mapping) -> Line {
+        let bits = (0..).zip(mapping.prot.chars().take(3));
+        let set = bits.filter(|(_, letter)| *letter != '-');
+        let is = |file: &usize| {
+            let file = self.files[*file].as_ref();
+            file.is_some_and(|file| file.is_at(&mapping.path))
+        };
+        let (start, end) = (mapping.range.start / PAGE, mapping.range.end / PAGE);
+        Line {
             at: Span::new(start, end - start),
-            prot,
-            offset,
-            file: (0..FILES)
-                .find(|file| self.files[*file].as_ref().is_some_and(|it| it.is_at(path))),
-        })
+            prot: set.fold(0, |prot, (bit, _)| prot | (1 << bit)),
+            offset: mapping.offset / PAGE,
+            file: (0..FILES).find(is),
+        }
     }
 }
 

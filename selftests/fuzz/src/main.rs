@@ -4,9 +4,6 @@
 //! race with an owner who takes everything away from them.
 
 mod agent;
-#[allow(dead_code)] // It is the demo's, which uses all of it.
-#[path = "../../demo/src/channel.rs"]
-mod channel;
 mod files;
 mod generate;
 mod guest;
@@ -27,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
+use rig::tap;
 
 use files::Places;
 use generate::Generator;
@@ -112,7 +110,7 @@ fn run(options: &Options) -> Result<ExitCode> {
     probe::install()?;
     watch::install();
     let mut report = Report::new();
-    let places = Places::prepare(&options.disk, |why| println!("# {why}"));
+    let places = Places::prepare(&options.disk, |why| tap::comment(&why));
     if let Some(path) = &options.replay {
         report.plan(1);
         replay(options, &places, path, &mut report)?;
@@ -178,7 +176,7 @@ fn sequences(
     let mut tally = Tally::default();
     let files = places.files();
     let guest = has_guest(options);
-    println!("# seed {seed}");
+    report.comment(&format!("seed {seed}"));
     for number in (options.first..).take(options.sequences.try_into().unwrap_or(usize::MAX)) {
         if start.elapsed() >= time {
             break;
@@ -189,15 +187,15 @@ fn sequences(
             .with_context(|| format!("seed {seed}, sequence {number}"))?;
         if let Some(failure) = failed {
             let steps = failure.sequence.steps.len();
-            println!(
-                "# seed {seed}, sequence {number}, step {steps}: {}",
+            report.comment(&format!(
+                "seed {seed}, sequence {number}, step {steps}: {}",
                 failure.why
-            );
-            println!(
-                "# after {} steps in all, {:.1?}",
+            ));
+            report.comment(&format!(
+                "after {} steps in all, {:.1?}",
                 tally.steps,
                 start.elapsed()
-            );
+            ));
             let failure = if options.no_shrink {
                 Ok(failure)
             } else {

@@ -5,7 +5,7 @@
 //! such a mark through a window has reached what was revoked; and whoever changes a word
 //! after it has written there.
 
-use std::os::fd::{AsFd, AsRawFd as _};
+use std::os::fd::AsFd;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use address_space::{AddressSpace, Prot, View};
 use anyhow::{Context as _, Result, bail, ensure};
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
+use rig::{READ_WRITE, fdinfo};
 
 use crate::files::{Places, Shared};
 use crate::guest::Guest;
@@ -118,7 +119,7 @@ pub fn race(places: &Places, guest: bool, seed: u64, time: Duration) -> Result<D
     let mut owner = Owner::new(places, control, seed)?;
     let region = Region::new()?;
     let all = Span::new(0, PAGES);
-    let view: View = owner.space.view(all.bytes(), Prot::READ | Prot::WRITE)?;
+    let view: View = owner.space.view(all.bytes(), READ_WRITE)?;
     region.attach(owner.space.as_fd(), all, RW, 0)?;
     region.attach(view.as_fd(), all, RW, HUGE)?;
     for (who, place) in [(1, 0), (2, HUGE)] {
@@ -198,7 +199,7 @@ fn map_again_and_again(control: &Control, space: &AddressSpace, file: &impl AsFd
     while !control.stop.load(SeqCst) {
         space
             .batch()
-            .replace(file, 0, at.clone(), Prot::READ | Prot::WRITE)
+            .replace(file, 0, at.clone(), READ_WRITE)
             .populate()
             .commit()?;
         std::thread::sleep(Duration::from_micros(300));
@@ -234,11 +235,7 @@ impl Owner {
         }
         let at = CHANGED.start * PAGE..CHANGED.end * PAGE;
         let file = owner.changed.fd(true);
-        owner
-            .space
-            .batch()
-            .map(&file, 0, at, Prot::READ | Prot::WRITE)
-            .commit()?;
+        owner.space.batch().map(&file, 0, at, READ_WRITE).commit()?;
         Ok(owner)
     }
 
@@ -281,7 +278,7 @@ impl Owner {
         let page = self.random.random_range(TAKEN);
         let at = page * PAGE..(page + 1) * PAGE;
         let place = (page - TAKEN.start) as usize;
-        let rw = Prot::READ | Prot::WRITE;
+        let rw = READ_WRITE;
         let Some(shown) = self.shows[place] else {
             let Some(fresh) = self.fresh()? else {
                 return Ok(());
@@ -364,12 +361,7 @@ impl Owner {
         let mut batch = self.space.batch();
         for page in 0..SET {
             let at = (SWITCHED.start + page) * PAGE;
-            batch = batch.replace(
-                &file,
-                (set * SET + page) * PAGE,
-                at..at + PAGE,
-                Prot::READ | Prot::WRITE,
-            );
+            batch = batch.replace(&file, (set * SET + page) * PAGE, at..at + PAGE, READ_WRITE);
             if self.random.random() {
                 batch = batch.populate();
             }
@@ -410,13 +402,6 @@ impl Owner {
     }
 
     fn deferred(&self) -> Result<u64> {
-        let fd = self.space.as_fd().as_raw_fd();
-        let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}"))?;
-        let value = text.lines().find_map(|line| line.strip_prefix("deferred:"));
-        value
-            .context("no count")?
-            .trim()
-            .parse()
-            .context("no number")
+        fdinfo::number(&fdinfo::read(&self.space)?, "deferred")
     }
 }

@@ -5,6 +5,8 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use rig::tap;
+
 use crate::sequence::{Failure, show};
 
 /// How often a long run says that it goes on.
@@ -18,7 +20,7 @@ pub struct Report {
 
 impl Report {
     pub fn new() -> Report {
-        println!("TAP version 13");
+        tap::version();
         Report {
             count: 0,
             failed: 0,
@@ -27,7 +29,7 @@ impl Report {
     }
 
     pub fn plan(&self, tests: usize) {
-        println!("1..{tests}");
+        tap::plan(tests);
     }
 
     pub fn result(&mut self, good: bool, name: &str) {
@@ -35,13 +37,11 @@ impl Report {
         if !good {
             self.failed += 1;
         }
-        println!("{}ok {} {name}", if good { "" } else { "not " }, self.count);
+        tap::result(self.count, name, good);
     }
 
     pub fn comment(&self, text: &str) {
-        for line in text.lines() {
-            println!("# {line}");
-        }
+        tap::comment(text);
     }
 
     /// Says so now and then.
@@ -56,7 +56,7 @@ impl Report {
         self.comment(&failure.why);
         self.comment("what fails, in its last step; fuzz --replay FILE makes it again:");
         // As it is, so that it can be copied into a file.
-        println!("{}", show(&failure.sequence));
+        tap::line(&show(&failure.sequence));
     }
 
     pub fn end(&self) -> ExitCode {

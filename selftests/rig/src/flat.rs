@@ -34,10 +34,12 @@ pub const CODE: u64 = 0x1000;
 ///     "#,
 ///     place = const 0x2000,
 /// }
+/// # fn main() {
 /// let code = program();
 /// assert_eq!(code.address(&raw const example_start), rig::flat::CODE);
 /// assert_eq!(code.address(&raw const example_store), rig::flat::CODE + 3);
 /// assert_eq!(code.bytes()[2], 0xf4); // hlt
+/// # }
 /// ```
 #[macro_export]
 macro_rules! flat_code {

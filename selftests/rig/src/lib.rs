@@ -4,6 +4,8 @@
 //!
 //! Memory: [`memfd`] makes files to map, [`plain`] maps them without an address space.
 //! A tiny KVM guest: [`flat`].
+//! Processes: [`channel`] starts and talks to them, [`process`] sets them up.
+//! Results: [`tap`] prints them, [`check`] compares, [`fdinfo`] reads a space's layout.
 
 #![warn(
     missing_docs,
@@ -12,9 +14,14 @@
     clippy::undocumented_unsafe_blocks
 )]
 
+pub mod channel;
+pub mod check;
+pub mod fdinfo;
 pub mod flat;
 pub mod memfd;
 pub mod plain;
+pub mod process;
+pub mod tap;
 
 use address_space::Prot;
 

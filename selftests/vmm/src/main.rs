@@ -28,10 +28,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use clap::Parser;
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rig::process::no_core_files;
+use rig::tap::line;
 
 use crate::machine::{Console, Machine, Stop};
-use crate::trial::{Trial, line};
+use crate::trial::Trial;
 
 /// What kselftest takes for skipped.
 const SKIP: u8 = 4;
@@ -74,12 +75,8 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli, console: &Console, trial: &mut Trial) -> Result<()> {
-    // The device is to die of a signal, which is no crash to keep a record of.
-    let no_core = Rlimit {
-        current: Some(0),
-        maximum: Some(0),
-    };
-    setrlimit(Resource::Core, no_core)?;
+    // The device is to die of a signal.
+    no_core_files()?;
     let start = Instant::now();
     let (mut machine, mut cpu) = Machine::new(&cli.guest, cli.console, console)?;
     let mut at = "its kernel's boot".to_owned();

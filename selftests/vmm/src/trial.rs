@@ -3,14 +3,16 @@
 //! What is promised, and is looked at whenever the guest says that it is there.
 //! The guest stands still meanwhile.
 
-use std::fs::{self, File};
-use std::io;
+use std::fs::File;
 use std::ops::Range;
-use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::time::Duration;
 
 use address_space::{Prot, page_size};
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
+use rig::check::expect;
+use rig::process::signals::{SIGBUS, SIGKILL};
+use rig::tap::line;
+use rig::{fdinfo, tap};
 use virtio_bindings::virtio_blk::{VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK};
 use vm_memory::WriteVolatile as _;
 use vmm_guest::{BLOCK, Call, DOOMED, block};
@@ -20,8 +22,6 @@ use crate::doom::Doom;
 use crate::iommu::{Counts, Iommu};
 use crate::machine::Machine;
 use crate::ram;
-
-const SIGBUS: i32 = 7;
 
 /// What is promised, in the order in which it shows.
 pub const PROMISES: &[&str] = &[
@@ -59,17 +59,10 @@ pub struct Trial {
     signal: Option<i32>,
 }
 
-/// Prints at once: it is watched while it goes on.
-pub fn line(text: &str) {
-    use io::Write as _;
-    let mut out = io::stdout().lock();
-    // Nobody may be listening any more, which is no failure of what is told.
-    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
-}
-
 impl Trial {
     pub fn new() -> Trial {
-        line(&format!("TAP version 13\n1..{}", PROMISES.len()));
+        tap::version();
+        tap::plan(PROMISES.len());
         Trial {
             told: 0,
             failed: 0,
@@ -89,16 +82,8 @@ impl Trial {
             Some(next) if next == name => result,
             _ => Err(anyhow::anyhow!("the guest has not been where it should")),
         };
-        match result {
-            Ok(()) => line(&format!("ok {} {name}", self.told)),
-            Err(error) => {
-                self.failed += 1;
-                for text in format!("{error:#}").lines() {
-                    line(&format!("# {text}"));
-                }
-                line(&format!("not ok {} {name}", self.told));
-            }
-        }
+        self.failed += usize::from(result.is_err());
+        tap::report(self.told, name, &result);
     }
 
     /// All that is promised and was not to be seen, since the guest has ended.
@@ -113,7 +98,7 @@ impl Trial {
             self.tell(name, result);
         }
         let passed = PROMISES.len() - self.failed;
-        line(&format!("# {passed} passed, {} failed", self.failed));
+        tap::totals(passed, self.failed);
         self.failed == 0
     }
 
@@ -202,7 +187,6 @@ impl Trial {
     }
 
     fn died(&self, machine: &mut Machine) -> Result<()> {
-        const SIGKILL: i32 = 9;
         expect("the device died of", self.signal, Some(SIGKILL))?;
         ensure!(machine.behind.device.daemon.is_alive()?, "it is dead");
         line("#   the device was killed meanwhile, and a new one did the rest");
@@ -299,11 +283,6 @@ impl Trial {
     }
 }
 
-fn expect<T: PartialEq + std::fmt::Debug>(what: &str, is: T, should: T) -> Result<()> {
-    ensure!(is == should, "{what}: {is:?}, should be {should:?}");
-    Ok(())
-}
-
 fn booted(iommu: &Iommu) -> Result<()> {
     let counts = iommu.counts;
     ensure!(counts.maps > 0 && counts.unmaps > 0, "no map: {counts:?}");
@@ -346,24 +325,17 @@ fn written(machine: &Machine, pass: u64, count: u64) -> Result<()> {
     expect("requests that were refused", counts.refused, 0)
 }
 
-/// What the kernel says that the space shows, and where in the RAM that is.
+/// What fdinfo says that the space shows, and where in the RAM that is.
 fn layout(machine: &Machine) -> Result<Vec<(Range<u64>, u64)>> {
-    let fd = machine.iommu.device.domain().space().as_fd().as_raw_fd();
-    let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}"))?;
-    let mut layout = Vec::new();
-    for text in info.lines() {
-        let mut words = text.split_whitespace();
-        let (Some(range), Some(_), Some(offset), Some(path)) =
-            (words.next(), words.next(), words.next(), words.next())
-        else {
-            continue;
-        };
-        ensure!(path.contains("guest-ram"), "it shows {path}");
-        let (start, end) = range.split_once('-').context("no range")?;
-        let number = |text| u64::from_str_radix(text, 16);
-        layout.push((number(start)?..number(end)?, number(offset)?));
-    }
-    Ok(layout)
+    let info = fdinfo::read(machine.iommu.device.domain().space())?;
+    let mappings = fdinfo::mappings(&info)?.into_iter();
+    mappings
+        .map(|mapping| {
+            let path = &mapping.path;
+            ensure!(path.contains("guest-ram"), "it shows {path}");
+            Ok((mapping.range, mapping.offset))
+        })
+        .collect()
 }
 
 /// Nothing shows but what the guest's driver has mapped, and that is its ring.

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A socket between two processes that carries messages and file descriptors.
+//! A socket between two processes that carries messages and file descriptors, and the
+//! start of this program as another process at its other end.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -30,7 +32,7 @@ pub struct Channel {
 }
 
 impl Channel {
-    /// Both ends of a new connection.
+    /// Makes a connection and returns both ends.
     pub fn pair() -> Result<(Channel, Channel)> {
         let (one, other) = socketpair(
             AddressFamily::UNIX,
@@ -42,16 +44,27 @@ impl Channel {
         Ok((one.into(), other.into()))
     }
 
-    /// The end that a process was started with in the place of its standard
-    /// input.
+    /// Starts this program again with these arguments, in a process that shares nothing
+    /// with this one but a channel: its end is the standard input there.
+    pub fn spawn(arguments: &[&str]) -> Result<(Channel, Child)> {
+        let (channel, other) = Channel::pair()?;
+        let child = Command::new("/proc/self/exe")
+            .args(arguments)
+            .stdin(Stdio::from(other.socket))
+            .spawn()
+            .context("cannot start this program again")?;
+        Ok((channel, child))
+    }
+
+    /// The end that a process got as its standard input from [`spawn()`](Channel::spawn).
     pub fn from_stdin() -> Result<Channel> {
         let socket = rustix::stdio::stdin().try_clone_to_owned()?;
         Ok(socket.into())
     }
 
-    /// Has [`receive()`](Channel::receive) fail when nothing comes for so long.
-    pub fn set_patience(&self, patience: Duration) -> Result<()> {
-        set_socket_timeout(&self.socket, Timeout::Recv, Some(patience)).context("SO_RCVTIMEO")
+    /// Makes [`receive()`](Channel::receive) fail when nothing arrives for this long.
+    pub fn set_timeout(&self, timeout: Duration) -> Result<()> {
+        set_socket_timeout(&self.socket, Timeout::Recv, Some(timeout)).context("SO_RCVTIMEO")
     }
 
     /// Sends a message, and the file descriptors that go with it.
@@ -65,7 +78,7 @@ impl Channel {
             let pushed = control.push(SendAncillaryMessage::ScmRights(fds));
             ensure!(pushed, "{} file descriptors in one message", fds.len());
         }
-        // Without a signal: that the other side has gone is told by the error.
+        // Without a signal: the error says that the other side has gone.
         sendmsg(
             &self.socket,
             &[IoSlice::new(&bytes)],
@@ -161,9 +174,9 @@ mod tests {
     }
 
     #[test]
-    fn waiting_ends_when_patience_does() {
+    fn waiting_ends_with_the_time_that_was_set() {
         let (_one, other) = Channel::pair().unwrap();
-        other.set_patience(Duration::from_millis(10)).unwrap();
+        other.set_timeout(Duration::from_millis(10)).unwrap();
         let error = other.receive::<String>().unwrap_err();
         assert_eq!(error.to_string(), "no answer in time");
     }

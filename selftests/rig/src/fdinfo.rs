@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the kernel says of an asfd in /proc/PID/fdinfo.
+
+use std::fs;
+use std::ops::Range;
+use std::os::fd::{AsFd, AsRawFd as _};
+
+use anyhow::{Context as _, Result};
+
+/// The text of fdinfo for a file descriptor of this process.
+pub fn read(fd: impl AsFd) -> Result<String> {
+    let path = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
+    fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))
+}
+
+/// The number after a key.
+pub fn number(text: &str, key: &str) -> Result<u64> {
+    let value = text
+        .lines()
+        .find_map(|line| line.trim().strip_prefix(key)?.strip_prefix(':'))
+        .with_context(|| format!("no {key} in fdinfo:\n{text}"))?;
+    let word = value.split_whitespace().next().unwrap_or_default();
+    word.parse()
+        .with_context(|| format!("{key} is no number in fdinfo: {word:?}"))
+}
+
+/// A range of the space, and what it shows. All numbers are bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// The offsets in the space.
+    pub range: Range<u64>,
+    /// The protection, as `rwx` with dashes.
+    pub prot: String,
+    /// Where in the file the range begins.
+    pub offset: u64,
+    /// The path of the file.
+    pub path: String,
+}
+
+/// The layout of the space.
+pub fn mappings(text: &str) -> Result<Vec<Mapping>> {
+    text.lines()
+        .filter_map(|line| {
+            let mut words = line.splitn(4, ' ');
+            let (start, end) = words.next()?.split_once('-')?;
+            let range = number_16(start)?..number_16(end)?;
+            Some(mapping(range, words).with_context(|| format!("in fdinfo: {line:?}")))
+        })
+        .collect()
+}
+
+fn mapping<'a>(range: Range<u64>, mut words: impl Iterator<Item = &'a str>) -> Result<Mapping> {
+    Ok(Mapping {
+        range,
+        prot: words.next().context("no protection")?.to_owned(),
+        offset: words.next().and_then(number_16).context("no offset")?,
+        path: words.next().context("no path")?.to_owned(),
+    })
+}
+
+fn number_16(text: &str) -> Option<u64> {
+    u64::from_str_radix(text, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "pos:\t0\nlength:\t4096\n0-1000 rw- 2000 /memfd:a b (deleted)\n\
+        faults:\t12\nrevocations:\t3 (of 5)\n";
+
+    #[test]
+    fn numbers_are_found_among_other_lines() {
+        assert_eq!(number(TEXT, "faults").unwrap(), 12);
+        assert_eq!(number(TEXT, "revocations").unwrap(), 3);
+        assert!(number(TEXT, "attachments").is_err());
+    }
+
+    #[test]
+    fn mappings_are_found_with_the_whole_path() {
+        let mapping = Mapping {
+            range: 0..0x1000,
+            prot: "rw-".into(),
+            offset: 0x2000,
+            path: "/memfd:a b (deleted)".into(),
+        };
+        assert_eq!(mappings(TEXT).unwrap(), [mapping]);
+        assert!(mappings("0-1000 rw- 2000").is_err());
+    }
+}

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Settings of a process that a test starts.
+
+use anyhow::{Context as _, Result};
+use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
+
+/// The signals that a device or a process dies of in the tests.
+pub mod signals {
+    use super::Signal;
+
+    /// The memory is not there.
+    pub const SIGBUS: i32 = Signal::BUS.as_raw();
+    /// The access is not allowed.
+    pub const SIGSEGV: i32 = Signal::SEGV.as_raw();
+    /// Another process sent it.
+    pub const SIGKILL: i32 = Signal::KILL.as_raw();
+}
+
+/// Makes this process, and those that it starts, leave no core file: they die of signals
+/// on purpose.
+pub fn no_core_files() -> Result<()> {
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    setrlimit(Resource::Core, none).context("RLIMIT_CORE")
+}
+
+/// Makes this process end when its parent does.
+pub fn end_with_parent() -> rustix::io::Result<()> {
+    set_parent_process_death_signal(Some(Signal::KILL))
+}
