@@ -7,9 +7,11 @@ use std::cell::RefCell;
 
 use address_space::Prot;
 use anyhow::{Result, ensure};
+use rig::bus::{Bus, Unmap};
+use rig::machine::{DISK_LENGTH, Machine};
+use rig::order::{GOOD, Order, Place};
+use rig::ram::Ram;
 use rig::{READ_WRITE, fdinfo};
-use viommu::machine::{DISK_LENGTH, GOOD, Machine, Order, Place};
-use viommu::ram::{Bus, Unmap};
 
 use crate::clock::Clock;
 use crate::memory::PAGE;
@@ -31,7 +33,7 @@ const MESSAGES: &str = "the same, and two messages, each acked";
 
 pub fn run(bench: &mut Bench) -> Result<()> {
     let peer = Peer::start()?;
-    let today = RefCell::new(Disk::new(|_| Ok(Bus::memfd()))?);
+    let today = RefCell::new(Disk::new(Bus::memfd)?);
     let behind = RefCell::new(Disk::new(Bus::iommu)?);
     let beside = RefCell::new(Disk::new(|ram| {
         let bus = Bus::iommu(ram)?;
@@ -114,7 +116,7 @@ struct Disk {
 }
 
 impl Disk {
-    fn new(bus: impl FnOnce(&viommu::ram::Ram) -> Result<Bus>) -> Result<Disk> {
+    fn new(bus: impl FnOnce(&Ram) -> Result<Bus>) -> Result<Disk> {
         let machine = Machine::new(bus)?;
         let page = || machine.ram.pages(PAGE as u64);
         let buffers = (0..4).map(|_| page()).collect::<Result<_>>()?;

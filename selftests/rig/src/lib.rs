@@ -2,10 +2,15 @@
 
 //! What the test programs share.
 //!
-//! Memory: [`memfd`] makes files to map, [`plain`] maps them without an address space.
-//! A tiny KVM guest: [`flat`].
-//! Processes: [`channel`] starts and talks to them, [`process`] sets them up.
-//! Results: [`tap`] prints them, [`check`] compares, [`fdinfo`] reads a space's layout.
+//! - Memory: [`memfd`] makes files to map, [`plain`] maps them without an address space.
+//! - A tiny KVM guest: [`flat`].
+//! - Processes: [`channel`] starts and talks to them, [`process`] sets them up.
+//! - Results: [`tap`] prints them, [`check`] compares, [`fdinfo`] reads a space's layout.
+//! - vhost-user devices: [`folder`], [`daemon`] and [`storage`] start them, [`frontend`] is
+//!   the VMM's side of the protocol.
+//! - A guest of such a device: [`ram`], a [`bus`] with or without an IOMMU, a [`ring`] and
+//!   the [`device`] at its other end. With a disk it is a [`machine`] that makes requests,
+//!   which are [`order`]s.
 
 #![warn(
     missing_docs,
@@ -14,13 +19,23 @@
     clippy::undocumented_unsafe_blocks
 )]
 
+pub mod bus;
 pub mod channel;
 pub mod check;
+pub mod daemon;
+pub mod device;
 pub mod fdinfo;
 pub mod flat;
+pub mod folder;
+pub mod frontend;
+pub mod machine;
 pub mod memfd;
+pub mod order;
 pub mod plain;
 pub mod process;
+pub mod ram;
+pub mod ring;
+pub mod storage;
 pub mod tap;
 
 use address_space::Prot;

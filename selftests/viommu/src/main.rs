@@ -1,31 +1,31 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Unmodified vhost-user devices behind an IOMMU that is enforced: the VMM's
-//! side, with a driver in the guest's place, and the cases that show what such a
-//! device can and cannot reach, next to what it can reach today.
+//! Unmodified vhost-user devices behind an IOMMU that is enforced: cases that show what
+//! such a device can and cannot reach, next to what it can reach without an address space.
 //!
-//! Prints TAP, or with `--transcript` a story. Needs the module,
-//! qemu-storage-daemon and virtiofsd.
+//! Prints TAP, or a transcript with `--transcript`. Needs the module, qemu-storage-daemon
+//! and virtiofsd.
 
 #![warn(rust_2018_idioms, clippy::undocumented_unsafe_blocks)]
 
 mod cases;
-mod fs;
+mod fuse;
 mod show;
 
 use std::process::ExitCode;
 
 use clap::Parser;
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rig::process::no_core_files;
+use rig::tap;
 
 use crate::cases::CASES;
-use crate::show::{Show, line};
+use crate::show::Show;
 
 /// Show unmodified vhost-user devices behind an IOMMU that is enforced.
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
-    /// Tell it as a story, not as TAP.
+    /// Print a transcript instead of TAP.
     #[arg(long)]
     transcript: bool,
     /// How many requests of each kind the cases about much I/O make.
@@ -37,13 +37,9 @@ struct Cli {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    // Devices are to die of signals, which are no crashes to keep a record of.
-    let no_core = Rlimit {
-        current: Some(0),
-        maximum: Some(0),
-    };
-    if let Err(error) = setrlimit(Resource::Core, no_core) {
-        eprintln!("viommu: RLIMIT_CORE: {error}");
+    // Devices are to die of signals.
+    if let Err(error) = no_core_files() {
+        eprintln!("viommu: {error:#}");
         return ExitCode::FAILURE;
     }
 
@@ -68,9 +64,9 @@ fn main() -> ExitCode {
     }
     let passed = wanted.len() - failed;
     if cli.transcript {
-        line(&format!("\n{passed} of {} as promised.", wanted.len()));
+        tap::line(&format!("\n{passed} of {} as promised.", wanted.len()));
     } else {
-        line(&format!("# {passed} passed, {failed} failed"));
+        tap::totals(passed, failed);
     }
     if failed == 0 {
         ExitCode::SUCCESS

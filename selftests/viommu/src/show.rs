@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What whoever runs it gets to read: TAP, or a transcript.
+//! The output: TAP, or a transcript.
 
-use std::io::{self, Write as _};
+use anyhow::Result;
+use rig::tap::{self, line};
 
-/// Where it is told.
+/// The form of the output.
 #[derive(Clone, Copy)]
 pub struct Show {
     transcript: bool,
@@ -15,47 +16,33 @@ impl Show {
         Show { transcript }
     }
 
-    /// What is to come.
+    /// Prints how many cases there are.
     pub fn plan(self, count: usize) {
         if !self.transcript {
-            line(&format!("TAP version 13\n1..{count}"));
+            tap::version();
+            tap::plan(count);
         }
     }
 
-    /// A case begins.
+    /// Prints that a case begins.
     pub fn begin(self, number: usize, title: &str) {
         if self.transcript {
             line(&format!("\n{number}. {title}"));
         } else {
-            line(&format!("# {title}"));
+            tap::comment(title);
         }
     }
 
-    /// What someone does or sees.
-    pub fn says(self, who: &str, what: &str) {
+    /// Prints what happens; `bus` is where.
+    pub fn says(self, bus: &str, what: &str) {
         let mark = if self.transcript { "  " } else { "#  " };
-        line(&format!("{mark} {who:<10} {what}"));
+        line(&format!("{mark} {bus:<10} {what}"));
     }
 
-    /// A case has ended.
-    pub fn end(self, number: usize, name: &str, result: &anyhow::Result<()>) {
-        match result {
-            Ok(()) if self.transcript => {}
-            Ok(()) => line(&format!("ok {number} {name}")),
-            Err(error) => {
-                let text = format!("{error:#}");
-                for text in text.lines() {
-                    line(&format!("# {text}"));
-                }
-                line(&format!("not ok {number} {name}"));
-            }
+    /// Prints the result of a case.
+    pub fn end(self, number: usize, name: &str, result: &Result<()>) {
+        if result.is_err() || !self.transcript {
+            tap::report(number, name, result);
         }
     }
-}
-
-/// Prints lines at once: they are watched while it goes on.
-pub fn line(text: &str) {
-    let mut out = io::stdout().lock();
-    // Nobody may be listening any more, which is no failure of what is told.
-    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
 }

@@ -5,9 +5,9 @@
 //! By hand, since no release of acpi_tables is for the compiler of Debian trixie.
 
 use anyhow::Result;
+use rig::ram::Ram;
 
 use crate::pci::{BARS, MEMORY_END, Slot};
-use crate::ram::Ram;
 
 /// Where the first table is; the others follow it.
 pub const RSDP: u64 = 0xe0000;

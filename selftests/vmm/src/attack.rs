@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 use address_space::page_size;
 use anyhow::{Result, ensure};
-use viommu::daemon::PATIENCE;
+use rig::daemon::TIMEOUT;
+use rig::ram::Ram;
 use virtio_bindings::bindings::virtio_ring::{VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
 use virtio_bindings::virtio_blk::VIRTIO_BLK_T_OUT;
 use virtio_queue::desc::split::Descriptor;
 use vm_memory::ByteValued as _;
 
 use crate::disk::{self, Disk};
-use crate::ram::Ram;
 
 /// Where on the disk the device is to write what it finds: where the guest writes
 /// nothing.
@@ -95,7 +95,7 @@ pub fn attempt(
     disk.kick.write(1)?;
     let begin = Instant::now();
     while index(used)? == base && disk.daemon.is_alive()? {
-        ensure!(begin.elapsed() < PATIENCE, "the device does not answer");
+        ensure!(begin.elapsed() < TIMEOUT, "the device does not answer");
         sleep(Duration::from_millis(2));
     }
     let answer = ram.read(within(status), 1)?[0];
@@ -108,7 +108,5 @@ pub fn attempt(
         Outcome::Died(disk.signal()?)
     };
     disk.restart(base)?;
-    let mut image = vec![0; page as usize];
-    disk.read(OFFSET, &mut image)?;
-    Ok((outcome, image))
+    Ok((outcome, disk.read(OFFSET, page as usize)?))
 }

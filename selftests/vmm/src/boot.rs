@@ -21,9 +21,9 @@ use linux_loader::loader::elf::{Elf, PvhBootCapability};
 use linux_loader::loader::{Cmdline, KernelLoader as _, load_cmdline};
 use loader_memory::{FileOffset, GuestAddress, GuestMemoryMmap};
 use rig::flat;
+use rig::ram::Ram;
 
 use crate::acpi;
-use crate::ram::{self, Ram};
 
 /// What the guest's program is, and what it loads.
 const FILES: [&str; 3] = ["init", "virtio-iommu.ko.xz", "virtio_blk.ko.xz"];
@@ -43,8 +43,8 @@ const ARGUMENTS: &str = "console=ttyS0 reboot=k panic=-1 iommu.strict=1 \
 ///
 /// A chatty kernel tells all that it does, of which each letter takes its time.
 pub fn load(ram: &Ram, guest: &Path, chatty: bool) -> Result<u64> {
-    let file = FileOffset::new(ram.file.try_clone()?, 0);
-    let all = (GuestAddress(0), ram::LENGTH as usize, Some(file));
+    let file = FileOffset::new(ram.file().try_clone()?, 0);
+    let all = (GuestAddress(0), ram.length() as usize, Some(file));
     let memory = &GuestMemoryMmap::<()>::from_ranges_with_files([all])?;
     let path = guest.join("vmlinux");
     let name = path.display();
@@ -65,7 +65,7 @@ pub fn load(ram: &Ram, guest: &Path, chatty: bool) -> Result<u64> {
     load_cmdline(memory, GuestAddress(COMMAND_LINE), &line)?;
 
     let initramfs = initramfs(guest)?;
-    let at = (ram::LENGTH - initramfs.len() as u64) & !0xfff;
+    let at = (ram.length() - initramfs.len() as u64) & !0xfff;
     ensure!(at > loaded.kernel_end, "the guest's memory is too small");
     ram.write(at, &initramfs)?;
 
@@ -93,7 +93,7 @@ pub fn load(ram: &Ram, guest: &Path, chatty: bool) -> Result<u64> {
         &[
             range(0, 0xa0000, 1),
             range(0xe0000, 0x100000, 2),
-            range(0x100000, ram::LENGTH, 1),
+            range(0x100000, ram.length(), 1),
         ],
         GuestAddress(MEMORY_MAP),
     );

@@ -4,32 +4,27 @@
 //! is told of the guest's memory, or of what the IOMMU maps of it, and then talks
 //! with the guest's driver alone.
 
-use std::fs::File;
-use std::os::fd::{AsFd as _, AsRawFd as _};
-use std::os::unix::fs::FileExt as _;
+use std::os::fd::AsFd as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::rc::Rc;
 
 use address_space::View;
 use anyhow::{Context as _, Result, ensure};
-use vhost::vhost_user::message::{
-    VhostUserConfigFlags, VhostUserHeaderFlag, VhostUserProtocolFeatures, VhostUserVirtioFeatures,
-};
+use rig::daemon::Daemon;
+use rig::frontend::{self, Offer, PROTOCOL, Parts};
+use rig::ram::Ram;
+use rig::storage::{Speed, Storage};
+use vhost::vhost_user::message::{VhostUserConfigFlags, VhostUserProtocolFeatures};
 use vhost::vhost_user::{Frontend, VhostUserFrontend as _};
-use vhost::{VhostBackend as _, VhostUserMemoryRegionInfo, VringConfigData};
-use viommu::daemon::{Daemon, Folder};
-use viommu::storage::{self, Speed};
+use vhost::{VhostBackend as _, VhostUserMemoryRegionInfo};
 use virtio_bindings::virtio_blk::{VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_MQ};
 use virtio_bindings::virtio_config::VIRTIO_F_ACCESS_PLATFORM;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use crate::ram::{self, Ram};
 use crate::virtio::{self, Queue, Setup};
 
 /// How long the disk is, in bytes.
 pub const LENGTH: u64 = 64 << 20;
-
-const PROTOCOL: u64 = VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
 
 /// What the device's process is given of the guest's memory.
 pub enum Reach {
@@ -41,16 +36,9 @@ pub enum Reach {
 
 impl Reach {
     fn region(&self) -> Result<VhostUserMemoryRegionInfo> {
-        let (memory_size, mmap_handle) = match self {
-            Reach::Ram(ram) => (ram::LENGTH, ram.file.as_raw_fd()),
-            Reach::Iommu(view) => (view.length()?, view.as_fd().as_raw_fd()),
-        };
-        Ok(VhostUserMemoryRegionInfo {
-            guest_phys_addr: 0,
-            memory_size,
-            userspace_addr: 0,
-            mmap_offset: 0,
-            mmap_handle,
+        Ok(match self {
+            Reach::Ram(ram) => frontend::region(0..ram.length(), ram.file().as_fd()),
+            Reach::Iommu(view) => frontend::region(0..view.length()?, view.as_fd()),
         })
     }
 }
@@ -63,14 +51,13 @@ pub struct Disk {
     setup: Option<Setup>,
     features: u64,
     config: Vec<u8>,
-    folder: Folder,
+    storage: Storage,
 }
 
 impl Disk {
     pub fn new(name: &str, reach: Reach) -> Result<Disk> {
-        let folder = Folder::new(name)?;
-        File::create(folder.path().join("disk"))?.set_len(LENGTH)?;
-        let daemon = storage::start(&folder, Speed::Full)?;
+        let storage = Storage::new(name, LENGTH, Speed::Full)?;
+        let daemon = storage.start()?;
         let mut disk = Disk {
             reach,
             daemon,
@@ -79,10 +66,10 @@ impl Disk {
             setup: None,
             features: 0,
             config: vec![0; 60],
-            folder,
+            storage,
         };
-        let mut frontend = disk.connect()?;
-        disk.features = frontend.get_features()?;
+        let (mut frontend, offer) = disk.connect()?;
+        disk.features = offer.features;
         let (_, config) = frontend.get_config(
             0,
             disk.config.len() as u32,
@@ -95,16 +82,14 @@ impl Disk {
     }
 
     /// Connects, so far as it needs no driver.
-    fn connect(&self) -> Result<Frontend> {
-        let mut frontend = Frontend::from_stream(self.daemon.connect()?, 1);
-        frontend.set_owner()?;
-        frontend.get_features()?;
+    fn connect(&self) -> Result<(Frontend, Offer)> {
         let wanted = VhostUserProtocolFeatures::CONFIG | VhostUserProtocolFeatures::REPLY_ACK;
-        let protocol = frontend.get_protocol_features()?;
-        ensure!(protocol.contains(wanted), "the device is not what it was");
-        frontend.set_protocol_features(wanted)?;
-        frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
-        Ok(frontend)
+        let (frontend, offer) = frontend::handshake(self.daemon.connect()?, 1, wanted)?;
+        ensure!(
+            offer.protocol.contains(wanted),
+            "the device does not offer {wanted:?}"
+        );
+        Ok((frontend, offer))
     }
 
     /// Has the device run the driver's queue from `base` on.
@@ -113,37 +98,31 @@ impl Disk {
         let queue = setup.queues.first().context("no queue")?;
         let mut frontend = match self.frontend.take() {
             Some(frontend) => frontend,
-            None => self.connect()?,
+            None => self.connect()?.0,
         };
         // Its addresses are the platform's business, of which the device knows
         // nothing.
         let features = setup.features & !(1 << VIRTIO_F_ACCESS_PLATFORM);
         frontend.set_features(features | PROTOCOL)?;
         frontend.set_mem_table(&[self.reach.region()?])?;
-        frontend.set_vring_num(0, queue.size)?;
-        frontend.set_vring_base(0, base)?;
-        frontend
-            .set_vring_addr(
-                0,
-                &VringConfigData {
-                    queue_max_size: Self::SIZE,
-                    queue_size: queue.size,
-                    flags: 0,
-                    desc_table_addr: queue.descriptors,
-                    avail_ring_addr: queue.available,
-                    used_ring_addr: queue.used,
-                    log_addr: None,
-                },
-            )
-            .context("the device does not find the queue")?;
-        frontend.set_vring_call(0, queue.call.as_ref().context("no interrupt")?)?;
-        frontend.set_vring_kick(0, &self.kick)?;
-        frontend.set_vring_enable(0, true)?;
+        let call = queue.call.as_ref().context("no interrupt")?;
+        let runs = frontend::Queue {
+            max_size: Self::SIZE,
+            size: queue.size,
+            base,
+            parts: Parts {
+                descriptors: queue.descriptors,
+                available: queue.available,
+                used: queue.used,
+            },
+            call,
+            kick: &self.kick,
+        };
+        frontend::start_queue(&mut frontend, 0, &runs)?;
         self.frontend = Some(frontend);
         // The device before it may have taken a kick, or owe an interrupt.
         self.kick.write(1)?;
-        queue.call.as_ref().map_or(Ok(()), |call| call.write(1))?;
-        Ok(())
+        Ok(call.write(1)?)
     }
 
     /// Has the device let go of the queue, if it lives.
@@ -165,7 +144,7 @@ impl Disk {
     pub fn restart(&mut self, base: u16) -> Result<()> {
         self.halt();
         if !self.daemon.is_alive()? {
-            self.daemon = storage::start(&self.folder, Speed::Full)?;
+            self.daemon = self.storage.start()?;
         }
         self.run(base)
     }
@@ -176,10 +155,9 @@ impl Disk {
         setup.queues.first().context("no queue")
     }
 
-    /// What is on the disk, by the file it is in.
-    pub fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<()> {
-        let disk = File::open(self.folder.path().join("disk"))?;
-        Ok(disk.read_exact_at(bytes, offset)?)
+    /// Reads the disk's image.
+    pub fn read(&self, offset: u64, length: usize) -> Result<Vec<u8>> {
+        self.storage.read(offset, length)
     }
 
     const SIZE: u16 = 128;

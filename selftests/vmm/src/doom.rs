@@ -9,9 +9,9 @@ use std::thread::{sleep, spawn};
 use std::time::Duration;
 
 use anyhow::Result;
+use rig::daemon::Daemon;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Signal, getpid, kill_process, pidfd_send_signal};
-use viommu::daemon::Daemon;
 use vmm_sys_util::signal::register_signal_handler;
 
 /// How long it lives on.
@@ -30,7 +30,7 @@ impl Doom {
             heard: Arc::default(),
         };
         let heard = doom.heard.clone();
-        let pidfd = daemon.pidfd().try_clone()?;
+        let pidfd = daemon.pidfd().try_clone_to_owned()?;
         spawn(move || {
             sleep(DELAY);
             // Both fail only where it is dead already.

@@ -12,18 +12,17 @@ use std::time::{Duration, Instant};
 use address_space::iommu::{Domain, Mapping};
 use address_space::{Errno, Prot, View, page_size};
 use anyhow::{Context as _, Result, ensure};
+use rig::READ_WRITE;
+use rig::ram::Ram;
 use virtio_queue::{Queue as VirtQueue, QueueT as _};
 use vm_memory::ByteValued;
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::ram::{self, Ram};
 use crate::virtio::{self, Setup};
 
 /// All I/O virtual addresses: as many as the guest's driver uses, which begins at
 /// 4 GiB and goes down.
 const APERTURE: Range<u64> = 0..4 << 30;
-
-const READ_WRITE: Prot = Prot::READ.union(Prot::WRITE);
 
 // Of the standard.
 const F_INPUT_RANGE: u64 = 0;
@@ -137,7 +136,7 @@ unsafe impl ByteValued for Unmap {}
 impl Iommu {
     pub fn new(ram: &Rc<Ram>, endpoint: u32) -> Result<Iommu> {
         let enforced = Domain::new(APERTURE)?;
-        enforced.add_ram(0, &ram.file, 0, ram::LENGTH)?;
+        enforced.add_ram(0, ram.file(), 0, ram.length())?;
         let mut config = [0; 40];
         // Every power of two from a page on.
         config[..8].copy_from_slice(&(!(page_size() - 1)).to_le_bytes());
@@ -182,7 +181,7 @@ impl Iommu {
         };
         self.counts.kicks += 1;
         let ram = self.ram.clone();
-        let memory = &ram.memory;
+        let memory = ram.memory();
         let mut run: Vec<(u16, Change)> = Vec::new();
         let mut done: Vec<(u16, Status)> = Vec::new();
         let mut tails = BTreeMap::new();
@@ -389,7 +388,10 @@ impl virtio::Device for Iommu {
         queue.set_avail_ring_address(low(requests.available), high(requests.available));
         queue.set_used_ring_address(low(requests.used), high(requests.used));
         queue.set_ready(true);
-        ensure!(queue.is_valid(&self.ram.memory), "the queue makes no sense");
+        ensure!(
+            queue.is_valid(self.ram.memory()),
+            "the queue makes no sense"
+        );
         self.requests = Some((queue, requests.call));
         Ok(())
     }

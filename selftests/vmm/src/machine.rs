@@ -14,6 +14,7 @@ use kvm_bindings::{
     KVM_CAP_SPLIT_IRQCHIP, KVM_MAX_CPUID_ENTRIES, kvm_enable_cap, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
+use rig::ram::Ram;
 use vm_memory::{GuestAddress, GuestMemoryBackend as _};
 use vm_superio::serial::NoEvents;
 use vm_superio::{Serial, Trigger};
@@ -25,8 +26,10 @@ use crate::disk::{Disk, Reach};
 use crate::iommu::Iommu;
 use crate::msix::Router;
 use crate::pci::{Address, Config, Slot};
-use crate::ram::{self, Ram};
 use crate::virtio::Function;
+
+/// How much RAM the guest has, in bytes.
+const RAM_LENGTH: u64 = 256 << 20;
 
 const SERIAL: u16 = 0x3f8;
 /// Where the keyboard controller is, which also resets machines.
@@ -110,15 +113,15 @@ impl Machine {
             cap: KVM_CAP_SPLIT_IRQCHIP,
             ..Default::default()
         })?;
-        let ram = Rc::new(Ram::new()?);
-        let host = ram.memory.get_host_address(GuestAddress(0))?;
+        let ram = Rc::new(Ram::new(RAM_LENGTH)?);
+        let host = ram.memory().get_host_address(GuestAddress(0))?;
         // SAFETY: The memory is there, and is the machine's as long as its VM.
         unsafe {
             vm.set_user_memory_region(kvm_userspace_memory_region {
                 slot: 0,
                 flags: 0,
                 guest_phys_addr: 0,
-                memory_size: ram::LENGTH,
+                memory_size: ram.length(),
                 userspace_addr: host as u64,
             })?;
         }

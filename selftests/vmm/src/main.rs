@@ -16,7 +16,6 @@ mod iommu;
 mod machine;
 mod msix;
 mod pci;
-mod ram;
 mod trial;
 mod virtio;
 

@@ -21,7 +21,6 @@ use crate::attack::{self, Outcome, Part};
 use crate::doom::Doom;
 use crate::iommu::{Counts, Iommu};
 use crate::machine::Machine;
-use crate::ram;
 
 /// What is promised, in the order in which it shows.
 pub const PROMISES: &[&str] = &[
@@ -312,9 +311,8 @@ fn holdings(machine: &Machine) -> Result<()> {
 /// What the guest has written in a pass is on the disk.
 fn written(machine: &Machine, pass: u64, count: u64) -> Result<()> {
     for index in pass * count..(pass + 1) * count {
-        let mut bytes = [0; BLOCK];
         let disk = &machine.behind.device;
-        disk.read(index * BLOCK as u64, &mut bytes)?;
+        let bytes = disk.read(index * BLOCK as u64, BLOCK)?;
         ensure!(bytes == block(index, pass), "block {index} is not there");
     }
     let counts = machine.iommu.device.counts;
@@ -391,7 +389,7 @@ fn readable(machine: &Machine) -> Result<Vec<u64>> {
         rustix::fs::MemfdFlags::CLOEXEC,
     )?);
     let mut pages = Vec::new();
-    for (range, step) in [(0..ram::LENGTH, 7), (end - DRIVERS..end, 1)] {
+    for (range, step) in [(0..machine.ram.length(), 7), (end - DRIVERS..end, 1)] {
         for page in range.step_by(step * page_size() as usize) {
             let bytes = memory.subslice(page as usize, 8)?;
             match sink.write_volatile(&bytes) {

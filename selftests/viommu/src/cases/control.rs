@@ -6,10 +6,14 @@
 
 use address_space::{Prot, page_size};
 use anyhow::{Result, ensure};
-use viommu::machine::{GOOD, Machine, Order, Outcome, Place, block};
-use viommu::ram::{Bus, Unmap};
+use rig::bus::{Bus, Unmap};
+use rig::check::expect;
+use rig::machine::{Machine, page_of};
+use rig::order::{GOOD, Order, Outcome, Place};
+use rig::process::signals::{SIGBUS, SIGSEGV};
 
-use super::{SIGBUS, SIGSEGV, both, expect, goes_on, page, tell};
+use super::common::{both, goes_on, note, page};
+
 use crate::show::Show;
 
 /// A request with a part of its own where the device has nothing.
@@ -19,13 +23,13 @@ fn deadly(
     make: impl Fn(&mut Machine, u64) -> Result<Order>,
 ) -> Result<()> {
     both(|machine, enforced| {
-        let page = machine.page_with(&block("not the device's"))?;
-        let addr = machine.stale(page)?;
+        let page = machine.page_with(&page_of("not the device's"))?;
+        let addr = machine.unmapped(page)?;
         let order = make(machine, page)?;
         let order = Order {
-            header: order.header.map(|_| Place::Told(addr)),
-            status: order.status.map(|_| Place::Told(addr)),
-            table: order.table.map(|_| Place::Told(addr)),
+            header: order.header.map(|_| Place::Bus(addr)),
+            status: order.status.map(|_| Place::Bus(addr)),
+            table: order.table.map(|_| Place::Bus(addr)),
             ..order
         };
         let before = machine.ram.read(page, 4096)?;
@@ -34,7 +38,7 @@ fn deadly(
         if enforced {
             expect("the device", outcome, Outcome::Died(Some(signal)))?;
             ensure!(intact, "the page has been written to");
-            tell(
+            note(
                 show,
                 machine,
                 &format!("the device dies of signal {signal}"),
@@ -47,9 +51,9 @@ fn deadly(
             );
             if order.status.is_some() {
                 ensure!(!intact, "the status is in the page");
-                tell(show, machine, "the device writes to the page");
+                note(show, machine, "the device writes to the page");
             } else {
-                tell(show, machine, "the device takes what it finds in the page");
+                note(show, machine, "the device takes what it finds in the page");
             }
             Ok(())
         }
@@ -82,7 +86,7 @@ pub(super) fn indirect_table(show: Show, _: u32) -> Result<()> {
     both(|machine, enforced| {
         // In a page of the device's it is an ordinary request.
         let table = machine.ram.pages(page_size())?;
-        let from = machine.page_with(&block("by an indirect table"))?;
+        let from = machine.page_with(&page_of("by an indirect table"))?;
         let order = Order {
             table: Some(Place::Guest(table)),
             ..Order::write(0, Place::Guest(from), page())
@@ -90,20 +94,20 @@ pub(super) fn indirect_table(show: Show, _: u32) -> Result<()> {
         expect("a table of its own", machine.run(&order)?, GOOD)?;
 
         // The same table, where the device has lost it.
-        let addr = machine.stale(table)?;
+        let addr = machine.unmapped(table)?;
         let order = Order {
-            table: Some(Place::Told(addr)),
+            table: Some(Place::Bus(addr)),
             ..order
         };
         let flight = machine.begin(&order)?;
         let outcome = machine.finish(flight, Unmap::Strict)?;
         if enforced {
             expect("the device", outcome, Outcome::Died(Some(SIGBUS)))?;
-            tell(show, machine, "the device dies of SIGBUS");
+            note(show, machine, "the device dies of SIGBUS");
             goes_on(show, machine)
         } else {
             ensure!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
-            tell(show, machine, "the device takes what it finds in the page");
+            note(show, machine, "the device takes what it finds in the page");
             Ok(())
         }
     })
@@ -115,16 +119,16 @@ fn without(show: Show, part: usize) -> Result<()> {
         machine.check_io(0, "before")?;
         let page = machine.rings[0].mapped[part];
         machine.bus.unmap(page, Unmap::Strict)?;
-        let from = machine.page_with(&block("without its ring"))?;
+        let from = machine.page_with(&page_of("without its ring"))?;
         let outcome = machine.run(&Order::write(0, Place::Guest(from), self::page()))?;
         if enforced {
             expect("the device", outcome, Outcome::Died(Some(SIGBUS)))?;
-            tell(show, machine, "the device dies of SIGBUS");
+            note(show, machine, "the device dies of SIGBUS");
             machine.map_ring_again(part)?;
             goes_on(show, machine)
         } else {
             expect("the request", outcome, GOOD)?;
-            tell(
+            note(
                 show,
                 machine,
                 "nothing is taken away: the device has it for ever",
@@ -144,13 +148,13 @@ pub(super) fn used_ring(show: Show, _: u32) -> Result<()> {
 
 pub(super) fn past_the_region(show: Show, _: u32) -> Result<()> {
     both(|machine, _| {
-        let order = Order::write(0, Place::Told(machine.bus.end()), page());
+        let order = Order::write(0, Place::Bus(machine.bus.end(&machine.ram)), page());
         let outcome = machine.run(&order)?;
         expect("the device", outcome, Outcome::HungUp)?;
         ensure!(machine.daemon().is_alive()?, "it died");
-        let complaints = machine.daemon().complaints();
+        let complaints = machine.daemon().output();
         let last = complaints.lines().last().unwrap_or_default().to_owned();
-        tell(
+        note(
             show,
             machine,
             &format!("the device refuses it itself: {last}"),
@@ -162,11 +166,11 @@ pub(super) fn past_the_region(show: Show, _: u32) -> Result<()> {
 
 pub(super) fn read_only_status(show: Show, _: u32) -> Result<()> {
     let mut machine = Machine::new(Bus::iommu)?;
-    let target = machine.page_with(&block("to be read"))?;
+    let target = machine.page_with(&page_of("to be read"))?;
     let mapped = machine.bus.map(target, page_size(), Prot::READ)?;
     let into = machine.ram.pages(page_size())?;
     let order = Order {
-        status: Some(Place::Told(mapped.addr)),
+        status: Some(Place::Bus(mapped.addr)),
         ..Order::read(0, Place::Guest(into), page())
     };
     expect(
@@ -174,7 +178,7 @@ pub(super) fn read_only_status(show: Show, _: u32) -> Result<()> {
         machine.run(&order)?,
         Outcome::Died(Some(SIGSEGV)),
     )?;
-    tell(show, &machine, "the device dies of SIGSEGV");
+    note(show, &machine, "the device dies of SIGSEGV");
     machine.bus.unmap(mapped, Unmap::Strict)?;
     goes_on(show, &mut machine)
 }

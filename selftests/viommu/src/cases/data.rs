@@ -5,17 +5,21 @@
 
 use address_space::{Prot, page_size};
 use anyhow::{Result, ensure};
-use viommu::machine::{GOOD, IO_ERROR, Machine, Order, Outcome, Place, block};
-use viommu::ram::Bus;
+use rig::bus::Bus;
+use rig::check::expect;
+use rig::machine::{Machine, page_of};
+use rig::order::{GOOD, IO_ERROR, Order, Outcome, Place};
+use rig::process::signals::SIGBUS;
 
-use super::{SECRET, SIGBUS, both, expect, goes_on, page, tell};
+use super::common::{SECRET, both, goes_on, note, page};
+
 use crate::show::Show;
 
 pub(super) fn secret_leaks(show: Show, _: u32) -> Result<()> {
     both(|machine, enforced| {
         let secret = machine.page_with(SECRET.as_bytes())?;
-        let addr = machine.stale(secret)?;
-        let order = Order::write(0, Place::Told(addr), page());
+        let addr = machine.unmapped(secret)?;
+        let order = Order::write(0, Place::Bus(addr), page());
         let outcome = machine.run(&order)?;
         let leaked = machine.disk_has(SECRET.as_bytes())?;
         expect(
@@ -25,19 +29,19 @@ pub(super) fn secret_leaks(show: Show, _: u32) -> Result<()> {
         )?;
         expect("the secret is on the disk", leaked, !enforced)?;
         if enforced {
-            tell(
+            note(
                 show,
                 machine,
                 "the guest gets an I/O error; the secret is nowhere",
             );
             machine.check_io(1 << 20, "the device lives")?;
             // Nor at an address where nothing ever was.
-            let never = machine.bus.end() - page_size();
-            let order = Order::write(0, Place::Told(never), page());
+            let never = machine.bus.end(&machine.ram) - page_size();
+            let order = Order::write(0, Place::Bus(never), page());
             expect("nothing there", machine.run(&order)?, IO_ERROR)?;
-            tell(show, machine, "the device lives, and does I/O");
+            note(show, machine, "the device lives, and does I/O");
         } else {
-            tell(
+            note(
                 show,
                 machine,
                 "the write is done: the secret is in the disk image",
@@ -51,8 +55,8 @@ pub(super) fn memory_is_overwritten(show: Show, _: u32) -> Result<()> {
     both(|machine, enforced| {
         machine.check_io(0, "junk that nobody asked for")?;
         let secret = machine.page_with(SECRET.as_bytes())?;
-        let addr = machine.stale(secret)?;
-        let outcome = machine.run(&Order::read(0, Place::Told(addr), page()))?;
+        let addr = machine.unmapped(secret)?;
+        let outcome = machine.run(&Order::read(0, Place::Bus(addr), page()))?;
         let intact = machine.ram.read(secret, SECRET.len())? == SECRET.as_bytes();
         expect(
             "the request",
@@ -62,13 +66,13 @@ pub(super) fn memory_is_overwritten(show: Show, _: u32) -> Result<()> {
         expect("the page is as it was", intact, enforced)?;
         if enforced {
             machine.check_io(1 << 20, "the device lives")?;
-            tell(
+            note(
                 show,
                 machine,
                 "the guest gets an I/O error; the page is as it was",
             );
         } else {
-            tell(show, machine, "the read is done: the page is overwritten");
+            note(show, machine, "the read is done: the page is overwritten");
         }
         Ok(())
     })
@@ -76,11 +80,11 @@ pub(super) fn memory_is_overwritten(show: Show, _: u32) -> Result<()> {
 
 pub(super) fn straddling(show: Show, _: u32) -> Result<()> {
     both(|machine, enforced| {
-        let open = machine.page_with(&block("given"))?;
+        let open = machine.page_with(&page_of("given"))?;
         let secret = machine.page_with(SECRET.as_bytes())?;
-        let addr = machine.stale(secret)?;
+        let addr = machine.unmapped(secret)?;
         let mut order = Order::write(0, Place::Guest(open), page());
-        order.data.push((Place::Told(addr), page()));
+        order.data.push((Place::Bus(addr), page()));
         let outcome = machine.run(&order)?;
         let leaked = machine.disk_has(SECRET.as_bytes())?;
         expect("the secret is on the disk", leaked, !enforced)?;
@@ -88,7 +92,7 @@ pub(super) fn straddling(show: Show, _: u32) -> Result<()> {
             // QEMU, when the kernel has written but a part, copies what there is
             // to write by hand.
             expect("the device", outcome, Outcome::Died(Some(SIGBUS)))?;
-            tell(
+            note(
                 show,
                 machine,
                 "the device dies of SIGBUS; the secret is nowhere",
@@ -96,7 +100,7 @@ pub(super) fn straddling(show: Show, _: u32) -> Result<()> {
             goes_on(show, machine)
         } else {
             expect("the request", outcome, GOOD)?;
-            tell(
+            note(
                 show,
                 machine,
                 "the write is done: the secret is in the disk image",
@@ -109,10 +113,10 @@ pub(super) fn straddling(show: Show, _: u32) -> Result<()> {
 pub(super) fn read_only(show: Show, _: u32) -> Result<()> {
     let mut machine = Machine::new(Bus::iommu)?;
     machine.check_io(0, "on the disk")?;
-    let text = block("the guest lets the device read this");
+    let text = page_of("the guest lets the device read this");
     let target = machine.page_with(&text)?;
     let mapped = machine.bus.map(target, page_size(), Prot::READ)?;
-    let there = Place::Told(mapped.addr);
+    let there = Place::Bus(mapped.addr);
     let write = machine.run(&Order::write(4096, there, page()))?;
     expect("a write from it", write, GOOD)?;
     ensure!(machine.on_disk(4096, text.len())? == text, "on the disk");
@@ -122,8 +126,8 @@ pub(super) fn read_only(show: Show, _: u32) -> Result<()> {
         machine.ram.read(target, text.len())? == text,
         "it has changed"
     );
-    tell(show, &machine, "the device can write it to the disk");
-    tell(
+    note(show, &machine, "the device can write it to the disk");
+    note(
         show,
         &machine,
         "a read into it is an I/O error; the page is as it was",

@@ -1,26 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! virtiofsd, which is another program, by others, for another device: as Debian
-//! has it. The driver in the guest's place speaks as much FUSE as it takes to
-//! read and write a file.
+//! A guest of an unmodified virtiofsd, whose driver speaks as much FUSE as it takes to read
+//! and write a file.
 
 use std::fs::{self, File};
-use std::path::Path;
 use std::process::Command;
 
 use address_space::{Prot, page_size};
 use anyhow::{Context as _, Result, bail, ensure};
-use viommu::daemon::{Daemon, Folder, PATIENCE};
-use viommu::device::{Device, Event};
-use viommu::machine::block;
-use viommu::ram::{Bus, READ_WRITE, Ram, Unmap};
-use viommu::ring::{Buffer, Kind, Ring};
+use rig::READ_WRITE;
+use rig::bus::{Bus, Unmap};
+use rig::daemon::{Daemon, TIMEOUT};
+use rig::device::{Device, Event};
+use rig::folder::Folder;
+use rig::ram::Ram;
+use rig::ring::{Buffer, Kind, Ring};
 
-use crate::cases::SECRET;
-use crate::show::Show;
-
-/// Where Debian has it, out of everybody's PATH.
-const PROGRAM: &str = "/usr/libexec/virtiofsd";
+/// Where Debian installs it, which is not in PATH.
+pub const PROGRAM: &str = "/usr/libexec/virtiofsd";
 
 const FUSE_LOOKUP: u32 = 1;
 const FUSE_OPEN: u32 = 14;
@@ -33,16 +30,17 @@ const ROOT: u64 = 1;
 /// The queue for ordinary requests; the one before it is for urgent ones.
 const REQUESTS: usize = 1;
 
-const EFAULT: i32 = -14;
-
 /// The length of the header of a request, and of a reply.
 const IN_HEADER: usize = 40;
 const OUT_HEADER: usize = 16;
 
+/// How much RAM the guest has, in bytes.
+const RAM_LENGTH: u64 = 32 << 20;
+
 /// A guest with a shared folder.
-struct Machine {
-    ram: Ram,
-    bus: Bus,
+pub struct Machine {
+    pub ram: Ram,
+    pub bus: Bus,
     rings: [Ring; 2],
     device: Device,
     daemon: Daemon,
@@ -52,8 +50,8 @@ struct Machine {
     unique: u64,
 }
 
-/// A reply: an error, or what follows the header.
-type Reply = Result<Vec<u8>, i32>;
+/// A reply: a negative errno, or what follows the header.
+pub type Reply = Result<Vec<u8>, i32>;
 
 /// What a request has besides its header and arguments.
 #[derive(Clone, Copy)]
@@ -66,8 +64,8 @@ enum Data {
 }
 
 impl Machine {
-    fn new(bus: impl FnOnce(&Ram) -> Result<Bus>) -> Result<Machine> {
-        let ram = Ram::new()?;
+    pub fn new(bus: impl FnOnce(&Ram) -> Result<Bus>) -> Result<Machine> {
+        let ram = Ram::new(RAM_LENGTH)?;
         let bus = bus(&ram)?;
         let folder = Folder::new(&format!("fs-{}", bus.name()))?;
         let shared = folder.path().join("shared");
@@ -82,9 +80,9 @@ impl Machine {
             .arg(&shared)
             .args(["--sandbox", "none"]);
         let rings = [Ring::new(&ram, &bus)?, Ring::new(&ram, &bus)?];
-        let daemon = Daemon::start(&mut command, folder.path(), &socket)?;
+        let daemon = Daemon::start(&mut command, &folder, &socket)?;
         let device =
-            Device::connect(&daemon, &bus, &ram, &rings).with_context(|| daemon.complaints())?;
+            Device::connect(&daemon, &bus, &ram, &rings).with_context(|| daemon.output())?;
         Ok(Machine {
             request: ram.pages(page_size())?,
             reply: ram.pages(page_size())?,
@@ -98,11 +96,12 @@ impl Machine {
         })
     }
 
-    fn file(&self) -> Result<Vec<u8>> {
+    /// Reads the file in the shared folder.
+    pub fn file(&self) -> Result<Vec<u8>> {
         Ok(fs::read(self.folder.path().join("shared/file"))?)
     }
 
-    /// A request, and its reply of `length` bytes at the most.
+    /// Makes a request, and returns its reply of at most `length` bytes.
     fn call(
         &mut self,
         opcode: u32,
@@ -122,7 +121,7 @@ impl Machine {
         request.extend(opcode.to_le_bytes());
         request.extend(self.unique.to_le_bytes());
         request.extend(node.to_le_bytes());
-        // By root, of no process.
+        // From root, and from no process.
         request.resize(IN_HEADER, 0);
         request.extend(body);
         self.ram.write(self.request, &request)?;
@@ -142,9 +141,9 @@ impl Machine {
         self.rings[REQUESTS].submit(&self.ram, &buffers)?;
         self.device.kick(REQUESTS)?;
         while self.rings[REQUESTS].complete(&self.ram)?.is_none() {
-            match self.device.wait(&mut self.daemon, PATIENCE)? {
+            match self.device.wait(&mut self.daemon, TIMEOUT)? {
                 Event::Called => {}
-                event => bail!("virtiofsd: {event:?}: {}", self.daemon.complaints()),
+                event => bail!("virtiofsd: {event:?}: {}", self.daemon.output()),
             }
         }
         self.bus.unmap(from, Unmap::Strict)?;
@@ -165,6 +164,7 @@ impl Machine {
         })
     }
 
+    /// Makes a request that must succeed.
     fn must(&mut self, opcode: u32, node: u64, body: &[u8], length: u32) -> Result<Vec<u8>> {
         match self.call(opcode, node, body, length, Data::None)? {
             Ok(reply) => Ok(reply),
@@ -172,8 +172,8 @@ impl Machine {
         }
     }
 
-    /// Opens the file: its node and handle.
-    fn open(&mut self) -> Result<(u64, u64)> {
+    /// Opens the file; returns its node and handle.
+    pub fn open(&mut self) -> Result<(u64, u64)> {
         let mut init = Vec::new();
         for word in [7_u32, 38, 0x10000, 0] {
             init.extend(word.to_le_bytes());
@@ -187,8 +187,8 @@ impl Machine {
         Ok((node, first_u64(&handle)?))
     }
 
-    /// A write of a page that the device finds at `addr`.
-    fn write(&mut self, (node, handle): (u64, u64), offset: u64, addr: u64) -> Result<Reply> {
+    /// Writes a page, which the device finds at bus address `addr`.
+    pub fn write(&mut self, (node, handle): (u64, u64), offset: u64, addr: u64) -> Result<Reply> {
         let length = page_size() as u32;
         self.call(
             FUSE_WRITE,
@@ -199,8 +199,8 @@ impl Machine {
         )
     }
 
-    /// A read of a page, into where the device finds `addr`.
-    fn read(&mut self, (node, handle): (u64, u64), offset: u64, addr: u64) -> Result<Reply> {
+    /// Reads a page, into bus address `addr`.
+    pub fn read(&mut self, (node, handle): (u64, u64), offset: u64, addr: u64) -> Result<Reply> {
         let length = page_size() as u32;
         self.call(
             FUSE_READ,
@@ -225,70 +225,4 @@ fn io(handle: u64, offset: u64) -> Vec<u8> {
 fn first_u64(bytes: &[u8]) -> Result<u64> {
     let bytes = bytes.first_chunk().context("a short reply")?;
     Ok(u64::from_le_bytes(*bytes))
-}
-
-pub fn another_device(show: Show, requests: u32) -> Result<()> {
-    ensure!(Path::new(PROGRAM).exists(), "there is no {PROGRAM}");
-    serves(show, Machine::new(|_| Ok(Bus::memfd()))?, requests, false).context("with the memfd")?;
-    serves(show, Machine::new(Bus::iommu)?, requests, true).context("with the address space")
-}
-
-fn serves(show: Show, mut machine: Machine, requests: u32, enforced: bool) -> Result<()> {
-    let name = machine.bus.name();
-    let open = machine.open()?;
-    let page = machine.ram.pages(page_size())?;
-    let back_and_forth = |machine: &mut Machine, index: u32| -> Result<()> {
-        let text = block(&format!("file contents {index}"));
-        let offset = u64::from(index) * page_size();
-        machine.ram.write(page, &text)?;
-        let mapped = machine.bus.map(page, page_size(), Prot::READ)?;
-        let reply = machine.write(open, offset, mapped.addr)?;
-        ensure!(reply.is_ok(), "a write: {reply:?}");
-        machine.bus.unmap(mapped, Unmap::Strict)?;
-        machine.ram.write(page, &vec![0; page_size() as usize])?;
-        let mapped = machine.bus.map(page, page_size(), READ_WRITE)?;
-        let reply = machine.read(open, offset, mapped.addr)?;
-        ensure!(reply.is_ok(), "a read: {reply:?}");
-        machine.bus.unmap(mapped, Unmap::Strict)?;
-        ensure!(machine.ram.read(page, text.len())? == text, "what is read");
-        let file = machine.file()?;
-        ensure!(file[offset as usize..].starts_with(&text), "the file");
-        Ok(())
-    };
-    let rounds = (requests / 10).max(1);
-    for index in 0..rounds {
-        back_and_forth(&mut machine, index)?;
-    }
-    show.says(
-        name,
-        &format!("{rounds} pages are written to a file, and read back"),
-    );
-
-    // As for the disk: a page that is not the device's.
-    let secret = machine.ram.pages(page_size())?;
-    machine.ram.write(secret, SECRET.as_bytes())?;
-    let mapped = machine.bus.map(secret, page_size(), READ_WRITE)?;
-    machine.bus.unmap(mapped, Unmap::Strict)?;
-    let written = machine.write(open, 0, mapped.addr)?;
-    let leaked = machine.file()?.starts_with(SECRET.as_bytes());
-    let read = machine.read(open, page_size(), mapped.addr)?;
-    let intact = machine.ram.read(secret, SECRET.len())? == SECRET.as_bytes();
-    if enforced {
-        ensure!(written == Err(EFAULT), "a write from it: {written:?}");
-        ensure!(read == Err(EFAULT), "a read into it: {read:?}");
-        ensure!(!leaked && intact, "leaked {leaked}, intact {intact}");
-        back_and_forth(&mut machine, 0).context("after that")?;
-        show.says(
-            name,
-            "a page that is not the device's: both are EFAULT, the page is as it was, its secret nowhere",
-        );
-        show.says(name, "virtiofsd lives, and goes on");
-    } else {
-        ensure!(leaked && !intact, "leaked {leaked}, intact {intact}");
-        show.says(
-            name,
-            "a page that is not the device's: its secret is in the file, and it is overwritten",
-        );
-    }
-    Ok(())
 }

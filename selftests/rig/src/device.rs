@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The VMM's end of a vhost-user device.
+//! A connection to a vhost-user device whose queues run.
 
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt as _;
 use std::time::Duration;
@@ -9,28 +10,28 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vhost::VhostBackend as _;
-use vhost::vhost_user::message::{
-    VhostUserHeaderFlag, VhostUserProtocolFeatures, VhostUserVirtioFeatures,
-};
-use vhost::vhost_user::{Frontend, VhostUserFrontend as _};
+use vhost::vhost_user::Frontend;
+use vhost::vhost_user::message::VhostUserProtocolFeatures;
 use virtio_bindings::bindings::virtio_ring::VIRTIO_RING_F_INDIRECT_DESC;
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
+use crate::bus::Bus;
 use crate::daemon::Daemon;
-use crate::ram::{Bus, Ram};
+use crate::frontend::{self, PROTOCOL, Queue};
+use crate::ram::Ram;
 use crate::ring::{Ring, SIZE};
 
-/// What became of waiting.
+/// What a wait ended with.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event {
-    /// It has called: something is completed.
+    /// The device has signalled: a request is completed.
     Called,
-    /// It is gone, by this signal if it was one.
+    /// The process has ended, by this signal if it was one.
     Died(Option<i32>),
-    /// It has hung up, and lives.
+    /// The process has closed the connection, and is alive.
     HungUp,
-    /// Nothing.
+    /// Nothing has happened.
     Silence,
 }
 
@@ -43,20 +44,14 @@ pub struct Device {
 }
 
 impl Device {
-    /// Connects to the daemon, tells it of its memory and its queues, and starts
-    /// them.
+    /// Connects to the daemon, gives it its memory and its queues, and starts them.
     pub fn connect(daemon: &Daemon, bus: &Bus, ram: &Ram, rings: &[Ring]) -> Result<Device> {
         let stream = daemon.connect()?;
-        let mut frontend = Frontend::from_stream(stream.try_clone()?, rings.len() as u64);
-        frontend.set_owner()?;
-        let offered = frontend.get_features()?;
-        let wanted = VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits()
-            | (1 << VIRTIO_F_VERSION_1)
-            | (1 << VIRTIO_RING_F_INDIRECT_DESC);
-        let protocol = frontend.get_protocol_features()?;
-        frontend.set_protocol_features(protocol & VhostUserProtocolFeatures::REPLY_ACK)?;
-        frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
-        frontend.set_features(offered & wanted)?;
+        let acknowledge = VhostUserProtocolFeatures::REPLY_ACK;
+        let (mut frontend, offer) =
+            frontend::handshake(stream.try_clone()?, rings.len(), acknowledge)?;
+        let wanted = PROTOCOL | (1 << VIRTIO_F_VERSION_1) | (1 << VIRTIO_RING_F_INDIRECT_DESC);
+        frontend.set_features(offer.features & wanted)?;
         frontend
             .set_mem_table(&[bus.region(ram)])
             .context("SET_MEM_TABLE")?;
@@ -65,14 +60,15 @@ impl Device {
         let mut kicks = Vec::new();
         for (index, ring) in rings.iter().enumerate() {
             let kick = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?;
-            frontend.set_vring_num(index, SIZE)?;
-            frontend.set_vring_base(index, 0)?;
-            frontend
-                .set_vring_addr(index, &ring.config())
-                .context("SET_VRING_ADDR")?;
-            frontend.set_vring_call(index, &call)?;
-            frontend.set_vring_kick(index, &kick)?;
-            frontend.set_vring_enable(index, true)?;
+            let queue = Queue {
+                max_size: SIZE,
+                size: SIZE,
+                base: 0,
+                parts: ring.parts(),
+                call: &call,
+                kick: &kick,
+            };
+            frontend::start_queue(&mut frontend, index, &queue)?;
             kicks.push(kick);
         }
         Ok(Device {
@@ -83,19 +79,21 @@ impl Device {
         })
     }
 
+    /// Says that there is a request in a queue.
     pub fn kick(&self, queue: usize) -> Result<()> {
         Ok(self.kicks[queue].write(1)?)
     }
 
-    /// Waits for something to happen.
-    pub fn wait(&self, daemon: &mut Daemon, patience: Duration) -> Result<Event> {
+    /// Waits for something to happen, for so long.
+    pub fn wait(&self, daemon: &mut Daemon, timeout: Duration) -> Result<Event> {
+        let pidfd = daemon.pidfd();
         let mut events = [
             PollFd::from_borrowed_fd(self.call_fd(), PollFlags::IN),
-            PollFd::new(daemon.pidfd(), PollFlags::IN),
+            PollFd::new(&pidfd, PollFlags::IN),
             PollFd::new(&self.stream, PollFlags::RDHUP),
         ];
-        let patience = Timespec::try_from(patience)?;
-        rustix::io::retry_on_intr(|| poll(&mut events, Some(&patience)))?;
+        let timeout = Timespec::try_from(timeout)?;
+        rustix::io::retry_on_intr(|| poll(&mut events, Some(&timeout)))?;
         let is = |index: usize| !events[index].revents().is_empty();
         if is(0) {
             self.call.read()?;
@@ -103,7 +101,7 @@ impl Device {
         } else if is(1) {
             Ok(Event::Died(daemon.wait()?.signal()))
         } else if is(2) {
-            // A daemon that dies hangs up before it is dead.
+            // The connection of a daemon that dies is closed before it is dead.
             if !daemon.is_dying()? {
                 return Ok(Event::HungUp);
             }
@@ -113,9 +111,9 @@ impl Device {
         }
     }
 
-    fn call_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        use std::os::fd::AsRawFd as _;
-        // SAFETY: It is open as long as `self.call` lives, which is borrowed.
-        unsafe { std::os::fd::BorrowedFd::borrow_raw(self.call.as_raw_fd()) }
+    fn call_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: `self.call` owns the file descriptor and is borrowed for as long as the
+        // result; it is not -1, since the eventfd was made.
+        unsafe { BorrowedFd::borrow_raw(self.call.as_raw_fd()) }
     }
 }

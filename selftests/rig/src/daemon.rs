@@ -1,68 +1,49 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A vhost-user device's process: started, watched, connected to, ended.
+//! The process of a vhost-user device: start, connect, watch, stop.
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, set_parent_process_death_signal};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use crate::folder::Folder;
+use crate::process::end_with_parent;
 
 /// How long a daemon may take for anything, on an emulated machine.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A folder that goes with what is in it.
-pub struct Folder(PathBuf);
+/// How long to wait before trying something again.
+const INTERVAL: Duration = Duration::from_millis(10);
 
-impl Folder {
-    pub fn new(name: &str) -> Result<Folder> {
-        // There may be several of a name.
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let (id, number) = (std::process::id(), NEXT.fetch_add(1, Relaxed));
-        let path = std::env::temp_dir().join(format!("viommu-{id}-{name}-{number}"));
-        fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
-        Ok(Folder(path))
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// The daemon.
+/// A running daemon, which is killed when this is dropped.
 pub struct Daemon {
     child: Child,
     pidfd: OwnedFd,
     socket: PathBuf,
-    complaints: PathBuf,
+    output: PathBuf,
 }
 
 impl Daemon {
-    /// Starts a program that listens at `socket` once it is ready.
-    pub fn start(command: &mut Command, folder: &Path, socket: &Path) -> Result<Daemon> {
+    /// Starts a program, and waits until it listens at `socket`. What it prints goes to a
+    /// file in the folder.
+    pub fn start(command: &mut Command, folder: &Folder, socket: &Path) -> Result<Daemon> {
         let _ = fs::remove_file(socket);
-        let complaints = folder.join("complaints");
+        let output = folder.path().join("output");
         let program = command.get_program().to_string_lossy().into_owned();
-        let log = File::create(&complaints)?;
+        let log = File::create(&output)?;
         command.stdout(log.try_clone()?).stderr(log);
-        // SAFETY: One system call, in which nothing can go wrong.
+        // SAFETY: Between fork and exec the closure makes one system call, and neither
+        // allocates nor takes a lock.
         unsafe {
-            command.pre_exec(|| {
-                set_parent_process_death_signal(Some(Signal::KILL)).map_err(io::Error::from)
-            });
+            command.pre_exec(|| end_with_parent().map_err(io::Error::from));
         }
         let child = command
             .spawn()
@@ -72,36 +53,38 @@ impl Daemon {
             pidfd: pidfd_open(pid, PidfdFlags::empty())?,
             child,
             socket: socket.to_owned(),
-            complaints,
+            output,
         };
         let start = Instant::now();
         while !socket.exists() {
             if let Some(status) = daemon.child.try_wait()? {
-                bail!("{} ended: {status}: {}", program, daemon.complaints());
+                bail!("{program} ended: {status}: {}", daemon.output());
             }
-            if start.elapsed() > PATIENCE {
-                bail!("{} does not listen: {}", program, daemon.complaints());
+            if start.elapsed() > TIMEOUT {
+                bail!("{program} does not listen: {}", daemon.output());
             }
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::sleep(INTERVAL);
         }
         Ok(daemon)
     }
 
     /// What it has printed.
-    pub fn complaints(&self) -> String {
-        let text = fs::read_to_string(&self.complaints).unwrap_or_default();
+    pub fn output(&self) -> String {
+        let text = fs::read_to_string(&self.output).unwrap_or_default();
         text.trim().to_owned()
     }
 
+    /// The process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
+    /// Whether it has not ended yet.
     pub fn is_alive(&mut self) -> Result<bool> {
         Ok(self.child.try_wait()?.is_none())
     }
 
-    /// Whether it is on its way out of the kernel, which takes its time.
+    /// Whether the kernel is ending it, which takes time.
     pub fn is_dying(&self) -> Result<bool> {
         const PF_EXITING: u32 = 4;
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.id()))?;
@@ -112,9 +95,9 @@ impl Daemon {
         Ok(flags & PF_EXITING != 0)
     }
 
-    /// Readable once it has ended.
-    pub fn pidfd(&self) -> &OwnedFd {
-        &self.pidfd
+    /// A file descriptor that is readable once it has ended.
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
     }
 
     /// Waits for its end.
@@ -128,24 +111,22 @@ impl Daemon {
         loop {
             match UnixStream::connect(&self.socket) {
                 Ok(stream) => {
-                    stream.set_read_timeout(Some(PATIENCE))?;
+                    stream.set_read_timeout(Some(TIMEOUT))?;
                     return Ok(stream);
                 }
-                Err(_) if start.elapsed() < PATIENCE => {
-                    std::thread::sleep(Duration::from_millis(10));
-                }
+                Err(_) if start.elapsed() < TIMEOUT => std::thread::sleep(INTERVAL),
                 Err(error) => return Err(error).context("cannot connect to the device"),
             }
         }
     }
 
-    /// Ends it as a crash of its own would.
+    /// Kills it, and waits for its end.
     pub fn kill(&mut self) -> Result<ExitStatus> {
         self.child.kill()?;
-        Ok(self.child.wait()?)
+        self.wait()
     }
 
-    /// What it has of the guest's memory: lines of /proc/PID/maps, and links of
+    /// What it holds of the guest's memory: lines of /proc/PID/maps, and links of
     /// /proc/PID/fd.
     pub fn holdings(&self) -> Result<Vec<String>> {
         let process = PathBuf::from(format!("/proc/{}", self.id()));
@@ -154,7 +135,7 @@ impl Daemon {
             holdings.push(line.split_whitespace().collect::<Vec<_>>().join(" "));
         }
         for entry in fs::read_dir(process.join("fd"))? {
-            // One that it has closed meanwhile is none.
+            // The process may have closed it since the directory was read.
             if let Ok(link) = fs::read_link(entry?.path()) {
                 holdings.push(format!("a file descriptor of {}", link.display()));
             }
@@ -167,7 +148,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // Both fail where it has ended already.
+        // Both fail if it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -7,27 +7,32 @@ use std::time::Duration;
 use address_space::iommu::Mapping;
 use address_space::{Prot, page_size};
 use anyhow::{Result, ensure};
-use viommu::machine::{GOOD, IO_ERROR, Machine, Order, Outcome, Place, block};
-use viommu::ram::{Bus, READ_WRITE, Ram, Unmap};
-use viommu::storage::Speed;
+use rig::READ_WRITE;
+use rig::bus::{Bus, Unmap};
+use rig::check::expect;
+use rig::machine::{Machine, page_of};
+use rig::order::{GOOD, IO_ERROR, Order, Outcome, Place};
+use rig::ram::Ram;
+use rig::storage::Speed;
 
-use super::{SECRET, expect, page, tell};
+use super::common::{SECRET, note, page};
+
 use crate::show::Show;
 
 pub(super) fn in_flight(show: Show, _: u32) -> Result<()> {
     for (bus, enforced) in [
-        ((|_| Ok(Bus::memfd())) as fn(&Ram) -> Result<Bus>, false),
+        (Bus::memfd as fn(&Ram) -> Result<Bus>, false),
         (Bus::iommu, true),
     ] {
         // One request a second, of which the first comes at once.
         let mut machine = Machine::with_speed(bus, Speed::Slow)?;
-        let first = machine.page_with(&block("the first"))?;
+        let first = machine.page_with(&page_of("the first"))?;
         let secret = machine.page_with(SECRET.as_bytes())?;
         let order = Order::write(0, Place::Guest(first), page());
         expect("the first request", machine.run(&order)?, GOOD)?;
 
         let mapped = machine.bus.map(secret, page_size(), Prot::READ)?;
-        let order = Order::write(8192, Place::Told(mapped.addr), page());
+        let order = Order::write(8192, Place::Bus(mapped.addr), page());
         let flight = machine.begin(&order)?;
         ensure!(
             machine.is_silent(&flight, Duration::from_millis(200))?,
@@ -42,7 +47,7 @@ pub(super) fn in_flight(show: Show, _: u32) -> Result<()> {
             if enforced { IO_ERROR } else { GOOD },
         )?;
         expect("the page is on the disk", leaked, !enforced)?;
-        tell(
+        note(
             show,
             &machine,
             if enforced {
@@ -59,11 +64,11 @@ pub(super) fn in_flight(show: Show, _: u32) -> Result<()> {
 
 pub(super) fn domain_switch(show: Show, _: u32) -> Result<()> {
     let mut machine = Machine::new(Bus::iommu)?;
-    let [old, new] = ["of the old domain", "of the new domain"].map(block);
+    let [old, new] = ["of the old domain", "of the new domain"].map(page_of);
     let (old_page, new_page) = (machine.page_with(&old)?, machine.page_with(&new)?);
     let header = machine.page_with(&[0; 16])?;
     let status = machine.page_with(&[0])?;
-    let end = machine.bus.end();
+    let end = machine.bus.end(&machine.ram);
     let page_at = |index: u64| end - (16 - index) * page_size();
     // The rings stay where they are; the rest is elsewhere in each.
     let mapping = |iova, gpa, prot| Mapping {
@@ -84,9 +89,9 @@ pub(super) fn domain_switch(show: Show, _: u32) -> Result<()> {
     let write = |machine: &mut Machine, addr| -> Result<Outcome> {
         machine.ram.write(header, &1_u32.to_le_bytes())?;
         let order = Order {
-            header: Some(Place::Told(page_at(0))),
-            status: Some(Place::Told(page_at(1))),
-            ..Order::write(0, Place::Told(addr), page())
+            header: Some(Place::Bus(page_at(0))),
+            status: Some(Place::Bus(page_at(1))),
+            ..Order::write(0, Place::Bus(addr), page())
         };
         let flight = machine.begin(&order)?;
         match machine.finish(flight, Unmap::Strict)? {
@@ -115,12 +120,12 @@ pub(super) fn domain_switch(show: Show, _: u32) -> Result<()> {
         expect("the new domain", write(&mut machine, other)?, GOOD)?;
         ensure!(machine.on_disk(0, new.len())? == new, "round {round}");
     }
-    tell(
+    note(
         show,
         &machine,
         "20 times there and back: what was mapped is gone, what is mapped is there,",
     );
-    tell(
+    note(
         show,
         &machine,
         "and the rings, which are in both, were never away",
@@ -134,7 +139,7 @@ pub(super) fn restart(show: Show, _: u32) -> Result<()> {
     let mut machine = Machine::new(Bus::iommu)?;
     let buffers = [(); 4].map(|()| machine.ram.pages(page_size()));
     let buffers: Vec<u64> = buffers.into_iter().collect::<Result<_>>()?;
-    let text = |index: u32| block(&format!("write {index}"));
+    let text = |index: u32| page_of(&format!("write {index}"));
     let offset = |index: u32| u64::from(index) * page_size();
     let (mut next, mut again, mut acknowledged) = (0, 0, Vec::new());
     for round in 0..=ROUNDS {
@@ -179,17 +184,17 @@ pub(super) fn restart(show: Show, _: u32) -> Result<()> {
             "write {index} was acknowledged and is not on the disk"
         );
     }
-    tell(
+    note(
         show,
         &machine,
         &format!("{next} writes; the device is killed {again} times, with four in flight"),
     );
-    tell(
+    note(
         show,
         &machine,
         "the VMM notices, starts it again with the same view, and makes the four again",
     );
-    tell(
+    note(
         show,
         &machine,
         "every write that was acknowledged is on the disk",

@@ -7,10 +7,13 @@ use std::time::{Duration, Instant};
 
 use address_space::page_size;
 use anyhow::{Result, ensure};
-use viommu::machine::{DISK_LENGTH, GOOD, IO_ERROR, Machine, Order, Place, block};
-use viommu::ram::{Bus, Unmap};
+use rig::bus::{Bus, Unmap};
+use rig::check::expect;
+use rig::machine::{DISK_LENGTH, Machine, page_of};
+use rig::order::{GOOD, IO_ERROR, Order, Place};
 
-use super::{both, expect, page, tell};
+use super::common::{both, note, page};
+
 use crate::show::Show;
 
 /// How many requests are in flight.
@@ -21,7 +24,7 @@ pub(super) fn holdings(show: Show, _: u32) -> Result<()> {
         machine.check_io(0, "it has what it needs")?;
         let holdings = machine.daemon().holdings()?;
         for holding in &holdings {
-            tell(show, machine, &format!("the device has {holding}"));
+            note(show, machine, &format!("the device has {holding}"));
             let space = holding.contains("address_space_view");
             ensure!(space == enforced, "it should not have {holding}");
         }
@@ -40,7 +43,7 @@ fn much_io(machine: &mut Machine, requests: u32, unmap: Unmap) -> Result<f64> {
     // Not in the order of the disk: every offset once, as 7919 is prime to it.
     let blocks = DISK_LENGTH / page_size();
     let offset = |index: u32| u64::from(index) * 7919 % blocks * page_size();
-    let text = |index: u32| block(&format!("request {index}, {unmap:?}"));
+    let text = |index: u32| page_of(&format!("request {index}, {unmap:?}"));
     let mut time = Duration::ZERO;
     let mut first = 0;
     while first < requests {
@@ -81,15 +84,15 @@ fn much_io(machine: &mut Machine, requests: u32, unmap: Unmap) -> Result<f64> {
 }
 
 fn much(show: Show, requests: u32, unmap: Unmap) -> Result<()> {
-    let mut today = Machine::new(|_| Ok(Bus::memfd()))?;
+    let mut today = Machine::new(Bus::memfd)?;
     let rate = much_io(&mut today, requests, unmap)?;
-    tell(show, &today, &format!("{rate:.0} requests a second"));
+    note(show, &today, &format!("{rate:.0} requests a second"));
     drop(today);
 
     let mut machine = Machine::new(Bus::iommu)?;
     let rate = much_io(&mut machine, requests, unmap)?;
     machine.bus.as_iommu()?.domain.flush()?;
-    tell(
+    note(
         show,
         &machine,
         &format!(
@@ -99,8 +102,8 @@ fn much(show: Show, requests: u32, unmap: Unmap) -> Result<()> {
     );
     // Nothing is left of all those mappings.
     let buffer = machine.ram.pages(page_size())?;
-    let old = machine.stale(buffer)?;
-    let read = machine.run(&Order::read(0, Place::Told(old), page()))?;
+    let old = machine.unmapped(buffer)?;
+    let read = machine.run(&Order::read(0, Place::Bus(old), page()))?;
     expect("a read into what was unmapped", read, IO_ERROR)
 }
 
@@ -116,7 +119,7 @@ pub(super) fn sizes(show: Show, _: u32) -> Result<()> {
     let mut machine = Machine::new(Bus::iommu)?;
     for length in [4 << 10, 64 << 10, 1 << 20, 2 << 20] {
         let whole = machine.ram.pages(length)?;
-        let text = block(&format!("{length} bytes")).repeat((length / page_size()) as usize);
+        let text = page_of(&format!("{length} bytes")).repeat((length / page_size()) as usize);
         machine.ram.write(whole, &text)?;
         let order = Order::write(4 << 20, Place::Guest(whole), length as u32);
         expect("a write", machine.run(&order)?, GOOD)?;
@@ -137,7 +140,7 @@ pub(super) fn sizes(show: Show, _: u32) -> Result<()> {
             let should = index == 3 || length > page_size();
             ensure!((is == text[..4096]) == should, "page {index} of {length}");
         }
-        tell(
+        note(
             show,
             &machine,
             &format!(

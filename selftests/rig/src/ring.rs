@@ -1,20 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A virtqueue from the driver's side: the guest's.
+//! The driver's side of a virtqueue.
 
 use std::sync::atomic::Ordering;
 
 use address_space::iommu::Mapping;
 use address_space::{Prot, page_size};
 use anyhow::{Result, ensure};
-use vhost::VringConfigData;
 use virtio_bindings::bindings::virtio_ring::{
     VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE,
 };
 use virtio_queue::desc::split::Descriptor;
 use vm_memory::{Bytes as _, GuestAddress};
 
-use crate::ram::{Bus, Mapped, READ_WRITE, Ram};
+use crate::READ_WRITE;
+use crate::bus::{Bus, Mapped};
+use crate::frontend::Parts;
+use crate::ram::Ram;
 
 /// How many descriptors there are.
 pub const SIZE: u16 = 64;
@@ -24,17 +26,22 @@ const PER_REQUEST: u16 = 8;
 /// One descriptor: memory at a bus address.
 #[derive(Clone, Copy, Debug)]
 pub struct Buffer {
+    /// Where it is.
     pub addr: u64,
+    /// Its length in bytes.
     pub length: u32,
+    /// What it is for.
     pub kind: Kind,
 }
 
 /// What the device is to do with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
+    /// Read it.
     Read,
+    /// Write to it.
     Write,
-    /// Take it for more descriptors.
+    /// Take it for a table of more descriptors.
     Indirect,
 }
 
@@ -44,12 +51,14 @@ pub struct Ring {
     descriptors: u64,
     available: u64,
     used: u64,
+    /// Where the device finds the descriptor table, the available and the used ring.
     pub mapped: [Mapped; 3],
     submitted: u16,
     completed: u16,
 }
 
 impl Ring {
+    /// Makes a virtqueue and maps it for the device.
     pub fn new(ram: &Ram, bus: &Bus) -> Result<Ring> {
         let [descriptors, available, used] = [
             ram.pages(page_size())?,
@@ -57,9 +66,9 @@ impl Ring {
             ram.pages(page_size())?,
         ];
         let mapped = [
-            bus.map_lasting(descriptors, page_size(), Prot::READ)?,
-            bus.map_lasting(available, page_size(), Prot::READ)?,
-            bus.map_lasting(used, page_size(), READ_WRITE)?,
+            bus.map_permanent(descriptors, page_size(), Prot::READ)?,
+            bus.map_permanent(available, page_size(), Prot::READ)?,
+            bus.map_permanent(used, page_size(), READ_WRITE)?,
         ];
         Ok(Ring {
             descriptors,
@@ -71,7 +80,7 @@ impl Ring {
         })
     }
 
-    /// As it was when it was new: for a new device.
+    /// Makes it as it was when it was new, for a new device.
     pub fn reset(&mut self, ram: &Ram) -> Result<()> {
         for page in [self.descriptors, self.available, self.used] {
             ram.write(page, &vec![0; page_size() as usize])?;
@@ -81,7 +90,7 @@ impl Ring {
         Ok(())
     }
 
-    /// What is mapped for it.
+    /// Its parts as mappings of an IOMMU.
     pub fn mappings(&self) -> Vec<Mapping> {
         [self.descriptors, self.available, self.used]
             .iter()
@@ -99,20 +108,16 @@ impl Ring {
             .collect()
     }
 
-    /// What the device is told of it.
-    pub fn config(&self) -> VringConfigData {
-        VringConfigData {
-            queue_max_size: SIZE,
-            queue_size: SIZE,
-            flags: 0,
-            desc_table_addr: self.mapped[0].addr,
-            avail_ring_addr: self.mapped[1].addr,
-            used_ring_addr: self.mapped[2].addr,
-            log_addr: None,
+    /// Where the device finds it.
+    pub fn parts(&self) -> Parts {
+        Parts {
+            descriptors: self.mapped[0].addr,
+            available: self.mapped[1].addr,
+            used: self.mapped[2].addr,
         }
     }
 
-    /// Makes a request available, and returns its descriptor's index.
+    /// Makes a request available, and returns the index of its first descriptor.
     pub fn submit(&mut self, ram: &Ram, buffers: &[Buffer]) -> Result<u16> {
         ensure!(
             buffers.len() <= usize::from(PER_REQUEST) && self.in_flight() < SIZE / PER_REQUEST,
@@ -135,8 +140,8 @@ impl Ring {
         Ok(head)
     }
 
-    /// The descriptor's index of the next request that the device has completed,
-    /// and how much it says that it has written.
+    /// The next request that the device has completed: the index of its first descriptor,
+    /// and how many bytes the device says that it has written.
     pub fn complete(&mut self, ram: &Ram) -> Result<Option<(u16, u32)>> {
         let memory = ram.memory();
         let index: u16 = memory.load(GuestAddress(self.used + 2), Ordering::Acquire)?;

@@ -1,24 +1,28 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A guest with a disk: RAM, a bus, and a block device that is Debian's
-//! qemu-storage-daemon as it is.
+//! A guest with a vhost-user disk: RAM, a bus, and a driver in the guest's place that maps
+//! and unmaps what each request needs.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
 use address_space::iommu::Mapping;
 use address_space::{Prot, page_size};
 use anyhow::{Context as _, Result, bail, ensure};
-use virtio_bindings::virtio_blk::{VIRTIO_BLK_S_OK, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT};
+use virtio_bindings::virtio_blk::{VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT};
 use vm_memory::ByteValued as _;
 
-use crate::daemon::{Daemon, Folder, PATIENCE};
+use crate::READ_WRITE;
+use crate::bus::{Bus, Mapped, Unmap};
+use crate::daemon::{Daemon, TIMEOUT};
 use crate::device::{Device, Event};
-use crate::ram::{Bus, Mapped, READ_WRITE, Ram, Unmap};
+use crate::order::{GOOD, Order, Outcome, Place};
+use crate::ram::Ram;
 use crate::ring::{self, Buffer, Kind, Ring};
-use crate::storage::{self, Speed};
+use crate::storage::{Speed, Storage};
+
+/// How much RAM the guest has, in bytes.
+const RAM_LENGTH: u64 = 32 << 20;
 
 /// How long the disk is, in bytes.
 pub const DISK_LENGTH: u64 = 64 << 20;
@@ -30,18 +34,20 @@ const TABLE: u32 = 8 * 16;
 
 /// The guest.
 pub struct Machine {
+    /// Its RAM.
     pub ram: Ram,
+    /// What is between the RAM and the disk.
     pub bus: Bus,
+    /// The queue of the disk.
     pub rings: [Ring; 1],
     daemon: Daemon,
     device: Device,
-    folder: Folder,
-    speed: Speed,
+    storage: Storage,
     /// A page for the header and one for the status of each request in flight,
     slots: BTreeMap<u16, Slot>,
     /// and those of requests that are done.
     free: Vec<Slot>,
-    /// What the device has completed and nobody has asked for yet.
+    /// Requests that the device has completed and [`Machine::finish()`] has not asked for.
     completed: BTreeMap<u16, u32>,
 }
 
@@ -51,52 +57,6 @@ struct Slot {
     status: u64,
 }
 
-/// Where something is.
-#[derive(Clone, Copy, Debug)]
-pub enum Place {
-    /// In the guest's memory: the driver maps it, and unmaps it when the request
-    /// is done.
-    Guest(u64),
-    /// At an address that the device is told with nothing mapped for it: what a
-    /// broken or hostile driver does.
-    Told(u64),
-}
-
-/// A request.
-#[derive(Clone, Debug)]
-pub struct Order {
-    pub write: bool,
-    /// Where on the disk, in bytes.
-    pub offset: u64,
-    pub data: Vec<(Place, u32)>,
-    /// Where the header is, if not where it belongs.
-    pub header: Option<Place>,
-    /// Where the status byte is, if not where it belongs.
-    pub status: Option<Place>,
-    /// Where a table of the descriptors is, if it is to be in one.
-    pub table: Option<Place>,
-}
-
-impl Order {
-    pub fn write(offset: u64, place: Place, length: u32) -> Order {
-        Order {
-            write: true,
-            offset,
-            data: vec![(place, length)],
-            header: None,
-            status: None,
-            table: None,
-        }
-    }
-
-    pub fn read(offset: u64, place: Place, length: u32) -> Order {
-        Order {
-            write: false,
-            ..Order::write(offset, place, length)
-        }
-    }
-}
-
 /// A request in flight.
 pub struct Flight {
     head: u16,
@@ -104,34 +64,19 @@ pub struct Flight {
     mapped: Vec<Mapped>,
 }
 
-/// What became of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Completed, with this status.
-    Done(u8),
-    /// The device died of this signal.
-    Died(Option<i32>),
-    /// The device has hung up, and lives.
-    HungUp,
-}
-
-/// It was done as asked.
-pub const GOOD: Outcome = Outcome::Done(VIRTIO_BLK_S_OK as u8);
-/// It failed, as I/O fails.
-pub const IO_ERROR: Outcome = Outcome::Done(virtio_bindings::virtio_blk::VIRTIO_BLK_S_IOERR as u8);
-
 impl Machine {
+    /// A guest with this bus, and a fast disk.
     pub fn new(bus: impl FnOnce(&Ram) -> Result<Bus>) -> Result<Machine> {
         Machine::with_speed(bus, Speed::Full)
     }
 
+    /// As [`new()`](Machine::new), with a disk of this speed.
     pub fn with_speed(bus: impl FnOnce(&Ram) -> Result<Bus>, speed: Speed) -> Result<Machine> {
-        let ram = Ram::new()?;
+        let ram = Ram::new(RAM_LENGTH)?;
         let bus = bus(&ram)?;
-        let folder = Folder::new(bus.name())?;
-        File::create(folder.path().join("disk"))?.set_len(DISK_LENGTH)?;
+        let storage = Storage::new(bus.name(), DISK_LENGTH, speed)?;
         let rings = [Ring::new(&ram, &bus)?];
-        let daemon = storage::start(&folder, speed)?;
+        let daemon = storage.start()?;
         let device = Device::connect(&daemon, &bus, &ram, &rings)?;
         Ok(Machine {
             ram,
@@ -139,26 +84,26 @@ impl Machine {
             rings,
             daemon,
             device,
-            folder,
-            speed,
+            storage,
             slots: BTreeMap::new(),
             free: Vec::new(),
             completed: BTreeMap::new(),
         })
     }
 
+    /// The process of the disk.
     pub fn daemon(&mut self) -> &mut Daemon {
         &mut self.daemon
     }
 
-    /// A new device after the death of the old one, on the same RAM, the same
-    /// bus and the same disk. Requests that were in flight are to be made again.
+    /// Starts a new device after the old one died, on the same RAM, the same bus and the
+    /// same disk. Requests that were in flight must be made again.
     pub fn restart(&mut self) -> Result<()> {
-        self.daemon = storage::start(&self.folder, self.speed)?;
+        self.daemon = self.storage.start()?;
         self.reconnect()
     }
 
-    /// As a driver does that resets its device.
+    /// Connects to the device again, as a driver does that resets it.
     pub fn reconnect(&mut self) -> Result<()> {
         self.completed.clear();
         let slots = std::mem::take(&mut self.slots);
@@ -168,37 +113,35 @@ impl Machine {
         Ok(())
     }
 
-    /// Gives the device back a page of the ring that was taken from it.
+    /// Maps a part of the ring again that was unmapped.
     pub fn map_ring_again(&self, part: usize) -> Result<()> {
         let mapping = self.ring_mappings().swap_remove(part);
         let domain = &self.bus.as_iommu()?.domain;
         Ok(domain.map(mapping.iova, mapping.gpa, mapping.length, mapping.prot)?)
     }
 
-    /// The ring, as an IOMMU has it.
+    /// The mappings of the ring.
     pub fn ring_mappings(&self) -> Vec<Mapping> {
         self.rings[0].mappings()
     }
 
-    /// What is on the disk, by the file it is in.
+    /// Reads the disk's image.
     pub fn on_disk(&self, offset: u64, length: usize) -> Result<Vec<u8>> {
-        let mut bytes = vec![0; length];
-        File::open(self.folder.path().join("disk"))?.read_exact_at(&mut bytes, offset)?;
-        Ok(bytes)
+        self.storage.read(offset, length)
     }
 
     /// Whether these bytes are anywhere on the disk.
     pub fn disk_has(&self, bytes: &[u8]) -> Result<bool> {
-        let disk = fs::read(self.folder.path().join("disk"))?;
+        let disk = self.storage.read_all()?;
         let nothing = vec![0; page_size() as usize];
-        // What was never written is not worth a look.
+        // To search in what was never written would take long.
         Ok(disk
             .chunks(nothing.len())
             .filter(|page| *page != nothing)
             .any(|page| page.windows(bytes.len()).any(|window| window == bytes)))
     }
 
-    /// Makes a request, and does not wait.
+    /// Makes a request, and does not wait for it.
     pub fn begin(&mut self, order: &Order) -> Result<Flight> {
         let slot = self.slot()?;
         let header = [
@@ -245,7 +188,7 @@ impl Machine {
         let mut buffers = Vec::new();
         for (at, length, kind, _) in parts {
             let addr = match (at, &mut addresses) {
-                (Place::Told(addr), _) => addr,
+                (Place::Bus(addr), _) => addr,
                 (Place::Guest(gpa), mapped) => {
                     mapped.next().context("not mapped")?.addr + gpa % page_size()
                 }
@@ -274,6 +217,7 @@ impl Machine {
         })
     }
 
+    /// Pages for the header and the status of a request.
     fn slot(&mut self) -> Result<Slot> {
         match self.free.pop() {
             Some(slot) => Ok(slot),
@@ -294,20 +238,20 @@ impl Machine {
             if self.completed.remove(&flight.head).is_some() {
                 break Outcome::Done(self.ram.read(flight.status, 1)?[0]);
             }
-            match self.device.wait(&mut self.daemon, PATIENCE)? {
+            match self.device.wait(&mut self.daemon, TIMEOUT)? {
                 Event::Called => {}
                 Event::Died(signal) => break Outcome::Died(signal),
                 Event::HungUp => break Outcome::HungUp,
-                Event::Silence => bail!("no answer: {}", self.daemon.complaints()),
+                Event::Silence => bail!("no answer: {}", self.daemon.output()),
             }
-            ensure!(start.elapsed() < PATIENCE, "calls, but no answer");
+            ensure!(start.elapsed() < TIMEOUT, "calls, but no answer");
         };
         self.free.extend(self.slots.remove(&flight.head));
         self.bus.unmap_all(&flight.mapped, unmap)?;
         Ok(outcome)
     }
 
-    /// Whether the device leaves a request alone for so long.
+    /// Whether the device does not complete a request for so long.
     pub fn is_silent(&mut self, flight: &Flight, time: Duration) -> Result<bool> {
         while let Some((head, length)) = self.rings[0].complete(&self.ram)? {
             self.completed.insert(head, length);
@@ -318,7 +262,7 @@ impl Machine {
         Ok(self.device.wait(&mut self.daemon, time)? == Event::Silence)
     }
 
-    /// A request, and what became of it.
+    /// Makes a request, and waits for its outcome.
     pub fn run(&mut self, order: &Order) -> Result<Outcome> {
         let flight = self.begin(order)?;
         self.finish(flight, Unmap::Strict)
@@ -331,17 +275,16 @@ impl Machine {
         Ok(gpa)
     }
 
-    /// An address where a page was mapped for an earlier request, and, where
-    /// there is an IOMMU, is no longer.
-    pub fn stale(&self, gpa: u64) -> Result<u64> {
+    /// A bus address at which a page was mapped and, if there is an IOMMU, no longer is.
+    pub fn unmapped(&self, gpa: u64) -> Result<u64> {
         let mapped = self.bus.map(gpa, page_size(), READ_WRITE)?;
         self.bus.unmap(mapped, Unmap::Strict)?;
         Ok(mapped.addr)
     }
 
-    /// Writes to the disk and reads it back, which must both work.
+    /// Writes to the disk and reads it back; fails if either does.
     pub fn check_io(&mut self, offset: u64, text: &str) -> Result<()> {
-        let bytes = block(text);
+        let bytes = page_of(text);
         let from = self.page_with(&bytes)?;
         let into = self.ram.pages(page_size())?;
         let length = page_size() as u32;
@@ -362,7 +305,7 @@ impl Machine {
 }
 
 /// A page that is full of a text.
-pub fn block(text: &str) -> Vec<u8> {
+pub fn page_of(text: &str) -> Vec<u8> {
     let length = page_size() as usize;
     let mut text = format!("{text}\n").repeat(length / (text.len() + 1) + 1);
     text.truncate(length);
