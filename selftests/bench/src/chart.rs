@@ -9,7 +9,7 @@ use anyhow::{Result, anyhow};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use crate::rounds::{Bench, Comparison, Ratio};
+use crate::comparison::{Comparison, Ratio};
 
 const WIDTH: u32 = 1400;
 const LEFT: i32 = 760;
@@ -24,29 +24,35 @@ const GOAL: RGBColor = RGBColor(0x1f, 0x3d, 0x7a);
 const FAINT: RGBColor = RGBColor(0xdd, 0xdd, 0xdd);
 
 /// What is drawn: where there is nothing to compare, there is no bar.
-fn drawn(bench: &Bench) -> impl Iterator<Item = &Comparison> {
-    bench.results.iter().filter(|it| !it.ratios.is_empty())
+fn drawn(comparisons: &[Comparison]) -> impl Iterator<Item = &Comparison> {
+    comparisons.iter().filter(|it| !it.ratios.is_empty())
 }
 
 /// Draws all ratios into an SVG file.
-pub fn draw(bench: &Bench, path: &Path) -> Result<()> {
-    let lines: i32 = drawn(bench).map(|c| 2 + c.ratios.len() as i32).sum();
+pub fn draw(unit: &str, comparisons: &[Comparison], path: &Path) -> Result<()> {
+    let lines: i32 = drawn(comparisons).map(|c| 2 + c.ratios.len() as i32).sum();
     let height = HEAD + LINE * lines + FOOT;
-    let all = || bench.results.iter().flat_map(|c| &c.ratios);
+    let all = || comparisons.iter().flat_map(|c| &c.ratios);
     let axis =
         Axis::over(all().flat_map(|r| [r.spread.q1, r.spread.q3, r.ratio, r.goal.unwrap_or(1.0)]));
     let root = SVGBackend::new(path, (WIDTH, height as u32)).into_drawing_area();
-    picture(bench, &root, &axis, height).map_err(|error| anyhow!("{}: {error}", path.display()))
+    picture(unit, comparisons, &root, &axis, height)
+        .map_err(|error| anyhow!("{}: {error}", path.display()))
 }
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 type Drawn = std::result::Result<(), DrawingAreaErrorKind<std::io::Error>>;
 
-fn picture(bench: &Bench, root: &Area<'_>, axis: &Axis, height: i32) -> Drawn {
+fn picture(
+    unit: &str,
+    comparisons: &[Comparison],
+    root: &Area<'_>,
+    axis: &Axis,
+    height: i32,
+) -> Drawn {
     root.fill(&WHITE)?;
     let title = format!(
-        "Address spaces against what is done today: ratio of medians of {} (left is better)",
-        bench.clock.unit()
+        "Address spaces against what is done today: ratio of medians of {unit} (left is better)"
     );
     text(root, &title, (20, 14), 20, &BLACK, HPos::Left)?;
     let legend = "bar: ratio   thin line: quartiles within rounds   blue: goal";
@@ -65,7 +71,7 @@ fn picture(bench: &Bench, root: &Area<'_>, axis: &Axis, height: i32) -> Drawn {
         text(root, &label, (x, HEAD - 24), 13, &BLACK, HPos::Center)?;
     }
     let mut y = HEAD;
-    for comparison in drawn(bench) {
+    for comparison in drawn(comparisons) {
         y = group(root, axis, comparison, y)?;
     }
     root.present()

@@ -9,6 +9,7 @@ use clap::{Parser, ValueEnum};
 
 mod chart;
 mod clock;
+mod comparison;
 mod guest;
 mod huge;
 mod memory;
@@ -120,9 +121,15 @@ fn main() -> Result<()> {
     for row in Row::value_variants().iter().filter(chosen) {
         row.run(&mut bench)?;
     }
-    report::write_json(&bench, &arguments.output.with_extension("json"))?;
+    let unit = bench.clock.unit();
+    report::write_json(
+        unit,
+        &bench.results,
+        &arguments.output.with_extension("json"),
+    )?;
     let picture = arguments.output.with_extension("svg");
-    chart::draw(&bench, &picture).with_context(|| format!("cannot draw {}", picture.display()))?;
-    report::summary(&bench);
+    chart::draw(unit, &bench.results, &picture)
+        .with_context(|| format!("cannot draw {}", picture.display()))?;
+    report::summary(&bench.results);
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
-use crate::rounds::{Bench, Comparison};
+use crate::comparison::Comparison;
 
 /// Prints what came of one comparison.
 pub fn print(comparison: &Comparison) {
@@ -37,22 +37,22 @@ pub fn print(comparison: &Comparison) {
 }
 
 /// Writes everything as JSON.
-pub fn write_json(bench: &Bench, path: &Path) -> Result<()> {
+pub fn write_json(unit: &str, comparisons: &[Comparison], path: &Path) -> Result<()> {
     let uname = rustix::system::uname();
     let value = json!({
         "kernel": uname.release().to_string_lossy(),
         "cpus": std::thread::available_parallelism()?.get(),
-        "unit": bench.clock.unit(),
-        "comparisons": bench.results,
+        "unit": unit,
+        "comparisons": comparisons,
     });
     std::fs::write(path, serde_json::to_vec_pretty(&value)?)
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Says which goals were met.
-pub fn summary(bench: &Bench) {
+pub fn summary(comparisons: &[Comparison]) {
     let judged = || {
-        bench.results.iter().flat_map(|comparison| {
+        comparisons.iter().flat_map(|comparison| {
             let goals = comparison
                 .ratios
                 .iter()

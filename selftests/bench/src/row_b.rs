@@ -12,8 +12,9 @@ use rig::READ_WRITE;
 use rig::plain::Plain;
 
 use crate::clock::Clock;
+use crate::comparison::{Comparison, Measured, Ratio, Spread};
 use crate::memory::{PAGE, Touch, shuffled, sparse, touch};
-use crate::rounds::{Bench, Comparison, Goal, Measured, Ratio, Spread, other, ours};
+use crate::rounds::{Bench, Goal, other, ours};
 
 /// How many pages one sample maps and unmaps.
 const PAGES: usize = 256;

@@ -14,9 +14,10 @@ use rig::ram::Ram;
 use rig::{READ_WRITE, fdinfo};
 
 use crate::clock::Clock;
+use crate::comparison::{Comparison, Measured, Spread};
 use crate::memory::PAGE;
 use crate::peer::Peer;
-use crate::rounds::{Bench, Comparison, Goal, Measured, Spread, other, ours};
+use crate::rounds::{Bench, Goal, other, ours};
 
 /// How many requests make a sample.
 const REQUESTS: usize = 64;
