@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The picture: for each pair, how many times what the other takes ours takes, on a
-//! logarithmic axis, and where the goal is.
+//! The chart: for each pair the ratio of ours to the other, on a logarithmic axis, and the
+//! goal.
 
 use std::path::Path;
 
@@ -122,7 +122,7 @@ fn bar(root: &Area<'_>, axis: &Axis, ratio: &Ratio, y: i32) -> Drawn {
         ))?;
         value += if met { " met" } else { " not met" };
     }
-    // On the side where no bar is.
+    // On the side without the bar.
     let (x, side) = if end <= one {
         (one + 6, HPos::Left)
     } else {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is read before and after: nanoseconds, or instructions.
+//! The clock that is read before and after an operation: nanoseconds, or instructions.
 
 use std::time::Instant;
 
@@ -42,26 +42,25 @@ impl Clock {
         }
     }
 
-    /// What `work` takes that gives nothing.
+    /// What `work` takes, when it has no result.
     pub fn time(self, work: impl FnOnce() -> Result<()>) -> Result<f64> {
         Ok(self.measure(work)?.0)
     }
 }
 
-/// From here on, instructions are to be counted by where they are, if that is done
-/// (`scripts/profile/count.c`).
+/// Begins to count instructions by their addresses, if `scripts/profile/count.c` is loaded.
 fn mark_begin() {
-    // SAFETY: Exchanges a register with itself.
+    // SAFETY: The instruction exchanges a register with itself and changes nothing.
     unsafe { std::arch::asm!("xchg bx, bx", options(nomem, nostack, preserves_flags)) };
 }
 
-/// See [`mark_begin()`].
+/// Ends what [`mark_begin()`] began.
 fn mark_end() {
-    // SAFETY: Exchanges a register with itself.
+    // SAFETY: The instruction exchanges a register with itself and changes nothing.
     unsafe { std::arch::asm!("xchg cx, cx", options(nomem, nostack, preserves_flags)) };
 }
 
 fn stamp() -> u64 {
-    // SAFETY: Every x86-64 processor has it, and no kernel we run on forbids it.
+    // SAFETY: Every x86-64 processor has the instruction, and a Linux kernel allows it.
     unsafe { std::arch::x86_64::_rdtsc() }
 }

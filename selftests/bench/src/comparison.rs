@@ -40,7 +40,7 @@ pub struct Measured {
     pub spread: Spread,
 }
 
-/// What one of ours took, in times of what another took.
+/// The ratio of what one contender took to what another took.
 #[derive(Debug, Serialize)]
 pub struct Ratio {
     pub of: &'static str,
@@ -53,7 +53,7 @@ pub struct Ratio {
     pub met: Option<bool>,
 }
 
-/// Some contenders side by side.
+/// Contenders side by side.
 #[derive(Debug, Serialize)]
 pub struct Comparison {
     pub row: char,

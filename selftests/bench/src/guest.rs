@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A guest in flat 32-bit protected mode that runs one small program at a time on memory
-//! that it is given: an address space, or a plain memory slot. So what is measured is what
-//! stands between a guest's address and memory, and nothing of a guest's own paging.
+//! A guest that runs one small program at a time on an address space or on a plain memory
+//! slot. It has no paging of its own, so that only the memory slot is measured.
 
 use std::ops::ControlFlow::Break;
 use std::os::fd::AsRawFd as _;
@@ -16,12 +15,12 @@ use rig::plain::Plain;
 
 use crate::memory::resident;
 
-/// Where the guest finds what it is given.
+/// The guest address of the memory that is measured.
 pub const WINDOW: u64 = 1 << 30;
 
-/// How much memory of its own it has,
+/// How much other memory the guest has, from guest address 0 on;
 const OWN: usize = 1 << 20;
-/// where it counts its rounds on what is hot,
+/// where in it the hot program counts its rounds,
 const COUNT: usize = 0x8000;
 /// and where the list of offsets is that it goes through.
 const LIST: usize = 0x1_0000;
@@ -33,7 +32,7 @@ rig::flat_code! {
         bench_guest_read_all, bench_guest_write_all, bench_guest_hot,
     ],
     r#"
-    // EBX: the window; ECX: how many; ESI: the list.
+    // EBX: the memory; ECX: how many; ESI: the list.
 bench_guest_read_list:
     mov (%esi), %eax
     mov (%ebx, %eax), %edx
@@ -49,7 +48,7 @@ bench_guest_write_list:
     jnz bench_guest_write_list
     hlt
 
-    // Each word tells where the next is.
+    // Each word is the offset of the next.
 bench_guest_chase:
     mov (%ebx, %eax), %eax
     dec %ecx
@@ -70,7 +69,7 @@ bench_guest_write_all:
     jnz bench_guest_write_all
     hlt
 
-    // For ever, ECX pages.
+    // ECX pages, endlessly.
 bench_guest_hot:
     mov %ebx, %edi
     mov %ecx, %edx
@@ -85,7 +84,7 @@ bench_guest_hot_page:
     count = const COUNT,
 }
 
-/// What the guest does.
+/// A program of the guest.
 #[derive(Clone, Copy, Debug)]
 pub enum Program {
     /// Read, or write, at each offset of its list.
@@ -108,7 +107,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Whose window shows an address space.
+    /// A machine with an address space.
     pub fn with_space(space: &AddressSpace) -> Result<Arc<Machine>> {
         let mut machine = Machine::new()?;
         let range = 0..space.length()?;
@@ -117,7 +116,8 @@ impl Machine {
         Ok(Arc::new(machine))
     }
 
-    /// Whose window is a plain memory slot, which must stay mapped or be mapped over.
+    /// A machine with a plain memory slot. `memory` must outlive it; parts may be mapped
+    /// over.
     pub fn with_plain(memory: &Plain) -> Result<Arc<Machine>> {
         let machine = Machine::new()?;
         machine.flat.add_slot(1, WINDOW, memory)?;
@@ -133,11 +133,12 @@ impl Machine {
         })
     }
 
-    /// Gives it the list that the list programs go through.
+    /// Writes the list for the list programs.
     pub fn set_list(self: &mut Arc<Machine>, offsets: &[u32]) -> Result<()> {
         ensure!(LIST + size_of_val(offsets) <= OWN, "the list is too long");
         let machine = Arc::get_mut(self).context("the machine is in use")?;
-        // SAFETY: It fits, and no vCPU runs.
+        // SAFETY: It fits, as was checked, and no vCPU runs: a vCPU has an `Arc` of the
+        // machine, and this is the only one.
         unsafe {
             let list = machine.flat.ram().as_ptr().add(LIST).cast::<u32>();
             list.copy_from(offsets.as_ptr(), offsets.len());
@@ -146,7 +147,7 @@ impl Machine {
         Ok(())
     }
 
-    /// What KVM tells of it in debugfs.
+    /// A statistic that KVM has in debugfs.
     fn statistic(&self, name: &str) -> Result<f64> {
         let (pid, fd) = (std::process::id(), self.flat.vm().as_raw_fd());
         let path = format!("/sys/kernel/debug/kvm/{pid}-{fd}/{name}");
@@ -154,9 +155,10 @@ impl Machine {
         Ok(text.trim().parse()?)
     }
 
-    /// How many rounds vCPUs have made on what is hot.
+    /// How many rounds of the hot program the vCPUs have made.
     pub fn rounds(&self) -> u32 {
-        // SAFETY: A word that the guest counts in.
+        // SAFETY: The word lies within the RAM, and the guest, which counts in it, is not
+        // a thread of this program.
         unsafe {
             self.flat
                 .ram()
@@ -170,8 +172,8 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // A window outlives what it was made by, and keeps the machine, whose notifier
-        // would have a part in what is measured next.
+        // The slot keeps the VM alive until it is removed, and the VM's notifier would take
+        // part in what is measured next.
         if let Some(window) = self.window.take() {
             let _ = window.unmap();
         }
@@ -200,7 +202,7 @@ impl Vcpu {
         Ok(Vcpu { fd, machine })
     }
 
-    /// Makes ready to run a program.
+    /// Sets the registers for a program.
     pub fn load(&mut self, program: Program) -> Result<()> {
         let list = self.machine.list_length;
         let (entry, count) = match program {
@@ -222,7 +224,7 @@ impl Vcpu {
         Ok(())
     }
 
-    /// Runs it until it ends, or goes on where it met a hole.
+    /// Runs the program until it ends or meets a hole; run again, it goes on there.
     pub fn run(&mut self) -> Result<End> {
         let end = flat::run(&mut self.fd, |exit| match exit {
             VcpuExit::Hlt => Ok(Break(End::Done)),

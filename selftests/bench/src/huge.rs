@@ -33,7 +33,7 @@ impl fmt::Display for Huge {
 /// The most bytes in files of hugetlbfs at one time.
 const RESERVED: usize = 128 << 20;
 
-/// Lets memfds have huge pages, and reserves some for hugetlbfs.
+/// Allows huge pages for memfds, and reserves some for hugetlbfs.
 fn allow() -> Result<()> {
     let write = |path: &str, value: &str| {
         fs::write(path, value).with_context(|| format!("cannot write {value} to {path}"))
@@ -71,7 +71,7 @@ pub fn resident(kind: Huge, length: usize) -> Result<File> {
     Ok(file)
 }
 
-/// How much of a mapping of shared memory is mapped by huge entries.
+/// How many bytes of a mapping of shared memory are mapped by huge entries.
 fn huge_in_smaps(mapping: &Plain) -> Result<usize> {
     let smaps = fs::read_to_string(Path::new("/proc/self/smaps"))?;
     let start = format!("{:x}-", mapping.as_ptr() as usize);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What an address space costs, side by side with what is done without one.
+//! What an address space costs, side by side with what programs do without one.
 
 use std::path::PathBuf;
 
@@ -32,7 +32,7 @@ use rounds::Bench;
 /// What is measured.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Row {
-    /// Change a window of 2 MiB
+    /// Change an attachment of 2 MiB
     A,
     /// Map and unmap 4 KiB, single and in batches, among many
     B,
@@ -65,18 +65,19 @@ impl Row {
     }
 }
 
-/// Measure address spaces and what is done without them, side by side.
+/// Measure address spaces and what programs do without them, side by side.
 ///
-/// Each row makes comparisons of rounds, in each of which everything compared has its turn;
-/// told are medians, quartiles and ratios. Goals are told as met or not, and never fail the
-/// program. It needs the address_space module and root.
+/// Each row makes comparisons, which consist of rounds; in each round everything compared is
+/// measured once. The output has medians, quartiles and ratios. It says which goals are met;
+/// a goal that is not met does not fail the program. It needs the address_space module and
+/// root.
 #[derive(Parser)]
 struct Arguments {
     /// Which rows, as in a,b,c; all if not given
     #[arg(long, value_delimiter = ',', value_name = "ROW")]
     rows: Vec<Row>,
 
-    /// How many rounds; comparisons of what takes long make a part of them
+    /// How many rounds; comparisons that take long make fewer
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(3..))]
     rounds: u32,
 
@@ -84,7 +85,7 @@ struct Arguments {
     #[arg(long, conflicts_with = "rounds")]
     quick: bool,
 
-    /// Only what has this in "COMPARISON: NAME", as for a profile of it
+    /// Only contenders with this text in "COMPARISON: NAME", for example for a profile
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
 

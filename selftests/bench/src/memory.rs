@@ -31,10 +31,10 @@ pub enum Touch {
 ///
 /// # Safety
 ///
-/// There must be memory at `at`, writable if it is to be written.
+/// There must be memory at `at`, which must be writable for a write.
 pub unsafe fn touch(at: *mut u8, how: Touch) {
     let word = at.cast::<u64>();
-    // SAFETY: By the caller.
+    // SAFETY: The caller guarantees it.
     unsafe {
         match how {
             Touch::Read => drop(word.read_volatile()),
@@ -50,7 +50,7 @@ pub unsafe fn touch(at: *mut u8, how: Touch) {
 /// As for [`touch()`], at each page.
 pub unsafe fn touch_pages(start: *mut u8, pages: &[u32], how: Touch) {
     for &page in pages {
-        // SAFETY: By the caller.
+        // SAFETY: The caller guarantees it.
         unsafe { touch(start.add(page as usize * PAGE), how) };
     }
 }
@@ -60,12 +60,13 @@ pub fn in_order(count: usize) -> Vec<u32> {
     (0..count as u32).collect()
 }
 
-/// The numbers below `count`, in an order that nobody can guess, but the same each time.
+/// The numbers below `count`, in an order that the kernel cannot predict; it is the same
+/// each time.
 pub fn shuffled(count: usize) -> Vec<u32> {
     let mut numbers = in_order(count);
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     for last in (1..count).rev() {
-        // xorshift64: good enough to hide the order from a kernel.
+        // xorshift64, which is good enough for that.
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Another process that does with its mappings what it is told over a socket, and says
-//! when it has: how a vhost-user front end and its devices change what they see
-//! (SHMEM_MAP, ADD_MEM_REG). It uses the system calls that are needed, and no more.
+//! Another process that changes its mappings on request over a socket and acknowledges each
+//! request: how a vhost-user front end and its devices change what they see (SHMEM_MAP,
+//! ADD_MEM_REG). It makes only the system calls that this needs.
 
 use std::fs::File;
 use std::io::{IoSlice, IoSliceMut};
@@ -21,25 +21,25 @@ use rustix::net::{
 
 use crate::memory::{PAGE, Touch, touch};
 
-/// How much address space a peer has for mappings.
+/// How many bytes of addresses a peer reserves for mappings: the room.
 pub const ROOM: usize = 64 << 20;
 
 /// The argument that makes a process of this program a peer.
 pub const ARGUMENT: &str = "peer";
 
-/// Nothing: only answer.
+/// Only answer.
 const ANSWER: u64 = 0;
-/// Map the file that comes with it, at the start of the room.
+/// Map the file that comes with the message, at the start of the room.
 const MAP: u64 = 1;
-/// As that, and touch the first word.
+/// The same, and touch the first word.
 const MAP_AND_TOUCH: u64 = 2;
 /// Make the start of the room inaccessible.
 const UNMAP: u64 = 3;
-/// Read each page of so much of the room,
+/// Read each page of so many bytes of the room,
 const READ: u64 = 4;
 /// or of the attached address space.
 const READ_ATTACHED: u64 = 5;
-/// Attach the address space that comes with it.
+/// Attach the address space that comes with the message.
 const ATTACH: u64 = 6;
 
 type Message = [u64; 2];
@@ -67,7 +67,7 @@ fn send(socket: impl AsFd, message: Message, fd: Option<BorrowedFd<'_>>) -> Resu
     Ok(())
 }
 
-/// A message, or `None` at the end of all.
+/// Receives a message; `None` after the last.
 fn receive(socket: impl AsFd) -> Result<Option<(Message, Option<OwnedFd>)>> {
     let mut bytes = [0; size_of::<Message>()];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -91,7 +91,7 @@ fn receive(socket: impl AsFd) -> Result<Option<(Message, Option<OwnedFd>)>> {
     Ok(Some(([word(0), word(8)], fd)))
 }
 
-/// The other process, as we see it.
+/// The other process, as seen from this one.
 pub struct Peer {
     child: Child,
     socket: Option<OwnedFd>,
@@ -106,7 +106,7 @@ impl Peer {
             None,
         )
         .context("socketpair")?;
-        // Not a fork: it would have all that we have mapped.
+        // Not a fork, which would have all that this process has mapped.
         let child = Command::new("/proc/self/exe")
             .arg(ARGUMENT)
             .stdin(Stdio::from(theirs))
@@ -116,13 +116,13 @@ impl Peer {
         Ok(Peer { child, socket })
     }
 
-    /// Sends an order, whose answer is to be awaited by [`done()`](Peer::done).
-    fn order(&self, order: u64, length: usize, fd: Option<BorrowedFd<'_>>) -> Result<()> {
+    /// Sends a request; [`done()`](Peer::done) waits for its answer.
+    fn request(&self, request: u64, length: usize, fd: Option<BorrowedFd<'_>>) -> Result<()> {
         let socket = self.socket.as_ref().context("the socket is closed")?;
-        send(socket, [order, length as u64], fd)
+        send(socket, [request, length as u64], fd)
     }
 
-    /// Waits until the last order was carried out.
+    /// Waits until the last request is done.
     pub fn done(&self) -> Result<()> {
         let socket = self.socket.as_ref().context("the socket is closed")?;
         receive(socket)?.context("the other process has ended")?;
@@ -130,57 +130,57 @@ impl Peer {
     }
 
     pub fn map(&self, file: &File, length: usize) -> Result<()> {
-        self.order(MAP, length, Some(file.as_fd()))
+        self.request(MAP, length, Some(file.as_fd()))
     }
 
     pub fn map_and_touch(&self, file: &File, length: usize) -> Result<()> {
-        self.order(MAP_AND_TOUCH, length, Some(file.as_fd()))
+        self.request(MAP_AND_TOUCH, length, Some(file.as_fd()))
     }
 
     pub fn unmap(&self, length: usize) -> Result<()> {
-        self.order(UNMAP, length, None)
+        self.request(UNMAP, length, None)
     }
 
     pub fn read(&self, length: usize) -> Result<()> {
-        self.order(READ, length, None)
+        self.request(READ, length, None)
     }
 
     pub fn read_attached(&self, length: usize) -> Result<()> {
-        self.order(READ_ATTACHED, length, None)
+        self.request(READ_ATTACHED, length, None)
     }
 
-    /// There and back, with nothing done there.
+    /// Sends a message and waits for the answer.
     pub fn round_trip(&self) -> Result<()> {
-        self.order(ANSWER, 0, None)?;
+        self.request(ANSWER, 0, None)?;
         self.done()
     }
 
     pub fn attach(&self, space: &AddressSpace) -> Result<()> {
-        self.order(ATTACH, 0, Some(space.as_fd()))
+        self.request(ATTACH, 0, Some(space.as_fd()))
     }
 }
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        // It ends when its orders do.
+        // It ends when the socket is closed.
         self.socket = None;
         let _ = self.child.wait();
     }
 }
 
-/// The life of the other process.
+/// What the other process does.
 pub fn live() -> Result<()> {
     let socket = rustix::stdio::stdin();
     let room = Plain::reserved(ROOM)?;
     let mut window: Option<Window> = None;
-    while let Some(([order, length], fd)) = receive(socket)? {
+    while let Some(([request, length], fd)) = receive(socket)? {
         let length = length as usize;
-        match order {
+        match request {
             ANSWER => {}
             MAP | MAP_AND_TOUCH => {
                 room.map_at(0, fd.context("no file came")?, 0, length)?;
-                if order == MAP_AND_TOUCH {
-                    // SAFETY: It was just mapped, and nobody else has the room.
+                if request == MAP_AND_TOUCH {
+                    // SAFETY: It was just mapped, and nothing else uses the room.
                     unsafe { touch(room.as_ptr(), Touch::Read) };
                 }
             }
@@ -194,16 +194,16 @@ pub fn live() -> Result<()> {
                 let space = AddressSpace::from(fd.context("no address space came")?);
                 window = Some(space.attach(0..space.length()?, READ_WRITE)?);
             }
-            _ => anyhow::bail!("order {order} is not known"),
+            _ => anyhow::bail!("request {request} is not known"),
         }
-        send(socket, [order, 0], None)?;
+        send(socket, [request, 0], None)?;
     }
     Ok(())
 }
 
 fn read(start: *mut u8, length: usize) {
     for at in (0..length).step_by(PAGE) {
-        // SAFETY: Who orders it has something mapped there.
+        // SAFETY: The caller maps a file there before it sends the request.
         unsafe { touch(start.add(at), Touch::Read) };
     }
 }

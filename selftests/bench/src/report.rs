@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The table for people, and the JSON for programs.
+//! The results as a table, which is for reading, and as JSON.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::comparison::Comparison;
 
-/// Prints what came of one comparison.
+/// Prints one comparison.
 pub fn print(comparison: &Comparison) {
     println!(
         "\n{}  {}  ({}, {} rounds)",
@@ -36,7 +36,7 @@ pub fn print(comparison: &Comparison) {
     }
 }
 
-/// Writes everything as JSON.
+/// Writes all results as JSON.
 pub fn write_json(unit: &str, comparisons: &[Comparison], path: &Path) -> Result<()> {
     let uname = rustix::system::uname();
     let value = json!({
@@ -49,7 +49,7 @@ pub fn write_json(unit: &str, comparisons: &[Comparison], path: &Path) -> Result
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Says which goals were met.
+/// Prints which goals were not met.
 pub fn summary(comparisons: &[Comparison]) {
     let judged = || {
         comparisons.iter().flat_map(|comparison| {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Rounds: in each, everything that is compared has its turn, so that whatever slows
-//! the machine for a while slows all of them.
+//! Rounds: in each, every contender is measured once, so that what slows the machine for a
+//! while slows all of them.
 
 use anyhow::{Context as _, Result};
 
@@ -9,14 +9,14 @@ use crate::clock::Clock;
 use crate::comparison::{Comparison, Measured, Ratio, Spread};
 use crate::report;
 
-/// One of those that are compared.
+/// One of the things that are compared.
 pub struct Contender<'a> {
     name: &'static str,
     ours: bool,
     sample: Box<dyn FnMut(Clock) -> Result<f64> + 'a>,
 }
 
-/// An address space. `sample` tells what one operation took.
+/// An address space. `sample` measures one operation.
 pub fn ours<'a>(
     name: &'static str,
     sample: impl FnMut(Clock) -> Result<f64> + 'a,
@@ -28,7 +28,7 @@ pub fn ours<'a>(
     }
 }
 
-/// What is done without one.
+/// What programs do without one.
 pub fn other<'a>(
     name: &'static str,
     sample: impl FnMut(Clock) -> Result<f64> + 'a,
@@ -39,14 +39,14 @@ pub fn other<'a>(
     }
 }
 
-/// What is aimed at: the median of `of` is at most so many times that of `to`.
+/// A goal: the median of `of` is at most so many times that of `to`.
 pub struct Goal {
     pub of: &'static str,
     pub to: &'static str,
     pub at_most: f64,
 }
 
-/// Makes comparisons and keeps what came of them.
+/// Makes comparisons and keeps the results.
 pub struct Bench {
     pub clock: Clock,
     pub rounds: usize,
@@ -62,8 +62,8 @@ impl Bench {
         self.only.as_ref().is_none_or(|only| name().contains(only))
     }
 
-    /// Compares, in the `dearness`th part of the rounds. `goals` name contenders; of what
-    /// has no goal, each of ours is set against each of the others.
+    /// Compares, in the `dearness`th part of the rounds. `goals` name contenders; besides
+    /// these pairs, each of ours is compared with each of the others.
     pub fn compare(
         &mut self,
         row: char,
@@ -79,7 +79,7 @@ impl Bench {
         }
         let rounds = (self.rounds / dearness).max(3);
         let mut samples = vec![Vec::with_capacity(rounds); contenders.len()];
-        // The first is to warm up.
+        // The first round is for warming up.
         for round in 0..=rounds {
             for turn in 0..contenders.len() {
                 let index = (round + turn) % contenders.len();
@@ -131,8 +131,8 @@ impl Bench {
         Ok(())
     }
 
-    /// Adds something that needs no rounds, since it is the same each time. `goal` is for
-    /// ours in times of the other.
+    /// Adds a count, which needs no rounds since it is the same each time. `goal` limits the
+    /// ratio of ours to the other.
     pub fn count(
         &mut self,
         row: char,
@@ -165,7 +165,7 @@ impl Bench {
         });
     }
 
-    /// Adds a number of bytes, of which there are to be at most `goal`.
+    /// Adds a number of bytes, which should be at most `goal`.
     pub fn bytes(&mut self, row: char, name: impl Into<String>, bytes: f64, goal: Option<f64>) {
         const OURS: &str = "an address space";
         const GOAL: &str = "the most it may be";
@@ -187,7 +187,7 @@ impl Bench {
         });
     }
 
-    /// Adds what was made out of other comparisons.
+    /// Prints a comparison and adds it to the results.
     pub fn add(&mut self, comparison: Comparison) {
         report::print(&comparison);
         self.results.push(comparison);
@@ -199,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everyone_has_a_turn_in_each_round_and_goals_are_judged_by_medians() {
+    fn each_contender_has_a_turn_in_each_round_and_goals_compare_medians() {
         let turns = std::cell::RefCell::new(String::new());
         let mut bench = Bench {
             clock: Clock::Time,

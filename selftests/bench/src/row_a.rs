@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Row a: change a window of 2 MiB, that is map, touch and unmap.
+//! Row a: change an attachment of 2 MiB, that is map, touch and unmap.
 
 use std::fs::File;
 use std::sync::LazyLock;
 
-use address_space::AddressSpace;
+use address_space::{AddressSpace, Window};
 use anyhow::Result;
 use rig::READ_WRITE;
 use rig::plain::Plain;
@@ -15,7 +15,7 @@ use crate::memory::{HUGE, PAGE, Touch, in_order, resident, sparse, touch_pages};
 use crate::peer::Peer;
 use crate::rounds::{Bench, Goal, other, ours};
 
-/// One page, or all of the window's.
+/// One page, or all pages of the attachment.
 const ONE: &[u32] = &[0];
 static ALL: LazyLock<Vec<u32>> = LazyLock::new(|| in_order(HUGE / PAGE));
 
@@ -23,11 +23,11 @@ static ALL: LazyLock<Vec<u32>> = LazyLock::new(|| in_order(HUGE / PAGE));
 const TIMES: usize = 16;
 
 pub fn run(bench: &mut Bench) -> Result<()> {
-    let window = Window::new()?;
+    let attached = Attached::new()?;
     let peer = Peer::start()?;
     let known = resident(HUGE)?;
     let registered = resident(HUGE)?;
-    window
+    attached
         .space
         .register(&registered)
         .prot(READ_WRITE)
@@ -38,13 +38,13 @@ pub fn run(bench: &mut Bench) -> Result<()> {
     let goal = |of, to, at_most| Goal { of, to, at_most };
     let contenders = vec![
         ours("registered file", |clock| {
-            window.change(clock, &registered, ONE)
+            attached.change(clock, &registered, ONE)
         }),
         ours("file seen before", |clock| {
-            window.change(clock, &known, ONE)
+            attached.change(clock, &known, ONE)
         }),
         other(own, |clock| plain(clock, &known, ONE)),
-        other(socket, |clock| told(clock, &peer, &known)),
+        other(socket, |clock| messages(clock, &peer, &known)),
     ];
     bench.compare(
         'a',
@@ -59,10 +59,10 @@ pub fn run(bench: &mut Bench) -> Result<()> {
 
     let contenders = vec![
         ours("registered file", |clock| {
-            window.change(clock, &registered, &ALL)
+            attached.change(clock, &registered, &ALL)
         }),
         ours("file seen before", |clock| {
-            window.change(clock, &known, &ALL)
+            attached.change(clock, &known, &ALL)
         }),
         other(own, |clock| plain(clock, &known, &ALL)),
     ];
@@ -72,7 +72,7 @@ pub fn run(bench: &mut Bench) -> Result<()> {
         ours("file never seen", |clock| {
             average(clock, |clock| {
                 let file = new_file()?;
-                clock.time(|| window.once(&file, ONE))
+                clock.time(|| attached.once(&file, ONE))
             })
         }),
         other(own, |clock| {
@@ -84,7 +84,7 @@ pub fn run(bench: &mut Bench) -> Result<()> {
         other(socket, |clock| {
             average(clock, |clock| {
                 let file = new_file()?;
-                clock.time(|| told_once(&peer, &file))
+                clock.time(|| messages_once(&peer, &file))
             })
         }),
     ];
@@ -97,14 +97,14 @@ pub fn run(bench: &mut Bench) -> Result<()> {
     )
 }
 
-/// A file that nobody has seen, with its first page in memory.
+/// A new file, with its first page in memory.
 fn new_file() -> Result<File> {
     let file = sparse(HUGE)?;
     std::os::unix::fs::FileExt::write_all_at(&file, &[1; PAGE], 0)?;
     Ok(file)
 }
 
-/// What one of some single samples took.
+/// The average of some samples.
 fn average(clock: Clock, mut sample: impl FnMut(Clock) -> Result<f64>) -> Result<f64> {
     let mut sum = 0.0;
     for _ in 0..TIMES {
@@ -114,16 +114,16 @@ fn average(clock: Clock, mut sample: impl FnMut(Clock) -> Result<f64>) -> Result
 }
 
 /// An address space of 2 MiB, attached.
-struct Window {
+struct Attached {
     space: AddressSpace,
-    window: address_space::Window,
+    window: Window,
 }
 
-impl Window {
-    fn new() -> Result<Window> {
+impl Attached {
+    fn new() -> Result<Attached> {
         let space = AddressSpace::new(HUGE as u64)?;
         let window = space.attach(0..HUGE as u64, READ_WRITE)?;
-        Ok(Window { space, window })
+        Ok(Attached { space, window })
     }
 
     fn once(&self, file: &File, pages: &[u32]) -> Result<()> {
@@ -140,7 +140,7 @@ impl Window {
     }
 
     fn change(&self, clock: Clock, file: &File, pages: &[u32]) -> Result<f64> {
-        // Seen before, but others had their turn since.
+        // To warm up, since other contenders were measured meanwhile.
         self.once(file, pages)?;
         let took = clock.time(|| (0..TIMES).try_for_each(|_| self.once(file, pages)))?;
         Ok(took / TIMES as f64)
@@ -160,15 +160,15 @@ fn plain(clock: Clock, file: &File, pages: &[u32]) -> Result<f64> {
     Ok(took / TIMES as f64)
 }
 
-fn told_once(peer: &Peer, file: &File) -> Result<()> {
+fn messages_once(peer: &Peer, file: &File) -> Result<()> {
     peer.map_and_touch(file, HUGE)?;
     peer.done()?;
     peer.unmap(HUGE)?;
     peer.done()
 }
 
-fn told(clock: Clock, peer: &Peer, file: &File) -> Result<f64> {
-    told_once(peer, file)?;
-    let took = clock.time(|| (0..TIMES).try_for_each(|_| told_once(peer, file)))?;
+fn messages(clock: Clock, peer: &Peer, file: &File) -> Result<f64> {
+    messages_once(peer, file)?;
+    let took = clock.time(|| (0..TIMES).try_for_each(|_| messages_once(peer, file)))?;
     Ok(took / TIMES as f64)
 }

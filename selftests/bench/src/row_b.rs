@@ -194,7 +194,7 @@ impl Room {
     }
 
     fn batches(&self, clock: Clock, size: usize, touched: bool) -> Result<f64> {
-        // Who has such batches to make has written them down anyway.
+        // A program that makes such batches has to write them down in any case.
         let batches: Vec<(&[usize], Batch<'_>, Batch<'_>)> = self
             .holes
             .chunks(size)

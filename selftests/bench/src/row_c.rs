@@ -127,7 +127,7 @@ struct Space {
 }
 
 impl Space {
-    /// `populated`: the file's pages are known.
+    /// `populated`: the space has the frames of the file's pages.
     fn new(file: &File, populated: bool) -> Result<Space> {
         let space = AddressSpace::new(LENGTH as u64)?;
         let mut register = space.register(file).prot(READ_WRITE);
@@ -138,8 +138,8 @@ impl Space {
         Self::show(space, file)
     }
 
-    /// One whose arena has the file's pages, of which nothing is known any more: the
-    /// frames of what is neither shown nor registered are let go of at once.
+    /// A space whose arena has the file's pages, but which has no frames of them any more:
+    /// the frames of a segment that is neither shown nor registered are dropped at once.
     fn forgotten(file: &File) -> Result<Space> {
         let space = AddressSpace::new(LENGTH as u64)?;
         let map = space.map(file).at(0).length(LENGTH as u64);
@@ -155,7 +155,7 @@ impl Space {
         Ok(Space { space, window })
     }
 
-    /// In a window that nothing was touched in.
+    /// Touches pages in a new attachment.
     fn touch(&self, clock: Clock, pages: &[u32], touch: Touch) -> Result<f64> {
         let window = self.space.attach(0..LENGTH as u64, READ_WRITE)?;
         // SAFETY: The file is mapped in all of it.
@@ -188,7 +188,7 @@ fn plain_faults(file: &File, pages: &[u32], touch: Touch) -> Result<f64> {
     faults_of(|| unsafe { touch_pages(mapping.as_ptr(), pages, touch) })
 }
 
-/// How many page faults the process has while it does this.
+/// How many page faults the process has during `work`.
 fn faults_of(work: impl FnOnce()) -> Result<f64> {
     let before = page_faults()?;
     work();

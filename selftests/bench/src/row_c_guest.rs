@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Row c from inside a KVM guest: the first touch of 64 MiB, through an address space and
-//! through a plain memory slot. Neither the host's page tables nor the nested ones have
-//! anything of it before.
+//! through a plain memory slot. Before it, the memory is in neither the host's page tables nor
+//! the nested ones.
 
 use std::fs::File;
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Row d: the steady state, of memory that has been touched: through a window and through
-//! a plain mapping, from a process and from a guest. (Instructions are the same whatever
-//! a page table looks like, so only time tells something here.)
+//! Row d: the steady state, of memory that has been touched: through an attachment and
+//! through a plain mapping, from a process and from a guest. (A page table does not change
+//! how many instructions there are, so only time means something here.)
 
 use std::fs::File;
 use std::hint::black_box;
@@ -24,11 +24,11 @@ const PART: usize = 16 << 20;
 /// How many steps from page to page.
 const STEPS: usize = 1 << 16;
 
-const WINDOW: &str = "through an address space";
+const OURS: &str = "through an address space";
 const PLAIN: &str = "through a plain mapping";
 /// 0.98 of the native speed.
 const GOAL: &[Goal] = &[Goal {
-    of: WINDOW,
+    of: OURS,
     to: PLAIN,
     at_most: 1.0 / 0.98,
 }];
@@ -41,7 +41,7 @@ enum Access {
 }
 
 impl Access {
-    fn told(self) -> &'static str {
+    fn name(self) -> &'static str {
         match self {
             Access::Write => "write 16 MiB in order",
             Access::Read => "read 16 MiB in order",
@@ -56,7 +56,7 @@ pub fn run(bench: &mut Bench) -> Result<()> {
         ("THP", huge::resident(Huge::Thp, LENGTH)?),
         ("hugetlb", huge::resident(Huge::Hugetlb, LENGTH)?),
     ];
-    // Writing ruins what a chase follows.
+    // Writing destroys the chain that a chase follows.
     for access in [Access::Write, Access::Read, Access::Chase] {
         for (kind, file) in &files {
             in_process(bench, kind, file, access)?;
@@ -87,10 +87,10 @@ fn in_process(bench: &mut Bench, kind: &str, file: &File, access: Access) -> Res
         }
     };
     let contenders = vec![
-        ours(WINDOW, through(window.as_ptr())),
+        ours(OURS, through(window.as_ptr())),
         other(PLAIN, through(plain.as_ptr())),
     ];
-    let name = format!("{}, {kind}", access.told());
+    let name = format!("{}, {kind}", access.name());
     bench.compare('d', name, 4, contenders, GOAL)
 }
 
@@ -111,14 +111,14 @@ fn in_guest(bench: &mut Bench, kind: &str, file: &File, access: Access) -> Resul
         })
     };
     let contenders = vec![
-        ours(WINDOW, through(Machine::with_space(&space_of(file)?)?)?),
+        ours(OURS, through(Machine::with_space(&space_of(file)?)?)?),
         other(PLAIN, through(Machine::with_plain(&memory)?)?),
     ];
-    let name = format!("{}, {kind}, in a guest", access.told());
+    let name = format!("{}, {kind}, in a guest", access.name());
     bench.compare('d', name, 4, contenders, GOAL)
 }
 
-/// Has the first word of each page tell where the next is, in one circle through all.
+/// Writes the offset of the next page to the first word of each, in one circle through all.
 fn write_chain(memory: &Plain) {
     let pages = shuffled(LENGTH / PAGE);
     for (index, &page) in pages.iter().enumerate() {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Row e: revocation of what 1 to 64 processes have touched, and of what a guest is hot
-//! on, against telling each process to unmap it and waiting for all.
+//! Row e: revocation of what 1 to 64 processes have touched, and of what a guest keeps
+//! reading, against a message to each process to unmap it, and an answer from each.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::peer::Peer;
 use crate::rounds::{Bench, Goal, other, ours};
 
 const REVOKED: &str = "unmap of an address space";
-const TOLD: &str = "each told to unmap, all acks awaited";
+const MESSAGES: &str = "each told to unmap, all acks awaited";
 const VCPUS: usize = 2;
 
 pub fn run(bench: &mut Bench) -> Result<()> {
@@ -50,14 +50,14 @@ fn compare(bench: &mut Bench, crowd: &Crowd, length: usize) -> Result<()> {
             crowd.show(length)?;
             clock.time(|| Ok(crowd.space.unmap(0..length as u64)?))
         }),
-        other(TOLD, |clock| {
+        other(MESSAGES, |clock| {
             crowd.map(length)?;
             clock.time(|| crowd.unmap(length))
         }),
     ];
     let goal = Goal {
         of: REVOKED,
-        to: TOLD,
+        to: MESSAGES,
         at_most: 1.0 / 20.0,
     };
     let processes = crowd.peers.len();
@@ -78,12 +78,12 @@ fn with_guest(bench: &mut Bench, crowd: &Crowd, length: usize) -> Result<()> {
             attached.stopped()?;
             Ok(took)
         }),
-        other(TOLD, |clock| {
+        other(MESSAGES, |clock| {
             crowd.map(length)?;
             slot.map_at(0, &crowd.file, 0, length)?;
             plain.go()?;
             let took = clock.time(|| {
-                crowd.tell_to_unmap(length)?;
+                crowd.request_unmap(length)?;
                 slot.reserve_at(0, length)?;
                 crowd.await_all()
             })?;
@@ -99,7 +99,7 @@ fn with_guest(bench: &mut Bench, crowd: &Crowd, length: usize) -> Result<()> {
     bench.compare('e', name, 4, contenders, &[])
 }
 
-/// Processes that have both an address space and a room for mappings.
+/// Processes that have both attached an address space and reserved a room for mappings.
 struct Crowd {
     file: File,
     space: AddressSpace,
@@ -117,26 +117,26 @@ impl Crowd {
         Ok(())
     }
 
-    /// Has all see so much of the file in the address space.
+    /// Maps so many bytes of the file in the address space, and has all read them.
     fn show(&self, length: usize) -> Result<()> {
         let map = self.space.map(&self.file).length(length as u64);
         map.at(0).prot(READ_WRITE).commit()?;
         self.all(|peer| peer.read_attached(length))
     }
 
-    /// Has each map and see so much of the file.
+    /// Has each process map and read so many bytes of the file.
     fn map(&self, length: usize) -> Result<()> {
         self.all(|peer| peer.map(&self.file, length))?;
         self.all(|peer| peer.read(length))
     }
 
     fn unmap(&self, length: usize) -> Result<()> {
-        self.tell_to_unmap(length)?;
+        self.request_unmap(length)?;
         self.await_all()
     }
 
-    /// All are told before the first is waited for.
-    fn tell_to_unmap(&self, length: usize) -> Result<()> {
+    /// Sends all messages before it waits for the first answer.
+    fn request_unmap(&self, length: usize) -> Result<()> {
         self.peers.iter().try_for_each(|peer| peer.unmap(length))
     }
 
@@ -186,7 +186,7 @@ impl Hot {
         Ok(Hot { machine, threads })
     }
 
-    /// Has the vCPUs begin, and waits until they are at it.
+    /// Starts the vCPUs, and waits until they run.
     fn go(&self) -> Result<()> {
         for thread in &self.threads {
             thread.go.as_ref().context("the vCPU has ended")?.send(())?;
@@ -203,7 +203,7 @@ impl Hot {
         for thread in &self.threads {
             ensure!(
                 thread.stopped.recv()?? == End::Hole,
-                "the guest came to an end"
+                "the guest ended without a hole"
             );
         }
         Ok(())

@@ -21,7 +21,7 @@ const LENGTH: usize = 32 << 20;
 /// Where the other thread maps and unmaps, beyond what is touched.
 const ROOM: usize = 2 << 20;
 
-const OURS: &str = "window of an address space";
+const OURS: &str = "attachment of an address space";
 const PLAIN: &str = "plain mapping of the memfd";
 
 pub fn run(bench: &mut Bench) -> Result<()> {

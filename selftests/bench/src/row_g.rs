@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Row g: bytes of kernel memory, from what a memory cgroup is charged for when there are
-//! many more of something: a space has its creator charged. What is not charged to anyone
-//! is not seen.
+//! Row g: bytes of kernel memory, from what a memory cgroup is charged when there are many
+//! more of something: the creator of a space is charged. Memory that is charged to no cgroup
+//! is not counted.
 
 use std::fs::File;
 
@@ -22,13 +22,13 @@ const MAPPINGS: usize = 500_000;
 const CHUNK: usize = 1 << 15;
 const LENGTH: usize = 256 << 20;
 const REGISTERED: usize = 64 << 30;
-/// How many windows show the huge pages: what is charged is told in pages of 4 KiB, which
-/// is too much to tell the bytes of the few that there are room for.
-const WINDOWS: usize = 16;
+/// How often the huge pages are attached: the charge is in pages of 4 KiB, which is too
+/// coarse for the few huge pages that fit into memory.
+const ATTACHMENTS: usize = 16;
 
 pub fn run(bench: &mut Bench) -> Result<()> {
     enter_cgroup()?;
-    let mut tell = |name: &str, per: usize, goal: Option<f64>, used: Used| {
+    let mut add = |name: &str, per: usize, goal: Option<f64>, used: Used| {
         bench.bytes('g', name, used.beyond_tables / per as f64, goal);
         bench.bytes(
             'g',
@@ -37,17 +37,17 @@ pub fn run(bench: &mut Bench) -> Result<()> {
             None,
         );
     };
-    tell("per space", SPACES, None, spaces()?);
-    tell("per segment", SEGMENTS, None, segments()?);
-    tell("per mapping", MAPPINGS, Some(256.0), mappings()?);
-    tell(
+    add("per space", SPACES, None, spaces()?);
+    add("per segment", SEGMENTS, None, segments()?);
+    add("per mapping", MAPPINGS, Some(256.0), mappings()?);
+    add(
         "per 2 MiB of a registered file",
         REGISTERED / HUGE,
         Some(8.0),
         registered()?,
     );
     let file = resident(LENGTH)?;
-    tell(
+    add(
         "per attached page",
         LENGTH / PAGE,
         Some(8.0),
@@ -55,22 +55,22 @@ pub fn run(bench: &mut Bench) -> Result<()> {
     );
     drop(file);
     let file = huge::resident(Huge::Thp, LENGTH)?;
-    tell(
+    add(
         "per attached huge page",
-        (LENGTH / HUGE - 1) * WINDOWS,
+        (LENGTH / HUGE - 1) * ATTACHMENTS,
         Some(8.0),
-        attached(&file, HUGE, WINDOWS)?,
+        attached(&file, HUGE, ATTACHMENTS)?,
     );
     Ok(())
 }
 
-/// Memory that has come into use.
+/// Memory that is in use more than before.
 struct Used {
     beyond_tables: f64,
     tables: f64,
 }
 
-/// What is in use more after `work`, while what it returns is there.
+/// What is in use more after `work`, while its result exists.
 fn used<T>(work: impl FnOnce() -> Result<T>) -> Result<Used> {
     let before = Charged::read()?;
     let kept = work()?;
@@ -106,7 +106,7 @@ impl Charged {
 
 /// Puts this process into a memory cgroup of its own.
 fn enter_cgroup() -> Result<()> {
-    // It may be there already, and memory counted there.
+    // It may exist already, with memory counted.
     let _ = std::fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+memory");
     let _ = std::fs::create_dir(CGROUP);
     std::fs::write(format!("{CGROUP}/cgroup.procs"), "0").context("cannot enter a memory cgroup")
@@ -148,7 +148,7 @@ fn mappings() -> Result<Used> {
     })
 }
 
-/// What is there for each huge page of a file before any is known.
+/// What a registered file costs for each huge page before any of its frames is known.
 fn registered() -> Result<Used> {
     let space = AddressSpace::new(HUGE as u64)?;
     let file = sparse(REGISTERED)?;
@@ -162,14 +162,14 @@ fn registered() -> Result<Used> {
     })
 }
 
-/// Of a file that was shown and not touched, each page of `size`, but for the first: what
-/// comes with that is there once.
-fn attached(file: &File, size: usize, windows: usize) -> Result<Used> {
+/// Of a file that was shown and not touched, each page of `size` but the first, which also
+/// allocates what there is once.
+fn attached(file: &File, size: usize, attachments: usize) -> Result<Used> {
     let space = AddressSpace::new(LENGTH as u64)?;
     let map = space.map(file).length(LENGTH as u64);
     map.at(0).prot(READ_WRITE).commit()?;
     let attach = |_| Ok(space.attach(0..LENGTH as u64, READ_WRITE)?);
-    let windows: Vec<Window> = (0..windows).map(attach).collect::<Result<_>>()?;
+    let windows: Vec<Window> = (0..attachments).map(attach).collect::<Result<_>>()?;
     let pages: Vec<_> = in_order(LENGTH / size)
         .iter()
         .map(|page| page * (size / PAGE) as u32)

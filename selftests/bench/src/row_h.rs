@@ -23,7 +23,7 @@ use crate::rounds::{Bench, Goal, other, ours};
 const REQUESTS: usize = 64;
 /// A header, the data and a status byte, each in a page of its own.
 const MAPPINGS: u32 = 3;
-/// After so many requests what was to be unmapped for them is.
+/// After so many requests the deferred unmaps are made.
 const DEFERRED: u32 = 32;
 
 const STRICT: &str = "mapped and unmapped for each";
@@ -49,7 +49,7 @@ pub fn run(bench: &mut Bench) -> Result<()> {
         to,
         at_most,
     };
-    // The part of it that is the VMM's; the rest is the device's faults.
+    // The VMM's part of it; the rest is the device's faults.
     let contenders = vec![
         ours(STRICT, |clock| behind.borrow().only_map(clock)),
         ours(BESIDE, |clock| beside.borrow().only_map(clock)),
@@ -128,8 +128,9 @@ impl Disk {
         })
     }
 
-    /// What a request takes, of so many at a time. With a peer, it is told before and
-    /// after each, as a device is whose IOTLB is filled and invalidated by messages.
+    /// What a request takes, of so many at a time. With a peer, a message goes there and
+    /// back before and after each, as for a device whose IOTLB messages fill and
+    /// invalidate.
     fn io(
         &mut self,
         clock: Clock,
@@ -156,7 +157,7 @@ impl Disk {
                     peer.map_or(Ok(()), Peer::round_trip)?;
                 }
             }
-            // What is deferred is to be paid for, too.
+            // The deferred unmaps count, too.
             match &machine.bus {
                 Bus::Iommu(iommu) if unmap != Unmap::Strict => Ok(iommu.domain.flush()?),
                 _ => Ok(()),
@@ -165,7 +166,7 @@ impl Disk {
         Ok(took / REQUESTS as f64)
     }
 
-    /// What mapping and unmapping takes, where nobody touches it.
+    /// What mapping and unmapping takes without an access.
     fn only_map(&self, clock: Clock) -> Result<f64> {
         let parts: Vec<_> = std::iter::zip(&self.buffers, [Prot::READ, READ_WRITE, READ_WRITE])
             .map(|(&page, prot)| (page, PAGE as u64, prot))
