@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The device: holds a view of a part of the window, for reading, and reads
-//! through it.
+//! The device: holds a read-only view of a part of the window, and reads through it.
 
 use std::fs::File;
 use std::os::fd::{AsFd as _, AsRawFd as _};
@@ -26,7 +25,7 @@ pub fn run() -> Result<()> {
     no_core_files()?;
 
     let mut device = None;
-    process::live(|order, mut fds, _| {
+    process::serve(|order, mut fds, _| {
         if let DeviceOrder::Begin = order {
             let from_vmm = Channel::from(fds.pop().context("a channel expected")?);
             let view = View::from(from_vmm.receive_fd()?);
@@ -61,15 +60,15 @@ impl Device {
         }
     }
 
-    /// A line that the kernel copies for the device. Where there is none, a
-    /// system call says so with EFAULT, when the device's own access would be a
-    /// signal.
+    /// Lets the kernel copy a line. In a hole the system call fails with EFAULT, where
+    /// an access of the device itself would raise a signal.
     fn copy(&self, offset: usize) -> Result<Answer> {
         if offset + LINE > self.window.length() {
             bail!("{offset:#x} is not within the view");
         }
         let (out, into) = pipe_with(PipeFlags::CLOEXEC).context("pipe")?;
-        // SAFETY: The kernel reads `LINE` bytes of the window, or does not.
+        // SAFETY: The range lies within the window, as was checked, and the kernel only
+        // reads it; where it cannot, the call fails.
         let written = unsafe {
             let from = self.window.as_ptr().add(offset);
             libc::write(into.as_raw_fd(), from.cast(), LINE)
@@ -87,10 +86,10 @@ impl Device {
     }
 }
 
-/// The refusal that is expected.
+/// Expects a refusal.
 fn refused<T>(result: Result<T, Error>) -> Result<Answer> {
     match result {
-        Ok(_) => bail!("the kernel did not refuse"),
+        Ok(_) => bail!("the kernel did not refuse it"),
         Err(error) => Ok(Answer::Refused {
             errno: error.errno().map_or(0, Errno::raw_os_error),
             advice: error.advice().unwrap_or_default().to_owned(),

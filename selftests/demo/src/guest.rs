@@ -3,8 +3,8 @@
 //! The guest: a program in flat 32-bit protected mode, and the virtual machine
 //! it runs on.
 //!
-//! It asks for orders by reading I/O ports and prints to the serial port.
-//! Everything else it does is to access memory.
+//! It reads its orders from I/O ports and prints to the serial port. Otherwise it
+//! only accesses memory.
 
 use std::ops::ControlFlow::{Break, Continue};
 
@@ -14,11 +14,11 @@ use rig::flat;
 
 use crate::message::{LINE, first_line};
 
-/// Where the guest finds its RAM.
+/// The guest address of the RAM.
 pub const RAM: u64 = 0;
 /// How much RAM it has, in bytes.
 pub const RAM_LENGTH: u64 = 1 << 20;
-/// Where the guest finds the window: where a PCI device would have it.
+/// The guest address of the window: where a PCI device would have it.
 pub const WINDOW: u64 = 0xd000_0000;
 /// How long the window is, in bytes.
 pub const WINDOW_LENGTH: u64 = 1 << 20;
@@ -28,24 +28,24 @@ pub const COUNT: u64 = 0x2000;
 /// and where the text is that it writes.
 pub const TEXT: u64 = 0x3000;
 
-/// What the guest writes when told to write.
+/// What the guest writes on [`Order::Write`].
 pub const GUEST_TEXT: &str = "The guest was here.\n";
 
-/// Where it prints: the first serial port.
+/// Where the guest prints: the first serial port.
 const SERIAL_PORT: u16 = 0x3f8;
-/// Where it reads what to do,
+/// Where it reads its order,
 const ORDER_PORT: u16 = 0x500;
-/// and with which address.
+/// and the address that belongs to it.
 const ADDRESS_PORT: u16 = 0x504;
-/// Where it says that it is watching.
+/// Where it reports that it is watching.
 const WATCHING_PORT: u16 = 0x508;
-/// Where it tells a number.
+/// Where it reports a number.
 const NUMBER_PORT: u16 = 0x50c;
 
 const READ: u32 = 1;
 const WATCH: u32 = 2;
 const WRITE: u32 = 3;
-const TELL_COUNT: u32 = 4;
+const COUNT_ORDER: u32 = 4;
 
 rig::flat_code! {
     pub program: demo_guest_start..demo_guest_end, labels: [],
@@ -65,11 +65,11 @@ rig::flat_code! {
     je demo_guest_watch
     cmp $({write}), %ebx
     je demo_guest_write
-    cmp $({tell_count}), %ebx
+    cmp $({count_order}), %ebx
     je demo_guest_count
     hlt
 
-    // Look at the word there until it changes, without leaving the guest.
+    // Read the word there until it changes, without leaving the guest.
 demo_guest_watch:
     mov (%esi), %ebx
     mov $({watching_port}), %edx
@@ -124,24 +124,24 @@ demo_guest_count:
     read = const READ,
     watch = const WATCH,
     write = const WRITE,
-    tell_count = const TELL_COUNT,
+    count_order = const COUNT_ORDER,
     line = const LINE,
     count = const COUNT,
     text = const TEXT,
 }
 
-/// What the guest can be told to do, with a guest address.
+/// What the guest can do; the numbers are guest addresses.
 #[derive(Clone, Copy, Debug)]
 pub enum Order {
     /// Print the line there: [`Event::Line`].
     Read(u64),
-    /// Say that it looks there: [`Event::Watching`]. When the word there has
-    /// changed, print the line: [`Event::Line`].
+    /// Watch the word there: [`Event::Watching`]. When it has changed, print the
+    /// line: [`Event::Line`].
     Watch(u64),
     /// Write [`GUEST_TEXT`] there: [`Event::Number`].
     Write(u64),
-    /// Tell the count: [`Event::Number`].
-    TellCount,
+    /// Report the count: [`Event::Number`].
+    Count,
 }
 
 impl Order {
@@ -151,7 +151,7 @@ impl Order {
             Order::Read(address) => (READ, address),
             Order::Watch(address) => (WATCH, address),
             Order::Write(address) => (WRITE, address),
-            Order::TellCount => (TELL_COUNT, 0),
+            Order::Count => (COUNT_ORDER, 0),
         };
         // All memory the guest has is below 4 GiB.
         (order, address as u32)
@@ -163,18 +163,18 @@ impl Order {
 pub enum Event {
     /// It has printed this line.
     Line(String),
-    /// It looks at memory from now on.
+    /// It watches memory from now on.
     Watching,
-    /// It tells a number.
+    /// It reports a number.
     Number(u32),
-    /// It met a hole: `KVM_RUN` failed with EFAULT. Entered again, it makes the
-    /// same access again.
+    /// It met a hole: `KVM_RUN` failed with EFAULT. Run again, it makes the same
+    /// access again.
     Hole,
 }
 
 /// A virtual machine of one vCPU.
 pub struct Guest {
-    // It keeps the machine.
+    // Holds the VM open.
     vcpu: VcpuFd,
     order: Option<Order>,
     printed: Vec<u8>,
@@ -192,7 +192,7 @@ impl Guest {
         })
     }
 
-    /// Has the guest begin with an order, and runs it.
+    /// Gives the guest an order, and runs it.
     pub fn order(&mut self, order: Order) -> Result<Event> {
         self.order = Some(order);
         self.run()
@@ -204,7 +204,7 @@ impl Guest {
         let event = flat::run(&mut self.vcpu, |exit| {
             let event = match exit {
                 VcpuExit::IoIn(ORDER_PORT, data) => {
-                    let order = order.context("the guest asks for an order too many")?;
+                    let order = order.context("the guest asks for one order too many")?;
                     data.copy_from_slice(&order.words().0.to_le_bytes());
                     return Ok(Continue(()));
                 }

@@ -4,17 +4,17 @@
 //! file server changes it under the other two.
 //!
 //! `demo` starts the three as processes of their own (the same program, with a
-//! subcommand each), has them act step by step, says what each of them sees,
-//! and fails where that is not what an address space promises.
+//! subcommand each), makes them act step by step, prints what each of them sees,
+//! and fails if that is not what an address space promises.
 
 #![warn(rust_2018_idioms, clippy::undocumented_unsafe_blocks)]
 
 mod device;
 mod guest;
 mod message;
-mod play;
 mod process;
 mod server;
+mod steps;
 mod transcript;
 mod vmm;
 
@@ -27,13 +27,13 @@ use clap::{Parser, Subcommand};
 #[command(version, args_conflicts_with_subcommands = true)]
 struct Cli {
     #[command(flatten)]
-    play: play::Args,
+    steps: steps::Args,
 
     #[command(subcommand)]
     role: Option<Role>,
 }
 
-/// The part that a process plays.
+/// Which of the processes this one is.
 #[derive(Clone, Copy, Subcommand)]
 enum Role {
     /// Run the guest (started by `demo` itself).
@@ -50,7 +50,7 @@ enum Role {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.role {
-        None => play::run(&cli.play),
+        None => steps::run(&cli.steps),
         Some(Role::Vmm) => vmm::run(),
         Some(Role::FileServer) => server::run(),
         Some(Role::Device) => device::run(),

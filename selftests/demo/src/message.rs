@@ -1,35 +1,34 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the play tells its three processes to do, and what they answer.
+//! What the demo asks its three processes to do, and what they answer.
 //!
-//! These are stage directions. Of what an address space does, nothing goes over
-//! these channels: when a mapping appears or goes, nobody is told.
+//! These messages only make a process act. None of them is part of an address
+//! space: when a mapping appears or goes, no process gets a message.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// What the VMM is told. Offsets are in the window, in bytes.
+/// Orders for the VMM. Offsets are in the window, in bytes.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum VmmOrder {
     /// Make the address spaces and the guest. Comes with two channels: to the
     /// file server and to the device.
     Begin,
-    /// Have the guest print the line at an offset.
+    /// Let the guest print the line at an offset.
     Read { offset: u64 },
-    /// Have the guest look at an offset until what is there changes, and print
-    /// the line that has come. Two answers: when it looks, and when it has seen.
+    /// Let the guest watch an offset until the word there changes, and print the
+    /// new line. There are two answers: when it watches, and when it has seen.
     Watch { offset: u64 },
-    /// Have the guest write [`GUEST_TEXT`](crate::guest::GUEST_TEXT) to an
-    /// offset.
+    /// Let the guest write its text to an offset.
     Write { offset: u64 },
-    /// Enter the guest where it stands.
+    /// Run the guest from where it stopped.
     GoOn,
-    /// Have the guest tell the count it keeps in its RAM.
+    /// Let the guest report the count that it keeps in its RAM.
     Count,
 }
 
-/// What the file server is told. Offsets are in the window, in bytes.
+/// Orders for the file server. Offsets are in the window, in bytes.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ServerOrder {
     /// Take the asfd. Comes with a channel to the VMM.
@@ -37,7 +36,7 @@ pub enum ServerOrder {
     /// Open a file and map it for reading.
     Map { path: PathBuf, offset: u64 },
     /// Make a file that begins with this line, and map it for reading and
-    /// writing in the place of what is there.
+    /// writing in place of what is there.
     Replace {
         path: PathBuf,
         line: String,
@@ -49,18 +48,18 @@ pub enum ServerOrder {
     ReadFile,
     /// Unmap all.
     Unmap,
-    /// Tell what /proc/self/fdinfo says of the asfd.
+    /// Read /proc/self/fdinfo of the asfd.
     Info,
 }
 
-/// What the device is told. Offsets are in the view, in bytes.
+/// Orders for the device. Offsets are in the view, in bytes.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum DeviceOrder {
     /// Take the view and attach it. Comes with a channel to the VMM.
     Begin,
-    /// Have the kernel copy the line at an offset.
+    /// Let the kernel copy the line at an offset.
     Copy { offset: u64 },
-    /// Read the line at an offset, and die of it where there is none.
+    /// Read the line at an offset, and die of SIGBUS if there is none.
     Read { offset: u64 },
     /// Try to attach the view for writing.
     TryWriting,
@@ -70,7 +69,7 @@ pub enum DeviceOrder {
     TryMapping,
 }
 
-/// What any of them answers.
+/// Answers of all three.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
     /// It is done.
@@ -79,9 +78,9 @@ pub enum Answer {
     Line(String),
     /// There is nothing: EFAULT.
     Hole,
-    /// The guest is looking.
+    /// The guest is watching.
     Watching,
-    /// What the guest says, and what the VMM finds in the same place.
+    /// What the guest reports, and what the VMM reads in the same place.
     Count { guest: u32, vmm: u32 },
     /// The kernel refused.
     Refused { errno: i32, advice: String },
@@ -91,7 +90,7 @@ pub enum Answer {
     Failed(String),
 }
 
-/// The longest line in bytes: what is longer is cut, by all three alike.
+/// The longest line in bytes; all three processes cut longer ones.
 pub const LINE: usize = 100;
 
 /// The line that some bytes begin with, as the guest reads it.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The processes of the play: how one is started and told, and how one lives.
+//! The processes of the demo: how one is started and gets orders, and how it serves them.
 
 use std::fmt;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -15,11 +15,11 @@ use serde::de::DeserializeOwned;
 
 use crate::message::Answer;
 
-/// How long any one answer may take. They are quick, but the guest may run on
-/// an emulator on an emulator.
+/// How long one answer may take. Answers are quick, but the guest may run on an
+/// emulator on an emulator.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// One of the three, as the play holds it. Dropping it ends it.
+/// One of the three processes, which is killed when this is dropped.
 pub struct Process {
     name: &'static str,
     child: Child,
@@ -27,7 +27,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts this program again, to play a part.
+    /// Starts this program again, in one of the roles.
     pub fn start(name: &'static str, role: &str) -> Result<Process> {
         let (channel, child) =
             Channel::spawn(&[role]).with_context(|| format!("cannot start the {name}"))?;
@@ -44,14 +44,14 @@ impl Process {
         self.child.id()
     }
 
-    /// Tells it what to do, and waits for the answer.
+    /// Sends an order, and waits for the answer.
     pub fn ask(&self, order: &impl Serialize) -> Result<Answer> {
-        self.tell(order, &[])?;
+        self.send(order, &[])?;
         self.answer()
     }
 
-    /// Tells it what to do.
-    pub fn tell(&self, order: &impl Serialize, fds: &[BorrowedFd<'_>]) -> Result<()> {
+    /// Sends an order.
+    pub fn send(&self, order: &impl Serialize, fds: &[BorrowedFd<'_>]) -> Result<()> {
         self.channel
             .send(order, fds)
             .with_context(|| format!("{self}"))
@@ -66,10 +66,10 @@ impl Process {
         }
     }
 
-    /// Waits for it to end, which it must be about to do.
+    /// Waits for its end; fails if it answers.
     pub fn end(&mut self) -> Result<ExitStatus> {
         if let Some((answer, _)) = self.channel.receive::<Answer>()? {
-            bail!("{self}: it lives, and answers {answer:?}");
+            bail!("{self}: it is alive, and answers {answer:?}");
         }
         self.child.wait().with_context(|| format!("{self}"))
     }
@@ -83,25 +83,24 @@ impl fmt::Display for Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Both fail where it has ended already.
+        // Both fail if it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// The life of one of the three: does what it is told, one order after another,
-/// until the play is over.
+/// What each of the three does: serves one order after another, until the demo ends.
 ///
-/// `serve` gets an order, the file descriptors that came with it, and the
-/// channel, for an answer before the last one.
-pub fn live<O: DeserializeOwned>(
-    mut serve: impl FnMut(O, Vec<OwnedFd>, &Channel) -> Result<Answer>,
+/// `handle` gets an order, the file descriptors that came with it, and the channel,
+/// over which it can send an answer before the one that it returns.
+pub fn serve<O: DeserializeOwned>(
+    mut handle: impl FnMut(O, Vec<OwnedFd>, &Channel) -> Result<Answer>,
 ) -> Result<()> {
-    // A guest that spins would otherwise do so long after the play has died.
+    // A guest that spins would otherwise do so after the demo has died.
     end_with_parent()?;
     let channel = Channel::from_stdin()?;
     while let Some((order, fds)) = channel.receive()? {
-        let answer = serve(order, fds, &channel)
+        let answer = handle(order, fds, &channel)
             .unwrap_or_else(|error| Answer::Failed(format!("{error:#}")));
         channel.send(&answer, &[])?;
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The file server: holds the asfd of the window and maps files into it. It
-//! knows neither the VMM nor the device.
+//! The file server: holds the asfd of the window and maps files into it. It knows
+//! neither VMM nor device.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -17,13 +17,13 @@ use crate::process;
 
 struct Server {
     window: AddressSpace,
-    /// The file that it has made.
+    /// The file that it made.
     own: Option<File>,
 }
 
 pub fn run() -> Result<()> {
     let mut server = None;
-    process::live(|order, mut fds, _| {
+    process::serve(|order, mut fds, _| {
         if let ServerOrder::Begin = order {
             let from_vmm = Channel::from(fds.pop().context("a channel expected")?);
             let window = AddressSpace::from(from_vmm.receive_fd()?);
@@ -41,7 +41,7 @@ impl Server {
             ServerOrder::Map { path, offset } => {
                 let file = File::open(&path).with_context(|| format!("{}", path.display()))?;
                 self.window.map(&file).at(offset).commit()?;
-                // The mapping needs no open file.
+                // The mapping stays when the file is closed.
                 line_of(&file)
             }
             ServerOrder::Replace { path, line, offset } => {
@@ -86,13 +86,13 @@ fn new_file(path: &Path) -> Result<File> {
     Ok(file)
 }
 
-/// Writes a line to the beginning of a file, as files are written.
+/// Writes a line to the beginning of a file, with write(2).
 fn set_line(file: &File, line: &str) -> Result<()> {
     file.write_all_at(format!("{line}\n").as_bytes(), 0)?;
     Ok(())
 }
 
-/// The first line of a file, read as files are read.
+/// The first line of a file, with read(2).
 fn line_of(file: &File) -> Result<Answer> {
     let mut bytes = [0; LINE];
     let length = file.read_at(&mut bytes, 0)?;

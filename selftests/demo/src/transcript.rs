@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the play tells whoever watches it.
+//! The output.
 
 use rig::tap::line;
 
-/// Numbered steps, and under each who does or sees what.
+/// Numbered steps, and under each what the processes do and see.
 #[derive(Default)]
 pub struct Transcript {
     steps: u32,
@@ -22,8 +22,8 @@ impl Transcript {
         self.steps
     }
 
-    /// Says what someone does or sees.
-    pub fn says(&self, who: &str, what: &str) {
-        line(&format!("   {who:<12} {what}"));
+    /// Prints what a process does or sees.
+    pub fn says(&self, process: &str, what: &str) {
+        line(&format!("   {process:<12} {what}"));
     }
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! The VMM: gives a guest RAM and a window, and runs it. It makes both address
-//! spaces, hands the window's to the others, and never touches it again.
+//! spaces, sends file descriptors of the window's to the others, and never changes
+//! it.
 
 use std::os::fd::OwnedFd;
 
@@ -24,7 +25,7 @@ struct Vmm {
 
 pub fn run() -> Result<()> {
     let mut vmm = None;
-    process::live(|order, fds, channel| {
+    process::serve(|order, fds, channel| {
         if let VmmOrder::Begin = order {
             vmm = Some(Vmm::begin(fds)?);
             return Ok(Answer::Done);
@@ -34,8 +35,8 @@ pub fn run() -> Result<()> {
 }
 
 impl Vmm {
-    /// Makes the address spaces and the guest, and sends the file server and
-    /// the device what they get. They are never written to again.
+    /// Makes the address spaces and the guest, and sends the file server and the
+    /// device their file descriptors.
     fn begin(fds: Vec<OwnedFd>) -> Result<Vmm> {
         let Ok([to_server, to_device]) = <[OwnedFd; 2]>::try_from(fds) else {
             bail!("two channels expected");
@@ -47,8 +48,8 @@ impl Vmm {
         let mut ram = None;
         let guest = Guest::new(|vm| {
             ram = Some(make_ram(vm)?);
-            // What it says of the window is not needed: the VMM only lets the
-            // guest have it.
+            // The VMM does not need its own attachment of the window: it only gives
+            // it to the guest.
             window.attach_kvm(
                 vm_fd(vm),
                 1,
@@ -69,8 +70,8 @@ impl Vmm {
             VmmOrder::Write { offset } => self.guest.order(Order::Write(guest::WINDOW + offset))?,
             VmmOrder::GoOn => self.guest.run()?,
             VmmOrder::Count => {
-                let Event::Number(guest) = self.guest.order(Order::TellCount)? else {
-                    bail!("the guest does not tell its count");
+                let Event::Number(guest) = self.guest.order(Order::Count)? else {
+                    bail!("the guest does not report its count");
                 };
                 let vmm = self.ram.read((guest::COUNT - guest::RAM) as usize)?;
                 return Ok(Answer::Count { guest, vmm });
@@ -78,10 +79,10 @@ impl Vmm {
             VmmOrder::Watch { offset } => {
                 match self.guest.order(Order::Watch(guest::WINDOW + offset))? {
                     Event::Watching => channel.send(&Answer::Watching, &[])?,
-                    event => bail!("the guest should watch: {event:?}"),
+                    event => bail!("the guest does not watch: {event:?}"),
                 }
-                // One entry into the guest, which nothing but the guest's own
-                // next word, or a hole, ends.
+                // One entry into the guest, which ends only when the guest prints or
+                // meets a hole.
                 self.guest.run()?
             }
         };
@@ -89,7 +90,7 @@ impl Vmm {
             Event::Line(line) => Answer::Line(line),
             Event::Hole => Answer::Hole,
             Event::Number(_) => Answer::Done,
-            Event::Watching => bail!("the guest watches unasked"),
+            Event::Watching => bail!("the guest watches without an order"),
         })
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The play: who does what when, what each must see of it, and how it is told.
+//! The steps of the demo: what each process does, what it must see, and what is printed.
 
 use std::os::fd::AsFd as _;
 use std::os::unix::process::ExitStatusExt as _;
@@ -39,8 +39,8 @@ pub struct Args {
     dir: PathBuf,
 }
 
-/// Where in the window the first file is, and what takes its place: in the
-/// device's view.
+/// Where in the window the first file is, and later the file that replaces it: in
+/// the device's view.
 const FIRST: u64 = 0;
 /// Where in the window the second file is: past the end of the device's view.
 const SECOND: u64 = VIEW_LENGTH;
@@ -51,9 +51,9 @@ const DEVICE: &str = "device";
 const VMM: &str = "VMM";
 
 pub fn run(args: &Args) -> Result<()> {
-    let mut play = Play::begin(&args.dir)?;
-    let result = play.steps(args);
-    let step = play.transcript.steps();
+    let mut demo = Demo::begin(&args.dir)?;
+    let result = demo.steps(args);
+    let step = demo.transcript.steps();
     result.with_context(|| format!("FAILED in step {step}"))?;
     line(&format!(
         "\nAll {step} steps went as an address space promises."
@@ -61,7 +61,7 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-struct Play {
+struct Demo {
     vmm: Process,
     server: Process,
     device: Process,
@@ -69,20 +69,20 @@ struct Play {
     own_file: OwnFile,
 }
 
-/// The file that the file server makes. The play removes it, since its end may
-/// not be in the server's power.
+/// The file that the file server makes. The demo removes it, since the server may
+/// be killed.
 struct OwnFile(PathBuf);
 
 impl Drop for OwnFile {
     fn drop(&mut self) {
-        // It may not have come to that.
+        // The file may not have been made.
         let _ = std::fs::remove_file(&self.0);
     }
 }
 
-impl Play {
-    /// Starts the three, and has the VMM send each of the others what it gets.
-    fn begin(dir: &Path) -> Result<Play> {
+impl Demo {
+    /// Starts the three, and lets the VMM send each of the others its file descriptor.
+    fn begin(dir: &Path) -> Result<Demo> {
         let vmm = Process::start(VMM, "vmm")?;
         let server = Process::start(SERVER, "file-server")?;
         let device = Process::start(DEVICE, "device")?;
@@ -90,15 +90,15 @@ impl Play {
         // The VMM's ends go to the VMM, so that the others see it if it fails.
         let (vmm_server, server_vmm) = Channel::pair()?;
         let (vmm_device, device_vmm) = Channel::pair()?;
-        vmm.tell(&VmmOrder::Begin, &[vmm_server.as_fd(), vmm_device.as_fd()])?;
-        server.tell(&ServerOrder::Begin, &[server_vmm.as_fd()])?;
-        device.tell(&DeviceOrder::Begin, &[device_vmm.as_fd()])?;
+        vmm.send(&VmmOrder::Begin, &[vmm_server.as_fd(), vmm_device.as_fd()])?;
+        server.send(&ServerOrder::Begin, &[server_vmm.as_fd()])?;
+        device.send(&DeviceOrder::Begin, &[device_vmm.as_fd()])?;
         drop((vmm_server, vmm_device));
         for process in [&vmm, &server, &device] {
             done(process.answer()?)?;
         }
         let own_file = dir.join(format!("address-space-demo-{}.txt", std::process::id()));
-        Ok(Play {
+        Ok(Demo {
             vmm,
             server,
             device,
@@ -144,7 +144,7 @@ impl Play {
                 VIEW_LENGTH >> 10
             ),
         );
-        line("Of what the file server does, nobody sends a message to the other two.");
+        line("No message about what the file server does goes to the other two.");
     }
 
     fn nothing_is_there(&mut self) -> Result<()> {
@@ -162,7 +162,7 @@ impl Play {
             Answer::Hole,
         )?;
         self.transcript
-            .says(DEVICE, "has write(2) copy from it: EFAULT, a hole");
+            .says(DEVICE, "lets write(2) copy from it: EFAULT, a hole");
         Ok(())
     }
 
@@ -208,7 +208,7 @@ impl Play {
         const NEWS: &str = "News from the file server.";
 
         self.transcript
-            .step("The first file is replaced while the guest is looking at it.");
+            .step("The first file is replaced while the guest is watching it.");
         same(
             self.vmm.ask(&VmmOrder::Watch { offset: FIRST })?,
             Answer::Watching,
@@ -224,7 +224,7 @@ impl Play {
         self.transcript.says(
             SERVER,
             &format!(
-                "writes {}, and maps it in the place of the first file",
+                "writes {}, and maps it in place of the first file",
                 path.display()
             ),
         );
@@ -232,7 +232,7 @@ impl Play {
         self.transcript
             .says(GUEST, &format!("sees the word change, and prints {NEWS:?}"));
         self.transcript
-            .says(VMM, "was in one and the same KVM_RUN all the while");
+            .says(VMM, "was in the same KVM_RUN all the time");
         self.device_reads(NEWS)
     }
 
@@ -269,10 +269,8 @@ impl Play {
         let Answer::Count { guest, vmm } = self.vmm.ask(&VmmOrder::Count)? else {
             bail!("no count");
         };
-        self.transcript.says(
-            GUEST,
-            &format!("has counted in RAM what it was told to do: {guest}"),
-        );
+        self.transcript
+            .says(GUEST, &format!("has counted its orders in RAM: {guest}"));
         self.transcript
             .says(VMM, &format!("reads in the same RAM: {vmm}"));
         ensure!(guest == vmm && guest > 0, "{guest} is not {vmm}");
@@ -292,7 +290,7 @@ impl Play {
 
     fn all_is_revoked(&mut self) -> Result<()> {
         self.transcript
-            .step("The file server unmaps all: what nobody gave back is revoked.");
+            .step("The file server unmaps all, and so revokes it from guest and device.");
         done(self.server.ask(&ServerOrder::Unmap)?)?;
         self.transcript.says(SERVER, "unmaps the whole window");
         same(
@@ -304,7 +302,7 @@ impl Play {
             "reads where it read before, and stops: KVM_RUN ends with EFAULT",
         );
         self.device
-            .tell(&DeviceOrder::Read { offset: FIRST }, &[])?;
+            .send(&DeviceOrder::Read { offset: FIRST }, &[])?;
         let status = self.device.end()?;
         ensure!(
             status.signal() == Some(SIGBUS),
@@ -336,7 +334,7 @@ impl Play {
             offset,
         };
         let Answer::Line(line) = self.server.ask(&order)? else {
-            bail!("the file server does not tell the first line");
+            bail!("the file server does not answer with the first line");
         };
         self.transcript
             .says(SERVER, &format!("maps {} at {offset:#x}", path.display()));
@@ -366,10 +364,7 @@ impl Play {
         let errno = Errno::from_raw_os_error(errno);
         self.transcript.says(DEVICE, &format!("{what}: {errno}"));
         self.transcript.says("", &format!("({advice})"));
-        ensure!(
-            errno == expected,
-            "{expected} was promised, and {errno} was seen"
-        );
+        ensure!(errno == expected, "expected {expected}, got {errno}");
         Ok(())
     }
 
@@ -397,11 +392,8 @@ fn text(answer: Answer) -> Result<String> {
     }
 }
 
-/// Fails where an answer is not the one that an address space promises.
+/// Fails if an answer is not the one that an address space promises.
 fn same(answer: Answer, promised: Answer) -> Result<()> {
-    ensure!(
-        answer == promised,
-        "{promised:?} was promised, and {answer:?} was seen"
-    );
+    ensure!(answer == promised, "expected {promised:?}, got {answer:?}");
     Ok(())
 }
