@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A guest of an unmodified virtiofsd, whose driver speaks as much FUSE as it takes to read
-//! and write a file.
+//! A guest of an unmodified virtiofsd, with a driver that speaks enough FUSE to read and
+//! write a file.
 
 use std::fs::{self, File};
 use std::process::Command;
@@ -25,7 +25,7 @@ const FUSE_READ: u32 = 15;
 const FUSE_WRITE: u32 = 16;
 const FUSE_INIT: u32 = 26;
 
-/// The root folder's node.
+/// The node of the root directory.
 const ROOT: u64 = 1;
 /// The queue for ordinary requests; the one before it is for urgent ones.
 const REQUESTS: usize = 1;
@@ -37,7 +37,7 @@ const OUT_HEADER: usize = 16;
 /// How much RAM the guest has, in bytes.
 const RAM_LENGTH: u64 = 32 << 20;
 
-/// A guest with a shared folder.
+/// A guest with a shared directory.
 pub struct Machine {
     pub ram: Ram,
     pub bus: Bus,
@@ -53,7 +53,7 @@ pub struct Machine {
 /// A reply: a negative errno, or what follows the header.
 pub type Reply = Result<Vec<u8>, i32>;
 
-/// What a request has besides its header and arguments.
+/// The data of a request, besides its header and arguments.
 #[derive(Clone, Copy)]
 enum Data {
     None,
@@ -96,7 +96,7 @@ impl Machine {
         })
     }
 
-    /// Reads the file in the shared folder.
+    /// Reads the file in the shared directory.
     pub fn file(&self) -> Result<Vec<u8>> {
         Ok(fs::read(self.folder.path().join("shared/file"))?)
     }

@@ -28,16 +28,16 @@ struct Cli {
     /// Print a transcript instead of TAP.
     #[arg(long)]
     transcript: bool,
-    /// How many requests of each kind the cases about much I/O make.
+    /// How many requests of each kind the cases with much I/O make.
     #[arg(long, default_value_t = 500)]
     requests: u32,
-    /// Only the cases with one of these words in their names.
+    /// Run only the cases with one of these words in their names.
     words: Vec<String>,
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    // Devices are to die of signals.
+    // Devices will die of signals.
     if let Err(error) = no_core_files() {
         eprintln!("viommu: {error:#}");
         return ExitCode::FAILURE;

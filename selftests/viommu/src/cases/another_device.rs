@@ -70,7 +70,7 @@ fn serves(show: Show, mut machine: Machine, requests: u32, enforced: bool) -> Re
         back_and_forth(&mut machine, 0).context("after that")?;
         show.says(
             name,
-            "a page that the device does not have: both fail with EFAULT, the page is unchanged, its secret did not leak",
+            "a page that the device does not have: both fail with EFAULT, the page is unchanged, the secret did not leak",
         );
         show.says(name, "virtiofsd stays alive, and goes on");
     } else {

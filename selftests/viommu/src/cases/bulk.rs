@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the device has of the guest's memory, and much I/O with it, all of which
-//! is as it should be.
+//! What the device holds of the guest's memory, and much I/O that must all succeed.
 
 use std::time::{Duration, Instant};
 
@@ -13,34 +12,34 @@ use rig::machine::{DISK_LENGTH, Machine, page_of};
 use rig::order::{GOOD, IO_ERROR, Order, Place};
 
 use super::common::{both, note, page};
-
 use crate::show::Show;
 
-/// How many requests are in flight.
+/// How many requests are in flight at a time.
 const AT_A_TIME: u32 = 4;
 
 pub(super) fn holdings(show: Show, _: u32) -> Result<()> {
     both(|machine, enforced| {
-        machine.check_io(0, "it has what it needs")?;
+        machine.check_io(0, "all parts of a request")?;
         let holdings = machine.daemon().holdings()?;
         for holding in &holdings {
-            note(show, machine, &format!("the device has {holding}"));
+            note(show, machine, &format!("the device holds {holding}"));
             let space = holding.contains("address_space_view");
-            ensure!(space == enforced, "it should not have {holding}");
+            ensure!(space == enforced, "it must not hold {holding}");
         }
-        ensure!(!holdings.is_empty(), "it has nothing");
+        ensure!(!holdings.is_empty(), "it holds nothing");
         Ok(())
     })
 }
 
-/// Writes and reads, on a machine with this bus; tells how many a second.
+/// Writes and reads, and checks the data; returns how many requests were done a second.
 fn much_io(machine: &mut Machine, requests: u32, unmap: Unmap) -> Result<f64> {
     const PAGE: usize = 4096;
     let mut buffers = Vec::new();
     for _ in 0..AT_A_TIME {
         buffers.push(machine.ram.pages(page_size())?);
     }
-    // Not in the order of the disk: every offset once, as 7919 is prime to it.
+    // Not in the order of the disk: 7919 is coprime to the number of blocks, so that each
+    // is used once.
     let blocks = DISK_LENGTH / page_size();
     let offset = |index: u32| u64::from(index) * 7919 % blocks * page_size();
     let text = |index: u32| page_of(&format!("request {index}, {unmap:?}"));
@@ -84,10 +83,10 @@ fn much_io(machine: &mut Machine, requests: u32, unmap: Unmap) -> Result<f64> {
 }
 
 fn much(show: Show, requests: u32, unmap: Unmap) -> Result<()> {
-    let mut today = Machine::new(Bus::memfd)?;
-    let rate = much_io(&mut today, requests, unmap)?;
-    note(show, &today, &format!("{rate:.0} requests a second"));
-    drop(today);
+    let mut memfd = Machine::new(Bus::memfd)?;
+    let rate = much_io(&mut memfd, requests, unmap)?;
+    note(show, &memfd, &format!("{rate:.0} requests a second"));
+    drop(memfd);
 
     let mut machine = Machine::new(Bus::iommu)?;
     let rate = much_io(&mut machine, requests, unmap)?;
@@ -97,10 +96,10 @@ fn much(show: Show, requests: u32, unmap: Unmap) -> Result<()> {
         &machine,
         &format!(
             "{requests} writes and {requests} reads of 4 KiB, three maps and unmaps each: \
-             all as they should be, and on the disk; {rate:.0} requests a second"
+             all data is right, and on the disk; {rate:.0} requests a second"
         ),
     );
-    // Nothing is left of all those mappings.
+    // None of those mappings is left.
     let buffer = machine.ram.pages(page_size())?;
     let old = machine.unmapped(buffer)?;
     let read = machine.run(&Order::read(0, Place::Bus(old), page()))?;
@@ -124,8 +123,7 @@ pub(super) fn sizes(show: Show, _: u32) -> Result<()> {
         let order = Order::write(4 << 20, Place::Guest(whole), length as u32);
         expect("a write", machine.run(&order)?, GOOD)?;
         ensure!(machine.on_disk(4 << 20, text.len())? == text, "on the disk");
-        // Back, into memory that is mapped page by page, none beside its
-        // neighbour: four of them.
+        // Back, into four pages that are mapped one by one, in another order.
         let into = machine.ram.pages(4 * page_size())?;
         let mut order = Order::read(4 << 20, Place::Guest(into + 3 * page_size()), page());
         for index in [1, 0, 2] {
@@ -136,7 +134,7 @@ pub(super) fn sizes(show: Show, _: u32) -> Result<()> {
         expect("a read", machine.run(&order)?, GOOD)?;
         for index in 0..4 {
             let is = machine.ram.read(into + index * page_size(), 4096)?;
-            // The shortest has but one of the four.
+            // The shortest is only one page.
             let should = index == 3 || length > page_size();
             ensure!((is == text[..4096]) == should, "page {index} of {length}");
         }

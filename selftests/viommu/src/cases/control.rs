@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Rings, headers, tables and status bytes in pages that are not the device's:
-//! what it reads and writes itself, and dies of. And a descriptor past the region,
-//! which it refuses.
+//! Rings, headers, tables and status bytes in pages that the device does not have: it
+//! accesses them itself, and dies of it. And a descriptor past the region, which it refuses.
 
 use address_space::{Prot, page_size};
 use anyhow::{Result, ensure};
@@ -13,17 +12,16 @@ use rig::order::{GOOD, Order, Outcome, Place};
 use rig::process::signals::{SIGBUS, SIGSEGV};
 
 use super::common::{both, goes_on, note, page};
-
 use crate::show::Show;
 
-/// A request with a part of its own where the device has nothing.
+/// Makes a request with one part where the device has no memory.
 fn deadly(
     show: Show,
     signal: i32,
     make: impl Fn(&mut Machine, u64) -> Result<Order>,
 ) -> Result<()> {
     both(|machine, enforced| {
-        let page = machine.page_with(&page_of("not the device's"))?;
+        let page = machine.page_with(&page_of("not for the device"))?;
         let addr = machine.unmapped(page)?;
         let order = make(machine, page)?;
         let order = Order {
@@ -47,13 +45,13 @@ fn deadly(
         } else {
             ensure!(
                 matches!(outcome, Outcome::Done(_)),
-                "the device takes it: {outcome:?}"
+                "the device does not complete it: {outcome:?}"
             );
             if order.status.is_some() {
                 ensure!(!intact, "the status is in the page");
                 note(show, machine, "the device writes to the page");
             } else {
-                note(show, machine, "the device takes what it finds in the page");
+                note(show, machine, "the device uses what is in the page");
             }
             Ok(())
         }
@@ -62,7 +60,7 @@ fn deadly(
 
 pub(super) fn header(show: Show, _: u32) -> Result<()> {
     deadly(show, SIGBUS, |machine, page| {
-        // A good one, which makes no difference: it is not the device's to read.
+        // The content is a good header, but the device cannot read it.
         machine.ram.write(page, &[0; 16])?;
         let into = machine.ram.pages(page_size())?;
         Ok(Order {
@@ -84,7 +82,7 @@ pub(super) fn status(show: Show, _: u32) -> Result<()> {
 
 pub(super) fn indirect_table(show: Show, _: u32) -> Result<()> {
     both(|machine, enforced| {
-        // In a page of the device's it is an ordinary request.
+        // In a page that the device has, it is an ordinary request.
         let table = machine.ram.pages(page_size())?;
         let from = machine.page_with(&page_of("by an indirect table"))?;
         let order = Order {
@@ -93,7 +91,7 @@ pub(super) fn indirect_table(show: Show, _: u32) -> Result<()> {
         };
         expect("a table of its own", machine.run(&order)?, GOOD)?;
 
-        // The same table, where the device has lost it.
+        // The same table, in a page that is unmapped.
         let addr = machine.unmapped(table)?;
         let order = Order {
             table: Some(Place::Bus(addr)),
@@ -107,13 +105,13 @@ pub(super) fn indirect_table(show: Show, _: u32) -> Result<()> {
             goes_on(show, machine)
         } else {
             ensure!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
-            note(show, machine, "the device takes what it finds in the page");
+            note(show, machine, "the device uses what is in the page");
             Ok(())
         }
     })
 }
 
-/// Takes a page of the ring away, makes a request, and gives it back.
+/// Unmaps a page of the ring, makes a request, and maps the page again.
 fn without(show: Show, part: usize) -> Result<()> {
     both(|machine, enforced| {
         machine.check_io(0, "before")?;
@@ -131,7 +129,7 @@ fn without(show: Show, part: usize) -> Result<()> {
             note(
                 show,
                 machine,
-                "nothing is taken away: the device has it for ever",
+                "nothing is unmapped: the device keeps the page",
             );
             Ok(())
         }

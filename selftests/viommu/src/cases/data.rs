@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Requests whose data is in pages that are not the device's, or not to be
-//! written: who is protected, and what the guest is told.
+//! Requests whose data is in pages that the device does not have, or may only read: what
+//! is protected, and what status the guest gets.
 
 use address_space::{Prot, page_size};
 use anyhow::{Result, ensure};
@@ -12,7 +12,6 @@ use rig::order::{GOOD, IO_ERROR, Order, Outcome, Place};
 use rig::process::signals::SIGBUS;
 
 use super::common::{SECRET, both, goes_on, note, page};
-
 use crate::show::Show;
 
 pub(super) fn secret_leaks(show: Show, _: u32) -> Result<()> {
@@ -32,14 +31,14 @@ pub(super) fn secret_leaks(show: Show, _: u32) -> Result<()> {
             note(
                 show,
                 machine,
-                "the guest gets an I/O error; the secret is nowhere",
+                "the guest gets an I/O error; the secret did not leak",
             );
-            machine.check_io(1 << 20, "the device lives")?;
-            // Nor at an address where nothing ever was.
+            machine.check_io(1 << 20, "the device is alive")?;
+            // The same at an address where nothing was ever mapped.
             let never = machine.bus.end(&machine.ram) - page_size();
             let order = Order::write(0, Place::Bus(never), page());
             expect("nothing there", machine.run(&order)?, IO_ERROR)?;
-            note(show, machine, "the device lives, and does I/O");
+            note(show, machine, "the device stays alive, and does I/O");
         } else {
             note(
                 show,
@@ -53,7 +52,7 @@ pub(super) fn secret_leaks(show: Show, _: u32) -> Result<()> {
 
 pub(super) fn memory_is_overwritten(show: Show, _: u32) -> Result<()> {
     both(|machine, enforced| {
-        machine.check_io(0, "junk that nobody asked for")?;
+        machine.check_io(0, "data that overwrites the page")?;
         let secret = machine.page_with(SECRET.as_bytes())?;
         let addr = machine.unmapped(secret)?;
         let outcome = machine.run(&Order::read(0, Place::Bus(addr), page()))?;
@@ -63,13 +62,13 @@ pub(super) fn memory_is_overwritten(show: Show, _: u32) -> Result<()> {
             outcome,
             if enforced { IO_ERROR } else { GOOD },
         )?;
-        expect("the page is as it was", intact, enforced)?;
+        expect("the page is unchanged", intact, enforced)?;
         if enforced {
-            machine.check_io(1 << 20, "the device lives")?;
+            machine.check_io(1 << 20, "the device is alive")?;
             note(
                 show,
                 machine,
-                "the guest gets an I/O error; the page is as it was",
+                "the guest gets an I/O error; the page is unchanged",
             );
         } else {
             note(show, machine, "the read is done: the page is overwritten");
@@ -80,7 +79,7 @@ pub(super) fn memory_is_overwritten(show: Show, _: u32) -> Result<()> {
 
 pub(super) fn straddling(show: Show, _: u32) -> Result<()> {
     both(|machine, enforced| {
-        let open = machine.page_with(&page_of("given"))?;
+        let open = machine.page_with(&page_of("given to the device"))?;
         let secret = machine.page_with(SECRET.as_bytes())?;
         let addr = machine.unmapped(secret)?;
         let mut order = Order::write(0, Place::Guest(open), page());
@@ -89,13 +88,12 @@ pub(super) fn straddling(show: Show, _: u32) -> Result<()> {
         let leaked = machine.disk_has(SECRET.as_bytes())?;
         expect("the secret is on the disk", leaked, !enforced)?;
         if enforced {
-            // QEMU, when the kernel has written but a part, copies what there is
-            // to write by hand.
+            // When the kernel has written only a part, QEMU copies the rest by itself.
             expect("the device", outcome, Outcome::Died(Some(SIGBUS)))?;
             note(
                 show,
                 machine,
-                "the device dies of SIGBUS; the secret is nowhere",
+                "the device dies of SIGBUS; the secret did not leak",
             );
             goes_on(show, machine)
         } else {
@@ -124,13 +122,13 @@ pub(super) fn read_only(show: Show, _: u32) -> Result<()> {
     expect("a read into it", read, IO_ERROR)?;
     ensure!(
         machine.ram.read(target, text.len())? == text,
-        "it has changed"
+        "the page has changed"
     );
     note(show, &machine, "the device can write it to the disk");
     note(
         show,
         &machine,
-        "a read into it is an I/O error; the page is as it was",
+        "a read into it is an I/O error; the page is unchanged",
     );
-    machine.check_io(1 << 20, "the device lives")
+    machine.check_io(1 << 20, "the device is alive")
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Changes amid I/O: a request in flight, another domain, the device's death.
+//! Changes during I/O: a request in flight, another domain, the device's death.
 
 use std::time::Duration;
 
@@ -16,7 +16,6 @@ use rig::ram::Ram;
 use rig::storage::Speed;
 
 use super::common::{SECRET, note, page};
-
 use crate::show::Show;
 
 pub(super) fn in_flight(show: Show, _: u32) -> Result<()> {
@@ -24,7 +23,7 @@ pub(super) fn in_flight(show: Show, _: u32) -> Result<()> {
         (Bus::memfd as fn(&Ram) -> Result<Bus>, false),
         (Bus::iommu, true),
     ] {
-        // One request a second, of which the first comes at once.
+        // One request a second; the first is done at once.
         let mut machine = Machine::with_speed(bus, Speed::Slow)?;
         let first = machine.page_with(&page_of("the first"))?;
         let secret = machine.page_with(SECRET.as_bytes())?;
@@ -53,7 +52,7 @@ pub(super) fn in_flight(show: Show, _: u32) -> Result<()> {
             if enforced {
                 "the request ends in an I/O error, and nothing of the page is on the disk"
             } else {
-                "the request is done with a page that the guest has taken back"
+                "the request is done with a page that the guest has unmapped"
             },
         );
         let order = Order::write(0, Place::Guest(first), page());
@@ -70,7 +69,7 @@ pub(super) fn domain_switch(show: Show, _: u32) -> Result<()> {
     let status = machine.page_with(&[0])?;
     let end = machine.bus.end(&machine.ram);
     let page_at = |index: u64| end - (16 - index) * page_size();
-    // The rings stay where they are; the rest is elsewhere in each.
+    // The rings have the same addresses in both domains; the rest has others.
     let mapping = |iova, gpa, prot| Mapping {
         iova,
         gpa,
@@ -108,14 +107,18 @@ pub(super) fn domain_switch(show: Show, _: u32) -> Result<()> {
             .replace(&with(one, old_page))?;
         expect("the old domain", write(&mut machine, one)?, GOOD)?;
         ensure!(machine.on_disk(0, old.len())? == old, "round {round}");
-        expect("the new one's", write(&mut machine, other)?, IO_ERROR)?;
+        expect(
+            "the new domain's page",
+            write(&mut machine, other)?,
+            IO_ERROR,
+        )?;
 
         machine
             .bus
             .as_iommu()?
             .domain
             .replace(&with(other, new_page))?;
-        expect("the old one's", write(&mut machine, one)?, IO_ERROR)?;
+        expect("the old domain's page", write(&mut machine, one)?, IO_ERROR)?;
         ensure!(machine.on_disk(0, old.len())? == old, "round {round}");
         expect("the new domain", write(&mut machine, other)?, GOOD)?;
         ensure!(machine.on_disk(0, new.len())? == new, "round {round}");
@@ -123,12 +126,12 @@ pub(super) fn domain_switch(show: Show, _: u32) -> Result<()> {
     note(
         show,
         &machine,
-        "20 times there and back: what was mapped is gone, what is mapped is there,",
+        "20 times there and back: only what the current domain maps can be reached,",
     );
     note(
         show,
         &machine,
-        "and the rings, which are in both, were never away",
+        "and the rings, which both domains map, could always be reached",
     );
     Ok(())
 }
