@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the guest is told of its machine: one CPU, a serial port, a PCI bus, and which of its devices is behind the IOMMU.
+//! The ACPI tables: one CPU, a serial port, a PCI bus, and which of its devices is behind
+//! the IOMMU.
 //!
-//! By hand, since no release of acpi_tables is for the compiler of Debian trixie.
+//! They are written here because no release of acpi_tables builds with the compiler of
+//! Debian trixie.
 
 use anyhow::Result;
 use rig::ram::Ram;
@@ -48,7 +50,7 @@ pub fn write(ram: &Ram, iommu: Slot, behind: Slot) -> Result<()> {
     ram.write(RSDP, &rsdp)
 }
 
-/// What makes the sum of all bytes 0.
+/// The byte that makes the sum of all bytes 0.
 fn checksum(bytes: &[u8]) -> u8 {
     bytes.iter().fold(0_u8, |sum, byte| sum.wrapping_sub(*byte))
 }
@@ -120,7 +122,7 @@ fn dsdt() -> Vec<u8> {
     package(&[0x10], &[b"_SB_".as_slice(), &devices].concat())
 }
 
-/// Something with its length in front, which counts itself.
+/// A package: its length, which counts itself, and its content.
 fn package(code: &[u8], content: &[u8]) -> Vec<u8> {
     let mut package = Vec::from(code);
     let length = content.len();
@@ -147,12 +149,12 @@ fn resources(all: &[&[u8]]) -> Vec<u8> {
     package(&[0x11], &[&[0x0a, all.len() as u8], &all[..]].concat())
 }
 
-/// Number 0, and no other.
+/// Bus 0, and no other.
 fn bus() -> Vec<u8> {
     vec![0x88, 13, 0, 2, 0x0c, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0]
 }
 
-/// Eight of them.
+/// Eight ports.
 fn ports(first: u16) -> Vec<u8> {
     let [low, high] = first.to_le_bytes();
     vec![0x47, 1, low, high, low, high, 1, 8]

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A descriptor that the guest's driver did not make: it points the device at
-//! memory that is not the device's. The guest is not running meanwhile, and finds
-//! its queue as it left it.
+//! A descriptor that the guest's driver did not make: it points the device at memory
+//! that the driver did not map. The guest does not run meanwhile, and its queue is
+//! restored afterwards.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -18,30 +18,29 @@ use vm_memory::ByteValued as _;
 
 use crate::disk::{self, Disk};
 
-/// Where on the disk the device is to write what it finds: where the guest writes
-/// nothing.
+/// Where on the disk the device shall write: a place where the guest writes nothing.
 const OFFSET: u64 = disk::LENGTH - 4096;
 
-/// Which part of the request is at an address that is not the device's.
+/// Which part of the request is at an address that the driver did not map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     Header,
     Data,
 }
 
-/// What became of it.
+/// What became of the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The device has completed it, with this status.
     Done(u8),
-    /// The device has died of this signal, and was started again.
+    /// The device died of this signal, and was started again.
     Died(Option<i32>),
 }
 
-/// Asks the disk to write to its image what is at `addr`, on its bus; returns
-/// what became of it and what is in the image.
+/// Makes a request to write to the image what is at bus address `addr`; returns its
+/// outcome and what is in the image.
 ///
-/// `translate` tells the guest physical address of what the driver has mapped.
+/// `translate` returns the guest physical address of what the driver has mapped.
 pub fn attempt(
     ram: &Ram,
     disk: &mut Disk,
@@ -49,7 +48,7 @@ pub fn attempt(
     part: Part,
     addr: u64,
 ) -> Result<(Outcome, Vec<u8>)> {
-    // The rings are in one page, which has room for a header and a status.
+    // The rings are in one page, which has space for a header and a status.
     let page = page_size();
     let queue = disk.queue()?;
     let start = queue.descriptors & !(page - 1);
@@ -68,7 +67,7 @@ pub fn attempt(
         Ok(u16::from_le_bytes([bytes[0], bytes[1]]))
     };
     let base = index(available)?;
-    ensure!(index(used)? == base, "the guest waits for something");
+    ensure!(index(used)? == base, "a request of the guest is in flight");
 
     let mut order = [0; 16];
     order[..4].copy_from_slice(&VIRTIO_BLK_T_OUT.to_le_bytes());

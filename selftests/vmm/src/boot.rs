@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The guest's first moment: kernel, initramfs and command line in its memory,
-//! and its CPU where the PVH boot protocol says.
+//! The guest's boot: kernel, initramfs and command line in its memory, and its CPU in
+//! the state of the PVH boot protocol.
 
 use std::fs::{self, File};
 use std::io::Cursor;
@@ -25,7 +25,7 @@ use rig::ram::Ram;
 
 use crate::acpi;
 
-/// What the guest's program is, and what it loads.
+/// The guest's program, and the modules that it loads.
 const FILES: [&str; 3] = ["init", "virtio-iommu.ko.xz", "virtio_blk.ko.xz"];
 
 const START_INFO: u64 = 0x6000;
@@ -33,16 +33,16 @@ const MODULES: u64 = 0x6800;
 const MEMORY_MAP: u64 = 0x7000;
 const COMMAND_LINE: u64 = 0x20000;
 
-/// No waiting for what is not there. The IOMMU's driver is a module, for which its
-/// endpoint has to wait.
+/// The kernel waits for no hardware that is missing. The IOMMU's driver is a module, for
+/// which its endpoint has to wait.
 const ARGUMENTS: &str = "console=ttyS0 reboot=k panic=-1 iommu.strict=1 \
      deferred_probe_timeout=300 mitigations=off audit=0 apparmor=0 nokaslr \
      cryptomgr.notests i8042.nokbd i8042.noaux no_timer_check tsc=reliable";
 
-/// Puts it all into memory; returns where the CPU begins.
+/// Loads it all into memory; returns the CPU's first instruction.
 ///
-/// A chatty kernel tells all that it does, of which each letter takes its time.
-pub fn load(ram: &Ram, guest: &Path, chatty: bool) -> Result<u64> {
+/// A verbose kernel prints all its messages, which takes time for each letter.
+pub fn load(ram: &Ram, guest: &Path, verbose: bool) -> Result<u64> {
     let file = FileOffset::new(ram.file().try_clone()?, 0);
     let all = (GuestAddress(0), ram.length() as usize, Some(file));
     let memory = &GuestMemoryMmap::<()>::from_ranges_with_files([all])?;
@@ -57,7 +57,7 @@ pub fn load(ram: &Ram, guest: &Path, chatty: bool) -> Result<u64> {
 
     let mut line = Cmdline::new(0x1000)?;
     line.insert_str(ARGUMENTS)?;
-    line.insert_str(if chatty {
+    line.insert_str(if verbose {
         "earlyprintk=serial"
     } else {
         "quiet"
@@ -130,11 +130,11 @@ fn initramfs(guest: &Path) -> Result<Vec<u8>> {
     Ok(write_cpio(files.into_iter(), Vec::new())?)
 }
 
-/// As the protocol says: protected mode, flat segments, no paging.
+/// Sets the registers as the protocol says: protected mode, flat segments, no paging.
 pub fn set_cpu(cpu: &VcpuFd, mut cpuid: CpuId, entry: u64) -> Result<()> {
     for leaf in cpuid.as_mut_slice() {
         match leaf.function {
-            // TSC deadline timer: there is nothing to calibrate another one by.
+            // The TSC deadline timer, since there is no clock to calibrate another timer.
             1 => leaf.ecx |= (1 << 24) | (1 << 31),
             // No nested guests.
             0x8000_0001 => leaf.ecx &= !(1 << 2),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The death of a device amid I/O, and how the CPU's thread, which is in the guest,
-//! comes to hear of it.
+//! A kill of a device during I/O, and an interruption of the CPU's thread, which is in the
+//! guest, once the device is dead.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,41 +14,42 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Signal, getpid, kill_process, pidfd_send_signal};
 use vmm_sys_util::signal::register_signal_handler;
 
-/// How long it lives on.
+/// How long the device stays alive.
 const DELAY: Duration = Duration::from_millis(300);
 
-/// Until this is dropped, the CPU is interrupted again and again once the device is
-/// dead: an interruption that comes between two runs of the guest has no effect.
-pub struct Doom {
-    heard: Arc<AtomicBool>,
+/// A device that will be killed. Once it is dead, and until this is dropped, the CPU's
+/// thread is interrupted again and again: an interruption between two runs of the guest has
+/// no effect.
+pub struct DelayedKill {
+    noticed: Arc<AtomicBool>,
 }
 
-impl Doom {
-    pub fn new(daemon: &Daemon) -> Result<Doom> {
+impl DelayedKill {
+    pub fn new(daemon: &Daemon) -> Result<DelayedKill> {
         register_signal_handler(Signal::USR1.as_raw(), nothing)?;
-        let doom = Doom {
-            heard: Arc::default(),
+        let noticed = Arc::<AtomicBool>::default();
+        let kill = DelayedKill {
+            noticed: noticed.clone(),
         };
-        let heard = doom.heard.clone();
         let pidfd = daemon.pidfd().try_clone_to_owned()?;
         spawn(move || {
             sleep(DELAY);
-            // Both fail only where it is dead already.
+            // Both fail only if it is dead already.
             let _ = pidfd_send_signal(&pidfd, Signal::KILL);
             let _ = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None);
-            while !heard.load(Ordering::Relaxed) {
-                // The first thread takes it, which is the CPU's.
+            while !noticed.load(Ordering::Relaxed) {
+                // The first thread, which is the CPU's, gets the signal.
                 let _ = kill_process(getpid(), Signal::USR1);
                 sleep(Duration::from_millis(20));
             }
         });
-        Ok(doom)
+        Ok(kill)
     }
 }
 
-impl Drop for Doom {
+impl Drop for DelayedKill {
     fn drop(&mut self) {
-        self.heard.store(true, Ordering::Relaxed);
+        self.noticed.store(true, Ordering::Relaxed);
     }
 }
 

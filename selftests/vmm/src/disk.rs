@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! virtio-blk, whose queue is another process's: Debian's qemu-storage-daemon. It
-//! is told of the guest's memory, or of what the IOMMU maps of it, and then talks
-//! with the guest's driver alone.
+//! virtio-blk whose queue another process serves: an unmodified qemu-storage-daemon. It
+//! gets the guest's memory, or what the IOMMU maps of it, and then works with the guest's
+//! driver directly.
 
 use std::os::fd::AsFd as _;
 use std::os::unix::process::ExitStatusExt as _;
@@ -26,9 +26,9 @@ use crate::virtio::{self, Queue, Setup};
 /// How long the disk is, in bytes.
 pub const LENGTH: u64 = 64 << 20;
 
-/// What the device's process is given of the guest's memory.
+/// What the device's process gets of the guest's memory.
 pub enum Reach {
-    /// All of it, as today.
+    /// All of it, as without an address space.
     Ram(Rc<Ram>),
     /// What the IOMMU maps.
     Iommu(View),
@@ -81,7 +81,7 @@ impl Disk {
         Ok(disk)
     }
 
-    /// Connects, so far as it needs no driver.
+    /// Connects, and does what needs no driver.
     fn connect(&self) -> Result<(Frontend, Offer)> {
         let wanted = VhostUserProtocolFeatures::CONFIG | VhostUserProtocolFeatures::REPLY_ACK;
         let (frontend, offer) = frontend::handshake(self.daemon.connect()?, 1, wanted)?;
@@ -92,7 +92,7 @@ impl Disk {
         Ok((frontend, offer))
     }
 
-    /// Has the device run the driver's queue from `base` on.
+    /// Lets the device run the driver's queue from `base` on.
     fn run(&mut self, base: u16) -> Result<()> {
         let setup = self.setup.as_ref().context("there is no driver")?;
         let queue = setup.queues.first().context("no queue")?;
@@ -100,8 +100,7 @@ impl Disk {
             Some(frontend) => frontend,
             None => self.connect()?.0,
         };
-        // Its addresses are the platform's business, of which the device knows
-        // nothing.
+        // The device does not know whether the platform translates its addresses.
         let features = setup.features & !(1 << VIRTIO_F_ACCESS_PLATFORM);
         frontend.set_features(features | PROTOCOL)?;
         frontend.set_mem_table(&[self.reach.region()?])?;
@@ -120,26 +119,26 @@ impl Disk {
         };
         frontend::start_queue(&mut frontend, 0, &runs)?;
         self.frontend = Some(frontend);
-        // The device before it may have taken a kick, or owe an interrupt.
+        // The previous device may have read a kick, or not sent an interrupt.
         self.kick.write(1)?;
         Ok(call.write(1)?)
     }
 
-    /// Has the device let go of the queue, if it lives.
+    /// Stops the queue, if the device is alive.
     pub fn halt(&mut self) {
         if let Some(frontend) = self.frontend.take() {
-            // Its answer is that it does nothing with the queue any more. There is
-            // none from the dead.
+            // When it answers, it no longer uses the queue. A dead device does not
+            // answer.
             let _ = frontend.get_vring_base(0);
         }
     }
 
-    /// What the device died of, if it was a signal.
+    /// The signal that the device died of, if it was one.
     pub fn signal(&mut self) -> Result<Option<i32>> {
         Ok(self.daemon.wait()?.signal())
     }
 
-    /// A new connection, and a new process if that one is dead, on the same
+    /// Makes a new connection, and a new process if the old one is dead, on the same
     /// memory, the same disk and the same queue.
     pub fn restart(&mut self, base: u16) -> Result<()> {
         self.halt();
@@ -149,7 +148,7 @@ impl Disk {
         self.run(base)
     }
 
-    /// The queue that runs now.
+    /// The queue that runs.
     pub fn queue(&self) -> Result<&Queue> {
         let setup = self.setup.as_ref().context("there is no driver")?;
         setup.queues.first().context("no queue")

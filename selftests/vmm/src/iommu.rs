@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! virtio-iommu over an address space. A request of the guest's driver is
-//! completed only after the kernel has done what it asks for, so that what the
-//! guest takes for unmapped is out of the device's reach.
+//! virtio-iommu over an address space. A request of the guest's driver is completed only
+//! after the kernel has done what it asks for, so that the device cannot reach what the
+//! guest knows to be unmapped.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -20,11 +20,10 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::virtio::{self, Setup};
 
-/// All I/O virtual addresses: as many as the guest's driver uses, which begins at
-/// 4 GiB and goes down.
+/// All I/O virtual addresses. The guest's driver allocates from 4 GiB downwards.
 const APERTURE: Range<u64> = 0..4 << 30;
 
-// Of the standard.
+// From the standard.
 const F_INPUT_RANGE: u64 = 0;
 const F_DOMAIN_RANGE: u64 = 1;
 const F_MAP_UNMAP: u64 = 2;
@@ -49,7 +48,7 @@ enum Status {
     NoMemory = 8,
 }
 
-/// How the driver used it.
+/// Counts of what the driver did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub maps: u64,
@@ -77,7 +76,7 @@ impl Counts {
     }
 }
 
-/// The device. It has one endpoint, which is in no domain at first, and so has
+/// The device. It has one endpoint, which is in no domain at first, and so reaches
 /// nothing.
 pub struct Iommu {
     ram: Rc<Ram>,
@@ -87,7 +86,7 @@ pub struct Iommu {
     enforced: Domain,
     /// Which of the guest's domains that is.
     attached: Option<u32>,
-    /// The mappings of the guest's domains. Only that with the endpoint has any.
+    /// The mappings of the domain with the endpoint; no other domain has any.
     mappings: BTreeMap<u64, Mapping>,
     requests: Option<(VirtQueue, Option<EventFd>)>,
     pub counts: Counts,
@@ -126,11 +125,11 @@ struct Unmap {
     last: u64,
 }
 
-// SAFETY: Integers, with nothing between them.
+// SAFETY: The struct is packed and consists of integers, for which any bytes are valid.
 unsafe impl ByteValued for Attach {}
-// SAFETY: As above.
+// SAFETY: As for `Attach`.
 unsafe impl ByteValued for Map {}
-// SAFETY: As above.
+// SAFETY: As for `Attach`.
 unsafe impl ByteValued for Unmap {}
 
 impl Iommu {
@@ -155,7 +154,7 @@ impl Iommu {
         })
     }
 
-    /// What the endpoint's device is given.
+    /// What the endpoint's device gets.
     pub fn view(&self) -> Result<View> {
         Ok(self.enforced.view(READ_WRITE)?)
     }
@@ -164,7 +163,7 @@ impl Iommu {
         &self.enforced
     }
 
-    /// The guest physical address that the driver has mapped there.
+    /// The guest physical address that the driver has mapped at `iova`.
     pub fn translate(&self, iova: u64) -> Result<u64> {
         let below = self.mappings.range(..=iova).next_back();
         below
@@ -174,7 +173,7 @@ impl Iommu {
             .with_context(|| format!("nothing is mapped at {iova:#x}"))
     }
 
-    /// Does all that is asked for. What can be done in one step is.
+    /// Does all requests in the queue, with as few steps of the space as possible.
     fn serve(&mut self) -> Result<()> {
         let Some((mut queue, call)) = self.requests.take() else {
             return Ok(());
@@ -190,13 +189,13 @@ impl Iommu {
             let mut request = chain.clone().reader(memory)?;
             tails.insert(head, chain.writer(memory)?);
             match self.parse(&mut request) {
-                Ok(Asked::Change(change)) => {
+                Ok(Request::Change(change)) => {
                     if run.last().is_some_and(|(_, last)| !last.is_like(&change)) {
                         done.extend(self.change(std::mem::take(&mut run)));
                     }
                     run.push((head, change));
                 }
-                Ok(Asked::Domain(domain)) => {
+                Ok(Request::Domain(domain)) => {
                     done.extend(self.change(std::mem::take(&mut run)));
                     done.push((head, self.attach(domain)));
                 }
@@ -206,7 +205,7 @@ impl Iommu {
         done.extend(self.change(run));
         for (head, status) in done {
             self.counts.refused += u64::from(status != Status::Ok);
-            let tail = tails.get_mut(&head).context("a request without an end")?;
+            let tail = tails.get_mut(&head).context("a request without a tail")?;
             tail.write_obj([status as u8, 0, 0, 0])?;
             queue.add_used(memory, head, 4)?;
         }
@@ -217,7 +216,7 @@ impl Iommu {
         Ok(())
     }
 
-    fn parse(&self, request: &mut virtio_queue::Reader<'_>) -> Result<Asked, Status> {
+    fn parse(&self, request: &mut virtio_queue::Reader<'_>) -> Result<Request, Status> {
         let short = |_| Status::Invalid;
         let [kind, ..] = request.read_obj::<[u8; 4]>().map_err(short)?;
         match kind {
@@ -229,7 +228,7 @@ impl Iommu {
                 if kind == T_ATTACH && attach.flags != 0 {
                     return Err(Status::Unsupported);
                 }
-                Ok(Asked::Domain((kind == T_ATTACH).then_some(attach.domain)))
+                Ok(Request::Domain((kind == T_ATTACH).then_some(attach.domain)))
             }
             T_MAP => {
                 let map: Map = request.read_obj().map_err(short)?;
@@ -244,7 +243,7 @@ impl Iommu {
                     // There is no memory that can be written and not read.
                     _ => READ_WRITE,
                 };
-                Ok(Asked::Change(Change::Map(Mapping {
+                Ok(Request::Change(Change::Map(Mapping {
                     iova: map.start,
                     gpa: map.physical,
                     length,
@@ -255,14 +254,13 @@ impl Iommu {
                 let unmap: Unmap = request.read_obj().map_err(short)?;
                 let length = self.length(unmap.domain, unmap.start, unmap.last)?;
                 let range = unmap.start..unmap.start + length;
-                Ok(Asked::Change(Change::Unmap(range)))
+                Ok(Request::Change(Change::Unmap(range)))
             }
             _ => Err(Status::Unsupported),
         }
     }
 
-    /// That of a range in the domain of the endpoint, of which the last byte is
-    /// told.
+    /// The length of a range in the endpoint's domain, up to and with its last byte.
     fn length(&self, domain: u32, start: u64, last: u64) -> Result<u64, Status> {
         if self.attached != Some(domain) {
             return Err(Status::NoEntry);
@@ -273,8 +271,8 @@ impl Iommu {
         Ok(last - start + 1)
     }
 
-    /// Puts the endpoint into a domain, or none. A domain that it leaves is no
-    /// more, and so is what was mapped in it.
+    /// Moves the endpoint to a domain, or out of all. The domain that it leaves is
+    /// destroyed with all its mappings.
     fn attach(&mut self, domain: Option<u32>) -> Status {
         if domain.is_some() && self.attached == domain {
             return Status::Ok;
@@ -287,7 +285,7 @@ impl Iommu {
         Status::Ok
     }
 
-    /// Does requests of one kind, in one step if they are all good.
+    /// Does requests of one kind, in one step if none of them is refused.
     fn change(&mut self, run: Vec<(u16, Change)>) -> Vec<(u16, Status)> {
         if run.len() > 1 {
             let all: Vec<_> = run.iter().map(|(_, change)| change).collect();
@@ -336,7 +334,7 @@ impl Iommu {
     }
 }
 
-enum Asked {
+enum Request {
     Change(Change),
     Domain(Option<u32>),
 }
@@ -347,7 +345,7 @@ impl Change {
     }
 }
 
-/// Whether a mapping is partly in the range, which may not be unmapped then.
+/// Whether a mapping is only partly in the range, which then must not be unmapped.
 fn is_cut(mappings: &BTreeMap<u64, Mapping>, range: &Range<u64>) -> bool {
     let end = |mapping: &Mapping| mapping.iova + mapping.length;
     let below = mappings.range(..range.start).next_back();
@@ -367,7 +365,7 @@ fn status(error: &address_space::Error) -> Status {
 impl virtio::Device for Iommu {
     const KIND: u16 = 23;
     const CLASS: u32 = 0x080600;
-    /// Requests, and events, of which it has none to tell.
+    /// Requests, and events, of which there are none.
     const QUEUES: &[u16] = &[128, 16];
 
     fn features(&self) -> u64 {
@@ -388,10 +386,7 @@ impl virtio::Device for Iommu {
         queue.set_avail_ring_address(low(requests.available), high(requests.available));
         queue.set_used_ring_address(low(requests.used), high(requests.used));
         queue.set_ready(true);
-        ensure!(
-            queue.is_valid(self.ram.memory()),
-            "the queue makes no sense"
-        );
+        ensure!(queue.is_valid(self.ram.memory()), "the queue is not valid");
         self.requests = Some((queue, requests.call));
         Ok(())
     }
@@ -409,8 +404,7 @@ impl virtio::Device for Iommu {
         }
     }
 
-    /// None: the driver waits for the answer with its CPU, so this CPU may as well
-    /// give it.
+    /// None: the driver's CPU waits for the answer, so its thread may serve the request.
     fn kick(&self, _: usize) -> Option<&EventFd> {
         None
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The machine: one CPU, memory, a serial port that is only written to, and a PCI
-//! bus with an IOMMU and two disks, of which the IOMMU is in front of one.
+//! The machine: one CPU, memory, a serial port for output, and a PCI bus with an IOMMU and
+//! two disks, one of them behind the IOMMU.
 
 use std::convert::Infallible;
 use std::io;
@@ -32,7 +32,7 @@ use crate::virtio::Function;
 const RAM_LENGTH: u64 = 256 << 20;
 
 const SERIAL: u16 = 0x3f8;
-/// Where the keyboard controller is, which also resets machines.
+/// The keyboard controller, which also resets the machine.
 const RESET: u16 = 0x64;
 const RESET_NOW: u8 = 0xfe;
 
@@ -41,7 +41,7 @@ const IOMMU: Slot = Slot(1);
 const BEHIND: Slot = Slot(2);
 const BESIDE: Slot = Slot(3);
 
-/// What the guest's console has shown.
+/// What the guest has printed to its console.
 #[derive(Clone, Default)]
 pub struct Console(Arc<Mutex<Vec<u8>>>);
 
@@ -64,7 +64,7 @@ impl io::Write for Console {
     }
 }
 
-/// The serial port's interrupt: there is none.
+/// The serial port has no interrupt.
 struct NoInterrupt;
 
 impl Trigger for NoInterrupt {
@@ -87,35 +87,35 @@ pub struct Machine {
     serial: Serial<NoInterrupt, NoEvents, Console>,
     numbers: [u8; 16],
     result: u8,
-    // Before the memory that it uses.
     _vm: Rc<VmFd>,
 }
 
-/// What the machine cannot go on after by itself.
+/// Why the guest stopped running.
 pub enum Stop {
-    /// The guest has something to say.
+    /// The guest's program makes a call.
     Call(Call, [u64; 2]),
-    /// A signal came.
+    /// A signal interrupted it.
     Interrupted,
-    /// The guest has switched the machine off.
+    /// The guest has reset the machine.
     Reset,
 }
 
 impl Machine {
-    /// The machine, and its CPU, about to start.
-    pub fn new(guest: &Path, chatty: bool, console: &Console) -> Result<(Machine, VcpuFd)> {
+    /// Makes the machine, and its CPU, ready to boot.
+    pub fn new(guest: &Path, verbose: bool, console: &Console) -> Result<(Machine, VcpuFd)> {
         let kvm = Kvm::new().context("/dev/kvm")?;
         let vm = Rc::new(kvm.create_vm()?);
         vm.set_tss_address(0xfffb_d000)?;
-        // Its local APIC is KVM's. There are no other interrupts than messages, so
-        // that it needs no other controller.
+        // KVM has the local APIC. All interrupts are messages, so that there is no other
+        // controller.
         vm.enable_cap(&kvm_enable_cap {
             cap: KVM_CAP_SPLIT_IRQCHIP,
             ..Default::default()
         })?;
         let ram = Rc::new(Ram::new(RAM_LENGTH)?);
         let host = ram.memory().get_host_address(GuestAddress(0))?;
-        // SAFETY: The memory is there, and is the machine's as long as its VM.
+        // SAFETY: The memory stays mapped while the machine exists, and the CPU runs only in
+        // `Machine::run()`.
         unsafe {
             vm.set_user_memory_region(kvm_userspace_memory_region {
                 slot: 0,
@@ -126,7 +126,7 @@ impl Machine {
             })?;
         }
         let cpu = vm.create_vcpu(0)?;
-        let entry = boot::load(&ram, guest, chatty)?;
+        let entry = boot::load(&ram, guest, verbose)?;
         acpi::write(&ram, IOMMU, BEHIND)?;
         boot::set_cpu(&cpu, kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?, entry)?;
 
@@ -149,12 +149,12 @@ impl Machine {
         Ok((machine, cpu))
     }
 
-    /// What the guest reads after its call.
+    /// Sets what the guest reads after its call.
     pub fn answer(&mut self, good: bool) {
         self.result = u8::from(!good);
     }
 
-    /// Lets the guest run until it has something to say.
+    /// Runs the guest until it makes a call, is interrupted, or resets the machine.
     pub fn run(&mut self, cpu: &mut VcpuFd) -> Result<Stop> {
         loop {
             match cpu.run() {
@@ -181,7 +181,7 @@ impl Machine {
     fn write_port(&mut self, port: u16, bytes: &[u8]) -> Result<Option<Stop>> {
         match (port, bytes) {
             (SERIAL..0x400, [byte]) => {
-                // It has no interrupt to raise for what it cannot take.
+                // It fails only with the interrupt, of which there is none.
                 let _ = self.serial.write((port - SERIAL) as u8, *byte);
             }
             (0xcf8..0xcfc, _) => self.address.write(usize::from(port - 0xcf8), bytes),
@@ -199,7 +199,7 @@ impl Machine {
             (RESET, [RESET_NOW]) => return Ok(Some(Stop::Reset)),
             (NUMBERS..END, [byte]) => self.numbers[usize::from(port - NUMBERS)] = *byte,
             (CALL, [number]) => {
-                let call = Call::of(*number).context("a call that is none")?;
+                let call = Call::of(*number).context("no such call")?;
                 let mut numbers = [0; 2];
                 for (number, bytes) in numbers.iter_mut().zip(self.numbers.chunks_exact(8)) {
                     *number = u64::from_le_bytes(bytes.try_into()?);
@@ -212,7 +212,7 @@ impl Machine {
     }
 
     fn read_port(&mut self, port: u16, bytes: &mut [u8]) {
-        // What nobody answers reads as all ones.
+        // A port without a device reads as all ones.
         bytes.fill(0xff);
         match port {
             SERIAL..0x400 => bytes[0] = self.serial.read((port - SERIAL) as u8),
@@ -229,7 +229,7 @@ impl Machine {
                     }
                 }
             }
-            // It has nothing in it, and takes everything.
+            // Its buffers are always empty.
             RESET => bytes[0] = 0,
             CALL => bytes[0] = self.result,
             _ => {}

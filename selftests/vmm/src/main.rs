@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A VMM whose guest is Linux as Debian has it. The guest's own virtio-iommu
-//! driver says, mapping by mapping, what the process of its disk reaches.
+//! A VMM whose guest is Debian's Linux. The guest's own virtio-iommu driver determines,
+//! mapping by mapping, what the process of its disk can reach.
 //!
 //! Prints TAP. Needs the module, KVM and qemu-storage-daemon.
 
@@ -10,8 +10,8 @@
 mod acpi;
 mod attack;
 mod boot;
+mod delayed_kill;
 mod disk;
-mod doom;
 mod iommu;
 mod machine;
 mod msix;
@@ -33,21 +33,21 @@ use rig::tap::line;
 use crate::machine::{Console, Machine, Stop};
 use crate::trial::Trial;
 
-/// What kselftest takes for skipped.
+/// The exit status of a skipped kselftest.
 const SKIP: u8 = 4;
 
-/// Run a Linux guest whose own driver says what its disk's process reaches.
+/// Run a Linux guest whose own driver determines what the process of its disk can reach.
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
-    /// A folder with the guest: vmlinux (uncompressed, with CONFIG_PVH), its
+    /// A directory with the guest: vmlinux (uncompressed, with CONFIG_PVH), its
     /// modules virtio-iommu.ko.xz and virtio_blk.ko.xz, and init.
     #[arg(long, default_value = "build/guest")]
     guest: PathBuf,
-    /// After how many seconds the guest is taken to hang.
+    /// After how many seconds the guest counts as hung.
     #[arg(long, default_value_t = 160)]
     limit: u64,
-    /// Show the guest's console, and have its kernel tell more.
+    /// Print the guest's console, with more messages of its kernel.
     #[arg(long)]
     console: bool,
 }
@@ -67,14 +67,14 @@ fn main() -> ExitCode {
     let result = run(&cli, &console, &mut trial);
     let failed = result.is_err();
     if !trial.end(&result) || failed {
-        tell_console(&console);
+        print_console(&console);
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
 }
 
 fn run(cli: &Cli, console: &Console, trial: &mut Trial) -> Result<()> {
-    // The device is to die of a signal.
+    // The device will die of a signal.
     no_core_files()?;
     let start = Instant::now();
     let (mut machine, mut cpu) = Machine::new(&cli.guest, cli.console, console)?;
@@ -96,7 +96,7 @@ fn run(cli: &Cli, console: &Console, trial: &mut Trial) -> Result<()> {
     }
 }
 
-/// Shows what the guest prints, and ends all when it takes too long.
+/// Prints the guest's console if `show` is set, and ends the program after `limit`.
 fn watch(console: &Console, show: bool, limit: Duration) {
     let start = Instant::now();
     let mut shown = 0;
@@ -113,15 +113,15 @@ fn watch(console: &Console, show: bool, limit: Duration) {
     }
     line(&format!("# the guest hangs: not done after {limit:?}"));
     if !show {
-        line("# --console has its kernel tell where");
+        line("# --console shows where its kernel is");
     }
-    tell_console(console);
-    tell_threads();
+    print_console(console);
+    print_threads();
     exit(1);
 }
 
-/// Where in the kernel the VMM and its devices are.
-fn tell_threads() {
+/// Prints where in the kernel the VMM and its devices are.
+fn print_threads() {
     let me = std::process::id();
     let mut processes = vec![me.to_string()];
     let children = fs::read_to_string(format!("/proc/self/task/{me}/children"));
@@ -141,7 +141,7 @@ fn tell_threads() {
     }
 }
 
-fn tell_console(console: &Console) {
+fn print_console(console: &Console) {
     for text in console.text().lines() {
         line(&format!("# guest: {text}"));
     }

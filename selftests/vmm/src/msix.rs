@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Interrupts: each vector of a function is an eventfd that KVM turns into the
-//! message of its table entry, with nobody between.
+//! Interrupts: each vector of a function is an eventfd that KVM turns into the message of
+//! its table entry, without the VMM's help.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ type Entry = [u32; 4];
 const ENTRY: u64 = size_of::<Entry>() as u64;
 const MASKED: u32 = 1;
 
-/// What the function as a whole does.
+/// The state of all vectors of a function.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum State {
     Enabled,
@@ -102,7 +102,7 @@ impl Msix {
         })
     }
 
-    /// What raises a vector; none where there is no such vector.
+    /// The eventfd that raises a vector, if the vector exists.
     pub fn event(&self, vector: u16) -> Option<&EventFd> {
         Some(&self.vectors.get(usize::from(vector))?.event)
     }
@@ -119,8 +119,8 @@ impl Msix {
         self.connect(state)
     }
 
-    /// Makes KVM do as the table says. While a vector is masked its eventfd keeps
-    /// what comes, and KVM looks when it is connected again.
+    /// Connects KVM as the table says. While a vector is masked its eventfd keeps the
+    /// signals, and KVM reads it when it is connected again.
     pub fn connect(&mut self, state: State) -> Result<()> {
         for vector in &mut self.vectors {
             let open = state == State::Enabled && vector.entry[3] & MASKED == 0;

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A PCI bus by configuration mechanism 1: which function is meant, and what is
-//! in the configuration space of a virtio function.
+//! A PCI bus with configuration mechanism 1, and the configuration space of a virtio
+//! function.
 
 use crate::msix;
 
-/// Where functions have their registers.
+/// Where the functions' registers begin.
 pub const BARS: u64 = 0xd000_0000;
 /// Where the bus's memory ends.
 pub const MEMORY_END: u64 = 0xe000_0000;
-/// How much of it a function has.
+/// How many bytes of it each function has.
 pub const BAR_LENGTH: u64 = 0x8000;
 
-/// What is where in it.
+// Offsets in the registers of a function.
 pub const COMMON: u64 = 0;
 pub const ISR: u64 = 0x1000;
 pub const DEVICE: u64 = 0x2000;
@@ -61,7 +61,7 @@ impl Config {
         config
     }
 
-    /// That of the bridge between CPU and bus, without which there is no bus.
+    /// That of the bridge between CPU and bus, without which a guest finds no bus.
     pub fn bridge() -> Config {
         Config::new(0x8086, 0x0d57, 0x060000)
     }
@@ -77,7 +77,7 @@ impl Config {
         config.put(0x2c, &0x1af4_u16.to_le_bytes());
         config.put(0x2e, &kind.to_le_bytes());
 
-        // There are capabilities, and the first is that for MSI-X.
+        // The list of capabilities begins with MSI-X.
         config.put(0x06, &0x0010_u16.to_le_bytes());
         config.put(0x34, &[MSIX as u8]);
         config.put(MSIX, &[0x11, 0x50]);
@@ -116,7 +116,7 @@ impl Config {
         }
     }
 
-    /// Where its registers are now, if it answers there.
+    /// Where its registers are, if they are enabled.
     pub fn bar(&self) -> Option<u64> {
         let bar = u32::from_le_bytes(self.bytes[BAR..BAR + 4].try_into().unwrap());
         (self.bytes[COMMAND] & 2 != 0).then_some(u64::from(bar))
@@ -142,14 +142,14 @@ impl Address {
         }
     }
 
-    /// It can only be written as a whole.
+    /// Only a write of all four bytes has an effect.
     pub fn write(&mut self, at: usize, bytes: &[u8]) {
         if let (0, Ok(bytes)) = (at, bytes.try_into()) {
             self.0 = u32::from_le_bytes(bytes);
         }
     }
 
-    /// The device and the register that it tells, where it tells any here.
+    /// The device and the register that it addresses, if they are on this bus.
     pub fn target(&self) -> Option<(Slot, usize)> {
         let enabled = self.0 & (1 << 31) != 0;
         let others = self.0 & 0x00ff_0700 != 0;

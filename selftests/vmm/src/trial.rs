@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is promised, and is looked at whenever the guest says that it is there.
-//! The guest stands still meanwhile.
+//! What is promised, and is checked at each call of the guest's program. The guest does not
+//! run meanwhile.
 
 use std::fs::File;
 use std::ops::Range;
@@ -15,14 +15,14 @@ use rig::tap::line;
 use rig::{fdinfo, tap};
 use virtio_bindings::virtio_blk::{VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK};
 use vm_memory::WriteVolatile as _;
-use vmm_guest::{BLOCK, Call, DOOMED, block};
+use vmm_guest::{BLOCK, Call, KILL_PASS, block};
 
 use crate::attack::{self, Outcome, Part};
-use crate::doom::Doom;
+use crate::delayed_kill::DelayedKill;
 use crate::iommu::{Counts, Iommu};
 use crate::machine::Machine;
 
-/// What is promised, in the order in which it shows.
+/// What is promised, in the order in which it is checked.
 pub const PROMISES: &[&str] = &[
     "guests_own_driver_maps_through_the_space",
     "device_holds_a_view_and_no_ram",
@@ -30,17 +30,17 @@ pub const PROMISES: &[&str] = &[
     "between_requests_only_the_ring_is_mapped",
     "device_reaches_only_what_the_guest_mapped",
     "secret_leaks_without_the_space",
-    "secret_is_not_had_through_a_data_descriptor",
+    "secret_is_out_of_reach_of_a_data_descriptor",
     "device_dies_of_a_header_it_was_not_given",
     "guests_io_goes_on_with_a_new_device",
     "requests_in_flight_when_the_device_dies_are_done",
-    "after_the_driver_let_go_nothing_is_shared",
+    "nothing_is_shared_after_the_driver_released_the_disk",
     "driver_that_comes_back_maps_its_ring_anew",
     "deferred_unmaps_are_fewer_steps_and_all_made",
     "guest_ends_by_itself",
 ];
 
-/// The ways in which requests are timed.
+/// Requests a second, with strict and deferred unmaps and without an IOMMU.
 #[derive(Clone, Copy, Default)]
 struct Rates {
     strict: f64,
@@ -49,12 +49,12 @@ struct Rates {
 }
 
 pub struct Trial {
-    told: usize,
+    reported: usize,
     failed: usize,
-    way: [u64; 2],
+    timing: [u64; 2],
     before: Counts,
     rates: Rates,
-    doom: Option<Doom>,
+    kill: Option<DelayedKill>,
     signal: Option<i32>,
 }
 
@@ -63,65 +63,65 @@ impl Trial {
         tap::version();
         tap::plan(PROMISES.len());
         Trial {
-            told: 0,
+            reported: 0,
             failed: 0,
-            way: [0; 2],
+            timing: [0; 2],
             before: Counts::default(),
             rates: Rates::default(),
-            doom: None,
+            kill: None,
             signal: None,
         }
     }
 
-    /// The next promise, kept or not.
-    fn tell(&mut self, name: &str, result: Result<()>) {
-        let next = PROMISES.get(self.told).copied();
-        self.told += 1;
+    /// Reports whether the next promise is kept.
+    fn report(&mut self, name: &str, result: Result<()>) {
+        let next = PROMISES.get(self.reported).copied();
+        self.reported += 1;
         let result = match next {
             Some(next) if next == name => result,
-            _ => Err(anyhow::anyhow!("the guest has not been where it should")),
+            _ => Err(anyhow::anyhow!("the guest has skipped a call")),
         };
         self.failed += usize::from(result.is_err());
-        tap::report(self.told, name, &result);
+        tap::report(self.reported, name, &result);
     }
 
-    /// All that is promised and was not to be seen, since the guest has ended.
-    /// Returns whether all is as promised.
+    /// Reports all promises that were not checked before the guest ended. Returns whether
+    /// all are kept.
     pub fn end(mut self, result: &Result<()>) -> bool {
-        for name in &PROMISES[self.told.min(PROMISES.len() - 1)..] {
+        for name in &PROMISES[self.reported.min(PROMISES.len() - 1)..] {
             let result = match result {
-                Ok(()) if self.told == PROMISES.len() - 1 => Ok(()),
-                Ok(()) => Err(anyhow::anyhow!("the guest ended before")),
+                Ok(()) if self.reported == PROMISES.len() - 1 => Ok(()),
+                Ok(()) => Err(anyhow::anyhow!("the guest ended before it")),
                 Err(error) => Err(anyhow::anyhow!("{error:#}")),
             };
-            self.tell(name, result);
+            self.report(name, result);
         }
         let passed = PROMISES.len() - self.failed;
         tap::totals(passed, self.failed);
         self.failed == 0
     }
 
-    /// The guest is there. Returns whether it may go on.
+    /// Checks what is promised at a call of the guest's. Returns whether it may go on.
     pub fn reached(&mut self, machine: &mut Machine, call: Call, numbers: [u64; 2]) -> bool {
         let failed = self.failed;
         match (call, numbers) {
             (Call::Booted, _) => {
-                self.tell(
+                self.report(
                     "guests_own_driver_maps_through_the_space",
                     booted(&machine.iommu.device),
                 );
-                self.tell("device_holds_a_view_and_no_ram", holdings(machine));
+                self.report("device_holds_a_view_and_no_ram", holdings(machine));
             }
             (Call::Wrote, [pass, count]) => {
                 let result = written(machine, pass, count);
                 match pass {
-                    0 => self.tell("guest_reads_back_what_it_wrote", result),
-                    1 => self.tell("guests_io_goes_on_with_a_new_device", result),
-                    DOOMED => {
+                    0 => self.report("guest_reads_back_what_it_wrote", result),
+                    1 => self.report("guests_io_goes_on_with_a_new_device", result),
+                    KILL_PASS => {
                         let result = result.and_then(|()| self.died(machine));
-                        self.tell("requests_in_flight_when_the_device_dies_are_done", result);
+                        self.report("requests_in_flight_when_the_device_dies_are_done", result);
                     }
-                    3 => self.tell(
+                    3 => self.report(
                         "driver_that_comes_back_maps_its_ring_anew",
                         result.and_then(|()| only_the_ring(machine)),
                     ),
@@ -134,36 +134,36 @@ impl Trial {
                 }
             }
             (Call::Quiet, _) => {
-                self.tell(
+                self.report(
                     "between_requests_only_the_ring_is_mapped",
                     only_the_ring(machine),
                 );
-                self.tell("device_reaches_only_what_the_guest_mapped", reach(machine));
+                self.report("device_reaches_only_what_the_guest_mapped", reach(machine));
             }
             (Call::Secret, [gpa, length]) => self.secret(machine, gpa, length as usize),
-            (Call::Unbound, _) => self.tell(
-                "after_the_driver_let_go_nothing_is_shared",
+            (Call::Unbound, _) => self.report(
+                "nothing_is_shared_after_the_driver_released_the_disk",
                 nothing(machine),
             ),
             (Call::Bound | Call::Done, _) => {}
-            (Call::Doomed, _) => match Doom::new(&machine.behind.device.daemon) {
-                Ok(doom) => self.doom = Some(doom),
+            (Call::Kill, _) => match DelayedKill::new(&machine.behind.device.daemon) {
+                Ok(kill) => self.kill = Some(kill),
                 Err(error) => {
                     line(&format!("# {error:#}"));
                     return false;
                 }
             },
-            (Call::Way, way) => {
-                self.way = way;
+            (Call::Timing, timing) => {
+                self.timing = timing;
                 self.before = machine.iommu.device.counts;
             }
             (Call::Took, [requests, time]) => {
                 self.took(machine, requests, Duration::from_nanos(time));
             }
-            (Call::Lazy, _) => {
+            (Call::Deferred, _) => {
                 let counts = machine.iommu.device.counts.since(&self.before);
                 let result = deferred(&counts).and_then(|()| only_the_ring(machine));
-                self.tell("deferred_unmaps_are_fewer_steps_and_all_made", result);
+                self.report("deferred_unmaps_are_fewer_steps_and_all_made", result);
                 self.compare();
             }
             (Call::Failed, _) => return false,
@@ -171,15 +171,15 @@ impl Trial {
         self.failed == failed
     }
 
-    /// The guest's CPU has been interrupted, as it is when the device has died.
+    /// The guest's CPU was interrupted, as it is when the device has died.
     pub fn interrupted(&mut self, machine: &mut Machine) -> Result<()> {
         let disk = &mut machine.behind.device;
-        if self.doom.is_none() || disk.daemon.is_alive()? {
+        if self.kill.is_none() || disk.daemon.is_alive()? {
             return Ok(());
         }
-        self.doom = None;
+        self.kill = None;
         self.signal = disk.signal()?;
-        // There is one request at a time, so what is not used is not done.
+        // There is one request at a time, and it is done if it is in the used ring.
         let used = machine.iommu.device.translate(disk.queue()?.used)?;
         let index = machine.ram.read(used + 2, 2)?;
         disk.restart(u16::from_le_bytes([index[0], index[1]]))
@@ -187,15 +187,18 @@ impl Trial {
 
     fn died(&self, machine: &mut Machine) -> Result<()> {
         expect("the device died of", self.signal, Some(SIGKILL))?;
-        ensure!(machine.behind.device.daemon.is_alive()?, "it is dead");
-        line("#   the device was killed meanwhile, and a new one did the rest");
+        ensure!(
+            machine.behind.device.daemon.is_alive()?,
+            "the new device is dead"
+        );
+        line("#   the device was killed during the pass, and a new one did the rest");
         Ok(())
     }
 
     fn secret(&mut self, machine: &mut Machine, gpa: u64, length: usize) {
         let ram = machine.ram.clone();
         let Ok(secret) = ram.read(gpa, length) else {
-            return self.tell(
+            return self.report(
                 "secret_leaks_without_the_space",
                 Err(anyhow::anyhow!("no secret")),
             );
@@ -207,17 +210,17 @@ impl Trial {
         let result = attack::attempt(&ram, disk, Ok, Part::Data, page).and_then(|(is, image)| {
             expect("the device", is, Outcome::Done(VIRTIO_BLK_S_OK as u8))?;
             ensure!(found(&image), "the secret is not in the image");
-            line("#   memfd: the write is done, and the secret in the disk image");
+            line("#   memfd: the write is done, and the secret is in the disk image");
             Ok(())
         });
-        self.tell("secret_leaks_without_the_space", result);
+        self.report("secret_leaks_without_the_space", result);
 
         let iommu = &machine.iommu.device;
         let disk = &mut machine.behind.device;
         let translate = |addr| iommu.translate(addr);
         for (name, part, should) in [
             (
-                "secret_is_not_had_through_a_data_descriptor",
+                "secret_is_out_of_reach_of_a_data_descriptor",
                 Part::Data,
                 Outcome::Done(VIRTIO_BLK_S_IOERR as u8),
             ),
@@ -232,18 +235,18 @@ impl Trial {
                     expect("the device", is, should)?;
                     ensure!(!found(&image), "the secret is in the image");
                     line(&format!(
-                        "#   space: {part:?}: {is:?}; the secret is nowhere"
+                        "#   space: {part:?}: {is:?}; the secret did not leak"
                     ));
                     Ok(())
                 });
-            self.tell(name, result);
+            self.report(name, result);
         }
     }
 
     fn took(&mut self, machine: &Machine, requests: u64, time: Duration) {
         let rate = requests as f64 / time.as_secs_f64();
         let counts = machine.iommu.device.counts.since(&self.before);
-        let name = match self.way {
+        let name = match self.timing {
             [1, _] => {
                 self.rates.none = rate;
                 "no IOMMU"
@@ -299,16 +302,16 @@ fn holdings(machine: &Machine) -> Result<()> {
         (&machine.beside.device, "guest-ram"),
     ] {
         let holdings = disk.daemon.holdings()?;
-        ensure!(!holdings.is_empty(), "the device has nothing");
+        ensure!(!holdings.is_empty(), "the device holds nothing");
         for holding in holdings {
-            ensure!(holding.contains(should), "the device has {holding}");
-            line(&format!("#   the device has {holding}"));
+            ensure!(holding.contains(should), "the device holds {holding}");
+            line(&format!("#   the device holds {holding}"));
         }
     }
     Ok(())
 }
 
-/// What the guest has written in a pass is on the disk.
+/// Checks that what the guest wrote in a pass is on the disk.
 fn written(machine: &Machine, pass: u64, count: u64) -> Result<()> {
     for index in pass * count..(pass + 1) * count {
         let disk = &machine.behind.device;
@@ -323,7 +326,7 @@ fn written(machine: &Machine, pass: u64, count: u64) -> Result<()> {
     expect("requests that were refused", counts.refused, 0)
 }
 
-/// What fdinfo says that the space shows, and where in the RAM that is.
+/// What the space shows according to fdinfo, and where in the RAM that is.
 fn layout(machine: &Machine) -> Result<Vec<(Range<u64>, u64)>> {
     let info = fdinfo::read(machine.iommu.device.domain().space())?;
     let mappings = fdinfo::mappings(&info)?.into_iter();
@@ -336,7 +339,7 @@ fn layout(machine: &Machine) -> Result<Vec<(Range<u64>, u64)>> {
         .collect()
 }
 
-/// Nothing shows but what the guest's driver has mapped, and that is its ring.
+/// Checks that the space shows only what the guest's driver has mapped, its ring.
 fn only_the_ring(machine: &Machine) -> Result<()> {
     let queue = machine.behind.device.queue()?;
     let ring = queue.descriptors..queue.used + 6 + 8 * u64::from(queue.size);
@@ -366,7 +369,7 @@ fn nothing(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// Whoever has the view reaches what is mapped, and no other page.
+/// Checks that through the view all mapped pages can be read, and no others.
 fn reach(machine: &Machine) -> Result<()> {
     let mut mapped = Vec::new();
     for (range, _) in layout(machine)? {
@@ -375,9 +378,8 @@ fn reach(machine: &Machine) -> Result<()> {
     expect("the pages that can be read", readable(machine)?, mapped)
 }
 
-/// The pages that can be read through the view, of all where the driver maps, and of
-/// some at the addresses that RAM has. A page that is not there is an error of the
-/// system call.
+/// The pages that can be read through the view, of all where the driver maps and of some
+/// at the addresses of the RAM. The system call that reads them fails in a hole.
 fn readable(machine: &Machine) -> Result<Vec<u64>> {
     const DRIVERS: u64 = 64 << 20;
     let view = machine.iommu.device.view()?;
@@ -408,7 +410,7 @@ const EFAULT: i32 = 14;
 fn deferred(counts: &Counts) -> Result<()> {
     ensure!(
         counts.steps < counts.maps + counts.unmaps,
-        "each has a step of its own: {counts:?}"
+        "each map and unmap is a step of its own: {counts:?}"
     );
     Ok(())
 }

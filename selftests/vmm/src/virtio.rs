@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A virtio device on the PCI bus, as the guest's driver sees it: what comes
-//! before its queues run, which is the same for all devices.
+//! A virtio device on the PCI bus, as the guest's driver sees it until its queues run, which
+//! is the same for all devices.
 
 use std::rc::Rc;
 
@@ -18,7 +18,7 @@ use crate::pci::{
     Slot,
 };
 
-/// What one kind of device is.
+/// A kind of device.
 pub trait Device {
     /// Its number in the standard.
     const KIND: u16;
@@ -31,28 +31,27 @@ pub trait Device {
     fn config(&self) -> &[u8];
     /// The driver is ready.
     fn start(&mut self, setup: Setup) -> Result<()>;
-    /// The driver takes everything back.
+    /// The driver resets the device.
     fn stop(&mut self) -> Result<()>;
     /// The driver has kicked a queue that has no eventfd for it.
     fn kicked(&mut self, queue: usize) -> Result<()>;
-    /// What KVM is to raise when the driver kicks the queue, if anything.
+    /// The eventfd that KVM signals when the driver kicks the queue, if there is one.
     fn kick(&self, queue: usize) -> Option<&EventFd>;
 }
 
-/// What the driver has said.
+/// What the driver has set up.
 pub struct Setup {
     pub features: u64,
     pub queues: Vec<Queue>,
 }
 
-/// A queue, as the driver wants it. Addresses are as the driver tells them: they
-/// may be the IOMMU's.
+/// A queue, as the driver set it up. Its addresses may be I/O virtual ones.
 pub struct Queue {
     pub size: u16,
     pub descriptors: u64,
     pub available: u64,
     pub used: u64,
-    /// What raises its interrupt.
+    /// The eventfd that raises its interrupt.
     pub call: Option<EventFd>,
 }
 
@@ -69,7 +68,7 @@ struct Registers {
 /// No vector.
 const NONE: u16 = 0xffff;
 
-/// A function with such a device.
+/// A PCI function with such a device.
 pub struct Function<D> {
     pub device: D,
     pub config: Config,
@@ -112,7 +111,7 @@ impl<D: Device> Function<D> {
         })
     }
 
-    /// Where in its registers an address is.
+    /// The offset of an address in its registers, if it is there.
     pub fn offset(&self, addr: u64) -> Option<u64> {
         let offset = addr.checked_sub(self.config.bar()?)?;
         (offset < BAR_LENGTH).then_some(offset)
@@ -138,7 +137,7 @@ impl<D: Device> Function<D> {
         }
     }
 
-    /// The common configuration, as its structure has it.
+    /// The common configuration structure.
     fn common(&self) -> [u8; 0x38] {
         let mut all = [0; 0x38];
         let mut put = |at: usize, bytes: &[u8]| all[at..at + bytes.len()].copy_from_slice(bytes);
@@ -223,7 +222,7 @@ impl<D: Device> Function<D> {
         Ok(())
     }
 
-    /// The vector that is meant, if there is such a one.
+    /// The vector with this number, if it exists.
     fn vector(&self, value: u64) -> u16 {
         let vector = value as u16;
         self.msix.event(vector).map_or(NONE, |_| vector)

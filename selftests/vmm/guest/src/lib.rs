@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How the guest's program and the VMM talk: the program writes two numbers and
-//! the call's to ports, and does not go on before the VMM has done its part. What
-//! it reads then is 0 where all was as it should be.
+//! Calls from the guest's program to the VMM: the program writes two numbers and the
+//! number of the call to ports, and goes on when the VMM has done its part. It then
+//! reads 0 if the VMM found no fault.
 
 /// Where the call is written to, and its result read from.
 pub const CALL: u16 = 0x500;
@@ -14,39 +14,38 @@ pub const END: u16 = 0x518;
 /// How large a request is, in bytes.
 pub const BLOCK: usize = 4096;
 
-/// The pass in which the device dies.
-pub const DOOMED: u64 = 2;
+/// The pass in which the device is killed.
+pub const KILL_PASS: u64 = 2;
 
-/// What the program tells.
+/// What the program calls for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Call {
-    /// There are disks.
+    /// The disks are there.
     Booted = 1,
     /// Blocks of the first disk have been written, and read back as they were:
     /// the first of them, and how many.
     Wrote,
-    /// Nothing is going on.
+    /// No request is in flight.
     Quiet,
     /// Where in the guest's memory a secret is: the guest physical address, and
     /// how many bytes.
     Secret,
-    /// The device is to die while blocks are written and read.
-    Doomed,
-    /// The driver has let go of the first disk.
+    /// Kill the device, while blocks are written and read.
+    Kill,
+    /// The driver has released the first disk.
     Unbound,
-    /// It has taken it again.
+    /// The driver has the first disk again.
     Bound,
-    /// From now on unmaps are deferred.
-    Lazy,
-    /// Requests are going to be timed: of which disk, and whether unmaps are
-    /// deferred.
-    Way,
-    /// How many requests were done in how many nanoseconds.
+    /// Requests with deferred unmaps have been timed.
+    Deferred,
+    /// Requests will be timed: of which disk, and whether unmaps are deferred.
+    Timing,
+    /// Requests were timed: how many, and how many nanoseconds they took.
     Took,
-    /// Something went wrong. The console tells what.
+    /// Something went wrong. The console says what.
     Failed,
-    /// That is all.
+    /// The program ends.
     Done,
 }
 
@@ -56,11 +55,11 @@ impl Call {
         Call::Wrote,
         Call::Quiet,
         Call::Secret,
-        Call::Doomed,
+        Call::Kill,
         Call::Unbound,
         Call::Bound,
-        Call::Lazy,
-        Call::Way,
+        Call::Deferred,
+        Call::Timing,
         Call::Took,
         Call::Failed,
         Call::Done,
@@ -71,7 +70,7 @@ impl Call {
     }
 }
 
-/// What the guest writes to a block.
+/// The content of a block.
 pub fn block(index: u64, pass: u64) -> [u8; BLOCK] {
     let text = format!("block {index}, written by the guest in pass {pass}\n");
     let mut bytes = [0; BLOCK];

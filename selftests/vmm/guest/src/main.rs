@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The first and only process of the guest: loads the drivers, does I/O by them,
-//! and tells the VMM where it is.
+//! The first and only process of the guest: loads the drivers, does I/O with them,
+//! and calls the VMM after each step.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
@@ -15,7 +15,7 @@ use rustix::fs::OFlags;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 use rustix::mount::{MountFlags, mount};
 use rustix::system::{RebootCommand, finit_module, reboot};
-use vmm_guest::{BLOCK, CALL, Call, DOOMED, NUMBERS, block};
+use vmm_guest::{BLOCK, CALL, Call, KILL_PASS, NUMBERS, block};
 
 /// The disk behind the IOMMU, and one that is not.
 const DISKS: [&str; 2] = ["0000:00:02.0", "0000:00:03.0"];
@@ -44,7 +44,7 @@ impl Vmm {
         self.ports.write_all_at(&[call as u8], CALL.into())?;
         let mut result = [0];
         self.ports.read_exact_at(&mut result, CALL.into())?;
-        ensure!(result == [0], "the VMM is not content at {call:?}");
+        ensure!(result == [0], "the VMM found a fault at {call:?}");
         Ok(())
     }
 }
@@ -62,7 +62,7 @@ fn main() {
     let _ = reboot(RebootCommand::Restart);
 }
 
-/// To the console, by the kernel's log: it needs no interrupt.
+/// Prints to the console, through the kernel's log, which needs no interrupt.
 fn say(text: &str) {
     if let Ok(mut log) = OpenOptions::new().write(true).open("/dev/kmsg") {
         let _ = log.write_all(format!("<2>{text}\n").as_bytes());
@@ -94,8 +94,8 @@ fn run() -> Result<()> {
     let secret = Secret::new("the guest's private key: 2718281828459045")?;
     vmm.call(Call::Secret, [secret.gpa, secret.length])?;
     pass(&vmm, &disks[0], 1)?;
-    vmm.call(Call::Doomed, [0, 0])?;
-    pass(&vmm, &disks[0], DOOMED)?;
+    vmm.call(Call::Kill, [0, 0])?;
+    pass(&vmm, &disks[0], KILL_PASS)?;
 
     let driver = Path::new("/sys/bus/pci/drivers/virtio-pci");
     fs::write(driver.join("unbind"), DISKS[0])?;
@@ -111,19 +111,19 @@ fn run() -> Result<()> {
     time(&vmm, &again, [0, 1])?;
     // The kernel flushes every 10 ms.
     sleep(Duration::from_millis(200));
-    vmm.call(Call::Lazy, [0, 0])?;
+    vmm.call(Call::Deferred, [0, 0])?;
     pass(&vmm, &again, 4)?;
     vmm.call(Call::Done, [0, 0])
 }
 
-/// The group of devices that the IOMMU does not tell apart, where there is one.
+/// The IOMMU group of a device, which exists if it is behind an IOMMU.
 fn group(address: &str) -> PathBuf {
     Path::new("/sys/bus/pci/devices")
         .join(address)
         .join("iommu_group")
 }
 
-/// The disk that the PCI device with this address is.
+/// The disk of the PCI device with this address.
 fn disk(address: &str) -> Result<PathBuf> {
     let device = Path::new("/sys/bus/pci/devices").join(address);
     let start = Instant::now();
@@ -153,8 +153,8 @@ fn open(disk: &Path, flags: OFlags) -> Result<File> {
         .with_context(|| format!("cannot open {}", disk.display()))
 }
 
-/// Writes blocks and reads them back, past the page cache and by it; where the
-/// device dies, one at a time.
+/// Writes blocks and reads them back, without the page cache and through it; in the
+/// pass in which the device is killed, only without it, one at a time.
 fn pass(vmm: &Vmm, disk: &Path, pass: u64) -> Result<()> {
     let first = pass * 2 * BLOCKS;
     let at = |index: u64| index * BLOCK as u64;
@@ -164,7 +164,7 @@ fn pass(vmm: &Vmm, disk: &Path, pass: u64) -> Result<()> {
         buffer.0 = block(index, pass);
         direct.write_all_at(&buffer.0, at(index))?;
     }
-    let flags = if pass == DOOMED {
+    let flags = if pass == KILL_PASS {
         OFlags::DIRECT
     } else {
         OFlags::empty()
@@ -177,22 +177,25 @@ fn pass(vmm: &Vmm, disk: &Path, pass: u64) -> Result<()> {
     buffered.sync_all()?;
     for index in first..first + 2 * BLOCKS {
         direct.read_exact_at(&mut buffer.0, at(index))?;
-        ensure!(buffer.0 == block(index, pass), "block {index} is another");
+        ensure!(
+            buffer.0 == block(index, pass),
+            "block {index} has other content"
+        );
     }
     drop((direct, buffered));
     vmm.call(Call::Wrote, [pass, 2 * BLOCKS])
 }
 
-/// Tells how long requests take: reads and writes by turns.
+/// Times requests, reads and writes in turn.
 fn time(vmm: &Vmm, disk: &Path, way: [u64; 2]) -> Result<()> {
     let file = open(disk, OFlags::DIRECT)?;
     let mut buffer = Buffer([0; BLOCK]);
     let at = |index: u64| (index * 37 % 1024 + 8192) * BLOCK as u64;
-    // To get warm.
+    // To warm up.
     for index in 0..8 {
         file.write_all_at(&buffer.0, at(index))?;
     }
-    vmm.call(Call::Way, way)?;
+    vmm.call(Call::Timing, way)?;
     let start = Instant::now();
     for index in 0..TIMED / 2 {
         file.write_all_at(&buffer.0, at(index))?;
@@ -202,19 +205,19 @@ fn time(vmm: &Vmm, disk: &Path, way: [u64; 2]) -> Result<()> {
     vmm.call(Call::Took, [TIMED, time])
 }
 
-/// A page that no device is ever given.
+/// A page that is never given to a device.
 struct Secret {
     gpa: u64,
     length: u64,
 }
 
 impl Secret {
-    /// It stays in memory until the end.
+    /// Puts it into memory, where it stays until the end.
     fn new(text: &str) -> Result<Secret> {
         const PRESENT: u64 = 1 << 63;
         let prot = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: New memory, in nobody's place, of which the text is less than
-        // a page.
+        // SAFETY: A new mapping of a page where the kernel chooses replaces nothing, and
+        // the text is shorter than a page.
         let page = unsafe {
             let page = mmap_anonymous(std::ptr::null_mut(), BLOCK, prot, MapFlags::PRIVATE)?;
             std::ptr::copy_nonoverlapping(text.as_ptr(), page.cast(), text.len());
