@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Processes that have windows: children that were forked or executed, and do as they
-//! are told.
+//! Processes with attachments: children, forked or started anew, that serve orders.
 
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -38,13 +37,13 @@ enum Answer {
     Failed(String),
 }
 
-/// A process, as its master sees it. It ends when it is dropped.
+/// A process, which ends when this is dropped.
 pub struct Agent {
     channel: Channel,
 }
 
 impl Agent {
-    /// Starts this program again, in a process that has nothing of ours.
+    /// Starts this program again, in a process that inherits nothing.
     pub fn spawn() -> Result<Agent> {
         // Its end is noticed at this end of the channel.
         let (channel, _) = Channel::spawn(&["agent"])?;
@@ -56,14 +55,14 @@ impl Agent {
         Ok(Agent { channel })
     }
 
-    /// A copy of the calling process.
+    /// Forks the calling process.
     pub fn fork() -> Result<Agent> {
         let (channel, theirs) = Channel::pair()?;
         fork(theirs)?;
         Agent::new(channel)
     }
 
-    /// A copy of this process.
+    /// Forks this process.
     pub fn fork_it(&self) -> Result<Agent> {
         let (channel, theirs) = Channel::pair()?;
         match self.ask(&Order::Fork, &[theirs.as_fd()])? {
@@ -72,7 +71,7 @@ impl Agent {
         }
     }
 
-    /// Has it do something.
+    /// Sends an order, and waits for the result.
     pub fn ask(&self, order: &Order, fds: &[BorrowedFd<'_>]) -> Result<Seen> {
         self.channel.send(order, fds)?;
         match self.channel.receive()? {
@@ -84,7 +83,8 @@ impl Agent {
         }
     }
 
-    /// Ends it. When this returns its windows are gone, since its files go after them.
+    /// Ends it. When this returns its attachments are gone, since the kernel closes its files
+    /// after it has unmapped them.
     pub fn end(self) -> Result<()> {
         self.channel.send(&Order::End, &[])?;
         match self.channel.receive::<Answer>()? {
@@ -94,21 +94,20 @@ impl Agent {
     }
 }
 
-/// Lets children go without being waited for.
+/// Lets the kernel reap children.
 pub fn ignore_children() {
-    // SAFETY: No handler is involved.
+    // SAFETY: To ignore a signal needs no handler.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
 }
 
-/// Forks a child that serves at the other end of `channel` and has no other file.
+/// Forks a child that serves at `channel` and has no other file.
 fn fork(channel: Channel) -> Result<()> {
-    // SAFETY: There is only this thread, so the child may do as it likes.
+    // SAFETY: This is the only thread, so that no lock is held in the child.
     match unsafe { libc::fork() } {
         -1 => Err(std::io::Error::last_os_error()).context("fork"),
         0 => {
-            // SAFETY: What is closed is not used any more: the child never returns
-            // from here. What is left is standard output and error, and the socket in
-            // the place of standard input.
+            // SAFETY: The child never returns from here, so that nothing uses the closed
+            // files. Standard output and error stay, and the socket as standard input.
             unsafe {
                 libc::dup2(channel.as_fd().as_raw_fd(), 0);
                 std::mem::forget(channel);
@@ -121,7 +120,7 @@ fn fork(channel: Channel) -> Result<()> {
     }
 }
 
-/// The life of a process that was started by [`Agent::spawn`].
+/// What a process does that [`Agent::spawn`] started.
 pub fn run() -> Result<()> {
     ignore_children();
     probe::install()?;

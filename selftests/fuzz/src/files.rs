@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The files that are shown, and what their owner does to them behind the spaces' back.
+//! The files that are shown, and the changes that their owner makes to them directly.
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
@@ -28,16 +28,16 @@ pub struct Places {
 }
 
 impl Places {
-    /// Makes what can be made; tells what not, and why.
-    pub fn prepare(disk: &Path, tell: impl Fn(String)) -> Places {
+    /// Prepares what can be prepared; `skip` gets the reason for each that cannot.
+    pub fn prepare(disk: &Path, skip: impl Fn(String)) -> Places {
         let huge_tmpfs = mount_huge()
-            .inspect_err(|error| tell(format!("no tmpfs with huge pages: {error:#}")))
+            .inspect_err(|error| skip(format!("no tmpfs with huge pages: {error:#}")))
             .ok();
         let hugetlb = reserve_huge()
-            .inspect_err(|error| tell(format!("no hugetlb pages: {error:#}")))
+            .inspect_err(|error| skip(format!("no hugetlb pages: {error:#}")))
             .is_ok();
         let disk = temporary(disk)
-            .inspect_err(|error| tell(format!("no file on {}: {error}", disk.display())))
+            .inspect_err(|error| skip(format!("no file on {}: {error}", disk.display())))
             .is_ok()
             .then(|| disk.to_owned());
         Places {
@@ -72,7 +72,7 @@ pub fn kind(file: usize) -> (Kind, u64, u64) {
 }
 
 fn mount_huge() -> Result<PathBuf> {
-    // SAFETY: There is only this thread, and it has not opened what it would miss.
+    // SAFETY: A new mount namespace is safe: file descriptors are not unshared.
     unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.context("unshare")?;
     mount_change(
         "/",
@@ -93,7 +93,7 @@ fn mount_huge() -> Result<PathBuf> {
 }
 
 fn reserve_huge() -> Result<()> {
-    // Two sequences' files, since pages are given back a little late.
+    // For the files of two sequences, since pages are freed with a delay.
     let wanted = 4 * HUGE_FILE / HUGE;
     let have = || -> Result<u64> { Ok(std::fs::read_to_string(HUGE_POOL)?.trim().parse()?) };
     if have()? < wanted {
@@ -181,7 +181,8 @@ impl Shared {
     /// Writes through the owner's own mapping; within the file.
     pub fn write_mapped(&self, cell: u64, value: u64) {
         assert!(cell < self.most);
-        // SAFETY: Within the mapping, and the file reaches there.
+        // SAFETY: The cell is within the mapping, as was checked, and aligned; the model
+        // makes sure that it is within the file.
         unsafe {
             let word: *mut u64 = self.mapping.as_ptr().add((cell * CELL) as usize).cast();
             word.write_volatile(value);
@@ -190,7 +191,8 @@ impl Shared {
 
     pub fn read_mapped(&self, cell: u64) -> u64 {
         assert!(cell < self.most);
-        // SAFETY: Within the mapping, and the file reaches there.
+        // SAFETY: The cell is within the mapping, as was checked, and aligned; the model
+        // makes sure that it is within the file.
         unsafe {
             let word: *const u64 = self.mapping.as_ptr().add((cell * CELL) as usize).cast();
             word.read_volatile()
@@ -219,14 +221,15 @@ impl Shared {
         .context("fallocate")
     }
 
-    /// Whether the kernel follows it is up to the kernel.
+    /// Gives the kernel advice, which it may not follow.
     pub fn advise(&self, at: Span, advice: Advice) -> Result<()> {
         let advise = |advice| {
             let start = (at.start * CELL / PAGE * PAGE) as usize;
             let end =
                 ((at.end() * CELL).next_multiple_of(PAGE) as usize).min(self.mapping.length());
             if start < end {
-                // SAFETY: Within the mapping; the advice leaves its content alone.
+                // SAFETY: The range is within the mapping, and no such advice changes its
+                // content.
                 unsafe {
                     libc::madvise(self.mapping.as_ptr().add(start).cast(), end - start, advice)
                 };
@@ -246,7 +249,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Size in cells, and the words that are not 0, by cell.
+    /// The size in cells, and the words that are not 0, with their cells.
     pub fn content(&self) -> Result<Seen> {
         let size = self.writable.metadata().context("fstat")?.len();
         let mut words = Vec::new();

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Random steps, mostly such as make sense where the model stands, and mostly near the
-//! boundaries of huge pages, so that steps have to do with each other.
+//! Random steps: mostly those that make sense in the state of the model, and mostly near the
+//! boundaries of huge pages, so that steps affect each other.
 
-mod windows;
+mod attachments;
 
 use std::collections::VecDeque;
 
@@ -14,7 +14,7 @@ use crate::files::kind;
 use crate::model::{Model, is_hot, later_value};
 use crate::op::*;
 
-/// So many pages count as recent.
+/// How many pages count as recent.
 const RECENT: usize = 12;
 
 /// The random steps of one sequence.
@@ -22,12 +22,12 @@ pub struct Generator {
     random: ChaCha8Rng,
     /// The files of this sequence, of which the first is used most.
     files: Vec<usize>,
-    /// Out of how much each kind of step is drawn: some sequences have much of one and
-    /// nothing of another.
+    /// The weight of each kind of step: some sequences have many of one kind and few of
+    /// another.
     weights: [u32; 5],
     guest: bool,
     spaces: usize,
-    /// Pages of spaces that the latest steps were about; the next ones mostly are too.
+    /// Pages of spaces that the latest steps changed; the next steps mostly use them again.
     recent: VecDeque<u64>,
     values: u32,
 }
@@ -44,7 +44,7 @@ impl Generator {
         }
         let first = random.random_range(0..own.len());
         own.swap(0, first);
-        // Calls, windows, touches, files, the guest.
+        // Calls, attachments, touches, files, the guest.
         let mut weights = [26, 12, 36, 14, 12];
         for weight in &mut weights {
             *weight = *weight * random.random_range(1..=4) / 2;
@@ -68,7 +68,7 @@ impl Generator {
         &self.files
     }
 
-    /// How a sequence begins: something to be shown, and who looks at it.
+    /// How a sequence begins: a space, and attachments of it.
     pub fn begin(&mut self) -> Vec<Op> {
         let mut ops = vec![
             Op::Create(0),
@@ -150,7 +150,7 @@ impl Generator {
         self.recent[at].min(SPACE_PAGES - 1)
     }
 
-    /// Pages in something of `limit` pages; seldom some beyond, or none.
+    /// A run of pages below `limit`; rarely past it, or empty.
     fn span(&mut self, limit: u64) -> Span {
         let start = if limit == SPACE_PAGES {
             self.space_page()
@@ -227,7 +227,7 @@ impl Generator {
         let mut at = self.span(SPACE_PAGES);
         let mut offset = self.page(pages);
         if self.chance(0.5) {
-            // So that huge pages are possible.
+            // Huge pages are possible then.
             offset = offset / HUGE * HUGE + at.start % HUGE;
         }
         if self.chance(0.9) {
@@ -257,7 +257,7 @@ impl Generator {
             if at < weight {
                 return match kind {
                     0 => self.call(model),
-                    1 => self.window(model),
+                    1 => self.attachment(model),
                     2 => self.touch(model),
                     3 => self.change_file(),
                     _ => self.guest(),
@@ -328,7 +328,7 @@ impl Generator {
         }
     }
 
-    /// Mostly a few pages that all show something.
+    /// A run of pages, mostly few, that all show something.
     fn shown(&mut self, model: &Model, space: usize) -> Span {
         let shown = model.open(space).map_or(&[][..], |space| &space.shown);
         let hot: Vec<u64> = (0..)

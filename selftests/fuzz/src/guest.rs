@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A guest of a few instructions in flat 32-bit mode, which reads or writes one word and
-//! halts.
+//! A guest of a few instructions, which reads or writes one word and halts.
 
 use std::ops::ControlFlow::Break;
 use std::os::fd::BorrowedFd;
@@ -16,8 +15,8 @@ use rig::plain::Plain;
 use crate::op::*;
 use crate::probe;
 
-/// Where the first window is in the guest, and how far from each other they are.
-const WINDOW: u64 = 0x1000_0000;
+/// The guest address of the first slot for a space, and the distance between slots.
+const FIRST: u64 = 0x1000_0000;
 const DISTANCE: u64 = 0x100_0000;
 /// How much memory the guest has for its program, which is in slot 0.
 const RAM: usize = 0x4000;
@@ -36,7 +35,7 @@ fuzz_guest_store:
     "#,
 }
 
-/// What maps a window in a slot: an asfd or a view.
+/// What can be mapped in a slot: an asfd or a view.
 pub trait Plug {
     fn plug(
         &self,
@@ -76,7 +75,7 @@ impl Plug for address_space::View {
 
 /// A virtual machine of one vCPU.
 pub struct Guest {
-    // Before the machine: a window that is left holds it.
+    // Before the machine: a slot that is left keeps the VM alive.
     windows: [Option<KvmWindow>; SLOTS],
     vcpu: VcpuFd,
     machine: flat::Machine,
@@ -92,7 +91,7 @@ impl Guest {
         })
     }
 
-    /// Maps a window of an asfd or view.
+    /// Maps a part of an asfd or view in a slot.
     pub fn plug(
         &mut self,
         of: &dyn Plug,
@@ -104,7 +103,7 @@ impl Guest {
         let mut flags = KvmFlags::empty();
         flags.set(KvmFlags::READONLY, readonly);
         flags.set(KvmFlags::LOG_DIRTY_PAGES, log);
-        let gpa = WINDOW + slot as u64 * DISTANCE;
+        let gpa = FIRST + slot as u64 * DISTANCE;
         let number = FIRST_SLOT + slot as u32;
         let vm = address_space::vm_fd(self.machine.vm());
         match of.plug(vm, number, gpa, at.bytes(), flags) {
@@ -125,8 +124,8 @@ impl Guest {
             vmfd: self.machine.vm().as_raw_fd(),
             slot: FIRST_SLOT + slot as u32,
         };
-        // SAFETY: The argument is what the call takes; the window that it removes is
-        // used by nobody, and forgotten here.
+        // SAFETY: The argument is what the call takes. Nothing has a reference into the
+        // mapping of the slot that it removes, and `windows` forgets it.
         let ret = unsafe {
             libc::ioctl(
                 fd.as_raw_fd(),
@@ -147,7 +146,7 @@ impl Guest {
     }
 
     fn touch_one(&mut self, touch: &GuestTouch) -> Result<Touched> {
-        let address = WINDOW + touch.slot as u64 * DISTANCE + touch.page * PAGE + touch.cell * CELL;
+        let address = FIRST + touch.slot as u64 * DISTANCE + touch.page * PAGE + touch.cell * CELL;
         let entry = match touch.store {
             None => &raw const fuzz_guest_load,
             Some(_) => &raw const fuzz_guest_store,
@@ -188,16 +187,18 @@ impl Guest {
         ))
     }
 
-    /// Touches what the guest has through the windows in this process.
+    /// Touches the memory of the slots through their mappings in this process.
     pub fn touch_here(&self, touches: &[GuestTouch]) -> Result<Vec<Touched>> {
         touches
             .iter()
             .map(|touch| {
-                let window = self.windows[touch.slot].as_ref().context("no window")?;
+                let window = self.windows[touch.slot]
+                    .as_ref()
+                    .context("nothing is in the slot")?;
                 let addr = window.as_ptr() as u64 + touch.page * PAGE + touch.cell * CELL;
                 Ok(match touch.store {
                     None => probe::load(addr),
-                    // SAFETY: Nobody uses the window otherwise.
+                    // SAFETY: Only probes access the mapping.
                     Some(value) => unsafe { probe::store(addr, value) },
                 })
             })
@@ -208,8 +209,8 @@ impl Guest {
 impl Drop for Guest {
     fn drop(&mut self) {
         for window in &mut self.windows {
-            // Where it fails the window stays, and with it the machine, which is seen
-            // when the module does not unload.
+            // If it fails the slot stays, and with it the VM; then the module cannot be
+            // unloaded, which a test notices.
             let _ = window.take().map(KvmWindow::unmap);
         }
     }

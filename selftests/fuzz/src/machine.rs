@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Makes the steps for real.
+//! Makes the steps with the kernel.
 
 use std::os::fd::{AsFd as _, BorrowedFd};
 
@@ -15,7 +15,7 @@ use crate::model::{self, Model};
 use crate::op::*;
 use crate::region::{Region, seen};
 
-/// Everything that a sequence is about. All of it ends when it is dropped.
+/// Everything that a sequence uses. All of it ends when this is dropped.
 pub struct Machine {
     device: Device,
     // Before what is attached.
@@ -73,7 +73,7 @@ impl Machine {
         self.guest.as_mut().context("no guest")
     }
 
-    /// Makes a step that the model says is possible. An error is a failure of its own.
+    /// Makes a step that is possible according to the model. An error is a failure, too.
     pub fn make(&mut self, op: &Op, model: &Model) -> Result<Seen> {
         match *op {
             Op::Create(space) => {
@@ -319,7 +319,7 @@ impl Machine {
         }
     }
 
-    /// What the fdinfo of an open space tells of its layout.
+    /// The layout in the fdinfo of an open space.
     pub fn layout(&self, space: usize) -> Result<Vec<Line>> {
         let text = fdinfo::read(self.space(space)?)?;
         let mappings = fdinfo::mappings(&text)?;

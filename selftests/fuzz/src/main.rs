@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Random calls and accesses, checked step by step against a model; and readers that
-//! race with an owner who takes everything away from them.
+//! Random calls and accesses, checked step by step against a model; and a race of readers
+//! with an owner that revokes what they read.
 
 mod agent;
 mod files;
@@ -33,13 +33,13 @@ use sequence::{Sequence, Tally};
 
 /// Random calls and accesses on /dev/address_space, each checked against a model.
 ///
-/// Sequence NUMBER of a SEED is always the same. What fails is made shorter and
+/// Sequence NUMBER of a SEED is always the same. A sequence that fails is shortened and
 /// printed, in the form that --replay reads. Prints TAP; needs root, and the module.
 #[derive(Parser)]
 struct Options {
     #[command(subcommand)]
     role: Option<Role>,
-    /// Where random sequences begin; may be given several times. Without it: 1, 2 and a
+    /// A seed of random sequences; may be given several times. Without it: 1, 2 and a
     /// random one.
     #[arg(long)]
     seed: Vec<u64>,
@@ -52,19 +52,19 @@ struct Options {
     /// The first sequence of each seed.
     #[arg(long, default_value_t = 0)]
     first: u64,
-    /// How long in all: seconds, or with a unit (90s, 15m, 2h).
+    /// The time for everything: seconds, or with a unit (90s, 15m, 2h).
     #[arg(long, default_value = "20s", value_parser = duration)]
     time: Duration,
-    /// Makes the sequence in this file again, once or --sequences times.
+    /// Run the sequence in this file again, once or --sequences times.
     #[arg(long, value_name = "FILE")]
     replay: Option<PathBuf>,
-    /// Only the race: readers, and an owner who takes everything away from them.
+    /// Only the race of readers with an owner that revokes what they read.
     #[arg(long)]
     concurrent: bool,
     /// Without virtual machine.
     #[arg(long)]
     no_guest: bool,
-    /// Prints a failing sequence as it is.
+    /// Print a failing sequence as it is.
     #[arg(long)]
     no_shrink: bool,
     /// A directory on a disk, for files that are written back.
@@ -74,7 +74,7 @@ struct Options {
 
 #[derive(Subcommand)]
 enum Role {
-    /// A process that does as it is told; for the fuzzer itself.
+    /// A process that serves orders (started by the fuzzer itself).
     #[command(hide = true)]
     Agent,
 }
@@ -88,7 +88,7 @@ fn duration(text: &str) -> Result<Duration> {
         "s" => 1,
         "m" => 60,
         "h" => 3600,
-        _ => anyhow::bail!("'{unit}' is no unit of time: s, m or h"),
+        _ => anyhow::bail!("'{unit}' is not a unit of time: s, m or h"),
     };
     let number: u64 = number.parse().context("a number of seconds, or 15m, 2h")?;
     Ok(Duration::from_secs(number * factor))
@@ -102,7 +102,7 @@ fn main() -> Result<ExitCode> {
     }
 }
 
-/// A time of which the fixed seeds may have their share.
+/// The most time of which the fixed seeds get a share.
 const MODEST: Duration = Duration::from_secs(30);
 
 fn run(options: &Options) -> Result<ExitCode> {
@@ -143,7 +143,7 @@ fn run(options: &Options) -> Result<ExitCode> {
             &mut report,
         );
     }
-    // Those that are always the same do not get more the longer it takes.
+    // In a longer run the fixed seeds, which are always the same, do not get more time.
     let share = match options.seed[..] {
         [] => options.time.min(MODEST) / 4,
         _ => options.time / seeds.len() as u32,
@@ -211,9 +211,9 @@ fn sequences(
             );
             return Ok(());
         }
-        report.progress(|| format!("seed {seed}: {}", told(&tally)));
+        report.progress(|| format!("seed {seed}: {}", summary(&tally)));
     }
-    report.comment(&told(&tally));
+    report.comment(&summary(&tally));
     report.result(
         true,
         &format!("sequences of seed {seed} agree with the model"),
@@ -230,11 +230,11 @@ fn race(options: &Options, places: &Places, seed: u64, time: Duration, report: &
                 "{} changes; rounds: {}",
                 done.changes, done.rounds
             ));
-            report.result(true, "nobody reaches what was revoked");
+            report.result(true, "no reader reaches a revoked page");
         }
         Err(error) => {
             report.comment(&format!("seed {seed}: {error:#}"));
-            report.result(false, "nobody reaches what was revoked");
+            report.result(false, "no reader reaches a revoked page");
         }
     }
 }
@@ -243,7 +243,7 @@ fn has_guest(options: &Options) -> bool {
     !options.no_guest && std::path::Path::new("/dev/kvm").exists()
 }
 
-fn told(tally: &Tally) -> String {
+fn summary(tally: &Tally) -> String {
     format!(
         "{} sequences, {} steps, {} accesses",
         tally.sequences, tally.steps, tally.touches

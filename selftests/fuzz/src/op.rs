@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What can be done, and what can be seen of it: the words that generator, model and
-//! machine share.
+//! Steps and their results: the types that generator, model and machine share.
 //!
-//! Everything is named by the number of its place (the second space, the third
-//! process), so that a sequence still means something when steps are left out of it:
-//! a step about what is not there is left out too. All numbers are pages, or *cells*:
-//! halves of a page, of each of which the first word is watched.
+//! Everything has the number of its place (the second space, the third process), so that a
+//! sequence still makes sense when steps are left out of it: a step that needs what does
+//! not exist is left out, too. All numbers are pages, or *cells*: halves of a page, whose
+//! first words are checked.
 
 use serde::{Deserialize, Serialize};
 
@@ -24,11 +23,11 @@ pub const SPACES: usize = 3;
 pub const VIEWS: usize = 4;
 /// The first is the one that makes all calls.
 pub const PROCESSES: usize = 4;
-/// Places for windows in each process,
+/// Places for attachments in each process,
 pub const PLACES: u64 = 5;
 /// and how long each is.
 pub const PLACE_PAGES: u64 = 4 * HUGE;
-/// Memory slots for windows in the virtual machine.
+/// Memory slots for spaces in the virtual machine.
 pub const SLOTS: usize = 3;
 /// See [`Kind`].
 pub const FILES: usize = 6;
@@ -122,7 +121,7 @@ pub enum Access {
     CopyTo(u64),
 }
 
-/// One access of a process: `page` counts through the places of its windows.
+/// One access of a process: `page` counts through the places of its attachments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Touch {
     pub page: u64,
@@ -131,7 +130,7 @@ pub struct Touch {
     pub access: Access,
 }
 
-/// One access of the guest, or of its VMM through the slot's window.
+/// One access of the guest, or of its VMM through the slot's mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuestTouch {
     pub slot: usize,
@@ -140,7 +139,7 @@ pub struct GuestTouch {
     pub store: Option<u64>,
 }
 
-/// What is asked of the kernel for a file's memory, which changes no content.
+/// Advice to the kernel for a file's memory, which changes no content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Advice {
     Sync,
@@ -204,7 +203,7 @@ pub enum Op {
     CloseView(usize),
     Fsync(Source),
 
-    // Processes and their windows. Places are counted in pages.
+    // Processes and their attachments. Places are counted in pages.
     Spawn(usize),
     Fork {
         from: usize,
@@ -236,10 +235,10 @@ pub enum Op {
         process: usize,
         touches: Vec<Touch>,
     },
-    /// Reads all that is worth looking at.
+    /// Reads all hot pages.
     Sweep(usize),
 
-    // Files, behind the owner's back. In cells.
+    // Files, without a call on a space. In cells.
     Write {
         file: usize,
         cell: u64,
@@ -278,7 +277,7 @@ pub enum Op {
     },
     Guest(Vec<GuestTouch>),
     GuestSweep,
-    /// The VMM, through the windows of the slots.
+    /// The VMM, through its mappings of the slots.
     Vmm(Vec<GuestTouch>),
 }
 
@@ -297,24 +296,24 @@ impl Op {
     }
 }
 
-/// What came of one access.
+/// The result of one access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Touched {
     Value(u64),
     Stored,
     Bus,
     Segv,
-    /// The system call, or KVM_RUN, failed so.
+    /// The system call, or KVM_RUN, failed with EFAULT.
     Fault,
-    /// The guest was left for a device that is not there.
+    /// The guest was left for a device that does not exist.
     Mmio,
-    /// A signal that told another address.
+    /// A signal with another address.
     Astray(u64),
     /// For an expectation: the write is refused in one of the two ways that KVM has.
     NoWrite,
 }
 
-/// What came of a step.
+/// The result of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
     Done,
@@ -328,7 +327,7 @@ pub enum Seen {
     Content(u64, Vec<(u64, u64)>),
 }
 
-/// A mapping, as the fdinfo of an asfd tells it.
+/// A mapping in the fdinfo of an asfd.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
     pub at: Span,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Touching memory that may not be there: the access is one known instruction, and the
-//! handler of the signal that it raises goes on behind it.
+//! Accesses to memory that may not be there: each is one known instruction, and the handler
+//! of the signal that it raises continues after it.
 
 use std::arch::global_asm;
 use std::mem::MaybeUninit;
@@ -10,8 +10,8 @@ use anyhow::{Result, ensure};
 
 use crate::op::Touched;
 
-// rdi: address; rsi: value. Gives rax: value, or the address that a signal told; rdx:
-// the signal, or 0.
+// rdi: address; rsi: value. Returns rax: value, or the address of a signal; rdx: the
+// signal, or 0.
 global_asm!(
     r#"
     .pushsection .text.fuzz_probe, "ax", @progbits
@@ -49,15 +49,16 @@ unsafe extern "C" {
     static fuzz_resume: u8;
 }
 
-/// Has SIGBUS and SIGSEGV of the probes told instead of killing, in all threads, and in
-/// children that do not exec. Of anything else they kill as ever.
+/// Makes SIGBUS and SIGSEGV of probes a result, in all threads and in forked children. At
+/// any other instruction they kill as usual.
 pub fn install() -> Result<()> {
     for signal in [libc::SIGBUS, libc::SIGSEGV] {
         // SAFETY: All zeroes is an action without flags and mask.
         let mut action: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
         action.sa_sigaction = on_fault as *const () as usize;
         action.sa_flags = libc::SA_SIGINFO | libc::SA_NODEFER;
-        // SAFETY: The handler only looks at what it is given.
+        // SAFETY: The handler is async-signal-safe: it only uses its arguments, and
+        // signal(2).
         let ret = unsafe { libc::sigaction(signal, &action, std::ptr::null_mut()) };
         ensure!(ret == 0, "sigaction");
     }
@@ -65,7 +66,7 @@ pub fn install() -> Result<()> {
 }
 
 extern "C" fn on_fault(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    // SAFETY: The kernel gives a handler of this kind both.
+    // SAFETY: With SA_SIGINFO the kernel passes valid pointers to both.
     let (info, context) = unsafe { (&*info, &mut *context.cast::<libc::ucontext_t>()) };
     let registers = &mut context.uc_mcontext.gregs;
     let probes = [&raw const fuzz_load_at, &raw const fuzz_store_at];
@@ -73,17 +74,17 @@ extern "C" fn on_fault(signal: i32, info: *mut libc::siginfo_t, context: *mut li
         .iter()
         .any(|at| *at as i64 == registers[libc::REG_RIP as usize])
     {
-        // SAFETY: The default action kills with the next try of the access.
+        // SAFETY: With the default action the access kills when it is made again.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
         return;
     }
-    // SAFETY: These signals come with an address.
+    // SAFETY: SIGBUS and SIGSEGV of an access have an address.
     registers[libc::REG_RAX as usize] = unsafe { info.si_addr() } as i64;
     registers[libc::REG_RDX as usize] = signal.into();
     registers[libc::REG_RIP as usize] = &raw const fuzz_resume as i64;
 }
 
-fn tell(addr: u64, outcome: Outcome, ok: impl Fn(u64) -> Touched) -> Touched {
+fn result(addr: u64, outcome: Outcome, ok: impl Fn(u64) -> Touched) -> Touched {
     match outcome.signal as i32 {
         0 => ok(outcome.value),
         _ if outcome.value != addr => Touched::Astray(outcome.value),
@@ -94,18 +95,18 @@ fn tell(addr: u64, outcome: Outcome, ok: impl Fn(u64) -> Touched) -> Touched {
 
 /// Reads the word at an address, whatever there is.
 pub fn load(addr: u64) -> Touched {
-    // SAFETY: A read changes nothing, and where it cannot be made the handler says so.
-    tell(addr, unsafe { fuzz_load(addr) }, Touched::Value)
+    // SAFETY: A read changes nothing, and if it fails the handler continues after it.
+    result(addr, unsafe { fuzz_load(addr) }, Touched::Value)
 }
 
 /// Writes the word at an address.
 ///
 /// # Safety
 ///
-/// What may be there must be nothing that is used otherwise.
+/// Nothing else may use the memory at `addr`, if there is any.
 pub unsafe fn store(addr: u64, value: u64) -> Touched {
-    // SAFETY: By our caller.
-    tell(addr, unsafe { fuzz_store(addr, value) }, |_| {
+    // SAFETY: The caller guarantees that nothing else uses the memory.
+    result(addr, unsafe { fuzz_store(addr, value) }, |_| {
         Touched::Stored
     })
 }
@@ -116,7 +117,7 @@ mod tests {
     use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 
     #[test]
-    fn tells_signals_and_goes_on() {
+    fn returns_signals_and_goes_on() {
         install().unwrap();
         // SAFETY: A new mapping.
         let page = unsafe {
@@ -129,12 +130,12 @@ mod tests {
         }
         .unwrap() as u64;
         assert_eq!(load(page), Touched::Value(0));
-        // SAFETY: Nobody uses the page.
+        // SAFETY: Nothing else uses the page.
         assert_eq!(unsafe { store(page, 7) }, Touched::Segv);
         assert_eq!(load(16), Touched::Segv);
         let mut word = 5;
         let addr = &raw mut word as u64;
-        // SAFETY: The word is ours.
+        // SAFETY: The word is a local variable.
         assert_eq!(unsafe { store(addr, 7) }, Touched::Stored);
         assert_eq!(load(addr), Touched::Value(7));
     }

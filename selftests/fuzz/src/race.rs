@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The owner who races with readers (`reader.rs`): he takes pages away, and as soon as the
-//! call has returned he marks them as revoked, through the file itself. Whoever reads
-//! such a mark through a window has reached what was revoked; and whoever changes a word
-//! after it has written there.
+//! The owner that races with readers (`reader.rs`): it revokes pages, and as soon as the call
+//! has returned it marks them as revoked, through the file itself. A reader that finds such
+//! a mark has reached a revoked page; so has a writer that changes a word after the mark.
 
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering::SeqCst;
@@ -19,20 +18,22 @@ use crate::files::{Places, Shared};
 use crate::guest::Guest;
 use crate::op::*;
 use crate::probe;
-use crate::reader::{CHANGED, Control, Eye, PAGES, READERS, REVOKED, SWITCHED, TAKEN, look};
+use crate::reader::{
+    CHANGED, Control, PAGES, READERS, REVOKED, Reader, SWITCHED, TAKEN, read_and_check,
+};
 use crate::region::Region;
 
 /// Pages of a file that are shown one set at a time.
 const SETS: u64 = 4;
 const SET: u64 = SWITCHED.end - SWITCHED.start;
 
-/// A window of this process, or of the parent it was forked from.
-struct Window {
+/// An attachment of this process, or of the parent it was forked from.
+struct Attachment {
     /// First page, in the region.
     place: u64,
 }
 
-impl Eye for Window {
+impl Reader for Attachment {
     fn load(&mut self, page: u64) -> Option<u64> {
         match probe::load(Region::address(self.place + page)) {
             Touched::Value(value) => Some(value),
@@ -67,14 +68,14 @@ impl Inside<'_> {
     }
 }
 
-impl Eye for Inside<'_> {
+impl Reader for Inside<'_> {
     fn load(&mut self, page: u64) -> Option<u64> {
         let first = self.touch(page, 0, None);
         if first.is_some() || !SWITCHED.contains(&page) {
             return first;
         }
-        // KVM looks for a page twice and then calls it a hole, though both times a
-        // revocation may only have been faster.
+        // KVM looks for a page twice and then calls it a hole, though both times there may
+        // only have been a revocation at the same time.
         self.control.spurious.fetch_add(1, SeqCst);
         (0..100).find_map(|_| self.touch(page, 0, None))
     }
@@ -84,8 +85,8 @@ impl Eye for Inside<'_> {
     }
 }
 
-/// A page of the taken part's file that is not shown, and what its second cell had in it
-/// when it was revoked.
+/// A page of the taken part's file that is not shown, and the value of its second cell when
+/// it was revoked.
 struct Free {
     page: u64,
     left: u64,
@@ -103,7 +104,7 @@ struct Owner {
     free: Vec<Free>,
     /// Which set the switched part shows.
     set: Option<u64>,
-    /// What is written; it only grows.
+    /// The value that is written next; it only grows.
     version: u64,
 }
 
@@ -113,7 +114,7 @@ pub struct Done {
     pub rounds: String,
 }
 
-/// Races for so long. An error tells what went wrong.
+/// Races for so long. An error says what went wrong.
 pub fn race(places: &Places, guest: bool, seed: u64, time: Duration) -> Result<Done> {
     let control = Control::new()?;
     let mut owner = Owner::new(places, control, seed)?;
@@ -122,14 +123,14 @@ pub fn race(places: &Places, guest: bool, seed: u64, time: Duration) -> Result<D
     let view: View = owner.space.view(all.bytes(), READ_WRITE)?;
     region.attach(owner.space.as_fd(), all, RW, 0)?;
     region.attach(view.as_fd(), all, RW, HUGE)?;
-    for (who, place) in [(1, 0), (2, HUGE)] {
-        // SAFETY: There is only this thread, so the child may do as it likes.
+    for (reader, place) in [(1, 0), (2, HUGE)] {
+        // SAFETY: This is the only thread, so that no lock is held in the child.
         match unsafe { libc::fork() } {
             -1 => bail!("fork: {}", std::io::Error::last_os_error()),
             0 => {
-                // SAFETY: Only has it end with its parent.
+                // SAFETY: The call only asks for a signal when the parent ends.
                 unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
-                look(control, who, &mut Window { place }, seed);
+                read_and_check(control, reader, &mut Attachment { place }, seed);
                 std::process::exit(0);
             }
             _ => (),
@@ -140,20 +141,20 @@ pub fn race(places: &Places, guest: bool, seed: u64, time: Duration) -> Result<D
     let changed = owner.changed.fd(true).try_clone_to_owned()?;
     let mut changes = 0;
     let result = std::thread::scope(|scope| {
-        scope.spawn(|| look(control, 0, &mut Window { place: 0 }, seed));
+        scope.spawn(|| read_and_check(control, 0, &mut Attachment { place: 0 }, seed));
         let mapper = scope.spawn(|| map_again_and_again(control, &asfd, &changed));
         let inside = guest.then(|| {
             scope.spawn(|| -> Result<()> {
                 let mut guest = Guest::boot()?;
                 let plugged = guest.plug(&asfd, 0, all, false, false);
                 ensure!(plugged == Seen::Done, "no slot: {plugged:?}");
-                look(control, 3, &mut Inside { guest, control }, seed);
+                read_and_check(control, 3, &mut Inside { guest, control }, seed);
                 Ok(())
             })
         });
-        // There are fewer CPUs than readers, and it is the changes that count.
+        // There are fewer CPUs than readers, and the changes are what matters.
         //
-        // SAFETY: Concerns this thread alone.
+        // SAFETY: The call changes the priority of this thread, and no memory.
         unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -19) };
         let end = Instant::now() + time;
         let mut result = Ok(());
@@ -174,7 +175,7 @@ pub fn race(places: &Places, guest: bool, seed: u64, time: Duration) -> Result<D
             _ => result,
         }
     });
-    // SAFETY: Waits for the children, which are about to go; they leave no status.
+    // SAFETY: The call waits for the children, which are ending, and writes no status.
     while unsafe { libc::waitpid(-1, std::ptr::null_mut(), 0) } >= 0 {}
     if let Some(why) = control.failure() {
         bail!("{why}, after {changes} changes");
@@ -183,7 +184,7 @@ pub fn race(places: &Places, guest: bool, seed: u64, time: Duration) -> Result<D
     let rounds: Vec<_> = READERS
         .iter()
         .zip(&control.rounds)
-        .map(|(who, rounds)| format!("{who} {}", rounds.load(SeqCst)))
+        .map(|(reader, rounds)| format!("{reader} {}", rounds.load(SeqCst)))
         .collect();
     let spurious = control.spurious.load(SeqCst);
     Ok(Done {
@@ -192,8 +193,8 @@ pub fn race(places: &Places, guest: bool, seed: u64, time: Duration) -> Result<D
     })
 }
 
-/// A second owner, who has the changed part entered in all windows while its file is
-/// changed: he maps, in its place, what is there already.
+/// A second owner, which populates the changed part in all attachments while its file is
+/// changed: it maps there again what is mapped already.
 fn map_again_and_again(control: &Control, space: &AddressSpace, file: &impl AsFd) -> Result<()> {
     let at = CHANGED.start * PAGE..CHANGED.end * PAGE;
     while !control.stop.load(SeqCst) {
@@ -247,7 +248,7 @@ impl Owner {
         }
     }
 
-    /// A page that may be shown: nobody can have written to it since it was revoked.
+    /// A page that may be shown. Fails if it was written to after it was revoked.
     fn fresh(&mut self) -> Result<Option<u64>> {
         if self.free.is_empty() {
             return Ok(None);
@@ -257,7 +258,7 @@ impl Owner {
         let now = self.taken.read_mapped(page * CELLS + 1);
         ensure!(
             now == left,
-            "somebody wrote to page {page} of the file after it was revoked: \
+            "page {page} of the file was written to after it was revoked: \
              {left:#x} became {now:#x}"
         );
         self.version += 1;
@@ -326,14 +327,14 @@ impl Owner {
                 self.shows[place] = None;
             }
             8 => {
-                // Nobody writes to it any more, but it is read.
+                // It can only be read now.
                 self.space.protect(at.clone(), Prot::READ)?;
                 let left = self.taken.read_mapped(shown * CELLS + 1);
                 std::thread::yield_now();
                 let now = self.taken.read_mapped(shown * CELLS + 1);
                 ensure!(
                     left == now,
-                    "somebody wrote to page {page}, which is to be read"
+                    "page {page}, which is read-only, was written to"
                 );
                 self.space.protect(at, rw)?;
             }
@@ -376,7 +377,7 @@ impl Owner {
         Ok(())
     }
 
-    /// Punches a page, or truncates there, behind the space's back.
+    /// Punches a page, or truncates the file there, without a call on the space.
     fn change_file(&mut self) -> Result<()> {
         let count = CHANGED.end - CHANGED.start;
         let first = self.random.random_range(0..count);
@@ -389,7 +390,7 @@ impl Owner {
             self.changed.truncate(count * CELLS)?;
             count
         };
-        // Where a worker does the rest it may take a little while.
+        // If a worker does the rest, it may take a while.
         let gone = self.deferred()? == deferred;
         self.version += 1;
         for page in first..last {

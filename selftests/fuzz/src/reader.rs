@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Those who race with the owner: they look at the pages of a space, and write to some,
-//! through windows of a thread, of other processes, and of a guest, and say when they see
-//! what they may not. What the owner does is in `race.rs`.
+//! The readers that race with the owner: a thread, other processes, and a guest read the
+//! pages of a space, write to some, and report what they should not have seen. What the
+//! owner does is in `race.rs`.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
@@ -17,28 +17,27 @@ pub const SWITCHED: std::ops::Range<u64> = 16..24;
 pub const CHANGED: std::ops::Range<u64> = 24..32;
 pub const PAGES: u64 = 32;
 
-/// In the word of a page that nobody may reach any more.
+/// Set in the word of a page that is revoked.
 pub const REVOKED: u64 = 1 << 63;
 
-/// Kinds of readers, for counting.
+/// The readers.
 pub const READERS: [&str; 4] = ["a thread", "a child", "a child with a view", "a guest"];
 
 /// What owner and readers share, in all of their processes.
 #[derive(Default)]
 pub struct Control {
     pub stop: AtomicBool,
-    /// For each page whose file is changed behind the owner's back: what is older has
-    /// gone.
+    /// For each page whose file is changed: older values are gone.
     pub floors: [AtomicU64; (CHANGED.end - CHANGED.start) as usize],
     pub rounds: [AtomicU64; READERS.len()],
-    /// Times that the guest met a hole that was never there.
+    /// How often the guest met a hole that was none.
     pub spurious: AtomicU64,
-    /// The first that went wrong: what, and who, page and two values.
+    /// The first failure: what failed, the reader and the page, and two values.
     failed: AtomicU64,
     details: [AtomicU64; 4],
 }
 
-/// What may go wrong.
+/// What can go wrong.
 const WRONG: [&str; 5] = [
     "",
     "read a page after it was revoked",
@@ -50,8 +49,8 @@ const WRONG: [&str; 5] = [
 impl Control {
     /// A new one, in memory that children share.
     pub fn new() -> Result<&'static Control> {
-        // SAFETY: A new mapping, zeroed, which is what `Control` begins with, aligned to
-        // a page; it stays for as long as the process.
+        // SAFETY: The mapping is new, aligned to a page and zeroed, which is a valid
+        // `Control`, as it consists of atomics; it is never unmapped.
         unsafe {
             let start = mmap_anonymous(
                 std::ptr::null_mut(),
@@ -64,11 +63,11 @@ impl Control {
         }
     }
 
-    fn fail(&self, what: usize, who: usize, page: u64, values: [u64; 2]) {
+    fn fail(&self, what: usize, reader: usize, page: u64, values: [u64; 2]) {
         if self.details[3].swap(1, SeqCst) == 0 {
-            let who = ((who as u64) << 32) | page;
-            for (place, value) in self.details.iter().zip([who, values[0], values[1]]) {
-                place.store(value, SeqCst);
+            let place = ((reader as u64) << 32) | page;
+            for (detail, value) in self.details.iter().zip([place, values[0], values[1]]) {
+                detail.store(value, SeqCst);
             }
             self.failed.store(what as u64, SeqCst);
         }
@@ -93,40 +92,41 @@ impl Control {
     }
 }
 
-/// A way to the pages of the space. What cannot be reached is not told apart.
-pub trait Eye {
+/// A way to the pages of the space. `None`: the page cannot be reached, for any reason.
+pub trait Reader {
     fn load(&mut self, page: u64) -> Option<u64>;
-    /// Writes to the second cell, which nobody reads but the owner.
+    /// Writes to the second cell, which only the owner reads.
     fn store(&mut self, page: u64, value: u64);
 }
 
-/// Looks until it is told to stop, or sees what is wrong. `who` is of [`READERS`].
-pub fn look(control: &Control, who: usize, eye: &mut dyn Eye, seed: u64) {
-    let mut random = ChaCha8Rng::seed_from_u64(seed + who as u64);
+/// Reads and writes until it is stopped or finds something wrong. `index` is the reader's in
+/// [`READERS`].
+pub fn read_and_check(control: &Control, index: usize, reader: &mut dyn Reader, seed: u64) {
+    let mut random = ChaCha8Rng::seed_from_u64(seed + index as u64);
     let mut stored = 0;
     // The latest that any page of the switched part has shown.
     let mut version = 0;
     while !control.stop.load(SeqCst) {
         for _ in 0..8 {
             let page = random.random_range(TAKEN);
-            if let Some(value) = eye.load(page).filter(|value| value & REVOKED != 0) {
-                return control.fail(1, who, page, [value, 0]);
+            if let Some(value) = reader.load(page).filter(|value| value & REVOKED != 0) {
+                return control.fail(1, index, page, [value, 0]);
             }
             stored += 1;
-            eye.store(
+            reader.store(
                 random.random_range(TAKEN),
-                ((who as u64 + 1) << 48) | stored,
+                ((index as u64 + 1) << 48) | stored,
             );
         }
         for _ in 0..8 {
             let page = random.random_range(SWITCHED);
-            match eye.load(page) {
-                None => return control.fail(2, who, page, [0, version]),
+            match reader.load(page) {
+                None => return control.fail(2, index, page, [0, version]),
                 Some(value) if value & REVOKED != 0 => {
-                    return control.fail(1, who, page, [value, version]);
+                    return control.fail(1, index, page, [value, version]);
                 }
                 Some(value) if value < version => {
-                    return control.fail(3, who, page, [value, version]);
+                    return control.fail(3, index, page, [value, version]);
                 }
                 Some(value) => version = value,
             }
@@ -135,15 +135,15 @@ pub fn look(control: &Control, who: usize, eye: &mut dyn Eye, seed: u64) {
             let at = random.random_range(0..control.floors.len());
             let floor = control.floors[at].load(SeqCst);
             let page = CHANGED.start + at as u64;
-            match eye.load(page) {
+            match reader.load(page) {
                 // A hole of the file, or its end.
                 None | Some(0) => (),
                 Some(value) if value < floor => {
-                    return control.fail(4, who, page, [value, floor]);
+                    return control.fail(4, index, page, [value, floor]);
                 }
                 Some(_) => (),
             }
         }
-        control.rounds[who].fetch_add(1, SeqCst);
+        control.rounds[index].fetch_add(1, SeqCst);
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The part of a process's memory that its windows go to: at the same address in each,
-//! with nothing else in it, so that any access to it is safe.
+//! The region of addresses for the attachments of a process: it is the same in each process,
+//! and nothing else is in it, so that any access to it is safe.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -15,31 +15,31 @@ use rustix::mm::{
 use crate::op::*;
 use crate::probe;
 
-/// Far from where the kernel puts anything.
+/// Far from the addresses that the kernel chooses.
 const BASE: u64 = 0x6000_0000_0000;
 
-/// The region of this process. There is only one; it goes with the process.
+/// The region of this process. There is only one, for as long as the process exists.
 pub struct Region {
     /// Where system calls copy to and from.
     scratch: Option<OwnedFd>,
 }
 
 impl Region {
-    /// Takes possession of the region, and empties it.
+    /// Reserves the region, and empties it.
     pub fn new() -> Result<Region> {
         let region = Region { scratch: None };
         region
             .reserve(Span::new(0, PLACES * PLACE_PAGES))
-            .context("cannot reserve memory for windows")?;
+            .context("cannot reserve addresses for attachments")?;
         Ok(region)
     }
 
-    /// What a forked child goes on with.
+    /// The region in a forked child, which inherits its content.
     pub fn forked() -> Region {
         Region { scratch: None }
     }
 
-    /// Where a page of it is.
+    /// The address of a page of it.
     pub fn address(page: u64) -> u64 {
         BASE + page * PAGE
     }
@@ -52,9 +52,9 @@ impl Region {
         (at.count * PAGE) as usize
     }
 
-    /// Makes a part of it inaccessible, and nobody else's.
+    /// Makes a part of it inaccessible, and keeps it reserved.
     fn reserve(&self, at: Span) -> rustix::io::Result<()> {
-        // SAFETY: Nothing in the region is used but by probes.
+        // SAFETY: The region is reserved for attachments, which only probes access.
         unsafe {
             mmap_anonymous(
                 Self::addr(at.start),
@@ -75,7 +75,7 @@ impl Region {
         place: u64,
     ) -> rustix::io::Result<()> {
         let target = Span::new(place, at.count);
-        // What is there goes first, so that it has gone whatever comes of the rest.
+        // What is there is unmapped first, so that it is gone even if the rest fails.
         self.reserve(target)?;
         // SAFETY: As in `reserve()`.
         unsafe {
@@ -89,7 +89,7 @@ impl Region {
             )
         }
         .inspect_err(|_| {
-            // A failed mmap() may leave a hole, where another could go.
+            // A failed mmap() may leave a hole, into which another mapping could be put.
             let _ = self.reserve(target);
         })?;
         Ok(())
@@ -147,8 +147,8 @@ impl Region {
     fn copy_from(&mut self, addr: u64) -> Result<Touched> {
         let file = self.scratch()?;
         let from = std::ptr::with_exposed_provenance::<libc::c_void>(addr as usize);
-        // SAFETY: The kernel reads eight bytes there, or does not.
-        if let Err(error) = told(unsafe { libc::pwrite(file.as_raw_fd(), from, 8, 0) }) {
+        // SAFETY: The kernel reads eight bytes there, or fails.
+        if let Err(error) = copied(unsafe { libc::pwrite(file.as_raw_fd(), from, 8, 0) }) {
             return fault(error);
         }
         let mut word = [0; 8];
@@ -160,8 +160,8 @@ impl Region {
         let file = self.scratch()?;
         rustix::io::pwrite(file, &value.to_ne_bytes(), 0).context("pwrite")?;
         let to = std::ptr::with_exposed_provenance_mut::<libc::c_void>(addr as usize);
-        // SAFETY: Nothing in the region is used but by probes.
-        match told(unsafe { libc::pread(file.as_raw_fd(), to, 8, 0) }) {
+        // SAFETY: The region is reserved for attachments, which only probes access.
+        match copied(unsafe { libc::pread(file.as_raw_fd(), to, 8, 0) }) {
             Ok(()) => Ok(Touched::Stored),
             Err(error) => fault(error),
         }
@@ -169,8 +169,8 @@ impl Region {
 }
 
 /// Whether eight bytes were copied.
-fn told(copied: isize) -> Result<(), std::io::Error> {
-    match copied {
+fn copied(length: isize) -> Result<(), std::io::Error> {
+    match length {
         8 => Ok(()),
         0.. => Err(std::io::ErrorKind::UnexpectedEof.into()),
         _ => Err(std::io::Error::last_os_error()),
@@ -180,11 +180,11 @@ fn told(copied: isize) -> Result<(), std::io::Error> {
 fn fault(error: std::io::Error) -> Result<Touched> {
     match error.raw_os_error() {
         Some(libc::EFAULT) => Ok(Touched::Fault),
-        _ => Err(error).context("copying from or to a window"),
+        _ => Err(error).context("copying from or to an attachment"),
     }
 }
 
-/// What a call came to.
+/// The result of a system call.
 pub fn seen(result: Result<(), Errno>) -> Seen {
     match result {
         Ok(()) => Seen::Done,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is told: TAP.
+//! The output: TAP.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -9,13 +9,13 @@ use rig::tap;
 
 use crate::sequence::{Failure, show};
 
-/// How often a long run says that it goes on.
+/// How often a long run prints its progress.
 const INTERVAL: Duration = Duration::from_secs(30);
 
 pub struct Report {
     count: usize,
     failed: usize,
-    told: Instant,
+    printed: Instant,
 }
 
 impl Report {
@@ -24,7 +24,7 @@ impl Report {
         Report {
             count: 0,
             failed: 0,
-            told: Instant::now(),
+            printed: Instant::now(),
         }
     }
 
@@ -44,18 +44,18 @@ impl Report {
         tap::comment(text);
     }
 
-    /// Says so now and then.
+    /// Prints a comment if there was none for a while.
     pub fn progress(&mut self, text: impl Fn() -> String) {
-        if self.told.elapsed() >= INTERVAL {
-            self.told = Instant::now();
+        if self.printed.elapsed() >= INTERVAL {
+            self.printed = Instant::now();
             self.comment(&text());
         }
     }
 
     pub fn sequence(&self, failure: &Failure) {
         self.comment(&failure.why);
-        self.comment("what fails, in its last step; fuzz --replay FILE makes it again:");
-        // As it is, so that it can be copied into a file.
+        self.comment("the sequence fails in its last step; fuzz --replay FILE runs it again:");
+        // Not as a comment, so that it can be copied into a file.
         tap::line(&show(&failure.sequence));
     }
 

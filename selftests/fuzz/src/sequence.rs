@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A sequence of steps: made, judged, and made shorter where it fails.
+//! A sequence of steps: made, judged, and shortened if it fails.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -41,7 +41,7 @@ impl Pair {
         Ok(Pair { machine, model })
     }
 
-    /// Makes a step if it is possible; tells what is wrong with what came of it.
+    /// Makes a step if it is possible; the error says what is wrong with its result.
     fn step(&mut self, op: &Op) -> Result<(), String> {
         if !self.model.possible(op) {
             return Ok(());
@@ -60,7 +60,7 @@ impl Pair {
     }
 }
 
-/// Whose layout is to be looked at after a step, also one that was refused.
+/// The space whose layout is checked after a step, even if the step was refused.
 fn changed_space(op: &Op) -> Option<usize> {
     match *op {
         Op::Create(space)
@@ -77,14 +77,14 @@ fn changed_space(op: &Op) -> Option<usize> {
     }
 }
 
-/// Looks once more at everything.
+/// The last steps, which check everything once more.
 fn closing(files: &[usize], guest: bool) -> VecDeque<Op> {
     let mut ops: VecDeque<_> = (0..PROCESSES).map(Op::Sweep).collect();
     if guest {
         ops.push_back(Op::GuestSweep);
     }
     for &file in files {
-        // What is on a disk is to be there also after it has left the memory.
+        // The content of a file on disk must survive when it is dropped from memory.
         let at = Span::new(0, u64::MAX / CELL / 2);
         if crate::files::kind(file).0 == Kind::Ext4 {
             for advice in [Advice::Sync, Advice::DropCaches] {
@@ -154,7 +154,7 @@ fn touches(op: &Op, model: &Model) -> u64 {
     count as u64
 }
 
-/// Makes a sequence again, from nothing.
+/// Makes a sequence again, with a new machine.
 pub fn replay(places: &Places, sequence: &Sequence) -> Result<Option<Failure>> {
     let mut pair = Pair::new(places, &sequence.files)?;
     for (index, op) in sequence.steps.iter().enumerate() {
@@ -172,9 +172,9 @@ pub fn replay(places: &Places, sequence: &Sequence) -> Result<Option<Failure>> {
     Ok(None)
 }
 
-/// Looks for a shorter sequence that fails too, perhaps in another way, for so long.
-pub fn shrink(places: &Places, failure: Failure, patience: Duration) -> Result<Failure> {
-    let end = Instant::now() + patience;
+/// Looks for a shorter sequence that fails, too, perhaps in another way, for so long.
+pub fn shrink(places: &Places, failure: Failure, timeout: Duration) -> Result<Failure> {
+    let end = Instant::now() + timeout;
     let mut best = failure;
     if replay(places, &best.sequence)?.is_none() {
         bail!(
@@ -219,7 +219,7 @@ pub fn shrink(places: &Places, failure: Failure, patience: Duration) -> Result<F
     Ok(best)
 }
 
-/// Steps that are simpler than this one, in the hope that they do.
+/// Steps that are simpler than this one, and may fail as well.
 fn simpler_ops(op: &Op) -> Vec<Op> {
     let mut simpler = Vec::new();
     let mut with = |change: &dyn Fn(&mut Op)| {
@@ -278,7 +278,7 @@ fn span_mut(op: &mut Op) -> Option<&mut Span> {
     }
 }
 
-/// A sequence as it is told: a line for each step, in the form that `--replay` reads.
+/// The text of a sequence: a line for each step, in the form that `--replay` reads.
 pub fn show(sequence: &Sequence) -> String {
     let line = |op| serde_json::to_string(op).expect("numbers and names only");
     let steps: Vec<_> = sequence.steps.iter().map(line).collect();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Where the fuzzer is, told when it is ended from outside because it hangs.
+//! The step that the fuzzer is at, printed when it is terminated because it hangs.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -17,9 +17,9 @@ pub fn at_step(step: u64) {
     STEP.store(step, Relaxed);
 }
 
-/// Has SIGTERM tell it. In children that do not exec as well: they are of no account.
+/// Makes SIGTERM print it, also in forked children, where it does not matter.
 pub fn install() {
-    // SAFETY: The handler calls nothing that it may not.
+    // SAFETY: The handler only makes calls that are async-signal-safe.
     unsafe { libc::signal(libc::SIGTERM, on_term as *const () as usize) };
 }
 
@@ -50,7 +50,7 @@ extern "C" fn on_term(_: i32) {
         put(&digits[first..]);
         put(after);
     }
-    // SAFETY: Both may be called in a handler.
+    // SAFETY: Both calls are async-signal-safe, and the text is initialized.
     unsafe {
         libc::write(1, text.as_ptr().cast(), at);
         libc::_exit(124);

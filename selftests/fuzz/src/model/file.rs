@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Files: their words, and what their owner may do to them.
+//! Files: their words, and which changes of them are possible.
 
 use super::{Model, Verdict};
 use crate::op::*;
@@ -29,20 +29,20 @@ impl File {
         self.cells.len() as u64
     }
 
-    /// Whether a mapping has anything at this page.
+    /// Whether a mapping has memory at this page.
     pub fn has(&self, page: u64) -> bool {
         page * CELLS < self.size
     }
 
-    /// Whether a mapping may or may not have something at this page: tmpfs shows all of
-    /// a huge page that reaches past the end of the file, if it has made one.
-    pub fn blurs(&self, page: u64) -> bool {
+    /// Whether it is undetermined if a mapping has memory at this page: tmpfs shows all of a
+    /// huge page that reaches past the end of the file, if it has allocated one.
+    pub fn is_undetermined(&self, page: u64) -> bool {
         self.kind == Kind::HugeTmpfs
             && !self.has(page)
             && page * CELLS < self.size.next_multiple_of(HUGE * CELLS)
     }
 
-    /// What its size and holes are multiples of, in cells.
+    /// The unit of its size and its holes, in cells.
     pub fn grain(&self) -> u64 {
         match self.kind {
             Kind::Hugetlb => HUGE * CELLS,
@@ -55,7 +55,7 @@ impl File {
     }
 }
 
-/// The value that a cell of a file has at the beginning; each only once.
+/// The value that a cell of a file has at the beginning; no two are the same.
 pub fn first_value(file: usize, cell: u64) -> u64 {
     ((file as u64 + 1) << 56) | (cell << 32)
 }
@@ -65,7 +65,7 @@ pub fn later_value(number: u32) -> u64 {
     (0x77 << 56) | (u64::from(number) << 24) | 0xabcd
 }
 
-pub(super) fn tell(value: u64) -> String {
+pub(super) fn describe(value: u64) -> String {
     match value >> 56 {
         0 if value == 0 => "0".into(),
         file if file > 0 && file <= FILES as u64 && value & 0xffff_ffff == 0 => format!(
@@ -79,11 +79,11 @@ pub(super) fn tell(value: u64) -> String {
 
 impl Model {
     pub(super) fn file(&self, file: usize) -> &File {
-        self.files[file].as_ref().expect("what is mapped is there")
+        self.files[file].as_ref().expect("a mapped file exists")
     }
 
-    /// A hugetlb file grows by being mapped for writing past its end, but only where a
-    /// new piece is mapped in the arena: nothing to be predicted, so not done.
+    /// A hugetlb file grows when it is mapped for writing past its end, but only if a new
+    /// part of it is mapped in the arena. That cannot be predicted, so it is not done.
     pub(super) fn mappable(&self, handle: Handle, offset: u64, pages: u64) -> bool {
         self.files[handle.file].as_ref().is_some_and(|file| {
             file.kind != Kind::Hugetlb
@@ -91,8 +91,8 @@ impl Model {
         })
     }
 
-    /// What is written with the file's own mapping lies within the file; hugetlb files
-    /// cannot be written otherwise.
+    /// Writes through the owner's mapping must be within the file; hugetlb files cannot be
+    /// written in another way.
     pub(super) fn writable_cell(&self, file: usize, cell: u64, mapped: bool) -> bool {
         self.files[file].as_ref().is_some_and(|file| {
             if mapped {
@@ -157,8 +157,8 @@ impl Model {
             None => Ok(()),
             Some((cell, (wanted, got))) => Err(format!(
                 "cell {cell} of file {number}: expected {}, got {}",
-                tell(*wanted),
-                tell(*got)
+                describe(*wanted),
+                describe(*got)
             )),
         }
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The guest: its memory slots, and what comes of touching them.
+//! The guest: its memory slots, and the results of touching them.
 
 use libc::{EACCES, EEXIST, EINVAL, ENOENT};
 
@@ -32,7 +32,7 @@ impl Model {
         } else if !readonly && view.prot & WRITE == 0 {
             Err(EACCES)
         } else if there.is_some() {
-            // KVM does not take other memory for a slot.
+            // KVM does not change the memory of a slot.
             Err(EINVAL)
         } else {
             Ok(())
@@ -58,7 +58,7 @@ impl Model {
         Ok(())
     }
 
-    /// Those of the accesses that are to be made.
+    /// The accesses whose result is determined.
     pub fn meaningful_in_guest(&self, touches: &[GuestTouch]) -> Vec<GuestTouch> {
         touches
             .iter()
@@ -77,7 +77,7 @@ impl Model {
             .collect()
     }
 
-    /// Reads of all that is near the boundaries of huge pages.
+    /// Reads of all pages near the boundaries of huge pages.
     pub fn guest_sweep(&self) -> Vec<GuestTouch> {
         let slots = (0..SLOTS).filter_map(|slot| Some((slot, self.slot(slot)?)));
         let touches: Vec<_> = slots
@@ -112,10 +112,10 @@ impl Model {
         })
     }
 
-    /// `refused` tells what becomes of an access that cannot be made.
+    /// `refused` returns the result of an access that cannot be made.
     fn touch_slots(
         &mut self,
-        who: &str,
+        name: &str,
         touches: &[GuestTouch],
         seen: &Seen,
         refused: impl Fn(&Slot, &Reach, bool) -> Touched,
@@ -149,7 +149,7 @@ impl Model {
                 reach => refused(&slot, &reach, store),
             };
             compare("access", index, *seen, wanted)
-                .map_err(|why| format!("{who}, {touch:?} of {slot:?}, {why}"))?;
+                .map_err(|why| format!("{name}, {touch:?} of {slot:?}, {why}"))?;
         }
         Ok(())
     }

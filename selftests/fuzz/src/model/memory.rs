@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Processes: their windows, and what comes of touching them.
+//! Processes: their attachments, and the results of touching them.
 
 use libc::{EACCES, EINVAL};
 
-use super::{Model, Process, Verdict, Windowed, compare, expect, is_hot, results};
+use super::{Attached, Model, Process, Verdict, compare, expect, is_hot, results};
 use crate::op::*;
 
 impl Process {
@@ -14,17 +14,17 @@ impl Process {
         }
     }
 
-    fn part_mut(&mut self, at: Span) -> &mut [Option<Windowed>] {
+    fn part_mut(&mut self, at: Span) -> &mut [Option<Attached>] {
         &mut self.pages[at.start as usize..at.end() as usize]
     }
 }
 
-/// What reaching a page of a space comes to.
+/// What an access reaches in a space.
 pub(super) enum Reach {
     Hole,
     /// The mapping does not allow it.
     Denied,
-    /// The file ends before.
+    /// The page is past the end of the file.
     Beyond,
     Cell {
         file: usize,
@@ -36,29 +36,29 @@ impl Model {
     fn process_mut(&mut self, process: usize) -> &mut Process {
         self.processes[process]
             .as_mut()
-            .expect("only what is possible is judged")
+            .expect("only possible steps are judged")
     }
 
     pub(super) fn within(&self, process: usize, at: Span) -> bool {
         self.processes[process].is_some() && at.count > 0 && at.end() <= PLACES * PLACE_PAGES
     }
 
-    fn windows(&self, process: usize, at: Span) -> Option<&[Option<Windowed>]> {
+    fn attached(&self, process: usize, at: Span) -> Option<&[Option<Attached>]> {
         let pages = &self.processes[process].as_ref()?.pages;
         pages.get(at.start as usize..at.end() as usize)
     }
 
-    pub(super) fn all_windows(&self, process: usize, at: Span) -> bool {
+    pub(super) fn all_attached(&self, process: usize, at: Span) -> bool {
         at.count > 0
             && self
-                .windows(process, at)
+                .attached(process, at)
                 .is_some_and(|pages| pages.iter().all(Option::is_some))
     }
 
-    /// Whether a range is of one VMA.
+    /// Whether a range is in one VMA.
     pub(super) fn one_vma(&self, process: usize, at: Span) -> bool {
-        self.all_windows(process, at)
-            && self.windows(process, at).is_some_and(|pages| {
+        self.all_attached(process, at)
+            && self.attached(process, at).is_some_and(|pages| {
                 let mut known = pages.iter().flatten();
                 let first = known.next();
                 known.all(|page| Some(page.vma) == first.map(|first| first.vma))
@@ -94,11 +94,11 @@ impl Model {
         expect(seen, wanted)?;
         let vma = self.new_vma();
         let target = Span::new(place, at.count);
-        for (page, window) in
+        for (page, attached) in
             (view.at.start + at.start..).zip(self.process_mut(process).part_mut(target))
         {
-            // Where it failed, what was in its way is gone: see Machine::attach.
-            *window = wanted.ok().map(|()| Windowed {
+            // If it failed, what was there before is gone: see Region::attach().
+            *attached = wanted.ok().map(|()| Attached {
                 space: view.space,
                 page,
                 prot,
@@ -113,29 +113,29 @@ impl Model {
         self.process_mut(process).part_mut(at).fill(None);
     }
 
-    /// The kernel goes from VMA to VMA, and what was changed before one that it may not
-    /// change stays changed.
+    /// The kernel goes from VMA to VMA. When it may not change one, those before it stay
+    /// changed.
     pub(super) fn mprotect(&mut self, process: usize, at: Span, prot: u32, seen: &Seen) -> Verdict {
         let mut wanted = Ok(());
         let mut fresh = (0, 0);
         for page in at.iter() {
-            let Some(window) = self.process_mut(process).pages[page as usize] else {
+            let Some(attached) = self.process_mut(process).pages[page as usize] else {
                 break;
             };
-            if prot & WRITE != 0 && !window.may_write {
+            if prot & WRITE != 0 && !attached.may_write {
                 wanted = Err(EACCES);
                 break;
             }
-            if window.prot == prot {
+            if attached.prot == prot {
                 continue;
             }
-            if fresh.0 != window.vma || fresh.1 == 0 {
-                fresh = (window.vma, self.new_vma());
+            if fresh.0 != attached.vma || fresh.1 == 0 {
+                fresh = (attached.vma, self.new_vma());
             }
-            self.process_mut(process).pages[page as usize] = Some(Windowed {
+            self.process_mut(process).pages[page as usize] = Some(Attached {
                 prot,
                 vma: fresh.1,
-                ..window
+                ..attached
             });
         }
         expect(seen, wanted)
@@ -146,15 +146,15 @@ impl Model {
         let process = self.process_mut(process);
         let mut moved = process.part_mut(at).to_vec();
         process.part_mut(at).fill(None);
-        for window in moved.iter_mut().flatten() {
-            window.vma = vma;
+        for attached in moved.iter_mut().flatten() {
+            attached.vma = vma;
         }
         process
             .part_mut(Span::new(to, at.count))
             .copy_from_slice(&moved);
     }
 
-    /// What a page of a space is to who wants to access it.
+    /// What an access to a page of a space reaches.
     pub(super) fn reach(&self, space: usize, page: u64, cell: u64, access: u32) -> Reach {
         let Some(shown) = self.spaces[space].shown[page as usize] else {
             return Reach::Hole;
@@ -171,30 +171,30 @@ impl Model {
         }
     }
 
-    /// Whether it is up to the file system what becomes of an access: one that writes
-    /// past the end of a file, in its last page, or meets what may be there.
+    /// Whether the result of an access depends on the file system: a write past the end of a
+    /// file, in its last page, or an access to a page that may have memory or not.
     pub(super) fn is_unclear(&self, space: usize, page: u64, cell: u64, store: bool) -> bool {
         let Some(shown) = self.spaces[space].shown[page as usize] else {
             return false;
         };
         let file = self.file(shown.handle.file);
         let beyond = file.has(shown.page) && shown.page * CELLS + cell >= file.size;
-        file.blurs(shown.page) || (store && beyond)
+        file.is_undetermined(shown.page) || (store && beyond)
     }
 
-    /// Those of the accesses that are to be made.
+    /// The accesses whose result is determined.
     pub fn meaningful(&self, process: usize, touches: &[Touch]) -> Vec<Touch> {
         let pages = self.processes[process].as_ref().map(|it| &it.pages);
         touches
             .iter()
             .filter(|touch| {
-                let window = pages.and_then(|pages| pages.get(touch.page as usize));
+                let attached = pages.and_then(|pages| pages.get(touch.page as usize));
                 let store = matches!(touch.access, Access::Store(_) | Access::CopyTo(_));
-                match window {
+                match attached {
                     None => false,
                     Some(None) => true,
-                    Some(Some(window)) => {
-                        !self.is_unclear(window.space, window.page, touch.cell, store)
+                    Some(Some(attached)) => {
+                        !self.is_unclear(attached.space, attached.page, touch.cell, store)
                     }
                 }
             })
@@ -202,7 +202,7 @@ impl Model {
             .collect()
     }
 
-    /// Reads of all of these.
+    /// Reads of all hot pages.
     pub fn sweep(&self, process: usize) -> Vec<Touch> {
         let touch = |(page, _)| Touch {
             page,
@@ -221,15 +221,17 @@ impl Model {
                 Access::Load | Access::CopyFrom => (READ, None),
                 Access::Store(value) | Access::CopyTo(value) => (WRITE, Some(value)),
             };
-            let window = self.process_mut(process).pages[touch.page as usize];
-            let mut wanted = match window {
+            let attached = self.process_mut(process).pages[touch.page as usize];
+            let mut wanted = match attached {
                 None => Touched::Segv,
-                Some(window) if window.prot & access == 0 => Touched::Segv,
-                Some(window) => match self.reach(window.space, window.page, touch.cell, access) {
-                    Reach::Hole | Reach::Beyond => Touched::Bus,
-                    Reach::Denied => Touched::Segv,
-                    Reach::Cell { file, cell } => self.word(file, cell, stored),
-                },
+                Some(attached) if attached.prot & access == 0 => Touched::Segv,
+                Some(attached) => {
+                    match self.reach(attached.space, attached.page, touch.cell, access) {
+                        Reach::Hole | Reach::Beyond => Touched::Bus,
+                        Reach::Denied => Touched::Segv,
+                        Reach::Cell { file, cell } => self.word(file, cell, stored),
+                    }
+                }
             };
             if matches!(touch.access, Access::CopyFrom | Access::CopyTo(_))
                 && matches!(wanted, Touched::Bus | Touched::Segv)
@@ -237,7 +239,7 @@ impl Model {
                 wanted = Touched::Fault;
             }
             compare("access", index, *seen, wanted)
-                .map_err(|why| format!("process {process}, {touch:?} of {window:?}, {why}"))?;
+                .map_err(|why| format!("process {process}, {touch:?} of {attached:?}, {why}"))?;
         }
         Ok(())
     }
@@ -253,13 +255,13 @@ impl Model {
         }
     }
 
-    /// The pages of windows that show what is near the boundaries of huge pages, each with
-    /// the page of the space that it shows.
+    /// The attached pages that show pages near the boundaries of huge pages, each with the
+    /// page of the space that it shows.
     pub fn hot_pages(&self, process: usize) -> Vec<(u64, u64)> {
         self.processes[process]
             .iter()
             .flat_map(|process| (0..).zip(&process.pages))
-            .filter_map(|(page, window)| Some((page, (*window)?.page)))
+            .filter_map(|(page, attached)| Some((page, (*attached)?.page)))
             .filter(|(_, shown)| is_hot(*shown))
             .collect()
     }

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What should come of each step: the documentation as a few arrays of single pages.
+//! The expected result of each step: the documentation as a few arrays of single pages.
 //!
-//! It is asked two things: whether a step can be made at all ([`Model::possible`]), and
-//! whether what was seen of it is what should be ([`Model::judge`]), which also makes
-//! the step in the model. Where the documentation leaves a choice to the kernel, the
-//! model follows what was seen.
+//! The model answers two questions: whether a step can be made at all
+//! ([`Model::possible`]), and whether the result of a step is right ([`Model::judge`]),
+//! which also makes the step in the model. Where the documentation leaves a choice to the
+//! kernel, the model follows the kernel's result.
 
 mod file;
 mod guest;
@@ -23,7 +23,7 @@ pub use file::{File, first_value, later_value};
 /// Why a step is wrong.
 pub type Verdict = Result<(), String>;
 
-/// Spaces live on in windows when their fds are closed, so each ever made is kept.
+/// Attachments keep a space when its fds are closed, so each space ever made is kept.
 #[derive(Clone, Default)]
 pub struct Model {
     pub files: [Option<File>; FILES],
@@ -40,7 +40,7 @@ pub struct Model {
 pub struct Space {
     pub shown: Vec<Option<Shown>>,
     pub registered: BTreeSet<Handle>,
-    /// All protections that anything of the open file was ever checked for.
+    /// All protections for which any part of the open file was ever checked.
     checked: BTreeMap<Handle, u32>,
 }
 
@@ -50,7 +50,7 @@ pub struct Shown {
     pub handle: Handle,
     pub page: u64,
     pub prot: u32,
-    /// What it can surely be raised to.
+    /// The protection that it can be raised to in any case.
     sure: u32,
 }
 
@@ -61,19 +61,19 @@ pub struct View {
     pub prot: u32,
 }
 
-/// The windows of a process, page by page.
+/// The attachments of a process, page by page.
 #[derive(Clone)]
 pub struct Process {
-    pub pages: Vec<Option<Windowed>>,
+    pub pages: Vec<Option<Attached>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Windowed {
+pub struct Attached {
     pub space: usize,
     pub page: u64,
     pub prot: u32,
     may_write: bool,
-    /// Which VMA it is of: only one at a time can be moved.
+    /// The number of the VMA: only one at a time can be moved.
     vma: u32,
 }
 
@@ -90,13 +90,13 @@ pub struct Slot {
     pub readonly: bool,
 }
 
-/// Near the boundaries of huge pages, where most things are done.
+/// Whether a page is near the boundary of a huge page, where most steps are.
 pub fn is_hot(page: u64) -> bool {
     !(10..HUGE - 4).contains(&(page % HUGE))
 }
 
 impl Model {
-    /// With these files, and one process that has nothing.
+    /// A model with these files, and one process without attachments.
     pub fn new(files: [Option<File>; FILES]) -> Self {
         let mut model = Model {
             files,
@@ -112,7 +112,7 @@ impl Model {
     }
 
     fn open_mut(&mut self, space: usize) -> &mut Space {
-        let id = self.asfds[space].expect("only what is possible is judged");
+        let id = self.asfds[space].expect("only possible steps are judged");
         &mut self.spaces[id]
     }
 
@@ -128,7 +128,7 @@ impl Model {
         }
     }
 
-    /// Whether everything that a step is about is there.
+    /// Whether everything that a step needs exists.
     pub fn possible(&self, op: &Op) -> bool {
         let open = |space: usize| self.asfds[space].is_some();
         let file = |file: usize| self.files[file].is_some();
@@ -178,7 +178,7 @@ impl Model {
                     && place + at.count <= PLACES * PLACE_PAGES
             }
             Op::Detach { process, at } => self.within(process, at),
-            Op::Mprotect { process, at, .. } => self.all_windows(process, at),
+            Op::Mprotect { process, at, .. } => self.all_attached(process, at),
             Op::Mremap { process, at, to } => {
                 self.one_vma(process, at)
                     && to + at.count <= PLACES * PLACE_PAGES
@@ -200,7 +200,7 @@ impl Model {
         }
     }
 
-    /// Judges what was seen of a step that was possible, and makes it.
+    /// Judges the result of a step that was possible, and makes the step.
     pub fn judge(&mut self, op: &Op, seen: &Seen) -> Verdict {
         match *op {
             Op::Create(space) => {
@@ -359,7 +359,7 @@ fn compare(what: &str, index: usize, seen: Touched, wanted: Touched) -> Verdict 
         return Ok(());
     }
     let text = |touched| match touched {
-        Touched::Value(value) => format!("the value {}", file::tell(value)),
+        Touched::Value(value) => format!("the value {}", file::describe(value)),
         other => format!("{other:?}"),
     };
     Err(format!(
@@ -369,7 +369,7 @@ fn compare(what: &str, index: usize, seen: Touched, wanted: Touched) -> Verdict 
     ))
 }
 
-/// The single results, as many as there should be.
+/// The results of single accesses, of which there must be `count`.
 fn results(seen: &Seen, count: usize) -> Result<&[Touched], String> {
     match seen {
         Seen::Touched(touched) if touched.len() == count => Ok(touched),

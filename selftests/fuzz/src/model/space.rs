@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Spaces: what the calls on them are answered, and what they show then.
+//! Spaces: the results of calls on them, and what they then show.
 
 use libc::{EACCES, EEXIST, EINVAL, ENOENT, ENOSPC};
 
 use super::{Model, Shown, Space, Verdict, done, expect, valid};
 use crate::op::*;
 
-/// What should come of a change.
+/// The expected result of a change.
 enum Answer {
     Done,
     Refused(i32),
-    /// Whether the piece of the file that is shown was found or made anew, and so what
-    /// it can be raised to, depends on what was mapped just before.
+    /// Depends on what was mapped just before: it determines whether the segment that is
+    /// shown was found or made, and so what the protection can be raised to.
     Perhaps(i32),
 }
 
@@ -25,7 +25,7 @@ impl Space {
         }
     }
 
-    /// Whether a call takes this range.
+    /// Whether a call accepts this range.
     pub fn has(at: Span) -> bool {
         at.count > 0 && at.end() <= SPACE_PAGES
     }
@@ -46,7 +46,7 @@ impl Space {
         self.part(at).iter().all(Option::is_some)
     }
 
-    /// What is wrong with the values of a change, or with the file it maps.
+    /// The errno for invalid values of a change, or for the file it maps.
     fn refusal(change: &Change) -> Option<i32> {
         let (at, prot) = match change {
             Change::Map(map) => (map.at, map.prot),
@@ -62,7 +62,7 @@ impl Space {
         }
     }
 
-    /// Its values are right: what the layout makes of it.
+    /// The result of a change with valid values.
     fn answer(&self, change: &Change) -> Answer {
         match change {
             Change::Map(map) if !map.replace && !self.is_hole(map.at) => Answer::Refused(EEXIST),
@@ -117,7 +117,7 @@ impl Space {
             .find_map(|(index, change)| Some((index, Self::refusal(change)?)));
         for change in changes {
             if let Change::Map(map) = change {
-                // Or perhaps it was refused before.
+                // It may not get that far if it is refused.
                 self.note_check(map.handle, map.prot);
             }
         }
@@ -150,7 +150,7 @@ impl Space {
     }
 
     pub(super) fn map_anywhere(&mut self, map: Map, seen: &Seen) -> Verdict {
-        // The address is the kernel's to choose.
+        // The kernel chooses the address.
         let start = Change::Map(Map {
             at: Span::new(0, map.at.count),
             ..map
@@ -206,23 +206,23 @@ impl Space {
         Ok(())
     }
 
-    /// Compares what fdinfo tells.
+    /// Compares the layout in fdinfo.
     fn check_lines(&self, lines: &[Line]) -> Verdict {
-        let mut told = vec![None; SPACE_PAGES as usize];
+        let mut listed = vec![None; SPACE_PAGES as usize];
         for line in lines {
             for (page, at) in (line.offset..).zip(line.at.iter()) {
-                let place = told
+                let place = listed
                     .get_mut(at as usize)
-                    .ok_or_else(|| format!("fdinfo tells of page {at}"))?;
+                    .ok_or_else(|| format!("fdinfo lists page {at}"))?;
                 *place = Some((line.file, page, line.prot));
             }
         }
-        for (page, (shown, told)) in self.shown.iter().zip(told).enumerate() {
+        for (page, (shown, listed)) in self.shown.iter().zip(listed).enumerate() {
             let shown = shown.map(|shown| (Some(shown.handle.file), shown.page, shown.prot));
-            if shown != told {
+            if shown != listed {
                 return Err(format!(
                     "page {page} should show {shown:?} (file, page, protection), \
-                     fdinfo says {told:?}"
+                     fdinfo says {listed:?}"
                 ));
             }
         }
@@ -231,7 +231,7 @@ impl Space {
 }
 
 impl Model {
-    /// A change by a call of its own.
+    /// A change by a call with one operation.
     pub(super) fn change(&mut self, space: usize, change: Change, seen: &Seen) -> Verdict {
         let refused = match *seen {
             Seen::Errno(errno) => Seen::Refused(Some(0), errno),
@@ -266,7 +266,7 @@ impl Model {
         Ok(())
     }
 
-    /// Compares what fdinfo tells of an open space.
+    /// Compares the layout of an open space in fdinfo.
     pub fn check_layout(&self, space: usize, lines: &[Line]) -> Verdict {
         match self.open(space) {
             None => Ok(()),

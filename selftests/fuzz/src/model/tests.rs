@@ -214,7 +214,7 @@ fn fdinfo_is_compared_page_by_page() {
 }
 
 #[test]
-fn windows_are_cut_protected_moved_and_copied() {
+fn attachments_are_cut_protected_moved_and_copied() {
     let mut model = model();
     model.make(mapped(0, 4, RW)).unwrap();
     model.make(attached(Span::new(0, 4), RW)).unwrap();

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What processes do: with their windows, and through them.
+//! What processes do with their attachments and through them.
 
 use super::Generator;
 use crate::model::Model;
 use crate::op::*;
 
 impl Generator {
-    /// A part of the windows of a process: often the beginning or end of one.
+    /// A part of the attachments of a process: often the beginning or end of one.
     fn part(&mut self, model: &Model, process: usize) -> Span {
         let pages = PLACES * PLACE_PAGES;
         let hot = model.hot_pages(process);
@@ -23,7 +23,7 @@ impl Generator {
         Span::new(start, count.min(pages - start))
     }
 
-    pub(super) fn window(&mut self, model: &Model) -> Op {
+    pub(super) fn attachment(&mut self, model: &Model) -> Op {
         let process = self.process();
         match self.below(100) {
             0..=4 => Op::Spawn(process),
@@ -36,7 +36,7 @@ impl Generator {
                 let source = self.source();
                 let at = self.span(SPACE_PAGES);
                 let place = self.below(PLACES) * PLACE_PAGES;
-                // Where huge pages are possible, mostly.
+                // Mostly so that huge pages are possible.
                 let skew = if self.chance(0.8) {
                     at.start % HUGE
                 } else {
@@ -101,7 +101,7 @@ impl Generator {
                 page = match self.below(20) {
                     _ if hot.is_empty() => self.below(PLACES * PLACE_PAGES),
                     0 => self.below(PLACES * PLACE_PAGES),
-                    // As a program that goes on would.
+                    // As a program that reads on would.
                     1..=4 => (page + 1) % (PLACES * PLACE_PAGES),
                     _ => {
                         let from = if near.is_empty() || self.chance(0.4) {
