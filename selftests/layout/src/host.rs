@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The host's side of a layout: boxes from the heap, and segments that only have an id.
+//! What a layout needs on the host: boxes from the heap, and segments that only have an id.
 
 use crate::layout::{self, SegmentPage, SpacePage};
 use std::{array, convert::Infallible, ops, rc::Rc};
 
-/// A handle as large as the kernel's, and counted as it is.
+/// A handle as large as the kernel's, and reference counted like it.
 pub(crate) type Segment = Rc<u64>;
 
 impl layout::Segment for Segment {
@@ -14,7 +14,7 @@ impl layout::Segment for Segment {
     }
 }
 
-/// Memory that never runs out.
+/// A store whose memory never runs out.
 pub(crate) struct Heap;
 
 impl layout::Store for Heap {
@@ -51,7 +51,7 @@ impl layout::Store for Heap {
 pub(crate) type Layout = layout::Layout<Heap>;
 pub(crate) type Range = layout::Range<Segment>;
 
-/// Makes sure that `layout` can take so many nodes.
+/// Gives `layout` memory for so many nodes.
 pub(crate) fn refill(layout: &mut Layout, nodes: usize) {
     let Ok(mut spare) = layout::Spare::new(layout.need(nodes));
     layout.refill(&mut spare);
@@ -102,10 +102,10 @@ pub(crate) fn range(start: u64, end: u64, segment: &Segment, offset: u64) -> Ran
     }
 }
 
-/// Nodes that [`insert()`] takes at most.
+/// The most nodes that [`insert()`] takes.
 pub(crate) const INSERT_NODES: usize = 1;
 
-/// Shows `range`, where nothing may be shown yet.
+/// Shows `range`, where nothing is shown yet.
 pub(crate) fn insert(layout: &mut Layout, range: Range) -> Result<(), layout::Error> {
     layout.replace(range, false, 0, |_| panic!("something was shown there"))
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Where the memory of a layout comes from and goes to.
+//! How a layout gets memory and gives it back.
 
 use crate::{
     host::{clear, insert, range, refill, space, span, Heap, Layout, Segment},
@@ -46,7 +46,7 @@ fn without_memory_a_change_is_refused_and_changes_nothing() {
         Err(Error::NoNodes)
     );
     assert_eq!(crate::host::listed(&layout), before);
-    // What cuts nothing in two needs nothing, not even where it ends with the range.
+    // A change that cuts no range in two needs no memory, not even at the end of a range.
     assert_eq!(clear(&mut layout, 8, 10), Ok(()));
     insert(&mut layout, range(9, 10, &segment, 0)).unwrap_err();
     assert_eq!(clear(&mut layout, 5, 11), Ok(()));
@@ -74,7 +74,7 @@ fn freed_nodes_serve_again() {
 fn more_memory_than_needed_is_taken_or_left_but_not_lost() {
     let segment = Segment::new(1);
     let mut layout = Layout::new(100_000, 1);
-    // Asked for one after another, brought in another order, and one of them twice.
+    // All needs are computed before the first is met, and each spare is offered twice.
     let needs = [1, 40, 500, 500, 100, 3000, 1].map(|nodes| layout.need(nodes));
     for need in needs {
         let Ok(mut spare) = Spare::<Heap>::new(need);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Random changes, against a model that is only an array of pages.
+//! Random changes, compared with a model that is only an array of pages.
 
 use crate::{
     host::{
@@ -12,7 +12,7 @@ use crate::{
 use proptest::prelude::*;
 use std::rc::Rc;
 
-/// Length of the space: short, so that changes meet.
+/// The length of the space: short, so that changes overlap.
 const PAGES: u64 = 48;
 const SEGMENTS: u64 = 3;
 
@@ -51,13 +51,13 @@ fn spans() -> impl Strategy<Value = (u64, u64)> {
         .prop_map(|(start, pages)| (start, start + pages))
 }
 
-/// Segments, mostly the first, so that many a range has to do with another.
+/// Segments, mostly the first, so that many ranges show the same.
 pub(crate) fn segments() -> impl Strategy<Value = u64> {
     prop_oneof![3 => Just(0), 1 => 0..SEGMENTS]
 }
 
 fn shown() -> impl Strategy<Value = Shown> {
-    // Few distances between space and segment, so that many a range continues another.
+    // Few distances between space and segment, so that many ranges continue another.
     let distances = prop_oneof![3 => Just(0), 1 => Just(5), 1 => 0..PAGES];
     (spans(), segments(), distances, prots()).prop_map(|((start, end), segment, distance, prot)| {
         Shown {
@@ -80,7 +80,7 @@ pub(crate) fn changes() -> impl Strategy<Value = Change> {
     ]
 }
 
-/// Rarer things than those that [`changes()`] are.
+/// The same as [`changes()`], and rarer ones.
 fn changes_and_more() -> impl Strategy<Value = Change> {
     prop_oneof![
         30 => changes(),
@@ -89,7 +89,7 @@ fn changes_and_more() -> impl Strategy<Value = Change> {
     ]
 }
 
-/// A layout, and what it should be.
+/// A layout and its model.
 pub(crate) struct Pair {
     pub(crate) layout: Layout,
     pub(crate) pages: Vec<Page>,
@@ -116,13 +116,13 @@ impl Pair {
         }
     }
 
-    /// What lies within the space of these pages.
+    /// The part of these pages that is within the space.
     fn span(start: u64, end: u64) -> core::ops::Range<usize> {
         let end = end.min(PAGES) as usize;
         (start as usize).min(end)..end
     }
 
-    /// What the model would remove, page by page.
+    /// The pages that must be removed as removed.
     fn old(&self, start: u64, end: u64) -> Vec<(u64, Page)> {
         Self::span(start, end)
             .filter(|&page| self.pages[page].is_some())
@@ -130,7 +130,7 @@ impl Pair {
             .collect()
     }
 
-    /// Makes a change in both. With `frugal` it brings memory only when the layout wants some.
+    /// Makes a change in both. With `frugal` it gives memory only if the layout needs some.
     pub(crate) fn change(&mut self, change: &Change, frugal: bool) {
         let nodes = match change {
             Change::Insert(_) => INSERT_NODES,
@@ -240,7 +240,7 @@ impl Pair {
         self.layout.ranges(span(start, end)).count()
     }
 
-    /// With room for one range less than must be removed a change is refused.
+    /// Checks that a change is refused that may remove one range less than it has to.
     fn check_room(
         &mut self,
         start: u64,
@@ -261,7 +261,7 @@ impl Pair {
         shown.start < shown.end && shown.end <= PAGES
     }
 
-    /// Passes on an error for lack of nodes, and an expected one; fails for any other.
+    /// Returns a refusal for lack of nodes and the expected one; fails for any other.
     fn expect(result: Result<(), Error>, refused: Option<Error>) -> Result<(), Error> {
         match refused {
             None => assert!(matches!(result, Ok(()) | Err(Error::NoNodes)), "{result:?}"),
@@ -308,7 +308,7 @@ impl Pair {
         }
     }
 
-    /// Everything there is to ask, asked of both.
+    /// Compares the results of all queries.
     pub(crate) fn check(&mut self) {
         self.layout.check(self.joined);
         self.check_pages();
@@ -361,7 +361,7 @@ impl Pair {
         }
     }
 
-    /// The ranges are the runs of pages that continue each other, and no shorter.
+    /// Checks that the ranges are the longest runs of pages that continue each other.
     fn check_runs(&self) {
         let mut runs = 0;
         let mut expected = None;

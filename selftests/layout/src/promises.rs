@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a layout promises, one test for each, named after it.
+//! What a layout promises: each test has the name of a promise.
 
 use crate::{
     host::{
@@ -207,7 +207,7 @@ fn replace_removes_the_old_and_shows_the_new() {
         [(0, 10, 1, 0), (10, 20, 2, 7), (20, 30, 1, 20)]
     );
 
-    // The very same pages: the node stays, and is found by its new segment only.
+    // The same pages: the node stays, and is found only by its new segment.
     old.clear();
     layout
         .replace(range(10, 20, &one, 70), true, usize::MAX, |range| {
@@ -219,7 +219,7 @@ fn replace_removes_the_old_and_shows_the_new() {
     assert!(!layout.shows(2));
     assert_eq!(shown(&layout, 1, 75..76), [(15, 16, 75)]);
 
-    // And back: all three are one again.
+    // And back: all three are one range again.
     layout
         .replace(range(10, 20, &one, 10), true, usize::MAX, |_| ())
         .unwrap();
@@ -245,7 +245,7 @@ fn replace_in_place_needs_no_node() {
     assert_eq!(layout.lookup(page(10)).unwrap().segment, two);
 }
 
-/// Nodes that are left.
+/// How many nodes are left.
 fn layout_room(layout: &Layout) -> u64 {
     (0..)
         .find(|&nodes| !layout.need(nodes + 1).is_none())
@@ -306,11 +306,11 @@ fn a_hole_is_the_lowest_that_is_congruent() {
     insert(&mut layout, range(0, 100, &segment, 0)).unwrap();
     insert(&mut layout, range(600, 1000, &segment, 0)).unwrap();
     insert(&mut layout, range(1030, 1600, &segment, 0)).unwrap();
+    // Long enough, but there is no congruent place before the next.
     assert_eq!(layout.find_hole(500, 1, 0), Some(page(100)));
     assert_eq!(layout.find_hole(501, 1, 0), Some(page(1600)));
     assert_eq!(layout.find_hole(6, 512, 0), Some(page(512)));
     assert_eq!(layout.find_hole(6, 512, 512 * 9 + 3), Some(page(515)));
-    // Long enough, but nowhere congruent before the next.
     assert_eq!(layout.find_hole(100, 512, 0), Some(page(2048)));
     assert_eq!(layout.find_hole(6, 0, 3), Some(page(100)));
     assert_eq!(layout.find_hole(0, 1, 0), None);
@@ -366,7 +366,7 @@ fn protections_are_the_bits_of_mmap() {
     assert_eq!(all.intersect(Prot::WRITE), Prot::WRITE);
 }
 
-/// All that a change may not alter when it is refused.
+/// What a refused change must not alter.
 fn state(layout: &Layout) -> impl PartialEq + std::fmt::Debug {
     let installed = layout.ranges(span(0, layout.pages()));
     let installed: Vec<_> = installed.map(|range| range.installed.pages()).collect();
@@ -443,7 +443,7 @@ fn installed_pages_go_with_their_range() {
         assert_eq!(installed(&layout, 10), hull);
     }
 
-    // Cut, by a change in the middle: what comes out and what stays knows its own part.
+    // Cut by a change in the middle: what is removed and what stays have each their part.
     let mut old = Vec::new();
     let each = |range| old.push(range);
     layout
@@ -517,7 +517,7 @@ fn a_search_for_a_hole_corrects_bounds_that_changes_have_left_wrong() {
     for page in 0..900 {
         insert(&mut layout, range(11 * page, 11 * page + 1, &segment, 0)).unwrap();
     }
-    // Long holes are filled, but for a page.
+    // Long holes are filled, except for one page.
     for page in 0..899 {
         insert(
             &mut layout,

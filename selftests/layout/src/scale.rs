@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A million ranges. No mark is set for the time, which is printed; but nothing here could end if
-//! an operation went through all of them.
+//! A million ranges. The time is printed and not judged, but the tests would not end if an
+//! operation went through all ranges.
 
 use crate::host::{
     clear, insert, page, range, refill, segment_span, space, span, Layout, Range, Segment,
@@ -10,10 +10,10 @@ use std::{hint::black_box, time::Instant};
 
 const RANGES: u64 = 1_000_000;
 
-/// How often something is done to measure it, where it need not be done to all ranges.
+/// How often an operation is made to measure it, if not for all ranges.
 const OPERATIONS: u64 = RANGES / 5;
 
-/// Visits `0..RANGES` in an order that jumps about.
+/// The numbers `0..RANGES` in a scattered order.
 fn scattered() -> impl Iterator<Item = u64> {
     (0..RANGES).map(|step| step * 611_953 % RANGES)
 }
@@ -155,7 +155,7 @@ fn a_change_costs_little_more_with_a_million_ranges_than_with_ten() {
             OPERATIONS,
             || {
                 for number in some() {
-                    // No neighbour is continued.
+                    // It continues no neighbour.
                     let start = 2 * (number % present) + 1;
                     insert(&mut layout, range(start, start + 1, &segment, 0)).unwrap();
                     clear(&mut layout, start, start + 1).unwrap();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A walk over what shows a segment, while the layout changes.
+//! A walk over the ranges that show a segment, while the layout changes.
 
 use crate::{
     host::{clear, insert, page, range, segment_span, space, Segment},
@@ -55,7 +55,7 @@ fn a_walk_goes_on_when_the_range_it_was_at_is_gone() {
     );
 }
 
-/// More than usual: a walk is short, and what could go wrong with it takes a coincidence.
+/// More cases than usual: a walk is short, and only few changes affect it.
 fn cases() -> ProptestConfig {
     let usual = ProptestConfig::default();
     ProptestConfig {

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! As much of the kernel's atomics (`kernel::sync::atomic`) as the layout uses, on the host.
+//! The part of the kernel's atomics (`kernel::sync::atomic`) that the layout uses, on the host.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The orderings are types there.
+/// The orderings, which are types in the kernel.
 pub(crate) mod ordering {
     pub(crate) struct Relaxed;
 }
 
-/// A value that several threads may change together.
+/// A value that several threads may change.
 pub(crate) struct Atomic<T>(AtomicU64, std::marker::PhantomData<T>);
 
 impl Atomic<u64> {
