@@ -89,7 +89,7 @@ impl Code {
     /// Both labels must be in one piece of constant data, `end` not before `start`.
     pub unsafe fn between(start: *const u8, end: *const u8) -> Code {
         let length = end as usize - start as usize;
-        // SAFETY: By the caller, this is constant data, which lives for ever.
+        // SAFETY: The caller guarantees that this is constant data, which is never freed.
         Code(unsafe { std::slice::from_raw_parts(start, length) })
     }
 

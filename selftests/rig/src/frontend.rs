@@ -38,7 +38,7 @@ pub struct Queue<'a> {
     pub parts: Parts,
     /// What the device signals after requests.
     pub call: &'a EventFd,
-    /// What tells the device of requests.
+    /// What the driver signals for requests.
     pub kick: &'a EventFd,
 }
 

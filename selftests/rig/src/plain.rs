@@ -84,8 +84,8 @@ impl Plain {
     /// Maps a part of a file, shared, over a part of this.
     pub fn map_at(&self, at: usize, file: impl AsFd, offset: usize, length: usize) -> Result<()> {
         self.check(at, length)?;
-        // SAFETY: The range lies within this mapping. No references into it exist: only
-        // raw pointers are given out, and those who read through them take what they find.
+        // SAFETY: The range lies within this mapping, into which no references exist: only
+        // raw pointers are given out, and no content is promised behind them.
         let done = unsafe {
             mmap(
                 self.start.add(at).cast(),

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Settings of a process that a test starts.
+//! Settings of the processes of a test, and the signals that they die of.
 
 use anyhow::{Context as _, Result};
 use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
 
-/// The signals that a device or a process dies of in the tests.
+/// The signals that processes die of in the tests.
 pub mod signals {
     use super::Signal;
 
@@ -17,8 +17,7 @@ pub mod signals {
     pub const SIGKILL: i32 = Signal::KILL.as_raw();
 }
 
-/// Makes this process, and those that it starts, leave no core file: they die of signals
-/// on purpose.
+/// Disables core files for this process and its children, which die of signals on purpose.
 pub fn no_core_files() -> Result<()> {
     let none = Rlimit {
         current: Some(0),

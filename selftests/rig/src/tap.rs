@@ -9,7 +9,7 @@ use anyhow::Result;
 /// Prints lines at once.
 pub fn line(text: &str) {
     let mut out = io::stdout().lock();
-    // That nobody reads any more is no failure of the test.
+    // A reader that has gone is no failure of the test.
     let _ = writeln!(out, "{text}").and_then(|()| out.flush());
 }
 

@@ -5,7 +5,9 @@
 use address_space::page_size;
 use anyhow::{Context as _, Result};
 use rig::bus::Bus;
+use rig::check::expect;
 use rig::machine::Machine;
+use rig::order::{GOOD, IO_ERROR, Outcome};
 
 use crate::show::Show;
 
@@ -24,6 +26,17 @@ pub(super) fn both(mut case: impl FnMut(&mut Machine, bool) -> Result<()>) -> Re
 /// Prints what happens with the bus of a machine.
 pub(super) fn note(show: Show, machine: &Machine, what: &str) {
     show.says(machine.bus.name(), what);
+}
+
+/// Checks that a request fails with an I/O error if there is an IOMMU, and is done otherwise.
+pub(super) fn expect_io_error(outcome: Outcome, enforced: bool) -> Result<()> {
+    let should = if enforced { IO_ERROR } else { GOOD };
+    expect("the request", outcome, should)
+}
+
+/// Checks that the device died of a signal.
+pub(super) fn expect_death(outcome: Outcome, signal: i32) -> Result<()> {
+    expect("the device", outcome, Outcome::Died(Some(signal)))
 }
 
 /// Starts a new device after the old one died of a signal, and does I/O with it.

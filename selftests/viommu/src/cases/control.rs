@@ -11,7 +11,7 @@ use rig::machine::{Machine, page_of};
 use rig::order::{GOOD, Order, Outcome, Place};
 use rig::process::signals::{SIGBUS, SIGSEGV};
 
-use super::common::{both, goes_on, note, page};
+use super::common::{both, expect_death, goes_on, note, page};
 use crate::show::Show;
 
 /// Makes a request with one part where the device has no memory.
@@ -34,7 +34,7 @@ fn deadly(
         let outcome = machine.run(&order)?;
         let intact = machine.ram.read(page, 4096)? == before;
         if enforced {
-            expect("the device", outcome, Outcome::Died(Some(signal)))?;
+            expect_death(outcome, signal)?;
             ensure!(intact, "the page has been written to");
             note(
                 show,
@@ -100,7 +100,7 @@ pub(super) fn indirect_table(show: Show, _: u32) -> Result<()> {
         let flight = machine.begin(&order)?;
         let outcome = machine.finish(flight, Unmap::Strict)?;
         if enforced {
-            expect("the device", outcome, Outcome::Died(Some(SIGBUS)))?;
+            expect_death(outcome, SIGBUS)?;
             note(show, machine, "the device dies of SIGBUS");
             goes_on(show, machine)
         } else {
@@ -120,7 +120,7 @@ fn without(show: Show, part: usize) -> Result<()> {
         let from = machine.page_with(&page_of("without its ring"))?;
         let outcome = machine.run(&Order::write(0, Place::Guest(from), self::page()))?;
         if enforced {
-            expect("the device", outcome, Outcome::Died(Some(SIGBUS)))?;
+            expect_death(outcome, SIGBUS)?;
             note(show, machine, "the device dies of SIGBUS");
             machine.map_ring_again(part)?;
             goes_on(show, machine)
@@ -171,11 +171,7 @@ pub(super) fn read_only_status(show: Show, _: u32) -> Result<()> {
         status: Some(Place::Bus(mapped.addr)),
         ..Order::read(0, Place::Guest(into), page())
     };
-    expect(
-        "the device",
-        machine.run(&order)?,
-        Outcome::Died(Some(SIGSEGV)),
-    )?;
+    expect_death(machine.run(&order)?, SIGSEGV)?;
     note(show, &machine, "the device dies of SIGSEGV");
     machine.bus.unmap(mapped, Unmap::Strict)?;
     goes_on(show, &mut machine)

@@ -8,10 +8,10 @@ use anyhow::{Result, ensure};
 use rig::bus::Bus;
 use rig::check::expect;
 use rig::machine::{Machine, page_of};
-use rig::order::{GOOD, IO_ERROR, Order, Outcome, Place};
+use rig::order::{GOOD, IO_ERROR, Order, Place};
 use rig::process::signals::SIGBUS;
 
-use super::common::{SECRET, both, goes_on, note, page};
+use super::common::{SECRET, both, expect_death, expect_io_error, goes_on, note, page};
 use crate::show::Show;
 
 pub(super) fn secret_leaks(show: Show, _: u32) -> Result<()> {
@@ -21,11 +21,7 @@ pub(super) fn secret_leaks(show: Show, _: u32) -> Result<()> {
         let order = Order::write(0, Place::Bus(addr), page());
         let outcome = machine.run(&order)?;
         let leaked = machine.disk_has(SECRET.as_bytes())?;
-        expect(
-            "the request",
-            outcome,
-            if enforced { IO_ERROR } else { GOOD },
-        )?;
+        expect_io_error(outcome, enforced)?;
         expect("the secret is on the disk", leaked, !enforced)?;
         if enforced {
             note(
@@ -57,11 +53,7 @@ pub(super) fn memory_is_overwritten(show: Show, _: u32) -> Result<()> {
         let addr = machine.unmapped(secret)?;
         let outcome = machine.run(&Order::read(0, Place::Bus(addr), page()))?;
         let intact = machine.ram.read(secret, SECRET.len())? == SECRET.as_bytes();
-        expect(
-            "the request",
-            outcome,
-            if enforced { IO_ERROR } else { GOOD },
-        )?;
+        expect_io_error(outcome, enforced)?;
         expect("the page is unchanged", intact, enforced)?;
         if enforced {
             machine.check_io(1 << 20, "the device is alive")?;
@@ -89,7 +81,7 @@ pub(super) fn straddling(show: Show, _: u32) -> Result<()> {
         expect("the secret is on the disk", leaked, !enforced)?;
         if enforced {
             // When the kernel has written only a part, QEMU copies the rest by itself.
-            expect("the device", outcome, Outcome::Died(Some(SIGBUS)))?;
+            expect_death(outcome, SIGBUS)?;
             note(
                 show,
                 machine,

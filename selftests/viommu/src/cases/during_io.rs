@@ -15,7 +15,7 @@ use rig::order::{GOOD, IO_ERROR, Order, Outcome, Place};
 use rig::ram::Ram;
 use rig::storage::Speed;
 
-use super::common::{SECRET, note, page};
+use super::common::{SECRET, expect_io_error, note, page};
 use crate::show::Show;
 
 pub(super) fn in_flight(show: Show, _: u32) -> Result<()> {
@@ -40,11 +40,7 @@ pub(super) fn in_flight(show: Show, _: u32) -> Result<()> {
         machine.bus.unmap(mapped, Unmap::Strict)?;
         let outcome = machine.finish(flight, Unmap::Strict)?;
         let leaked = machine.disk_has(SECRET.as_bytes())?;
-        expect(
-            "the request",
-            outcome,
-            if enforced { IO_ERROR } else { GOOD },
-        )?;
+        expect_io_error(outcome, enforced)?;
         expect("the page is on the disk", leaked, !enforced)?;
         note(
             show,
