@@ -117,14 +117,14 @@ impl Crowd {
         Ok(())
     }
 
-    /// Maps so many bytes of the file in the address space, and has all read them.
+    /// Maps so many bytes of the file in the address space, and lets all read them.
     fn show(&self, length: usize) -> Result<()> {
         let map = self.space.map(&self.file).length(length as u64);
         map.at(0).prot(READ_WRITE).commit()?;
         self.all(|peer| peer.read_attached(length))
     }
 
-    /// Has each process map and read so many bytes of the file.
+    /// Lets each process map and read so many bytes of the file.
     fn map(&self, length: usize) -> Result<()> {
         self.all(|peer| peer.map(&self.file, length))?;
         self.all(|peer| peer.read(length))

@@ -125,7 +125,7 @@ impl Demo {
             "An address space of {} KiB, the window, and three processes:",
             WINDOW_LENGTH >> 10
         ));
-        let says = |who, id, what: &str| self.transcript.says(who, &format!("(pid {id}) {what}"));
+        let says = |name, id, what: &str| self.transcript.says(name, &format!("(pid {id}) {what}"));
         says(
             VMM,
             self.vmm.id(),
