@@ -62,72 +62,82 @@ fn peek(word: &Word) -> usize {
     unsafe { word.as_ptr().read_volatile() }
 }
 
-/// What is known of one naturally aligned run of [`HUGE_PAGES`] pages.
-///
-/// Not both at once, since the arena does not map both: between the two there is an
-/// invalidation, which removes what was there.
-struct Slot {
-    /// The huge page that all of them are.
-    huge: Word,
-    /// The single pages; once there is room for them it stays.
-    singles: SetOnce<KBox<Chunk>>,
-}
-
-impl Slot {
-    fn singles(&self) -> &[Word] {
-        self.singles.as_ref().map_or(&[], |chunk| &chunk[..])
-    }
-
-    fn huge(&self) -> Option<Frame> {
-        Frame::unpack(peek(&self.huge))
-    }
-}
-
 /// The table.
+///
+/// A *slot* is a naturally aligned run of [`HUGE_PAGES`] pages of the arena. It is known as a huge
+/// page or as single pages, not both at once, since the arena does not map both: between the two
+/// there is an invalidation, which removes what was there. The memory for either is there as soon
+/// as any slot is known so: 8 bytes a slot for huge pages, and for single pages 16 bytes a slot and
+/// 8 bytes a page of those slots of which any was known.
 ///
 /// # Invariants
 ///
 /// Each entry that is present owns one reference to its folio.
 pub(crate) struct Frames {
-    /// Pages between the start of slot 0 and the segment's first page, so that slots lie as
-    /// huge pages lie in the arena.
+    /// Pages between the start of slot 0 and the segment's first page, so that slots lie as huge
+    /// pages lie in the arena.
     lead: usize,
     pages: usize,
-    slots: KVVec<Slot>,
+    /// A slot each: the huge page that it is.
+    huge: SetOnce<KVVec<Word>>,
+    /// A slot each: the single pages that it has.
+    singles: SetOnce<KVVec<SetOnce<KBox<Chunk>>>>,
 }
 
 impl Frames {
-    /// An empty table for `pages` pages that begin at page `first` of the arena. Takes 24 bytes
-    /// for each huge page's worth. `ENOMEM`.
-    pub(crate) fn new(first: usize, pages: usize) -> Result<Frames, AllocError> {
-        let lead = first % HUGE_PAGES;
-        let count = (lead + pages).div_ceil(HUGE_PAGES);
-        let mut slots = KVVec::with_capacity(count, GFP_KERNEL_ACCOUNT)?;
-        for _ in 0..count {
-            let slot = Slot {
-                huge: Atomic::new(0),
-                singles: SetOnce::new(),
-            };
-            slots.push(slot, GFP_KERNEL_ACCOUNT)?;
+    /// An empty table for `pages` pages that begin at page `first` of the arena.
+    pub(crate) fn new(first: usize, pages: usize) -> Frames {
+        Frames {
+            lead: first % HUGE_PAGES,
+            pages,
+            huge: SetOnce::new(),
+            singles: SetOnce::new(),
         }
-        Ok(Frames { lead, pages, slots })
     }
 
-    fn slot(&self, page: SegmentPage) -> Option<(&Slot, usize)> {
-        let index = self.lead + page.index();
-        Some((self.slots.get(index / HUGE_PAGES)?, index % HUGE_PAGES))
+    /// How many slots there are.
+    fn slots(&self) -> usize {
+        (self.lead + self.pages).div_ceil(HUGE_PAGES)
+    }
+
+    /// The slot of a page, and which page of it that is; [`None`] past the last page.
+    fn slot(&self, page: SegmentPage) -> Option<(usize, usize)> {
+        let index = page.index();
+        (index < self.pages).then(|| {
+            let index = self.lead + index;
+            (index / HUGE_PAGES, index % HUGE_PAGES)
+        })
+    }
+
+    /// Where the huge page is entered that a slot is.
+    fn huge_word(&self, slot: usize) -> Option<&Word> {
+        self.huge.as_ref()?.get(slot)
+    }
+
+    /// The huge page that a slot is, if it is known as one.
+    fn huge(&self, slot: usize) -> Option<Frame> {
+        Frame::unpack(peek(self.huge_word(slot)?))
+    }
+
+    /// Where the single pages of a slot are entered; none where there is no memory for them.
+    fn singles(&self, slot: usize) -> &[Word] {
+        let chunk = self
+            .singles
+            .as_ref()
+            .and_then(|slots| slots.get(slot)?.as_ref());
+        chunk.map_or(&[], |chunk| &chunk[..])
     }
 
     /// The frame of `page`, if it is known.
     pub(crate) fn get(&self, page: SegmentPage) -> Option<Frame> {
         let (slot, index) = self.slot(page)?;
-        if let Some(huge) = slot.huge() {
+        if let Some(huge) = self.huge(slot) {
             return Some(Frame {
                 pfn: huge.pfn + index,
                 ..huge
             });
         }
-        Frame::unpack(peek(slot.singles().get(index)?))
+        Frame::unpack(peek(self.singles(slot).get(index)?))
     }
 
     /// Copies what is known of the pages from `page` on, a packed frame for each of `words`, which
@@ -156,13 +166,13 @@ impl Frames {
             let (now, later) = rest.split_at_mut(rest.len().min(HUGE_PAGES - index));
             page = page + now.len() as u64;
             rest = later;
-            if let Some(huge) = slot.huge() {
+            if let Some(huge) = self.huge(slot) {
                 for (pfn, into) in (huge.pfn + index..).zip(now) {
                     *into = word(Frame { pfn, ..huge }.pack());
                 }
                 continue;
             }
-            let singles = slot.singles().get(index..).unwrap_or(&[]);
+            let singles = self.singles(slot).get(index..).unwrap_or(&[]);
             let (known, unknown) = now.split_at_mut(now.len().min(singles.len()));
             for (into, single) in known.iter_mut().zip(singles) {
                 *into = word(peek(single));
@@ -185,26 +195,51 @@ impl Frames {
         if index != 0 {
             return None;
         }
-        slot.huge()
+        self.huge(slot)
     }
 
-    /// Whether there is room for the entry of `page`; for a huge page there always is.
-    pub(crate) fn has_room(&self, page: SegmentPage) -> bool {
-        self.slot(page)
-            .is_some_and(|(slot, _)| !slot.singles().is_empty())
-    }
-
-    /// Makes room for the entry of `page`. Allocates: no install lock may be held. `ENOMEM`.
-    pub(crate) fn reserve(&self, page: SegmentPage) -> Result {
-        let (slot, _) = self.slot(page).ok_or(EINVAL)?;
-        if slot.singles().is_empty() {
+    /// Makes room for the entry of `page`: of the huge page that it lies in, or of itself. Allocates
+    /// if there is none: no install lock may be held. `ENOMEM`.
+    pub(crate) fn reserve(&self, page: SegmentPage, huge: bool) -> Result<(), AllocError> {
+        let Some((slot, _)) = self.slot(page) else {
+            return Ok(());
+        };
+        // Where another task is faster, what it has made is as good, as soon as it is there.
+        if huge {
+            if self.huge.as_ref().is_none() {
+                self.huge.populate(self.for_each_slot(|| Atomic::new(0))?);
+            }
+            return Ok(());
+        }
+        if self.singles.as_ref().is_none() {
+            self.singles.populate(self.for_each_slot(SetOnce::new)?);
+        }
+        let place = self.singles.as_ref().and_then(|slots| slots.get(slot));
+        if let Some(place) = place.filter(|place| place.as_ref().is_none()) {
             let zeroed = KBox::<[usize; HUGE_PAGES]>::zeroed(GFP_KERNEL_ACCOUNT)?;
             // SAFETY: An atomic has the layout of what it holds.
             let chunk = unsafe { KBox::from_raw(KBox::into_raw(zeroed).cast::<Chunk>()) };
-            // False where another task was faster: its chunk is as good, as soon as it is there.
-            slot.singles.populate(chunk);
+            place.populate(chunk);
         }
         Ok(())
+    }
+
+    /// Whether [`Frames::reserve`] has nothing to do.
+    pub(crate) fn has_room(&self, page: SegmentPage, huge: bool) -> bool {
+        match self.slot(page) {
+            Some((slot, _)) if huge => self.huge_word(slot).is_some(),
+            Some((slot, _)) => !self.singles(slot).is_empty(),
+            None => true,
+        }
+    }
+
+    fn for_each_slot<T>(&self, value: impl Fn() -> T) -> Result<KVVec<T>, AllocError> {
+        let count = self.slots();
+        let mut all = KVVec::with_capacity(count, GFP_KERNEL_ACCOUNT)?;
+        for _ in 0..count {
+            all.push(value(), GFP_KERNEL_ACCOUNT)?;
+        }
+        Ok(all)
     }
 
     /// Enters what the arena maps, as far as there is room: pages from `page` on, which `confirmed`
@@ -216,7 +251,8 @@ impl Frames {
         while let Some((slot, index)) = self.slot(page + done as u64).filter(|_| done < count) {
             let now = done..done + (count - done).min(HUGE_PAGES - index);
             done = now.end;
-            let singles = slot.singles().get(index..index + now.len()).unwrap_or(&[]);
+            let singles = self.singles(slot);
+            let singles = singles.get(index..index + now.len()).unwrap_or(&[]);
             if !singles.is_empty() && singles.iter().all(|single| peek(single) == 0) {
                 // All are new: one call takes all references.
                 if let Some(references) = FrameRef::get_all(confirmed, now.clone()) {
@@ -248,9 +284,9 @@ impl Frames {
         let (slot, index) = self.slot(page)?;
         if order >= HUGE_ORDER && self.holds_huge(page) && frame.pfn % HUGE_PAGES == index {
             let pfn = frame.pfn - index;
-            return Some((&slot.huge, Frame { pfn, ..frame }));
+            return Some((self.huge_word(slot)?, Frame { pfn, ..frame }));
         }
-        Some((slot.singles().get(index)?, frame))
+        Some((self.singles(slot).get(index)?, frame))
     }
 
     /// Enters a frame where it says more than what is there, with the reference that `get` takes,
@@ -297,7 +333,7 @@ impl Frames {
     ) -> Range<SegmentPage> {
         let is_huge = |page: SegmentPage| {
             self.slot(page)
-                .is_some_and(|(slot, _)| slot.huge().is_some())
+                .is_some_and(|(slot, _)| self.huge(slot).is_some())
         };
         let mut wide = pages.clone();
         if pages.is_empty() {
@@ -327,14 +363,17 @@ impl Frames {
 
     /// The first entry in `pages`, with the page it begins at.
     fn find(&self, pages: &Range<SegmentPage>) -> Option<(&Word, SegmentPage)> {
+        if self.huge.as_ref().is_none() && self.singles.as_ref().is_none() {
+            return None;
+        }
         let mut page = pages.start;
         while page < pages.end {
             let (slot, index) = self.slot(page)?;
-            if slot.huge().is_some() {
-                return Some((&slot.huge, page));
+            if let Some(word) = self.huge_word(slot).filter(|word| peek(word) != 0) {
+                return Some((word, page));
             }
             let last = (pages.end - page).min((HUGE_PAGES - index) as u64);
-            let singles = slot.singles().iter().skip(index).take(last as usize);
+            let singles = self.singles(slot).iter().skip(index).take(last as usize);
             for (step, single) in singles.enumerate() {
                 if peek(single) != 0 {
                     return Some((single, page + step as u64));

@@ -242,7 +242,7 @@ impl Segment {
         if !arena.has_pages(addr) {
             return Err(ENODEV);
         }
-        let frames = Frames::new(addr >> PAGE_SHIFT, source.part.count() as usize)?;
+        let frames = Frames::new(addr >> PAGE_SHIFT, source.part.count() as usize);
         let segment = Arc::pin_init(
             pin_init!(Segment {
                 id,

@@ -85,13 +85,12 @@ impl Space {
             _ => return Ok(Mirrored::Missing),
         }
         for page in [start, end - 1] {
-            // A huge page needs no such entry.
             let huge = seen
                 .at((page - start) as usize)
-                .is_some_and(|entry| entry.order >= HUGE_ORDER);
-            let has_room = segment.frames.has_room(page);
-            if !(has_room || huge && segment.frames.holds_huge(page)) {
-                self.arena.charge(|| segment.frames.reserve(page))?;
+                .is_some_and(|entry| entry.order >= HUGE_ORDER)
+                && segment.frames.holds_huge(page);
+            if !segment.frames.has_room(page, huge) {
+                self.arena.charge(|| segment.frames.reserve(page, huge))?;
             }
         }
 

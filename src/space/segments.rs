@@ -58,19 +58,30 @@ const IDLE_MS: c_uint = 100;
 const REAPED: usize = 16;
 
 /// Segments of which a change has removed something, and which it may have left unused.
-pub(crate) struct Removed(List<Segment, REMOVED>);
+pub(crate) struct Removed {
+    segments: List<Segment, REMOVED>,
+    /// The one that was added last: compared, never followed.
+    last: *const Segment,
+}
 
 impl Removed {
     pub(crate) const fn new() -> Self {
-        Removed(List::new())
+        Removed {
+            segments: List::new(),
+            last: core::ptr::null(),
+        }
     }
 
     /// Remembers a segment, of which this is the reference that a range had. No allocation; may
     /// be called under the install lock, since the lists of the space hold a reference too, so
     /// that none is ended here.
     pub(crate) fn add(&mut self, segment: Arc<Segment>) {
+        let last = core::mem::replace(&mut self.last, Arc::as_ptr(&segment));
+        if self.last == last {
+            return;
+        }
         if let Ok(segment) = ListArc::try_from_arc(segment) {
-            self.0.push_back(segment);
+            self.segments.push_back(segment);
         }
     }
 }
@@ -154,7 +165,7 @@ impl Space {
     /// puts the frames at once (a held frame keeps a memfd from being sealed), and has the rest
     /// ended in a while.
     pub(crate) fn release_unused(self: &Arc<Self>, _ops: &Ops, removed: Removed) {
-        let mut segments = removed.0;
+        let mut segments = removed.segments;
         let mut idle = false;
         while let Some(segment) = segments.pop_front() {
             if segment.registered.load(Relaxed) || self.install.read().layout.shows(segment.id()) {
