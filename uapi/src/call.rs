@@ -49,8 +49,8 @@ arguments! {
     address_space_batch => ADDRESS_SPACE_BATCH,
     address_space_protect => ADDRESS_SPACE_PROTECT,
     address_space_move => ADDRESS_SPACE_MOVE,
-    kvm_map_address_space => KVM_MAP_ADDRESS_SPACE,
-    kvm_unmap_address_space => KVM_UNMAP_ADDRESS_SPACE,
+    address_space_kvm_map => ADDRESS_SPACE_KVM_MAP,
+    address_space_kvm_unmap => ADDRESS_SPACE_KVM_UNMAP,
 }
 
 // SAFETY: The header: "returns an asfd".

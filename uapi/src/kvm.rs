@@ -48,7 +48,7 @@ bitflags::bitflags! {
 /// the virtual machine.
 ///
 /// After a drop nothing here finds the window any more. What is left then is
-/// [`sys::KVM_UNMAP_ADDRESS_SPACE`] with the number of the slot, on any asfd or
+/// [`sys::ADDRESS_SPACE_KVM_UNMAP`] with the number of the slot, on any asfd or
 /// view of the address space and a file descriptor of the virtual machine, which
 /// does the same as [`unmap()`](KvmWindow::unmap); or, where those are closed,
 /// `munmap(2)` of the window, of which [`as_ptr()`](Memory::as_ptr) and
@@ -86,8 +86,8 @@ impl KvmWindow {
         let duplicate = |fd| fcntl_dupfd_cloexec(fd, 0).map_err(|errno| Error::Duplicate { errno });
         let (fd, vm) = (duplicate(fd)?, duplicate(vm)?);
 
-        let mut argument = sys::kvm_map_address_space {
-            size: size_field::<sys::kvm_map_address_space>(),
+        let mut argument = sys::address_space_kvm_map {
+            size: size_field::<sys::address_space_kvm_map>(),
             flags: flags.bits(),
             vmfd: vm.as_raw_fd(),
             slot,
@@ -138,8 +138,8 @@ impl KvmWindow {
     /// [dropped](KvmWindow#letting-go). A slot that was removed with
     /// `KVM_SET_USER_MEMORY_REGION` is no error: the window goes.
     pub fn unmap(self) -> Result<()> {
-        let mut argument = sys::kvm_unmap_address_space {
-            size: size_field::<sys::kvm_unmap_address_space>(),
+        let mut argument = sys::address_space_kvm_unmap {
+            size: size_field::<sys::address_space_kvm_unmap>(),
             flags: 0,
             vmfd: self.vm.as_raw_fd(),
             slot: self.slot,

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The calls as the kernel sees them: `include/linux/address_space.h`, word for
-//! word.
+//! The ioctls as the kernel defines them: a translation of
+//! `include/linux/address_space.h` with the same names.
 //!
-//! For those who need a call that the safe types do not make. The contract of
-//! each struct and number is in the header; the names are the header's own.
+//! For programs that need an ioctl that the safe types do not offer. The header
+//! documents each struct and number in full.
 
 #![allow(non_camel_case_types)]
 
 use rustix::ioctl::{Opcode, opcode};
 
-/// The type of all calls, the second argument of `_IO()`.
+/// The type of all ioctls: the first argument of `_IO()`.
 pub const ADDRESS_SPACE_TYPE: u8 = 0xB9;
 
 /// Argument of [`ADDRESS_SPACE_CREATE`].
@@ -25,14 +25,15 @@ pub struct address_space_create {
     pub length: u64,
 }
 
-/// On `/dev/address_space`: makes an address space, returns its asfd.
+/// On `/dev/address_space`: creates an address space and returns its asfd.
 pub const ADDRESS_SPACE_CREATE: Opcode = opcode::none(ADDRESS_SPACE_TYPE, 0x00);
 
-/// What is mapped in the range gives way.
+/// The new mapping replaces whatever is mapped in the range.
 pub const ADDRESS_SPACE_MAP_REPLACE: u32 = 1 << 0;
-/// The kernel chooses the address.
+/// The kernel chooses the address and writes it to `addr`.
 pub const ADDRESS_SPACE_MAP_ANYWHERE: u32 = 1 << 1;
-/// The file's pages are brought into memory before the call returns.
+/// The kernel brings the file's pages into memory before the ioctl returns, and
+/// installs them in the existing attachments.
 pub const ADDRESS_SPACE_MAP_POPULATE: u32 = 1 << 2;
 
 /// Argument of [`ADDRESS_SPACE_MMAP`].
@@ -47,12 +48,13 @@ pub struct address_space_mmap {
     pub fd: i32,
     /// `PROT_*`.
     pub prot: u32,
-    /// Where in the file, in bytes, a multiple of the page size.
+    /// Start of the range of the file, in bytes, a multiple of the page size.
     pub offset: u64,
-    /// How much, in bytes, a multiple of the page size.
+    /// Length of the range in bytes, a multiple of the page size, not 0.
     pub length: u64,
-    /// Where in the address space, in bytes, a multiple of the page size; out
-    /// with [`ADDRESS_SPACE_MAP_ANYWHERE`].
+    /// Start of the range of the address space, in bytes, a multiple of the
+    /// page size. With [`ADDRESS_SPACE_MAP_ANYWHERE`]: 0 on input, the chosen
+    /// address on output.
     pub addr: u64,
 }
 
@@ -67,9 +69,10 @@ pub struct address_space_munmap {
     pub size: u32,
     /// Must be 0.
     pub flags: u32,
-    /// Where in the address space, in bytes, a multiple of the page size.
+    /// Start of the range of the address space, in bytes, a multiple of the
+    /// page size.
     pub addr: u64,
-    /// How much, in bytes, a multiple of the page size.
+    /// Length of the range in bytes, a multiple of the page size, not 0.
     pub length: u64,
 }
 
@@ -88,10 +91,10 @@ pub struct address_space_view {
     pub prot: u32,
     /// Must be 0.
     pub __reserved: u32,
-    /// Where in the address space the view begins, in bytes, a multiple of the
-    /// page size.
+    /// Start of the range of the address space that the view shows, in bytes, a
+    /// multiple of the page size.
     pub offset: u64,
-    /// How much it shows, in bytes, a multiple of the page size.
+    /// Length of that range in bytes, a multiple of the page size, not 0.
     pub length: u64,
 }
 
@@ -110,15 +113,16 @@ pub struct address_space_register {
     pub fd: i32,
     /// `PROT_*`: the most that maps of it will ask for.
     pub prot: u32,
-    /// Where in the file, in bytes, a multiple of the page size.
+    /// Start of the range of the file, in bytes, a multiple of the page size.
     pub offset: u64,
-    /// How much, in bytes, a multiple of the page size; 0: to the end of the file.
+    /// Length of the range in bytes, a multiple of the page size; 0 for the range
+    /// from `offset` to the end of the file.
     pub length: u64,
 }
 
-/// On an asfd: makes a part of a file ready for maps, and keeps it ready.
+/// On an asfd: prepares a range of a file for maps, and keeps it prepared.
 pub const ADDRESS_SPACE_REGISTER: Opcode = opcode::none(ADDRESS_SPACE_TYPE, 0x04);
-/// The file's pages are brought into memory before the call returns.
+/// The kernel brings the file's pages into memory before the ioctl returns.
 pub const ADDRESS_SPACE_REGISTER_POPULATE: u32 = 1 << 0;
 
 /// Argument of [`ADDRESS_SPACE_UNREGISTER`].
@@ -129,7 +133,7 @@ pub struct address_space_unregister {
     pub size: u32,
     /// Must be 0.
     pub flags: u32,
-    /// The file, the same open file as was registered.
+    /// The open file that was registered.
     pub fd: i32,
     /// Must be 0.
     pub __reserved: u32,
@@ -145,23 +149,27 @@ pub const ADDRESS_SPACE_OP_MUNMAP: u32 = 2;
 /// An operation of a batch: a change of protection.
 pub const ADDRESS_SPACE_OP_PROTECT: u32 = 3;
 
-/// One operation of a batch. Fields that it does not use are not looked at.
+/// One operation of a batch. The kernel ignores fields that an operation does not
+/// use.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct address_space_op {
     /// `ADDRESS_SPACE_OP_*`.
     pub opcode: u32,
-    /// [`ADDRESS_SPACE_MAP_REPLACE`] for a map; else 0.
+    /// [`ADDRESS_SPACE_MAP_REPLACE`] and [`ADDRESS_SPACE_MAP_POPULATE`] for a
+    /// map; 0 for others.
     pub flags: u32,
     /// For a map: the file.
     pub fd: i32,
     /// For a map and a protect: `PROT_*`.
     pub prot: u32,
-    /// For a map: where in the file, in bytes, a multiple of the page size.
+    /// For a map: start of the range of the file, in bytes, a multiple of the
+    /// page size.
     pub offset: u64,
-    /// How much, in bytes, a multiple of the page size.
+    /// Length of the range in bytes, a multiple of the page size, not 0.
     pub length: u64,
-    /// Where in the address space, in bytes, a multiple of the page size.
+    /// Start of the range of the address space, in bytes, a multiple of the
+    /// page size.
     pub addr: u64,
 }
 
@@ -175,17 +183,17 @@ pub struct address_space_batch {
     pub flags: u32,
     /// Address of an array of [`address_space_op`].
     pub ops: u64,
-    /// How many there are, 1 to 65536.
+    /// Number of elements of the array, 1 to 65536.
     pub nr_ops: u32,
     /// Size of [`address_space_op`] in bytes.
     pub op_size: u32,
-    /// Out: the index of the operation that was refused.
+    /// Output: the index of the operation that failed.
     pub failed: u32,
     /// Must be 0.
     pub __reserved: u32,
 }
 
-/// On an asfd: makes all of the changes, or none.
+/// On an asfd: performs all operations of a batch, or none.
 pub const ADDRESS_SPACE_BATCH: Opcode = opcode::none(ADDRESS_SPACE_TYPE, 0x06);
 
 /// Argument of [`ADDRESS_SPACE_PROTECT`].
@@ -196,9 +204,10 @@ pub struct address_space_protect {
     pub size: u32,
     /// Must be 0.
     pub flags: u32,
-    /// Where in the address space, in bytes, a multiple of the page size.
+    /// Start of the range of the address space, in bytes, a multiple of the
+    /// page size.
     pub addr: u64,
-    /// How much, in bytes, a multiple of the page size.
+    /// Length of the range in bytes, a multiple of the page size, not 0.
     pub length: u64,
     /// `PROT_*`.
     pub prot: u32,
@@ -206,7 +215,7 @@ pub struct address_space_protect {
     pub __reserved: u32,
 }
 
-/// On an asfd: changes what may be done to a range.
+/// On an asfd: changes the protection of a range.
 pub const ADDRESS_SPACE_PROTECT: Opcode = opcode::none(ADDRESS_SPACE_TYPE, 0x07);
 
 /// Argument of [`ADDRESS_SPACE_MOVE`].
@@ -217,26 +226,26 @@ pub struct address_space_move {
     pub size: u32,
     /// [`ADDRESS_SPACE_MAP_REPLACE`].
     pub flags: u32,
-    /// Where in the address space, in bytes, a multiple of the page size.
+    /// Start of the source range, in bytes, a multiple of the page size.
     pub addr: u64,
-    /// How much, in bytes, a multiple of the page size.
+    /// Length of the range in bytes, a multiple of the page size, not 0.
     pub length: u64,
-    /// Where it goes, in bytes, a multiple of the page size.
+    /// Start of the destination range, in bytes, a multiple of the page size.
     pub new_addr: u64,
 }
 
-/// On an asfd: shows a range at another address.
+/// On an asfd: moves the mappings of a range to another address.
 pub const ADDRESS_SPACE_MOVE: Opcode = opcode::none(ADDRESS_SPACE_TYPE, 0x08);
 
-/// The guest may only read: see `KVM_SET_USER_MEMORY_REGION`.
+/// The guest can only read: see `KVM_SET_USER_MEMORY_REGION`.
 pub const KVM_MEM_READONLY: u32 = 1 << 1;
 /// KVM keeps a log of the pages the guest writes to.
 pub const KVM_MEM_LOG_DIRTY_PAGES: u32 = 1 << 0;
 
-/// Argument of [`KVM_MAP_ADDRESS_SPACE`].
+/// Argument of [`ADDRESS_SPACE_KVM_MAP`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct kvm_map_address_space {
+pub struct address_space_kvm_map {
     /// Size of this struct in bytes.
     pub size: u32,
     /// `KVM_MEM_READONLY`, `KVM_MEM_LOG_DIRTY_PAGES`.
@@ -245,24 +254,25 @@ pub struct kvm_map_address_space {
     pub vmfd: i32,
     /// The memory slot; KVM's address space id in the upper 16 bits.
     pub slot: u32,
-    /// Where the guest finds it, in bytes, a multiple of the page size.
+    /// Guest physical address of the memory slot, in bytes, a multiple of the page
+    /// size.
     pub guest_phys_addr: u64,
-    /// How much the guest is shown, in bytes, a multiple of the page size.
+    /// Length of the memory slot in bytes, a multiple of the page size, not 0.
     pub memory_size: u64,
-    /// From where in the address space or view, in bytes, a multiple of the
-    /// page size.
+    /// Start of the range of the asfd or view that the slot shows, in bytes, a
+    /// multiple of the page size.
     pub offset: u64,
-    /// Out: where the caller finds the same memory.
+    /// Output: the address at which the same range is attached to the caller.
     pub window: u64,
 }
 
-/// On an asfd or a view: makes a window of it a memory slot.
-pub const KVM_MAP_ADDRESS_SPACE: Opcode = opcode::none(ADDRESS_SPACE_TYPE, 0x10);
+/// On an asfd or a view: attaches a range of it and makes that a memory slot.
+pub const ADDRESS_SPACE_KVM_MAP: Opcode = opcode::none(ADDRESS_SPACE_TYPE, 0x10);
 
-/// Argument of [`KVM_UNMAP_ADDRESS_SPACE`].
+/// Argument of [`ADDRESS_SPACE_KVM_UNMAP`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct kvm_unmap_address_space {
+pub struct address_space_kvm_unmap {
     /// Size of this struct in bytes.
     pub size: u32,
     /// Must be 0.
@@ -273,11 +283,21 @@ pub struct kvm_unmap_address_space {
     pub slot: u32,
 }
 
-/// On an asfd or a view: removes a memory slot and the caller's window.
-pub const KVM_UNMAP_ADDRESS_SPACE: Opcode = opcode::none(ADDRESS_SPACE_TYPE, 0x11);
+/// On an asfd or a view: removes a memory slot and the attachment that belongs to
+/// it.
+pub const ADDRESS_SPACE_KVM_UNMAP: Opcode = opcode::none(ADDRESS_SPACE_TYPE, 0x11);
 
-// The kernel takes a struct by the size it says it has; one that grew by
-// accident would be refused by every kernel there is (E2BIG).
+/// Alias of [`address_space_kvm_map`], as in the header.
+pub use address_space_kvm_map as kvm_map_address_space;
+/// Alias of [`address_space_kvm_unmap`], as in the header.
+pub use address_space_kvm_unmap as kvm_unmap_address_space;
+/// Alias of [`ADDRESS_SPACE_KVM_MAP`], as in the header.
+pub const KVM_MAP_ADDRESS_SPACE: Opcode = ADDRESS_SPACE_KVM_MAP;
+/// Alias of [`ADDRESS_SPACE_KVM_UNMAP`], as in the header.
+pub const KVM_UNMAP_ADDRESS_SPACE: Opcode = ADDRESS_SPACE_KVM_UNMAP;
+
+// The kernel reads as many bytes as the `size` field says. A struct that grew by
+// accident would be E2BIG on every existing kernel.
 const _: () = {
     assert!(size_of::<address_space_create>() == 16);
     assert!(size_of::<address_space_mmap>() == 40);
@@ -289,8 +309,8 @@ const _: () = {
     assert!(size_of::<address_space_batch>() == 32);
     assert!(size_of::<address_space_protect>() == 32);
     assert!(size_of::<address_space_move>() == 32);
-    assert!(size_of::<kvm_map_address_space>() == 48);
-    assert!(size_of::<kvm_unmap_address_space>() == 16);
+    assert!(size_of::<address_space_kvm_map>() == 48);
+    assert!(size_of::<address_space_kvm_unmap>() == 16);
 };
 
 #[cfg(test)]
@@ -301,8 +321,8 @@ mod tests {
     use std::mem::{offset_of, size_of_val};
     use std::process::{Command, Stdio};
 
-    /// One `_Static_assert` for each thing that this module and the header both
-    /// say, so that the C compiler is the one to compare them.
+    /// One `_Static_assert` for each definition that this module and the header
+    /// share: the C compiler compares them.
     fn assertions() -> String {
         let mut c = String::from(
             "#include <stddef.h>\n#include <linux/kvm.h>\n#include <linux/address_space.h>\n",
@@ -312,7 +332,7 @@ mod tests {
             ($name:ident { $($field:ident),* }) => {
                 let name = stringify!($name);
                 let value = $name::default();
-                // Without `..`: a field that is missing in the list does not compile.
+                // Without `..`, so that a field missing from the list is an error.
                 let $name { $($field),* } = value;
                 assert_c(&mut c, &format!("sizeof(struct {name})"), size_of::<$name>() as u64);
                 $(
@@ -411,7 +431,7 @@ mod tests {
             length,
             new_addr
         });
-        same_struct!(kvm_map_address_space {
+        same_struct!(address_space_kvm_map {
             size,
             flags,
             vmfd,
@@ -421,12 +441,20 @@ mod tests {
             offset,
             window
         });
-        same_struct!(kvm_unmap_address_space {
+        same_struct!(address_space_kvm_unmap {
             size,
             flags,
             vmfd,
             slot
         });
+        // The aliases of the header name the same structs.
+        for (alias, name) in [
+            ("kvm_map_address_space", "address_space_kvm_map"),
+            ("kvm_unmap_address_space", "address_space_kvm_unmap"),
+        ] {
+            let same = format!("__builtin_types_compatible_p(struct {alias}, struct {name})");
+            assert_c(&mut c, &same, 1);
+        }
         same_number!(
             ADDRESS_SPACE_TYPE,
             ADDRESS_SPACE_CREATE,
@@ -442,6 +470,8 @@ mod tests {
             ADDRESS_SPACE_OP_MMAP,
             ADDRESS_SPACE_OP_MUNMAP,
             ADDRESS_SPACE_OP_PROTECT,
+            ADDRESS_SPACE_KVM_MAP,
+            ADDRESS_SPACE_KVM_UNMAP,
             KVM_MAP_ADDRESS_SPACE,
             KVM_UNMAP_ADDRESS_SPACE,
             ADDRESS_SPACE_MAP_REPLACE,
@@ -462,7 +492,7 @@ mod tests {
     }
 
     #[test]
-    fn structs_and_numbers_are_those_of_the_c_header() {
+    fn structs_and_numbers_match_the_c_header() {
         let cc = std::env::var("CC").unwrap_or_else(|_| "cc".into());
         let mut compiler = Command::new(&cc)
             .args(["-std=gnu11", "-Wall", "-Werror", "-fsyntax-only"])

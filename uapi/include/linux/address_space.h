@@ -2,22 +2,31 @@
 /*
  * Address spaces as file descriptors.
  *
- * The calls on /dev/address_space and on the file descriptors it gives out.
- * The objects (asfd, view, layout, attachment) are explained in
- * Documentation/userspace-api/address_space.rst; read that first.
+ * The ioctls of /dev/address_space and of the file descriptors it returns.
+ * Documentation/userspace-api/address_space.rst defines the terms used here
+ * (asfd, view, layout, attachment); read it first.
  *
- * The contract of every call, after that of iommufd:
+ * These rules hold for every ioctl, after the model of iommufd:
  *
- *  - The argument is a pointer to a struct that begins with its own size, as
- *    the caller knows it. A size below that of the first published version of
- *    the struct is EINVAL. Bytes past what the kernel knows must be zero, else
- *    E2BIG.
- *  - An unknown call is ENOTTY. A known call with an unknown flag or a reserved
- *    field that is not zero is EOPNOTSUPP. A wrong value is EINVAL. A sum that
- *    does not fit 64 bits is EOVERFLOW.
- *  - Addresses, offsets and lengths are in bytes and multiples of the page
- *    size, else EINVAL.
- *  - A call that fails has changed nothing.
+ *  - The argument is a pointer to a struct. Its first member is @size, the
+ *    size of the struct in bytes as the caller was compiled with it. EINVAL:
+ *    @size is less than the size in the first published version. E2BIG: @size
+ *    is more than the size of a page, or a byte beyond the part that the
+ *    kernel knows is not zero. EFAULT: the struct cannot be read, or a result
+ *    cannot be written to it.
+ *  - ENOTTY: the ioctl is unknown, or does not exist for this kind of file.
+ *    EOPNOTSUPP: an unknown flag is set, or a reserved member is not zero.
+ *    EINVAL: a value is not valid. EOVERFLOW: the sum of start and length does
+ *    not fit in 64 bits.
+ *  - Addresses, offsets and lengths are in bytes. EINVAL: one of them is not a
+ *    multiple of the page size, or a length is 0 where this file does not say
+ *    that it may be.
+ *  - A protection is PROT_NONE, or PROT_READ with any of PROT_WRITE and
+ *    PROT_EXEC, with the values of <sys/mman.h>. EINVAL: an unknown bit is
+ *    set, or PROT_WRITE or PROT_EXEC without PROT_READ.
+ *  - An ioctl that fails has changed nothing.
+ *
+ * The errors above are not repeated below.
  */
 #ifndef _UAPI_LINUX_ADDRESS_SPACE_H
 #define _UAPI_LINUX_ADDRESS_SPACE_H
@@ -34,16 +43,20 @@
  * @length: Length of the address space in bytes, a multiple of the page size,
  *          not 0 and at most 2^46
  *
- * Called on /dev/address_space. Makes an address space of @length bytes in
- * which nothing is mapped and returns an asfd, a file descriptor with all
- * rights to it, close-on-exec. The asfd can stand where a memfd is only mapped:
- * fstat() and lseek(SEEK_END) tell its length, mmap() with MAP_SHARED attaches
- * it.
+ * Issued on /dev/address_space. Creates an address space of @length bytes in
+ * which nothing is mapped, and returns an asfd: a file descriptor with all
+ * rights to the address space, close-on-exec. The asfd can replace a memfd in
+ * a program that only maps it: fstat() and lseek(SEEK_END) return the length,
+ * and mmap() with MAP_SHARED attaches the address space to the calling
+ * process.
  *
- * Errors: EINVAL for @length, ENOMEM, EMFILE and ENFILE as for open(), EBUSY
- * while the system is going to sleep, ENODEV where the kernel cannot start a
- * usermode helper, from which the module borrows an mm on kernels that do not
- * export mm_alloc().
+ * Errors:
+ *  - EINVAL: @length is 0 or more than 2^46.
+ *  - EMFILE, ENFILE: the process or the system has too many open files.
+ *  - EBUSY: the system is being suspended.
+ *  - ENODEV: the kernel cannot start a usermode helper. The module needs one
+ *    to obtain an mm on kernels that do not export mm_alloc().
+ *  - ENOMEM: there is not enough memory.
  */
 struct address_space_create {
 	__u32 size;
@@ -55,20 +68,24 @@ struct address_space_create {
 /**
  * DOC: flags of struct address_space_mmap
  *
- * ADDRESS_SPACE_MAP_REPLACE - What is mapped in the range gives way, all at
- * once: an attacher sees the old or the new, never a hole. Without it a range
- * where something is mapped is EEXIST.
+ * ADDRESS_SPACE_MAP_REPLACE - The new mapping replaces whatever is mapped in
+ * the range, atomically: an access meets the old page or the new one, never a
+ * hole. Without this flag EEXIST is returned if anything is mapped in the
+ * range. ADDRESS_SPACE_MOVE takes this flag too, for its destination, and so
+ * does a map in a batch.
  *
- * ADDRESS_SPACE_MAP_ANYWHERE - The kernel chooses the address, aligned so that
- * huge pages can be used where the file has them. @addr must be 0 and is
- * written back. Excludes ADDRESS_SPACE_MAP_REPLACE.
+ * ADDRESS_SPACE_MAP_ANYWHERE - The kernel chooses the address, aligned for
+ * huge pages if possible, and writes it to @addr, which must be 0 on input.
+ * Cannot be combined with ADDRESS_SPACE_MAP_REPLACE.
  *
- * ADDRESS_SPACE_MAP_POPULATE - As MAP_POPULATE does, bring the file's pages into
- * memory before returning, and enter them in the windows that there are, so that
- * who touches them next has no page fault. As far as that is possible: the map
- * stands whatever becomes of this, a signal ends it early, and what cannot be
- * entered without waiting for an attached process is left to page faults. So are
- * windows of virtual machines, and all windows but some (128).
+ * ADDRESS_SPACE_MAP_POPULATE - Brings the pages of the file into memory, as
+ * MAP_POPULATE does, and installs them in the existing attachments, so that
+ * the next access to them causes no page fault. This is done on a best-effort
+ * basis before the ioctl returns, and does not affect its result. A signal
+ * ends it early. It never waits for a process that has attached the address
+ * space: an attachment whose process holds its mmap lock is left to page
+ * faults. So are the attachments of virtual machines, and all attachments
+ * beyond the first 128.
  */
 #define ADDRESS_SPACE_MAP_REPLACE	(1U << 0)
 #define ADDRESS_SPACE_MAP_ANYWHERE	(1U << 1)
@@ -78,27 +95,44 @@ struct address_space_create {
  * struct address_space_mmap - ioctl(ADDRESS_SPACE_MMAP)
  * @size: sizeof(struct address_space_mmap)
  * @flags: ADDRESS_SPACE_MAP_*
- * @fd: The file to map, open for reading, and for writing if @prot has
- *      PROT_WRITE
- * @prot: PROT_NONE, or PROT_READ with any of PROT_WRITE and PROT_EXEC: the most
- *        that anyone may do to the range through this address space. (The kernel
- *        lets no process map an asfd or a view with PROT_EXEC today, since
- *        anonymous inodes are noexec: EPERM.)
- * @offset: Where in the file
- * @length: How much, not 0. It may reach past the end of the file: as with
- *          mmap(), touching what the file does not have is SIGBUS.
- * @addr: Where in the address space; out with ADDRESS_SPACE_MAP_ANYWHERE
+ * @fd: The file to map. It must be open for reading, and for writing too if
+ *      @prot contains PROT_WRITE.
+ * @prot: The protection: the most that any access to the range through this
+ *        address space may do. (With PROT_EXEC the range still cannot be
+ *        executed by a process: mmap() of an asfd or view with PROT_EXEC is
+ *        EPERM, since anonymous inodes are noexec.)
+ * @offset: Start of the range of the file, in bytes, a multiple of the page
+ *          size
+ * @length: Length of the range in bytes, a multiple of the page size, not 0.
+ *          The range may extend beyond the end of the file; as with mmap(), an
+ *          access to a page that the file does not have raises SIGBUS.
+ * @addr: Start of the range of the address space, in bytes, a multiple of the
+ *        page size. With ADDRESS_SPACE_MAP_ANYWHERE: 0 on input, the chosen
+ *        address on output.
  *
- * Maps a range of a file into the address space. It shows at once in everything
- * that has the address space attached. The same checks are made as for a shared
- * mmap() by the caller: file mode, seals, mount options, security modules.
+ * Issued on an asfd. Maps a range of a file into the address space. All
+ * attachments and virtual machines that use the address space see the mapping
+ * at once. The kernel makes the same checks as for a MAP_SHARED mmap() by the
+ * caller: file mode, seals, mount options, security modules.
  *
- * Errors: EBADF for @fd; EACCES where the file's mode does not allow @prot;
- * EPERM for a sealed file, or PROT_EXEC on a noexec mount; ENODEV for a file
- * that cannot be mapped (a directory, a pipe) or whose memory cannot be shown
- * (device memory, secret memory, DAX); ELOOP for an asfd or a view; EEXIST;
- * EINVAL where the range leaves the address space; ENOSPC where no hole is large
- * enough for ADDRESS_SPACE_MAP_ANYWHERE; ENOMEM.
+ * Errors:
+ *  - EBADF: @fd is not open, or was opened with O_PATH.
+ *  - EACCES: the file is not open for the access that @prot requires.
+ *  - EPERM: the file is sealed against writing; @prot contains PROT_EXEC and
+ *    the file is on a noexec mount; or a security module denies the mapping.
+ *  - ENODEV: the file cannot be mapped (a directory, a pipe, a socket), or its
+ *    pages cannot be shown (device memory, secret memory, DAX, guest_memfd).
+ *  - ELOOP: the file is an asfd or a view.
+ *  - EEXIST: something is mapped in the range, and ADDRESS_SPACE_MAP_REPLACE
+ *    is not set.
+ *  - EINVAL: the range is not within the address space; or
+ *    ADDRESS_SPACE_MAP_ANYWHERE with @addr not 0 or with
+ *    ADDRESS_SPACE_MAP_REPLACE.
+ *  - EOVERFLOW: @offset + @length is beyond the largest possible file.
+ *  - ENOSPC: no hole is large enough for ADDRESS_SPACE_MAP_ANYWHERE.
+ *  - ENOMEM: there is not enough memory, or the address space shows too many
+ *    different ranges of files (vm.max_map_count).
+ *  Other errors of mmap() of the file are passed on.
  */
 struct address_space_mmap {
 	__u32 size;
@@ -115,14 +149,18 @@ struct address_space_mmap {
  * struct address_space_munmap - ioctl(ADDRESS_SPACE_MUNMAP)
  * @size: sizeof(struct address_space_munmap)
  * @flags: Must be 0
- * @addr: Where in the address space
- * @length: How much, not 0
+ * @addr: Start of the range of the address space, in bytes, a multiple of the
+ *        page size
+ * @length: Length of the range in bytes, a multiple of the page size, not 0
  *
- * Empties the range. Holes in it are fine; mappings that reach past it are cut.
- * When the call returns, no process and no virtual machine reaches what was
- * mapped there: their next access meets a hole.
+ * Issued on an asfd. Removes all mappings from the range. The range may
+ * contain holes; a mapping that extends beyond the range is cut. When the
+ * ioctl returns, no process and no virtual machine can reach what was mapped
+ * there: the next access meets a hole.
  *
- * Errors: EINVAL where the range leaves the address space; ENOMEM.
+ * Errors:
+ *  - EINVAL: the range is not within the address space.
+ *  - ENOMEM: there is not enough memory to cut a mapping in two.
  */
 struct address_space_munmap {
 	__u32 size;
@@ -136,18 +174,22 @@ struct address_space_munmap {
  * struct address_space_view - ioctl(ADDRESS_SPACE_VIEW)
  * @size: sizeof(struct address_space_view)
  * @flags: Must be 0
- * @prot: PROT_READ with any of PROT_WRITE and PROT_EXEC
+ * @prot: The protection of the view, not PROT_NONE
  * @__reserved: Must be 0
- * @offset: Where in the address space the view begins
- * @length: How much it shows, not 0
+ * @offset: Start of the range of the address space that the view shows, in
+ *          bytes, a multiple of the page size
+ * @length: Length of that range in bytes, a multiple of the page size, not 0
  *
- * Returns a view, a file descriptor, close-on-exec, that can only be mapped or
- * given to KVM, and only so much of it. Offset 0 of the view is @offset of the
- * address space. A view is live: what is mapped and unmapped in the address
- * space shows through it, never beyond @prot.
+ * Issued on an asfd. Returns a view: a file descriptor, close-on-exec, that
+ * can be mapped and used as a KVM memory slot, and nothing else. Offset 0 of
+ * the view is @offset of the address space. The view is live: mappings that
+ * are added to or removed from the range later appear in it or disappear from
+ * it. No access through the view can do more than @prot allows.
  *
- * Errors: EINVAL where the range leaves the address space; ENOMEM, EMFILE,
- * ENFILE.
+ * Errors:
+ *  - EINVAL: @prot is PROT_NONE, or the range is not within the address space.
+ *  - EMFILE, ENFILE: the process or the system has too many open files.
+ *  - ENOMEM: there is not enough memory.
  */
 struct address_space_view {
 	__u32 size;
@@ -162,20 +204,25 @@ struct address_space_view {
 /**
  * struct address_space_register - ioctl(ADDRESS_SPACE_REGISTER)
  * @size: sizeof(struct address_space_register)
- * @flags: ADDRESS_SPACE_REGISTER_POPULATE: bring the pages into memory, as far as
- *         that is possible
- * @fd: The file, open as for a map with @prot
- * @prot: The most that maps of it will ask for; as for a map
- * @offset: Where in the file
- * @length: How much; 0: to the end of the file as it is now
+ * @flags: ADDRESS_SPACE_REGISTER_POPULATE: bring the pages into memory before
+ *         the ioctl returns, on a best-effort basis
+ * @fd: The file. It must be open for reading, and for writing too if @prot
+ *      contains PROT_WRITE.
+ * @prot: The protection: the most that later maps of the range will ask for
+ * @offset: Start of the range of the file, in bytes, a multiple of the page
+ *          size
+ * @length: Length of the range in bytes, a multiple of the page size; 0 for
+ *          the range from @offset to the present end of the file
  *
- * Makes ready a part of a file that is going to be mapped again and again, and
- * keeps it ready. Maps that lie within it, of the same open file, by a caller with
- * the same credentials, are then changes of the layout and nothing else. Nothing
- * shows before it is mapped.
+ * Issued on an asfd. Prepares a range of a file that will be mapped many
+ * times, and keeps it prepared until ADDRESS_SPACE_UNREGISTER. A later map
+ * that lies within the range, of the same open file, by a caller with the same
+ * credentials, only changes the layout. A registered range is not visible
+ * until it is mapped.
  *
- * Errors: as for ADDRESS_SPACE_MMAP; EINVAL where @length is 0 and the file ends
- * before @offset.
+ * Errors:
+ *  - EINVAL: @length is 0 and the file ends at or before @offset.
+ *  - EBADF, EACCES, EPERM, ENODEV, ELOOP, ENOMEM: as for ADDRESS_SPACE_MMAP.
  */
 struct address_space_register {
 	__u32 size;
@@ -192,12 +239,16 @@ struct address_space_register {
  * struct address_space_unregister - ioctl(ADDRESS_SPACE_UNREGISTER)
  * @size: sizeof(struct address_space_unregister)
  * @flags: Must be 0
- * @fd: The file, the same open file as was registered
+ * @fd: The file: the open file that was registered, or a duplicate of its file
+ *      descriptor
  * @__reserved: Must be 0
  *
- * Ends all registrations of the file. What is mapped of it stays mapped.
+ * Issued on an asfd. Ends all registrations of the open file. Existing
+ * mappings of the file remain.
  *
- * Errors: EBADF; ENOENT where it is not registered in this address space.
+ * Errors:
+ *  - EBADF: @fd is not open, or was opened with O_PATH.
+ *  - ENOENT: the open file is not registered in this address space.
  */
 struct address_space_unregister {
 	__u32 size;
@@ -214,15 +265,19 @@ struct address_space_unregister {
 
 /**
  * struct address_space_op - one operation of a batch
- * @opcode: ADDRESS_SPACE_OP_*; others are EOPNOTSUPP
- * @flags: ADDRESS_SPACE_MAP_REPLACE and ADDRESS_SPACE_MAP_POPULATE for a map; else 0
- * @fd: For a map: the file
- * @prot: For a map and a protect
- * @offset: For a map: where in the file
- * @length: How much
- * @addr: Where in the address space
+ * @opcode: ADDRESS_SPACE_OP_*. Other values are EOPNOTSUPP.
+ * @flags: For ADDRESS_SPACE_OP_MMAP: ADDRESS_SPACE_MAP_REPLACE and
+ *         ADDRESS_SPACE_MAP_POPULATE. For others: must be 0.
+ * @fd: For ADDRESS_SPACE_OP_MMAP: the file to map
+ * @prot: For ADDRESS_SPACE_OP_MMAP and ADDRESS_SPACE_OP_PROTECT: the
+ *        protection
+ * @offset: For ADDRESS_SPACE_OP_MMAP: start of the range of the file, in
+ *          bytes, a multiple of the page size
+ * @length: Length of the range in bytes, a multiple of the page size, not 0
+ * @addr: Start of the range of the address space, in bytes, a multiple of the
+ *        page size
  *
- * Fields that an operation does not use are not looked at.
+ * The kernel ignores members that an operation does not use.
  */
 struct address_space_op {
 	__u32 opcode;
@@ -238,18 +293,27 @@ struct address_space_op {
  * struct address_space_batch - ioctl(ADDRESS_SPACE_BATCH)
  * @size: sizeof(struct address_space_batch)
  * @flags: Must be 0
- * @ops: Address of an array of struct address_space_op
- * @nr_ops: How many there are, 1 to 65536
- * @op_size: sizeof(struct address_space_op), as the caller knows it; the contract
- *           for structs holds for each
- * @failed: Out, where the call failed for one of them: its index; else left alone
+ * @ops: Address of an array of struct address_space_op in the caller's memory
+ * @nr_ops: Number of elements of the array, 1 to 65536
+ * @op_size: sizeof(struct address_space_op), as the caller was compiled with
+ *           it. The rules for the size of a struct hold for each element.
+ * @failed: Output: the index of the operation that failed, if the ioctl failed
+ *          because of one. Not written otherwise.
  * @__reserved: Must be 0
  *
- * Does all of the operations, in their order, or none: everything that has the
- * address space attached sees it as it was before or as it is after, never between,
- * and nobody who has seen what is after sees what was before. When the call returns, what was unmapped or replaced has been revoked everywhere.
+ * Issued on an asfd. Performs all operations in order, or none of them. Nobody
+ * sees a layout in which only some of the operations are done: every access
+ * meets the layout before the batch or the layout after it, and a reader that
+ * has seen the layout after the batch does not see the layout before it again.
+ * When the ioctl returns, everything that the batch unmapped or replaced is
+ * revoked from all processes and virtual machines.
  *
- * Errors: EINVAL for @nr_ops; ENOMEM; those of the operations.
+ * Errors:
+ *  - EINVAL: @nr_ops is 0 or more than 65536.
+ *  - ENOMEM: there is not enough memory.
+ *  - Errors of the operations, with the index in @failed: as for
+ *    ADDRESS_SPACE_MMAP, ADDRESS_SPACE_MUNMAP and ADDRESS_SPACE_PROTECT; and
+ *    EOPNOTSUPP for an unknown @opcode.
  */
 struct address_space_batch {
 	__u32 size;
@@ -266,17 +330,22 @@ struct address_space_batch {
  * struct address_space_protect - ioctl(ADDRESS_SPACE_PROTECT)
  * @size: sizeof(struct address_space_protect)
  * @flags: Must be 0
- * @addr: Where in the address space
- * @length: How much, not 0
- * @prot: As for a map
+ * @addr: Start of the range of the address space, in bytes, a multiple of the
+ *        page size
+ * @length: Length of the range in bytes, a multiple of the page size, not 0
+ * @prot: The new protection
  * @__reserved: Must be 0
  *
- * Changes what anyone may do to what is mapped in the range. When the call
- * returns, nobody can do more any longer.
+ * Issued on an asfd. Sets the protection of all mappings in the range;
+ * mappings that extend beyond it are cut. When the ioctl returns, no process
+ * and no virtual machine can do more than @prot allows.
  *
- * Errors: ENOENT where there is a hole in the range; EACCES for more than what was
- * checked when the file's range was first mapped or registered by this caller
- * through this open file; EINVAL where the range leaves the address space; ENOMEM.
+ * Errors:
+ *  - ENOENT: there is a hole in the range.
+ *  - EACCES: @prot allows more than was checked when this range of the file
+ *    was first mapped or registered, by this caller, through this open file.
+ *  - EINVAL: the range is not within the address space.
+ *  - ENOMEM: there is not enough memory.
  */
 struct address_space_protect {
 	__u32 size;
@@ -291,17 +360,22 @@ struct address_space_protect {
 /**
  * struct address_space_move - ioctl(ADDRESS_SPACE_MOVE)
  * @size: sizeof(struct address_space_move)
- * @flags: ADDRESS_SPACE_MAP_REPLACE: what is mapped where it goes gives way
- * @addr: Where in the address space
- * @length: How much, not 0
- * @new_addr: Where it goes; the two ranges must not overlap
+ * @flags: ADDRESS_SPACE_MAP_REPLACE: replace what is mapped at the destination
+ * @addr: Start of the source range, in bytes, a multiple of the page size
+ * @length: Length of both ranges in bytes, a multiple of the page size, not 0
+ * @new_addr: Start of the destination range, in bytes, a multiple of the page
+ *            size. The two ranges must not overlap.
  *
- * Shows at @new_addr what was shown at @addr, and nothing at @addr any more, at
- * once.
+ * Issued on an asfd. Moves what is mapped at @addr to @new_addr, with its
+ * protections, and leaves a hole at @addr, as one change.
  *
- * Errors: ENOENT where there is a hole in the range; EEXIST where something is
- * mapped at @new_addr; EINVAL where a range leaves the address space, or they
- * overlap; ENOMEM.
+ * Errors:
+ *  - ENOENT: there is a hole in the source range.
+ *  - EEXIST: something is mapped in the destination range, and
+ *    ADDRESS_SPACE_MAP_REPLACE is not set.
+ *  - EINVAL: one of the ranges is not within the address space, or they
+ *    overlap.
+ *  - ENOMEM: there is not enough memory.
  */
 struct address_space_move {
 	__u32 size;
@@ -313,34 +387,43 @@ struct address_space_move {
 #define ADDRESS_SPACE_MOVE	_IO(ADDRESS_SPACE_TYPE, 0x08)
 
 /**
- * struct kvm_map_address_space - ioctl(KVM_MAP_ADDRESS_SPACE)
- * @size: sizeof(struct kvm_map_address_space)
+ * struct address_space_kvm_map - ioctl(ADDRESS_SPACE_KVM_MAP)
+ * @size: sizeof(struct address_space_kvm_map)
  * @flags: KVM_MEM_READONLY and KVM_MEM_LOG_DIRTY_PAGES, as for
  *         KVM_SET_USER_MEMORY_REGION
- * @vmfd: A KVM virtual machine that the calling process made
- * @slot: The memory slot to use, not in use; KVM's address space id in the
- *        upper 16 bits
- * @guest_phys_addr: Where the guest finds it
- * @memory_size: How much of the address space or view the guest is shown, not 0
- * @offset: From where in the address space or view
- * @window: Out: where the caller finds the same memory in its own address space,
- *          readable, and writable unless KVM_MEM_READONLY is set. As long as it is
- *          there the virtual machine is held open.
+ * @vmfd: File descriptor of a KVM virtual machine that the calling process
+ *        created
+ * @slot: Number of the memory slot, which must not be in use. The upper 16
+ *        bits are KVM's address space id.
+ * @guest_phys_addr: Guest physical address of the memory slot, in bytes, a
+ *                   multiple of the page size
+ * @memory_size: Length of the memory slot in bytes, a multiple of the page
+ *               size, not 0
+ * @offset: Start of the range of the asfd or view that the memory slot shows,
+ *          in bytes, a multiple of the page size
+ * @window: Output: the address in the caller's memory at which the same range
+ *          is attached, readable, and writable unless KVM_MEM_READONLY is set.
+ *          The attachment keeps the virtual machine open.
  *
- * Called on an asfd or a view. Attaches a window of it to the caller and makes
- * it a memory slot of the virtual machine. The slot follows the address space
- * with no further call: what is mapped in it shows in the guest, what is
- * unmapped is gone from it. An access of the guest to a hole ends KVM_RUN with
- * EFAULT.
+ * Issued on an asfd or a view. Attaches the range to the calling process and
+ * makes the attachment a memory slot of the virtual machine. From then on the
+ * memory slot follows the address space without further calls: the guest sees
+ * what is mapped there and loses what is unmapped. If the guest accesses a
+ * hole, KVM_RUN returns EFAULT.
  *
- * Errors: EBADF for @vmfd; EINVAL where it is no virtual machine; EIO where it
- * is another process's; EACCES where a view does not allow writing and
- * KVM_MEM_READONLY is not set; EINVAL where the window leaves the address space
- * or view, or KVM does not take the slot, one that has other memory for example;
- * EEXIST where the slot shows this address space already, or overlaps another
- * slot; ENOMEM.
+ * Errors:
+ *  - EBADF: @vmfd is not open.
+ *  - EINVAL: @vmfd is not a virtual machine; the range is not within the asfd
+ *    or view; or KVM refuses the memory slot, for example because it is in use
+ *    for other memory.
+ *  - EIO: another process created the virtual machine.
+ *  - EACCES: the view does not allow writing, and KVM_MEM_READONLY is not set.
+ *  - EEXIST: the memory slot shows this address space already, or its guest
+ *    physical range overlaps that of another memory slot.
+ *  - ENOMEM: there is not enough memory, or not enough address space in the
+ *    calling process.
  */
-struct kvm_map_address_space {
+struct address_space_kvm_map {
 	__u32 size;
 	__u32 flags;
 	__s32 vmfd;
@@ -350,28 +433,43 @@ struct kvm_map_address_space {
 	__aligned_u64 offset;
 	__aligned_u64 window;
 };
-#define KVM_MAP_ADDRESS_SPACE	_IO(ADDRESS_SPACE_TYPE, 0x10)
+#define ADDRESS_SPACE_KVM_MAP	_IO(ADDRESS_SPACE_TYPE, 0x10)
 
 /**
- * struct kvm_unmap_address_space - ioctl(KVM_UNMAP_ADDRESS_SPACE)
- * @size: sizeof(struct kvm_unmap_address_space)
+ * struct address_space_kvm_unmap - ioctl(ADDRESS_SPACE_KVM_UNMAP)
+ * @size: sizeof(struct address_space_kvm_unmap)
  * @flags: Must be 0
- * @vmfd: The virtual machine
- * @slot: A slot made by KVM_MAP_ADDRESS_SPACE on any fd of this address space
+ * @vmfd: File descriptor of the virtual machine
+ * @slot: Number of a memory slot that ADDRESS_SPACE_KVM_MAP made, on any asfd
+ *        or view of this address space; with KVM's address space id in the
+ *        upper 16 bits, as there
  *
- * Removes the memory slot and the caller's window. Where the slot was removed with
- * KVM_SET_USER_MEMORY_REGION already, only the window; where it was made anew for
- * other memory since, which nobody can tell, that is removed.
+ * Issued on an asfd or a view. Removes the memory slot and the attachment that
+ * belongs to it. If the caller has already removed the memory slot with
+ * KVM_SET_USER_MEMORY_REGION, only the attachment is removed. If the caller
+ * has since used the slot number for other memory, the kernel cannot know
+ * that, and removes that memory slot.
  *
- * Errors: EBADF, EINVAL and EIO for @vmfd as for KVM_MAP_ADDRESS_SPACE; ENOENT
- * where the slot is none of this address space.
+ * Errors:
+ *  - EBADF, EINVAL, EIO: for @vmfd, as for ADDRESS_SPACE_KVM_MAP.
+ *  - ENOENT: the memory slot does not show this address space, or the
+ *    attachment that belongs to it is gone.
  */
-struct kvm_unmap_address_space {
+struct address_space_kvm_unmap {
 	__u32 size;
 	__u32 flags;
 	__s32 vmfd;
 	__u32 slot;
 };
-#define KVM_UNMAP_ADDRESS_SPACE	_IO(ADDRESS_SPACE_TYPE, 0x11)
+#define ADDRESS_SPACE_KVM_UNMAP	_IO(ADDRESS_SPACE_TYPE, 0x11)
+
+/*
+ * Aliases, with the names from the mailing list discussion that the interface
+ * comes from.
+ */
+#define KVM_MAP_ADDRESS_SPACE	ADDRESS_SPACE_KVM_MAP
+#define KVM_UNMAP_ADDRESS_SPACE	ADDRESS_SPACE_KVM_UNMAP
+#define kvm_map_address_space	address_space_kvm_map
+#define kvm_unmap_address_space	address_space_kvm_unmap
 
 #endif /* _UAPI_LINUX_ADDRESS_SPACE_H */
