@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A batch: changes of an address space that are all made, or none.
+//! A batch: changes of an address space of which all are made or none.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -9,12 +9,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use crate::call::{call, size_field};
 use crate::{AddressSpace, Errno, Error, Prot, Result, sys};
 
-/// Changes of an address space that are all made, in their order, or none: made
+/// Changes of an address space of which all are made, in order, or none: created
 /// by [`AddressSpace::batch()`].
 ///
-/// Nobody who has the address space attached sees a layout between the one
-/// before and the one after. Once [`commit()`](Batch::commit) returns, what was
-/// unmapped or replaced is beyond everybody's reach.
+/// Every reader sees the layout before the batch or the layout after it. Once
+/// [`commit()`](Batch::commit) returns, no process and no virtual machine can
+/// reach what was unmapped or replaced.
 #[derive(Clone, Debug)]
 #[must_use = "nothing is changed before commit()"]
 pub struct Batch<'a> {
@@ -22,7 +22,7 @@ pub struct Batch<'a> {
     pub(crate) operations: Vec<Operation<'a>>,
 }
 
-/// An operation, and the file that it needs.
+/// An operation, and the lifetime of its file.
 #[derive(Clone, Copy, Debug)]
 #[repr(transparent)]
 pub(crate) struct Operation<'a> {
@@ -44,7 +44,7 @@ impl<'a> Batch<'a> {
         self.map_with(file, offset, range, prot, 0)
     }
 
-    /// As [`map()`](Batch::map), in the place of whatever is mapped in the range.
+    /// As [`map()`](Batch::map), but replaces whatever is mapped in the range.
     pub fn replace(
         self,
         file: &'a (impl AsFd + ?Sized),
@@ -55,10 +55,10 @@ impl<'a> Batch<'a> {
         self.map_with(file, offset, range, prot, sys::ADDRESS_SPACE_MAP_REPLACE)
     }
 
-    /// Has what the last operation maps brought into memory and entered in the
-    /// windows that there are, as [`Map::populate()`](crate::Map::populate) does,
-    /// once the whole batch is done. Only after [`map()`](Batch::map) or
-    /// [`replace()`](Batch::replace): the kernel refuses it for others.
+    /// Populates what the last operation maps, as
+    /// [`Map::populate()`](crate::Map::populate) does, once the whole batch is
+    /// done. Only after [`map()`](Batch::map) or [`replace()`](Batch::replace):
+    /// the kernel refuses it for other operations.
     pub fn populate(mut self) -> Self {
         if let Some(operation) = self.operations.last_mut() {
             operation.op.flags |= sys::ADDRESS_SPACE_MAP_POPULATE;
@@ -66,7 +66,7 @@ impl<'a> Batch<'a> {
         self
     }
 
-    /// The same for who adds many.
+    /// Adds a map in place, for callers that add many.
     pub(crate) fn push_map(
         &mut self,
         file: &'a (impl AsFd + ?Sized),
@@ -94,7 +94,7 @@ impl<'a> Batch<'a> {
         self.add(map_of(file.as_fd(), offset, &range, prot, flags))
     }
 
-    /// Empties a range, as [`AddressSpace::unmap()`] does.
+    /// Unmaps a range, as [`AddressSpace::unmap()`] does.
     pub fn unmap(self, range: Range<u64>) -> Self {
         self.add(sys::address_space_op {
             opcode: sys::ADDRESS_SPACE_OP_MUNMAP,
@@ -129,29 +129,31 @@ impl<'a> Batch<'a> {
         });
     }
 
-    /// How many operations it has. At most 65536 are taken.
+    /// The number of operations. The kernel takes at most 65536.
     pub fn len(&self) -> usize {
         self.operations.len()
     }
 
-    /// Whether it has none.
+    /// Whether it has no operations.
     pub fn is_empty(&self) -> bool {
         self.operations.is_empty()
     }
 
-    /// Makes all of the changes. A batch of none is done at once.
+    /// Makes all of the changes. A batch without operations succeeds without a
+    /// call.
     ///
     /// # Errors
     ///
-    /// [`Error::Batch`], and nothing has changed. It tells which operation it
-    /// was, and has that one's own error. EINVAL for more than 65536 operations.
+    /// [`Error::Batch`], and nothing has changed. It says which operation failed,
+    /// and contains the error of that operation. EINVAL for more than 65536
+    /// operations.
     pub fn commit(&self) -> Result<()> {
         if self.is_empty() {
             return Ok(());
         }
-        // What the kernel leaves there where it refused it for no operation.
+        // The kernel leaves this value if the error is not that of an operation.
         const NONE: u32 = u32::MAX;
-        // More than fit are too many for the kernel just the same.
+        // More than fit are too many for the kernel in any case.
         let nr_ops = u32::try_from(self.operations.len()).unwrap_or(u32::MAX);
         let mut argument = sys::address_space_batch {
             size: size_field::<sys::address_space_batch>(),
@@ -168,8 +170,8 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// As [`commit()`](Batch::commit); a single map in a call of its own, which is
-    /// cheaper and has the error of one.
+    /// As [`commit()`](Batch::commit), but makes a single map with
+    /// `ADDRESS_SPACE_MMAP`, which is cheaper and has the error of a map.
     pub(crate) fn commit_maps(&self) -> Result<()> {
         let [Operation { op, .. }] = self.operations[..] else {
             return self.commit();
@@ -190,7 +192,7 @@ impl<'a> Batch<'a> {
     }
 
     fn error_of(op: &sys::address_space_op, errno: Errno) -> Error {
-        // Wrong numbers are among those that are refused.
+        // The numbers may be invalid, so this must not overflow.
         let range = op.addr..op.addr.saturating_add(op.length);
         match op.opcode {
             sys::ADDRESS_SPACE_OP_MUNMAP => Error::Unmap { range, errno },
@@ -240,8 +242,8 @@ fn map_of(
     }
 }
 
-/// The length of a range; 0, which the kernel refuses, where it ends before it
-/// begins.
+/// The length of a range; 0, which the kernel refuses, if it ends before it
+/// starts.
 pub(crate) fn length_of(range: &Range<u64>) -> u64 {
     range.end.saturating_sub(range.start)
 }
@@ -252,19 +254,19 @@ mod tests {
     use std::fs::File;
     use std::os::fd::OwnedFd;
 
-    /// No address space: every call on it fails.
+    /// Not an address space: every call on it fails.
     fn no_space() -> AddressSpace {
         AddressSpace::from(OwnedFd::from(File::open("/dev/null").unwrap()))
     }
 
     #[test]
-    fn batch_of_nothing_makes_no_call() {
+    fn empty_batch_makes_no_call() {
         assert!(no_space().batch().is_empty());
         assert_eq!(no_space().batch().commit(), Ok(()));
     }
 
     #[test]
-    fn error_is_that_of_the_operation() {
+    fn batch_has_the_error_of_the_operation() {
         let space = no_space();
         let file = File::open("/dev/null").unwrap();
         let batch = space
@@ -300,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_last_is_populated() {
+    fn populate_applies_to_the_last_operation() {
         let space = no_space();
         let file = File::open("/dev/null").unwrap();
         let batch = space
@@ -315,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn refused_call_is_of_no_operation() {
+    fn error_of_the_call_names_no_operation() {
         let error = no_space().batch().unmap(0..0x1000).commit().unwrap_err();
         assert_eq!(error.errno(), Some(Errno::NOTTY));
         assert_eq!(error.failed_operation(), None);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The one place where a call is made.
+//! Makes the ioctls.
 
 use std::ffi::{c_int, c_void};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
@@ -10,29 +10,29 @@ use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, ioctl};
 
 use crate::sys;
 
-/// The argument struct of a call.
+/// The argument struct of an ioctl.
 ///
 /// # Safety
 ///
-/// `OPCODE` must be a call that takes a pointer to `Self`, reads no more than
-/// `size` bytes from it and writes nothing to it but its own fields. Other memory
-/// that it points to may only be read.
+/// `OPCODE` must be an ioctl that takes a pointer to `Self`, reads no more than
+/// `size` bytes from it and writes only to its fields. It may read other memory
+/// that the struct points to, and not write it.
 pub(crate) unsafe trait Argument {
     const OPCODE: Opcode;
 }
 
-/// The argument struct of a call that returns a new file descriptor.
+/// The argument struct of an ioctl that returns a new file descriptor.
 ///
 /// # Safety
 ///
-/// What the call returns when it succeeds must be a file descriptor that nobody
-/// else owns.
+/// On success the ioctl must return a file descriptor that has no other owner.
 pub(crate) unsafe trait MakesFd: Argument {}
 
 macro_rules! arguments {
     ($($argument:ident => $opcode:ident),* $(,)?) => { $(
-        // SAFETY: The struct and the number are a pair of the header (a test
-        // compares both with it), whose contract is the trait's.
+        // SAFETY: The struct and the number belong together in the header, with
+        // which a test compares both, and the header promises what the trait
+        // requires.
         unsafe impl Argument for sys::$argument {
             const OPCODE: Opcode = sys::$opcode;
         }
@@ -60,8 +60,8 @@ unsafe impl MakesFd for sys::address_space_view {}
 
 struct Call<'a, T>(&'a mut T);
 
-// SAFETY: By `Argument`, the pointer is what the call expects. The output is
-// the return value, which needs nothing from the pointer.
+// SAFETY: By `Argument`, the pointer is what the ioctl expects. The output is the
+// return value; the pointer is not used for it.
 unsafe impl<T: Argument> Ioctl for Call<'_, T> {
     type Output = c_int;
 
@@ -80,18 +80,17 @@ unsafe impl<T: Argument> Ioctl for Call<'_, T> {
     }
 }
 
-/// Makes a call. What the call writes back is then in `argument`.
+/// Makes an ioctl. Its output is in `argument` afterwards.
 pub(crate) fn call<T: Argument>(fd: impl AsFd, argument: &mut T) -> Result<c_int> {
-    // SAFETY: All that the calls do to the caller's memory is to write back to
-    // the argument, to read the operations that a batch points to (EFAULT where
-    // there is nothing), to make a window where nothing is mapped, and to remove one
-    // that such a call made: `KvmWindow` sees to it that nobody uses it then.
-    // On a file that is none of ours the call is ENOTTY: the type is no other
-    // driver's.
+    // SAFETY: The ioctls do no more to the caller's memory than to write to the
+    // argument, to read the operations that a batch points to (EFAULT if there is no
+    // memory), to create an attachment where nothing is mapped, and to remove one that
+    // such an ioctl created: `KvmWindow` ensures that it is not used afterwards.
+    // On any other file the ioctl is ENOTTY: no other driver has this type.
     unsafe { ioctl(fd, Call(argument)) }
 }
 
-/// Makes a call that returns a file descriptor.
+/// Makes an ioctl that returns a file descriptor.
 pub(crate) fn call_for_fd<T: MakesFd>(fd: impl AsFd, mut argument: T) -> Result<OwnedFd> {
     let fd = call(fd, &mut argument)?;
     // SAFETY: By `MakesFd`, this is a new file descriptor.

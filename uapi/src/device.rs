@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The device, which address spaces come from.
+//! The device, which creates address spaces.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -9,10 +9,10 @@ use rustix::fs::{Mode, OFlags, open};
 use crate::call::{call_for_fd, size_field};
 use crate::{AddressSpace, Error, Result, sys};
 
-/// An open `/dev/address_space`, which makes address spaces.
+/// An open `/dev/address_space`, which creates address spaces.
 ///
-/// For a program that gives up the right to open the device before it makes
-/// its last address space. Others use [`AddressSpace::new()`].
+/// For programs that drop the right to open the device before they create their
+/// last address space. Other programs use [`AddressSpace::new()`].
 #[derive(Debug)]
 pub struct Device {
     fd: OwnedFd,
@@ -23,8 +23,8 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// [`Error::Open`]: ENOENT where the module is not loaded, EACCES where
-    /// this user may not open the device.
+    /// [`Error::Open`]: ENOENT if the module is not loaded, EACCES if the user may
+    /// not open the device.
     pub fn open() -> Result<Device> {
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
         match open("/dev/address_space", flags, Mode::empty()) {
@@ -33,13 +33,13 @@ impl Device {
         }
     }
 
-    /// Makes an address space of `length` bytes in which nothing is mapped.
+    /// Creates an address space of `length` bytes in which nothing is mapped.
     ///
     /// # Errors
     ///
-    /// [`Error::Create`]: EINVAL where the length is not a multiple of the page
-    /// size, 0 or above 2^46; ENOMEM, EMFILE, ENFILE; EBUSY while the system is
-    /// going to sleep.
+    /// [`Error::Create`]: EINVAL if the length is not a multiple of the page size,
+    /// 0, or more than 2^46; ENOMEM, EMFILE, ENFILE; EBUSY if the system is being
+    /// suspended; ENODEV if the kernel cannot start a usermode helper.
     pub fn create(&self, length: u64) -> Result<AddressSpace> {
         let argument = sys::address_space_create {
             size: size_field::<sys::address_space_create>(),
@@ -59,7 +59,7 @@ impl AsFd for Device {
     }
 }
 
-/// A device that another process opened.
+/// For a device that another process has opened.
 impl From<OwnedFd> for Device {
     fn from(fd: OwnedFd) -> Self {
         Device { fd }

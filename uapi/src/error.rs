@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What can fail, and with what it is told.
+//! Errors, with their messages and advice.
 
 mod advice;
 mod message;
@@ -10,12 +10,12 @@ use std::ops::Range;
 
 use crate::{Errno, Prot};
 
-/// The result of everything here that can fail.
+/// The result of the functions of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// What failed, on what, and why.
 ///
-/// The message says all three, and what to do about it where that can be told:
+/// The message contains all three, and advice if the errno allows any:
 ///
 /// ```
 /// # use address_space::{Errno, Error};
@@ -31,30 +31,30 @@ pub enum Error {
         /// Why.
         errno: Errno,
     },
-    /// An address space could not be made.
+    /// An address space could not be created.
     Create {
-        /// The length asked for, in bytes.
+        /// The requested length, in bytes.
         length: u64,
         /// Why.
         errno: Errno,
     },
     /// A file could not be mapped into an address space.
     Map {
-        /// Where in the address space, in bytes; `None` for anywhere.
+        /// Start of the range of the address space, in bytes; `None` for anywhere.
         addr: Option<u64>,
-        /// From where in the file, in bytes.
+        /// Start of the range of the file, in bytes.
         offset: u64,
-        /// How much, in bytes.
+        /// Length of the range, in bytes.
         length: u64,
         /// Why.
         errno: Errno,
     },
-    /// The length of the file to map could not be learned.
+    /// The length of the file to map is not available.
     FileLength {
         /// Why.
         errno: Errno,
     },
-    /// A range could not be emptied.
+    /// A range could not be unmapped.
     Unmap {
         /// The range of the address space, in bytes.
         range: Range<u64>,
@@ -63,9 +63,9 @@ pub enum Error {
     },
     /// A file could not be registered.
     Register {
-        /// From where in the file, in bytes.
+        /// Start of the range of the file, in bytes.
         offset: u64,
-        /// How much, in bytes; `None` for all from there on.
+        /// Length of the range, in bytes; `None` for the rest of the file.
         length: Option<u64>,
         /// Why.
         errno: Errno,
@@ -79,7 +79,7 @@ pub enum Error {
     Protect {
         /// The range of the address space, in bytes.
         range: Range<u64>,
-        /// The protection asked for.
+        /// The requested protection.
         prot: Prot,
         /// Why.
         errno: Errno,
@@ -88,32 +88,32 @@ pub enum Error {
     Move {
         /// The range of the address space, in bytes.
         range: Range<u64>,
-        /// Where it was to go, in bytes.
+        /// The destination, in bytes.
         new_addr: u64,
         /// Why.
         errno: Errno,
     },
-    /// A batch was refused, and nothing of it was done.
+    /// A batch failed, and nothing has changed.
     Batch {
-        /// How many operations it had.
+        /// The number of its operations.
         operations: usize,
-        /// The index of the operation that it was refused for; `None` where it
-        /// was for none of them.
+        /// The index of the operation that failed; `None` if the error is not that
+        /// of an operation.
         failed: Option<usize>,
-        /// That operation's own error, or that of the batch as a whole.
+        /// The error of that operation, or of the batch as a whole.
         error: Box<Error>,
     },
-    /// A batch as a whole was refused: what [`Error::Batch`] has where the batch
-    /// was refused for none of its operations.
+    /// A batch as a whole failed: the inner error of an [`Error::Batch`] that is
+    /// not that of an operation.
     WholeBatch {
         /// Why.
         errno: Errno,
     },
-    /// A view could not be made.
+    /// A view could not be created.
     View {
         /// The range of the address space, in bytes.
         range: Range<u64>,
-        /// The protection asked for.
+        /// The requested protection.
         prot: Prot,
         /// Why.
         errno: Errno,
@@ -122,12 +122,12 @@ pub enum Error {
     Attach {
         /// The range of the address space or view, in bytes.
         range: Range<u64>,
-        /// The protection asked for.
+        /// The requested protection.
         prot: Prot,
         /// Why.
         errno: Errno,
     },
-    /// The length of an address space or view could not be learned.
+    /// The length of an address space or view is not available.
     Length {
         /// Why.
         errno: Errno,
@@ -137,11 +137,11 @@ pub enum Error {
         /// Why.
         errno: Errno,
     },
-    /// A window could not be made a memory slot of a virtual machine.
+    /// A range could not be made a memory slot of a virtual machine.
     KvmMap {
         /// The slot.
         slot: u32,
-        /// Where the guest would find it, in bytes.
+        /// The guest physical address of the slot, in bytes.
         guest_phys_addr: u64,
         /// The range of the address space or view, in bytes.
         range: Range<u64>,
@@ -155,18 +155,18 @@ pub enum Error {
         /// Why.
         errno: Errno,
     },
-    /// I/O virtual addresses that the domain has not. Nothing has changed.
+    /// I/O virtual addresses that are not within the domain. Nothing has changed.
     OutOfAperture {
-        /// The first, in bytes.
+        /// The first address, in bytes.
         iova: u64,
-        /// How much, in bytes.
+        /// The length, in bytes.
         length: u64,
     },
     /// Guest physical addresses that are not all RAM. Nothing has changed.
     NotRam {
-        /// The first, in bytes.
+        /// The first address, in bytes.
         gpa: u64,
-        /// How much, in bytes.
+        /// The length, in bytes.
         length: u64,
     },
     /// RAM where the guest has RAM already. Nothing has changed.
@@ -174,20 +174,20 @@ pub enum Error {
         /// The guest physical addresses.
         gpa: Range<u64>,
     },
-    /// An access reaches past the end of a window. Nothing was accessed.
+    /// An access extends beyond the end of a window. Nothing was accessed.
     OutOfWindow {
-        /// Where the access would have begun, in bytes.
+        /// The start of the access, in bytes.
         offset: usize,
-        /// How much it would have accessed, in bytes.
+        /// The length of the access, in bytes.
         length: usize,
         /// The length of the window in bytes.
         window: usize,
     },
     /// An access is not aligned to its own size. Nothing was accessed.
     Misaligned {
-        /// Where the access would have begun, in bytes.
+        /// The start of the access, in bytes.
         offset: usize,
-        /// What it must be a multiple of, in bytes.
+        /// The alignment that it needs, in bytes.
         align: usize,
     },
     /// A write to a window that was not attached for writing. Nothing was
@@ -196,7 +196,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The errno of the system call that failed; `None` where no call was made.
+    /// The errno of the system call that failed; `None` if no call was made.
     pub fn errno(&self) -> Option<Errno> {
         match *self {
             Error::Batch { ref error, .. } => error.errno(),
@@ -225,7 +225,7 @@ impl Error {
         }
     }
 
-    /// The index of the operation that a batch was refused for.
+    /// The index of the operation for which a batch failed.
     pub fn failed_operation(&self) -> Option<usize> {
         match *self {
             Error::Batch { failed, .. } => failed,
@@ -237,7 +237,7 @@ impl Error {
 impl std::error::Error for Error {}
 
 impl From<Error> for io::Error {
-    /// Keeps the kind of the errno, and the whole message.
+    /// Keeps the error kind of the errno, and the whole message.
     fn from(error: Error) -> Self {
         let kind = match error.errno() {
             Some(errno) => io::Error::from(errno).kind(),
@@ -252,7 +252,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn message_says_what_failed_on_what_why_and_what_to_do() {
+    fn message_has_the_failure_its_cause_and_advice() {
         let error = Error::Map {
             addr: Some(0x4000),
             offset: 0x1000,
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_device_asks_for_the_module() {
+    fn message_for_a_missing_device_names_the_module() {
         let text = Error::Open {
             errno: Errno::NOENT,
         }
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn another_process_s_vm_is_named_as_such() {
+    fn advice_for_a_vm_of_another_process_says_so() {
         let error = Error::KvmMap {
             slot: 0,
             guest_phys_addr: 0,
@@ -289,12 +289,12 @@ mod tests {
             error
                 .advice()
                 .unwrap()
-                .contains("the VM is another process's")
+                .contains("another process created the VM")
         );
     }
 
     #[test]
-    fn errno_without_advice_still_has_its_name() {
+    fn message_without_advice_has_the_errno() {
         let error = Error::Unmap {
             range: 0..0x1000,
             errno: Errno::IO,
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn batch_error_tells_which_operation_and_what_to_do() {
+    fn batch_error_names_the_operation_and_has_its_advice() {
         let error = Error::Batch {
             operations: 3,
             failed: Some(1),
@@ -318,7 +318,7 @@ mod tests {
         assert_eq!(error.errno(), Some(Errno::EXIST));
         assert_eq!(error.failed_operation(), Some(1));
         let text = error.to_string();
-        assert!(text.starts_with("batch refused for operation 1 of 3: cannot map "));
+        assert!(text.starts_with("batch failed at operation 1 of 3: cannot map "));
         assert_eq!(text.matches("use replace()").count(), 1, "{text}");
     }
 
@@ -332,7 +332,7 @@ mod tests {
         assert_eq!(error.errno(), None);
         assert_eq!(
             error.to_string(),
-            "0x1 bytes at 0x1000 are not within the window, which has 0x1000"
+            "0x1 bytes at 0x1000 are not within the window of 0x1000 bytes"
         );
     }
 

@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! An IOMMU domain that is enforced: devices in other processes reach what is
-//! mapped in it, and nothing else.
+//! An enforced IOMMU domain: devices in other processes can reach what is mapped in
+//! it, and nothing else.
 //!
 //! A [`Domain`] is an address space whose offsets are I/O virtual addresses
-//! (IOVAs), over the memory files that guest RAM is made of. A VMM gives a
-//! device process one [view](Domain::view) of it, where it would have given it
-//! the file descriptors of all RAM; an unmodified vhost-user device takes it for
-//! one region of guest memory (`SET_MEM_TABLE`) whose guest physical addresses
-//! are IOVAs. From then on the device needs no messages: a [`map()`](Domain::map)
-//! shows at once, and when [`unmap()`](Domain::unmap) returns the device has
-//! lost it.
+//! (IOVAs), over the files that contain guest RAM. A VMM gives a device process
+//! one [view](Domain::view) of it, instead of the file descriptors of all RAM. For
+//! an unmodified vhost-user device the view is one region of guest memory
+//! (`SET_MEM_TABLE`) whose guest physical addresses are IOVAs. From then on the
+//! device needs no messages: a [`map()`](Domain::map) is visible at once, and when
+//! [`unmap()`](Domain::unmap) returns, the device cannot reach the range.
 //!
 //! ```no_run
 //! use address_space::Prot;
@@ -28,8 +27,7 @@
 //! domain.map((5 << 30) - 0x1000, 0x7000, 0x1000, Prot::READ)?;
 //! domain.unmap((5 << 30) - 0x1000, 0x1000)?;
 //!
-//! // The guest attaches the device to another domain: one step, with nothing
-//! // between.
+//! // The guest attaches the device to another domain: one step.
 //! domain.replace(&[Mapping { iova: 4 << 30, gpa: 0, length: 2 << 20, prot: Prot::READ }])?;
 //! # Ok(())
 //! # }
@@ -37,50 +35,49 @@
 //!
 //! # What the device sees
 //!
-//! Where nothing is mapped, the device's own access is SIGBUS, and a system call
-//! that it passes the address to fails with EFAULT: the page as a buffer for
-//! reading or writing a file is an I/O error for the guest, a ring or a request
-//! header there ends the device. Where it may only read, writing is SIGSEGV, or
-//! EFAULT. O_DIRECT does not work on such memory. A system call for several pages
-//! of which one is not mapped may do its first part; what the device makes of that
-//! is its own: qemu-storage-daemon copies the rest by hand, and dies.
+//! If nothing is mapped at an address, an access by the device raises SIGBUS, and a
+//! system call that gets the address fails with EFAULT: in a buffer for reading or
+//! writing a file this is an I/O error for the guest; in a ring or a request header
+//! it ends the device. A write to a read-only mapping raises SIGSEGV, or is EFAULT.
+//! O_DIRECT does not work on such memory. A system call on several pages of which
+//! one is not mapped may do its first part; the rest depends on the device:
+//! qemu-storage-daemon copies it by hand, and dies.
 //!
 //! # In a VMM
 //!
-//! - In the place of a table with a region for each part of RAM, `SET_MEM_TABLE`
-//!   has one region: the view, `guest_phys_addr` and `memory_size` the aperture.
-//!   `userspace_addr` is a name by which the device knows ring addresses, and can
-//!   be the same number.
-//! - Rings are at IOVAs, as the guest's driver (`VIRTIO_F_ACCESS_PLATFORM`) tells
-//!   them: they are passed on as they are. The device itself need not offer that
-//!   feature, nor know IOTLB messages.
+//! - Instead of a table with a region for each part of RAM, `SET_MEM_TABLE` has one
+//!   region: the view, with the aperture as `guest_phys_addr` and `memory_size`.
+//!   `userspace_addr` is the base of ring addresses, and can be the same number.
+//! - Rings are at IOVAs, as the guest's driver (`VIRTIO_F_ACCESS_PLATFORM`) sets
+//!   them; pass them on unchanged. The device itself need not offer that feature,
+//!   nor support IOTLB messages.
 //! - The virtual IOMMU's map and unmap requests become calls of the domain; those
 //!   of one kick, [`map_all()`](Domain::map_all) and
-//!   [`unmap_all()`](Domain::unmap_all). In cloud-hypervisor that place is
-//!   `ExternalDmaMapping`, which VFIO devices have already.
+//!   [`unmap_all()`](Domain::unmap_all). In cloud-hypervisor the place is
+//!   `ExternalDmaMapping`, which VFIO devices already implement.
 //! - Attaching a device to another domain is [`replace()`](Domain::replace), or
 //!   another view and `SET_MEM_TABLE`.
-//! - A device that touches what it has not dies: the VMM sees it hang up, starts
-//!   another with the same view, and makes the requests again that were in flight
-//!   (`VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD` tells which).
-//! - The device's dirty log, for migration, has IOVAs in it, not guest addresses.
+//! - A device that accesses what is not mapped may die: the VMM sees the socket hang
+//!   up, starts another device with the same view, and repeats the requests that
+//!   were in flight (`VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD` says which).
+//! - The device's dirty log, for migration, contains IOVAs, not guest addresses.
 //!
 //! # Strict and deferred
 //!
 //! [`unmap()`](Domain::unmap) is strict: one call for each. With
 //! [`unmap_later()`](Domain::unmap_later) the device may still reach the range
-//! until [`flush()`](Domain::flush), which revokes all that is pending in one
-//! batch. That is what the flush queue of a real IOMMU does: faster, and for
-//! devices that are trusted a little longer.
+//! until [`flush()`](Domain::flush), which revokes all pending ranges in one batch.
+//! This is what the flush queue of a hardware IOMMU driver does: faster, for devices
+//! that can be trusted a little longer.
 //!
-//! # What is small is entered at once
+//! # Small mappings are populated
 //!
-//! A driver maps a buffer because a device is about to touch it. So what is mapped
-//! by mappings of at most 64 KiB is entered in the device's page table before the
-//! call returns, which costs a tenth of the page fault that the device would take
-//! instead; memory that the guest has never touched is allocated for it. Larger
-//! mappings are left to page faults, as a device may touch little of them.
-//! [`populate_up_to()`](Domain::populate_up_to) sets the limit.
+//! A driver maps a buffer because a device is about to access it. So a domain
+//! populates mappings of at most 64 KiB: their pages are in the device's page table
+//! when the call returns, at a tenth of the cost of the page fault that the device
+//! would have instead. Memory that the guest has never accessed is allocated for it.
+//! Larger mappings are left to page faults, since a device may access little of
+//! them. [`populate_up_to()`](Domain::populate_up_to) sets the limit.
 //!
 //! # For devices in the VMM itself
 //!
@@ -104,23 +101,23 @@ use joined::joined;
 use pending::Pending;
 use ram::{Ram, add, overlap};
 
-/// How many deferred unmaps may be pending: the next flushes them.
+/// The most deferred unmaps that can be pending: the next one flushes them.
 const MOST_PENDING: usize = 1024;
 
-/// How large a mapping may be, in bytes, to be populated.
+/// The default limit for mappings to be populated, in bytes.
 const POPULATED: u64 = 64 << 10;
 
 /// One mapping of a domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mapping {
-    /// Where the device finds it, in bytes, a multiple of the page size.
+    /// The I/O virtual address, in bytes, a multiple of the page size.
     pub iova: u64,
-    /// The guest physical address that it shows, in bytes, a multiple of the
+    /// The guest physical address that is mapped there, in bytes, a multiple of the
     /// page size.
     pub gpa: u64,
-    /// How much, in bytes, a multiple of the page size.
+    /// The length in bytes, a multiple of the page size.
     pub length: u64,
-    /// What the device may do. [`Prot::WRITE`] goes with [`Prot::READ`].
+    /// What the device may do. [`Prot::WRITE`] requires [`Prot::READ`].
     pub prot: Prot,
 }
 
@@ -138,7 +135,7 @@ pub struct Domain {
 struct State {
     ram: Vec<Ram>,
     pending: Pending,
-    /// The largest mapping that is populated.
+    /// The largest mapping that is populated, in bytes.
     populated: u64,
 }
 
@@ -153,11 +150,11 @@ impl Default for State {
 }
 
 impl Domain {
-    /// Makes a domain for these IOVAs (bytes, multiples of the page size), in
+    /// Creates a domain for these IOVAs (bytes, multiples of the page size), in
     /// which nothing is mapped.
     ///
-    /// Devices see them as one region of memory, so that most of them take an
-    /// aperture of no more than some terabytes.
+    /// Devices map the aperture as one region of memory; most of them accept some
+    /// terabytes at most.
     ///
     /// # Errors
     ///
@@ -177,15 +174,15 @@ impl Domain {
         }
     }
 
-    /// Tells of guest RAM: `length` bytes at the guest physical address `gpa`
-    /// are those at `offset` of a file, open for reading and writing. The file
-    /// is registered with the address space; a device sees nothing of it before
-    /// it is mapped.
+    /// Adds guest RAM: `length` bytes at the guest physical address `gpa` are those
+    /// at `offset` of a file, open for reading and writing. The file is registered
+    /// with the address space; a device cannot see it until it is mapped.
     ///
     /// # Errors
     ///
     /// As [`Registration::commit()`](crate::Registration::commit);
-    /// [`Error::Duplicate`]; [`Error::RamOverlaps`] where there is RAM already.
+    /// [`Error::Duplicate`]; [`Error::RamOverlaps`] if the range overlaps RAM that
+    /// was added before.
     pub fn add_ram(&self, gpa: u64, file: impl AsFd, offset: u64, length: u64) -> Result<()> {
         let file = file
             .as_fd()
@@ -221,8 +218,8 @@ impl Domain {
         &self.space
     }
 
-    /// Makes a view of the whole aperture, for a device. Whatever is mapped, the
-    /// device can do no more than `prot`.
+    /// Creates a view of the whole aperture, for a device. The device can do no more
+    /// than `prot`, whatever is mapped.
     ///
     /// # Errors
     ///
@@ -232,22 +229,22 @@ impl Domain {
             .view(0..self.aperture.end - self.aperture.start, prot)
     }
 
-    /// Has what is mapped from now on by mappings of at most so many bytes entered
-    /// in the devices' page tables at once; 0 for none. It is 64 KiB until it is
-    /// set.
+    /// Sets the largest mapping, in bytes, that is populated when it is mapped; 0 for
+    /// none. The default is 64 KiB.
     pub fn populate_up_to(&self, length: u64) {
         self.state().populated = length;
     }
 
-    /// Maps `length` bytes of guest RAM at `gpa` to the IOVA `iova`, where
-    /// nothing may be mapped. All are bytes, multiples of the page size. Where an
-    /// unmap of something there is pending, the same step makes it final.
+    /// Maps `length` bytes of guest RAM at `gpa` to the IOVA `iova`, where nothing
+    /// may be mapped. All are bytes, multiples of the page size. If an unmap in the
+    /// range is pending, the same step makes it final.
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfAperture`]; [`Error::NotRam`]; [`Error::Map`] (or, for more
-    /// than one step, [`Error::Batch`] with it): EEXIST where something is mapped
-    /// there; EINVAL where a number is not of whole pages or the length 0.
+    /// [`Error::OutOfAperture`]; [`Error::NotRam`]; [`Error::Map`] (or, if more than
+    /// one operation is needed, [`Error::Batch`] with it): EEXIST if something is
+    /// mapped there; EINVAL if a number is not a multiple of the page size or the
+    /// length is 0.
     pub fn map(&self, iova: u64, gpa: u64, length: u64, prot: Prot) -> Result<()> {
         self.map_all(&[Mapping {
             iova,
@@ -257,8 +254,8 @@ impl Domain {
         }])
     }
 
-    /// Makes several mappings, in one step: all or none. Cheaper than one after
-    /// the other, where a guest asks for several at once.
+    /// Makes several mappings in one step: all or none. Cheaper than one call for
+    /// each.
     ///
     /// # Errors
     ///
@@ -296,13 +293,13 @@ impl Domain {
         Ok(())
     }
 
-    /// Unmaps a range of IOVAs; holes in it are fine. When this returns, no
-    /// device reaches what was mapped there.
+    /// Unmaps a range of IOVAs, which may contain holes. When this returns, no device
+    /// can reach what was mapped there.
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfAperture`]; [`Error::Unmap`]: EINVAL where a number is not of
-    /// whole pages or the length 0; ENOMEM.
+    /// [`Error::OutOfAperture`]; [`Error::Unmap`]: EINVAL if a number is not a
+    /// multiple of the page size or the length is 0; ENOMEM.
     pub fn unmap(&self, iova: u64, length: u64) -> Result<()> {
         let _state = self.state();
         let range = self.offsets(iova, length)?;
@@ -311,14 +308,14 @@ impl Domain {
         Ok(())
     }
 
-    /// Unmaps several ranges of IOVAs, in one step: all or none. When this
-    /// returns, no device reaches what was mapped there. Those that touch are one
-    /// for the kernel, which is what the error counts.
+    /// Unmaps several ranges of IOVAs in one step: all or none. When this returns, no
+    /// device can reach what was mapped there. Adjacent and overlapping ranges become
+    /// one operation; indices in the error refer to the operations.
     ///
     /// # Errors
     ///
     /// As [`unmap()`](Domain::unmap), in [`Error::Batch`]; [`Error::OutOfAperture`]
-    /// for a range that ends before it begins.
+    /// for a range that ends before it starts.
     pub fn unmap_all(&self, ranges: &[Range<u64>]) -> Result<()> {
         let _state = self.state();
         let mut offsets = Vec::with_capacity(ranges.len());
@@ -340,22 +337,22 @@ impl Domain {
         Ok(())
     }
 
-    /// Unmaps a range of IOVAs, but lets devices reach it until
-    /// [`flush()`](Domain::flush). Until then, or until it is mapped again,
-    /// devices may use what was mapped there: the guest must not yet use that
-    /// memory for anything that they may not see or change.
+    /// Unmaps a range of IOVAs at the next [`flush()`](Domain::flush). Until then, or
+    /// until the range is mapped again, devices can still reach what is mapped there:
+    /// the guest must not yet use that memory for anything that they must not see or
+    /// change.
     ///
-    /// At most 1024 such ranges are pending: one more has all of them flushed.
+    /// At most 1024 such ranges are pending: one more flushes all of them.
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfAperture`]; [`Error::Unmap`]: EINVAL where a number is not of
-    /// whole pages or the length 0; and those of a flush.
+    /// [`Error::OutOfAperture`]; [`Error::Unmap`]: EINVAL if a number is not a
+    /// multiple of the page size or the length is 0; and those of a flush.
     pub fn unmap_later(&self, iova: u64, length: u64) -> Result<()> {
         let mut state = self.state();
         let range = self.offsets(iova, length)?;
         if length == 0 || (range.start | length) % page_size() != 0 {
-            // One that the kernel would refuse is not to spoil the others' flush.
+            // A range that the kernel refuses would make the flush of all others fail.
             let errno = Errno::INVAL;
             return Err(Error::Unmap { range, errno });
         }
@@ -367,12 +364,12 @@ impl Domain {
         Ok(())
     }
 
-    /// Makes all pending unmaps final, in one step. When this returns, no device
-    /// reaches what was mapped there.
+    /// Makes all pending unmaps final, in one step. When this returns, no device can
+    /// reach what was mapped there.
     ///
     /// # Errors
     ///
-    /// [`Error::Batch`]; what was pending still is.
+    /// [`Error::Batch`]; the unmaps are still pending then.
     pub fn flush(&self) -> Result<()> {
         self.flush_all(&mut self.state())
     }
@@ -383,8 +380,8 @@ impl Domain {
         Ok(())
     }
 
-    /// Unmaps all and maps these, in one step: devices see the domain as it was
-    /// or as it is now. Pending unmaps are final with it.
+    /// Unmaps everything and maps these, in one step: devices see the domain as it
+    /// was before or as it is after. Pending unmaps become final.
     ///
     /// # Errors
     ///
@@ -410,7 +407,7 @@ impl Domain {
         Ok(())
     }
 
-    /// Where in the address space a range of IOVAs is.
+    /// The range of the address space for a range of IOVAs.
     fn offsets(&self, iova: u64, length: u64) -> Result<Range<u64>> {
         let start = iova.checked_sub(self.aperture.start);
         let end = iova.checked_add(length);
@@ -421,8 +418,8 @@ impl Domain {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Whoever panicked left it whole: it is changed after the kernel's part,
-        // and by what cannot fail.
+        // Consistent after a panic too: it is changed only after the kernel has
+        // succeeded, by code that cannot fail.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

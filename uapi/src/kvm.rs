@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A window as a memory slot of a KVM virtual machine.
+//! Attachments that are memory slots of KVM virtual machines.
 
 use std::ops::{Deref, Range};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -19,47 +19,46 @@ bitflags::bitflags! {
         /// KVM keeps a log of the pages the guest writes to, for
         /// `KVM_GET_DIRTY_LOG`.
         const LOG_DIRTY_PAGES = sys::KVM_MEM_LOG_DIRTY_PAGES;
-        /// The guest may only read. Its writes end `KVM_RUN` with
-        /// `KVM_EXIT_MMIO`.
+        /// The guest can only read. A write ends `KVM_RUN` with `KVM_EXIT_MMIO`.
         const READONLY = sys::KVM_MEM_READONLY;
     }
 }
 
-/// A window of an address space or view that is a memory slot of a virtual
-/// machine, and the same memory in this process.
+/// An attachment of an address space or view that is a memory slot of a virtual
+/// machine.
 ///
-/// # Letting go
+/// # Removing the slot
 ///
-/// [`unmap()`](KvmWindow::unmap) is how: it removes the slot and the window.
-/// Wherever a virtual machine comes and goes within the life of a process, call
-/// it before the virtual machine goes.
+/// [`unmap()`](KvmWindow::unmap) removes the slot and the attachment. If a virtual
+/// machine ends before the process does, call it before the virtual machine ends.
 ///
-/// **Dropping this takes nothing away**, as a guest's memory should not go by
-/// accident: only the two file descriptors that it has of its own are closed.
-/// The slot is still there, and so is the window in this process, which
+/// **Dropping a `KvmWindow` does not remove anything**, since a guest must not
+/// lose its memory by accident: a drop closes only the two file descriptors that
+/// the `KvmWindow` owns. The slot remains, and so does the attachment in this
+/// process, which
 ///
-/// - keeps the virtual machine: closing all file descriptors of it and its vCPUs
+/// - holds the virtual machine: closing all file descriptors of it and its vCPUs
 ///   does not end it;
-/// - keeps the address space, with the files that are mapped in it;
-/// - keeps the slot taken: attaching the address space there again is EEXIST.
+/// - holds the address space, with the files that are mapped in it;
+/// - keeps the slot in use: attaching the address space there again is EEXIST.
 ///
-/// All of that is for as long as the window is there: until this process ends or
-/// executes another program. A forked child's copy of the window does not keep
-/// the virtual machine.
+/// This lasts for as long as the attachment exists: until this process ends or
+/// executes another program. A forked child's copy of the attachment does not
+/// hold the virtual machine.
 ///
-/// After a drop nothing here finds the window any more. What is left then is
+/// After a drop, two ways to remove the slot are left:
 /// [`sys::ADDRESS_SPACE_KVM_UNMAP`] with the number of the slot, on any asfd or
-/// view of the address space and a file descriptor of the virtual machine, which
-/// does the same as [`unmap()`](KvmWindow::unmap); or, where those are closed,
-/// `munmap(2)` of the window, of which [`as_ptr()`](Memory::as_ptr) and
-/// [`length()`](Memory::length) must have been kept.
+/// view of the address space, with a file descriptor of the virtual machine, which
+/// does the same as [`unmap()`](KvmWindow::unmap); or, if those are closed,
+/// `munmap(2)` of the attachment, for which the caller must have kept
+/// [`as_ptr()`](Memory::as_ptr) and [`length()`](Memory::length).
 #[derive(Debug)]
 pub struct KvmWindow {
     memory: Memory,
     slot: u32,
     guest_phys_addr: u64,
-    // Of our own, so that unmap() finds the slot it means, whatever the caller
-    // has done with his.
+    // Duplicates, so that unmap() finds the right slot whatever the caller does with
+    // its own file descriptors.
     fd: OwnedFd,
     vm: OwnedFd,
 }
@@ -82,7 +81,7 @@ impl KvmWindow {
         };
         let window_length = usize::try_from(length).map_err(|_| error(Errno::OVERFLOW))?;
 
-        // Before the call, so that nothing is left to fail after it.
+        // Before the call, so that nothing can fail after it.
         let duplicate = |fd| fcntl_dupfd_cloexec(fd, 0).map_err(|errno| Error::Duplicate { errno });
         let (fd, vm) = (duplicate(fd)?, duplicate(vm)?);
 
@@ -98,15 +97,15 @@ impl KvmWindow {
         };
         call(&fd, &mut argument).map_err(error)?;
 
-        // The kernel attached the window with what the slot needs.
+        // The kernel attached the range with the protection that the slot needs.
         let prot = match flags.contains(KvmFlags::READONLY) {
             true => Prot::READ,
             false => Prot::READ | Prot::WRITE,
         };
         let start = std::ptr::with_exposed_provenance_mut(argument.window as usize);
         let start = NonNull::new(start).ok_or_else(|| error(Errno::FAULT))?;
-        // SAFETY: The kernel has just mapped this window; only unmap() unmaps
-        // it, and consumes the only way to the memory.
+        // SAFETY: The kernel has just created this attachment. Only unmap() removes it,
+        // and it consumes the only access to the memory.
         let memory = unsafe { Memory::new(start, window_length, prot) };
         Ok(KvmWindow {
             memory,
@@ -122,21 +121,21 @@ impl KvmWindow {
         self.slot
     }
 
-    /// Where the guest finds it, in bytes.
+    /// The guest physical address of the slot, in bytes.
     pub fn guest_phys_addr(&self) -> u64 {
         self.guest_phys_addr
     }
 
-    /// Removes the memory slot from the virtual machine, and the window from
+    /// Removes the memory slot from the virtual machine, and the attachment from
     /// this process.
     ///
     /// # Errors
     ///
-    /// [`Error::KvmUnmap`]: EIO where this process is not the one that made the
-    /// virtual machine (a forked child); ENOENT where the window has been unmapped
-    /// by other means. What there is of the two stays, as if this had been
-    /// [dropped](KvmWindow#letting-go). A slot that was removed with
-    /// `KVM_SET_USER_MEMORY_REGION` is no error: the window goes.
+    /// [`Error::KvmUnmap`]: EIO if another process created the virtual machine (in
+    /// a forked child); ENOENT if the attachment has been unmapped by other means.
+    /// Whatever exists of the two remains, as after a
+    /// [drop](KvmWindow#removing-the-slot). It is not an error if the slot has been
+    /// removed with `KVM_SET_USER_MEMORY_REGION`: the attachment is removed.
     pub fn unmap(self) -> Result<()> {
         let mut argument = sys::address_space_kvm_unmap {
             size: size_field::<sys::address_space_kvm_unmap>(),
@@ -162,10 +161,10 @@ impl Deref for KvmWindow {
     }
 }
 
-/// Borrows the file descriptor of a `kvm-ioctls` virtual machine, which does
-/// not lend it itself.
+/// Borrows the file descriptor of a `kvm-ioctls` virtual machine, which is not
+/// [`AsFd`](std::os::fd::AsFd).
 #[cfg(feature = "kvm-ioctls")]
 pub fn vm_fd(vm: &kvm_ioctls::VmFd) -> BorrowedFd<'_> {
-    // SAFETY: It stays open as long as `vm`, which is borrowed for as long.
+    // SAFETY: The file descriptor is open for as long as `vm`, which is borrowed.
     unsafe { BorrowedFd::borrow_raw(vm.as_raw_fd()) }
 }

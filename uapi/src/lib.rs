@@ -3,14 +3,14 @@
 //! Address spaces as file descriptors.
 //!
 //! An *address space* is a kernel object behind a file descriptor, the *asfd*.
-//! Whoever holds it composes it from ranges of files. Processes attach it with
-//! `mmap()`, virtual machines as a memory slot, and all of them see the
-//! composition live: what is mapped shows at once, and what is unmapped is
-//! beyond the reach of every process and every guest before the call returns.
-//! A *view* is a file descriptor for a part of an address space, with fewer
-//! rights: it can be attached and nothing else.
+//! The owner of the asfd composes the address space from ranges of files.
+//! Processes attach it with `mmap()`, virtual machines use it as a memory slot,
+//! and all of them see the composition live: what is mapped is visible at once,
+//! and when a call that unmaps something returns, no process and no guest can
+//! reach it any more. A *view* is a file descriptor for a range of an address
+//! space, with fewer rights: it can only be attached.
 //!
-//! It needs the `address_space` kernel module and rights to
+//! The crate needs the `address_space` kernel module and access to
 //! `/dev/address_space`.
 //!
 //! # Composing and attaching
@@ -30,20 +30,20 @@
 //! let mut bytes = [0; 16];
 //! window.read_slice(0, &mut bytes)?;
 //!
-//! // And no longer once this returns; reading it again would be SIGBUS.
+//! // Once this returns it does not; reading it again would raise SIGBUS.
 //! space.unmap(0..1 << 20)?;
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! # Changing much at once
+//! # Many changes at once
 //!
-//! [`AddressSpace::register()`] makes a file ready that is mapped again and
-//! again, [`AddressSpace::batch()`] makes many changes in one step, of which
-//! all are made or none; [`AddressSpace::protect()`] and
-//! [`AddressSpace::move_to()`] change what is mapped.
+//! [`AddressSpace::register()`] prepares a file that will be mapped many times.
+//! [`AddressSpace::batch()`] makes many changes in one step, all or none.
+//! [`AddressSpace::protect()`] and [`AddressSpace::move_to()`] change what is
+//! mapped.
 //!
-//! # Giving others less
+//! # Giving other processes less
 //!
 //! ```no_run
 //! use address_space::{AddressSpace, Prot, View};
@@ -56,7 +56,7 @@
 //! // The owner makes a view of the first 64 KiB and sends it over a socket.
 //! send(space.view(0..0x1_0000, Prot::READ)?.into());
 //!
-//! // The other process can read those, while the owner lets it.
+//! // The other process can read what the owner maps there.
 //! let view = View::from(receive());
 //! let window = view.attach(0..view.length()?, Prot::READ)?;
 //! # Ok(())
@@ -69,13 +69,12 @@
 //!
 //! # In front of a device
 //!
-//! See [`iommu`]: an IOMMU domain that an unmodified vhost-user device cannot
-//! reach beyond.
+//! See [`iommu`]: an IOMMU domain that confines an unmodified vhost-user device.
 //!
 //! # Features
 //!
 //! - `iommu`: [`iommu::Domain`] implements `vm_memory::Iommu`.
-//! - `vm-memory`: `Memory::as_volatile_slice()`, for code that speaks the
+//! - `vm-memory`: `Memory::as_volatile_slice()`, for code that uses the
 //!   `vm-memory` crate.
 //! - `kvm-ioctls`: `vm_fd()`, to pass a virtual machine of the `kvm-ioctls`
 //!   crate.
@@ -106,14 +105,13 @@ pub use kvm::{KvmFlags, KvmWindow};
 pub use map::Map;
 pub use prot::Prot;
 pub use registration::Registration;
-/// The number of an error of the system.
+/// The error number of a system call.
 pub use rustix::io::Errno;
 pub use space::AddressSpace;
 pub use view::View;
 pub use window::{Memory, Window, Word};
 
-/// The size of a page in bytes, which addresses, offsets and lengths are
-/// multiples of.
+/// The size of a page in bytes. Addresses, offsets and lengths are multiples of it.
 pub fn page_size() -> u64 {
     rustix::param::page_size() as u64
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A map of a file into an address space: what is asked for, and the call.
+//! A map of a file into an address space: its parameters, and the call.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -9,11 +9,11 @@ use rustix::fs::fstat;
 use crate::call::{call, size_field};
 use crate::{AddressSpace, Error, Prot, Result, page_size, sys};
 
-/// A file about to be mapped into an address space: made by
+/// The parameters of a map of a file into an address space: created by
 /// [`AddressSpace::map()`].
 ///
-/// Unless told otherwise it maps the whole file, to be read, at an address that
-/// the kernel chooses.
+/// The defaults map the whole file, for reading, at an address that the kernel
+/// chooses.
 #[derive(Clone, Debug)]
 #[must_use = "nothing is mapped before commit()"]
 pub struct Map<'a> {
@@ -41,71 +41,73 @@ impl<'a> Map<'a> {
 }
 
 impl Map<'_> {
-    /// From where in the file, in bytes, a multiple of the page size. Else 0.
+    /// Start of the range of the file, in bytes, a multiple of the page size. The
+    /// default is 0.
     pub fn offset(mut self, offset: u64) -> Self {
         self.offset = offset;
         self
     }
 
-    /// How much, in bytes, a multiple of the page size. It may reach past the
-    /// end of the file: accesses to what the file does not have are SIGBUS.
+    /// Length of the range in bytes, a multiple of the page size. The range may
+    /// extend beyond the end of the file: an access to a page that the file does not
+    /// have raises SIGBUS.
     ///
-    /// Else, all of the file from the offset on, its last page whole.
+    /// The default is the rest of the file from the offset, rounded up to a page.
     pub fn length(mut self, length: u64) -> Self {
         self.length = Some(length);
         self
     }
 
-    /// Where in the address space, in bytes, a multiple of the page size.
+    /// Start of the range of the address space, in bytes, a multiple of the page
+    /// size.
     pub fn at(mut self, addr: u64) -> Self {
         self.addr = Some(addr);
         self
     }
 
-    /// Wherever the kernel likes, aligned so that huge pages can be used where
-    /// the file has them. So it is without [`at()`](Map::at).
+    /// The kernel chooses the address, aligned for huge pages if possible. This is
+    /// the default.
     pub fn anywhere(mut self) -> Self {
         self.addr = None;
         self
     }
 
-    /// What may be done to the range, at the most, through this address space.
-    /// Else [`Prot::READ`].
+    /// The most that any access to the range through this address space may do. The
+    /// default is [`Prot::READ`].
     pub fn prot(mut self, prot: Prot) -> Self {
         self.prot = prot;
         self
     }
 
-    /// Puts the file in the place of whatever is mapped in the range, all at
-    /// once: who looks sees the old or the new, never a hole. Only with
-    /// [`at()`](Map::at).
+    /// Replaces whatever is mapped in the range, atomically: a reader sees the old
+    /// page or the new one, never a hole. Only with [`at()`](Map::at).
     pub fn replace(mut self) -> Self {
         self.flags |= sys::ADDRESS_SPACE_MAP_REPLACE;
         self
     }
 
-    /// Brings the file's pages into memory before it returns, and enters them in
-    /// the windows that there are: who touches them next has no page fault. As
-    /// far as that is possible; the map stands whatever becomes of it.
+    /// Brings the file's pages into memory, and installs them in the existing
+    /// attachments, so that the next access to them causes no page fault. Best
+    /// effort: it does not affect the result of the map.
     pub fn populate(mut self) -> Self {
         self.flags |= sys::ADDRESS_SPACE_MAP_POPULATE;
         self
     }
 
-    /// Maps the file, and returns where in the address space, in bytes.
+    /// Maps the file, and returns its address in the address space, in bytes.
     ///
     /// # Errors
     ///
-    /// [`Error::Map`], and nothing has changed: EEXIST where something is mapped
-    /// in the range; EBADF for a file that is not open; EACCES where its mode
-    /// does not allow the protection; EPERM where a seal or a noexec mount does
-    /// not; ENODEV for a file that cannot be mapped or whose memory cannot be
-    /// shown; ELOOP for an asfd or a view; EINVAL where a number is not of whole
-    /// pages, the length 0, or the range leaves the address space; ENOSPC where
-    /// no hole is large enough; ENOMEM.
+    /// [`Error::Map`], and nothing has changed: EEXIST if something is mapped in
+    /// the range; EBADF for a file that is not open; EACCES if its mode does not
+    /// allow the protection; EPERM if a seal or a noexec mount does not; ENODEV for
+    /// a file that cannot be mapped or whose pages cannot be shown; ELOOP for an
+    /// asfd or a view; EINVAL if a number is not a multiple of the page size, the
+    /// length is 0, or the range is not within the address space; ENOSPC if no hole
+    /// is large enough; ENOMEM.
     ///
-    /// [`Error::FileLength`] where no length was given and the file does not
-    /// tell its own.
+    /// [`Error::FileLength`] if no length was given and the length of the file is
+    /// not available.
     pub fn commit(self) -> Result<u64> {
         let length = match self.length {
             Some(length) => length,
@@ -136,8 +138,8 @@ impl Map<'_> {
     }
 }
 
-/// From `offset` to the end of a file, its last page whole. 0 where there is
-/// nothing: the kernel's to refuse.
+/// The length of a file from `offset`, rounded up to a page. 0 if there is nothing,
+/// which the kernel refuses.
 fn rest_of_file(file: BorrowedFd<'_>, offset: u64) -> Result<u64> {
     let stat = fstat(file).map_err(|errno| Error::FileLength { errno })?;
     let length = u64::try_from(stat.st_size).unwrap_or(0);
@@ -158,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn rest_of_a_file_is_whole_pages() {
+    fn rest_of_a_file_is_rounded_up_to_pages() {
         let page = page_size();
         let rest = |length, offset| rest_of_file(file(length).as_fd(), offset).unwrap();
         assert_eq!(rest(0, 0), 0);

@@ -1,24 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What may be done to memory.
+//! Protections of memory.
 
 use std::fmt;
 
 use rustix::mm::ProtFlags;
 
 bitflags::bitflags! {
-    /// What may be done to a range: `PROT_*`.
+    /// A protection: `PROT_*`.
     ///
-    /// [`WRITE`](Prot::WRITE) and [`EXEC`](Prot::EXEC) are only taken together
-    /// with [`READ`](Prot::READ).
+    /// The kernel takes [`WRITE`](Prot::WRITE) and [`EXEC`](Prot::EXEC) only
+    /// together with [`READ`](Prot::READ).
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
     pub struct Prot: u32 {
-        /// It may be read.
+        /// Reading is allowed.
         const READ = 1 << 0;
-        /// It may be written.
+        /// Writing is allowed.
         const WRITE = 1 << 1;
-        /// Code in it may be run. Today's kernels let no process attach an
-        /// address space for that (EPERM).
+        /// Executing is allowed. Present kernels do not let a process attach an
+        /// address space with it (EPERM).
         const EXEC = 1 << 2;
     }
 }
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bits_are_those_of_the_system() {
+    fn bits_match_those_of_mmap() {
         assert_eq!(ProtFlags::from(Prot::READ), ProtFlags::READ);
         assert_eq!(ProtFlags::from(Prot::WRITE), ProtFlags::WRITE);
         assert_eq!(ProtFlags::from(Prot::EXEC), ProtFlags::EXEC);
@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn shown_as_in_proc_maps() {
+    fn display_is_that_of_proc_maps() {
         assert_eq!((Prot::READ | Prot::WRITE).to_string(), "rw-");
         assert_eq!(Prot::empty().to_string(), "---");
     }

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A registration of a file with an address space: what is asked for, and the
-//! call.
+//! A registration of a file with an address space: its parameters, and the call.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use crate::call::{call, size_field};
 use crate::{AddressSpace, Errno, Error, Prot, Result, sys};
 
-/// A file about to be registered: made by [`AddressSpace::register()`].
+/// The parameters of a registration of a file: created by
+/// [`AddressSpace::register()`].
 ///
-/// Unless told otherwise it registers the whole file, to be read.
+/// The defaults register the whole file, for reading.
 #[derive(Clone, Debug)]
 #[must_use = "nothing is registered before commit()"]
 pub struct Registration<'a> {
@@ -36,27 +36,29 @@ impl<'a> Registration<'a> {
 }
 
 impl Registration<'_> {
-    /// From where in the file, in bytes, a multiple of the page size. Else 0.
+    /// Start of the range of the file, in bytes, a multiple of the page size. The
+    /// default is 0.
     pub fn offset(mut self, offset: u64) -> Self {
         self.offset = offset;
         self
     }
 
-    /// How much, in bytes, a multiple of the page size. Else, all of the file
-    /// from the offset on, as it is now.
+    /// Length of the range in bytes, a multiple of the page size. The default is
+    /// the range from the offset to the present end of the file.
     pub fn length(mut self, length: u64) -> Self {
         self.length = Some(length);
         self
     }
 
-    /// The most that maps of it will ask for. Else [`Prot::READ`].
+    /// The most that later maps of the range will ask for. The default is
+    /// [`Prot::READ`].
     pub fn prot(mut self, prot: Prot) -> Self {
         self.prot = prot;
         self
     }
 
-    /// Brings the pages into memory before it returns, as far as that is
-    /// possible.
+    /// Brings the pages into memory before [`commit()`](Registration::commit)
+    /// returns. Best effort.
     pub fn populate(mut self) -> Self {
         self.flags |= sys::ADDRESS_SPACE_REGISTER_POPULATE;
         self
@@ -67,8 +69,8 @@ impl Registration<'_> {
     /// # Errors
     ///
     /// [`Error::Register`]: as for a map of the file (EBADF, EACCES, EPERM,
-    /// ENODEV, ELOOP, EINVAL, ENOMEM), and EINVAL where it ends before the
-    /// offset and no length was given.
+    /// ENODEV, ELOOP, EINVAL, ENOMEM), and EINVAL if no length was given and the
+    /// file ends at or before the offset.
     pub fn commit(self) -> Result<()> {
         let error = |errno| Error::Register {
             offset: self.offset,
@@ -76,7 +78,7 @@ impl Registration<'_> {
             errno,
         };
         if self.length == Some(0) {
-            // The kernel would take it for "to the end".
+            // For the kernel, 0 means "to the end of the file".
             return Err(error(Errno::INVAL));
         }
         let mut argument = sys::address_space_register {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! An address space and the calls on it.
+//! An address space and its calls.
 
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -15,20 +15,19 @@ use crate::{
 
 /// An address space, with all rights to it: an asfd.
 ///
-/// Files are mapped into it and unmapped from it, by any process that holds it.
-/// Everything that has it attached, processes and virtual machines, sees each
-/// change at once.
+/// Any process that has it can map files into it and unmap them. All processes and
+/// virtual machines that use it see each change at once.
 ///
-/// To give it to another process, send it as any file descriptor: it is
-/// [`AsFd`], and `From` and into [`OwnedFd`]. A file descriptor that is no asfd
-/// is found out at the first call (ENOTTY).
+/// To give it to another process, send it like any file descriptor: it implements
+/// [`AsFd`], and converts from and into [`OwnedFd`]. On a file descriptor that is
+/// not an asfd, the first call fails with ENOTTY.
 #[derive(Debug)]
 pub struct AddressSpace {
     fd: OwnedFd,
 }
 
 impl AddressSpace {
-    /// Opens the device and makes an address space of `length` bytes in which
+    /// Opens the device and creates an address space of `length` bytes in which
     /// nothing is mapped.
     ///
     /// # Errors
@@ -47,14 +46,14 @@ impl AddressSpace {
         length(self.as_fd())
     }
 
-    /// Begins to map a file. Nothing happens before [`Map::commit()`].
+    /// Maps a file. Nothing happens until [`Map::commit()`].
     ///
     /// ```no_run
     /// # use address_space::{AddressSpace, Prot};
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let space = AddressSpace::new(1 << 30)?;
     /// let file = std::fs::File::open("/etc/os-release")?;
-    /// // All of it, anywhere, to be read:
+    /// // All of it, anywhere, for reading:
     /// let addr = space.map(&file).commit()?;
     /// // Its first page, in place of whatever is at 1 MiB:
     /// space.map(&file).length(4096).at(1 << 20).replace().commit()?;
@@ -65,16 +64,16 @@ impl AddressSpace {
         Map::new(self, file.as_fd())
     }
 
-    /// Empties a range (bytes, multiples of the page size). Holes in it are
-    /// fine; mappings that reach past it are cut.
+    /// Removes all mappings from a range (bytes, multiples of the page size). The
+    /// range may contain holes; mappings that extend beyond it are cut.
     ///
-    /// When this returns, no process and no virtual machine reaches what was
+    /// When this returns, no process and no virtual machine can reach what was
     /// mapped there.
     ///
     /// # Errors
     ///
-    /// [`Error::Unmap`]: EINVAL where the range is empty, not of whole pages, or
-    /// leaves the address space; ENOMEM.
+    /// [`Error::Unmap`]: EINVAL if the range is empty, not aligned to pages, or not
+    /// within the address space; ENOMEM.
     pub fn unmap(&self, range: Range<u64>) -> Result<()> {
         let mut argument = sys::address_space_munmap {
             size: size_field::<sys::address_space_munmap>(),
@@ -88,13 +87,13 @@ impl AddressSpace {
         }
     }
 
-    /// Begins to make a file ready for maps of it, again and again. Nothing
-    /// happens before [`Registration::commit()`].
+    /// Registers a file that will be mapped many times. Nothing happens until
+    /// [`Registration::commit()`].
     ///
-    /// Maps of what is registered, with no more than its protection, are then
-    /// changes of the layout and nothing else, for this very open file and its
-    /// duplicates, by a caller with the same credentials. Nothing shows before
-    /// it is mapped.
+    /// Maps of the registered range, with no more than its protection, of this open
+    /// file or a duplicate of it, by a caller with the same credentials, are then
+    /// changes of the layout and nothing else. A registered range is not visible
+    /// until it is mapped.
     ///
     /// ```no_run
     /// # use address_space::{AddressSpace, Prot};
@@ -115,13 +114,12 @@ impl AddressSpace {
         Registration::new(self, file.as_fd())
     }
 
-    /// Ends all registrations of a file: the same open file, or a duplicate of
-    /// it. What is mapped of it stays mapped.
+    /// Ends all registrations of an open file, or of a duplicate of it. Existing
+    /// mappings of the file remain.
     ///
     /// # Errors
     ///
-    /// [`Error::Unregister`]: ENOENT where it is not registered; EBADF; ELOOP
-    /// for an asfd or a view.
+    /// [`Error::Unregister`]: ENOENT if it is not registered; EBADF.
     pub fn unregister(&self, file: impl AsFd) -> Result<()> {
         let mut argument = sys::address_space_unregister {
             size: size_field::<sys::address_space_unregister>(),
@@ -135,8 +133,8 @@ impl AddressSpace {
         }
     }
 
-    /// Begins a batch: changes that are all made, or none. Nothing happens
-    /// before [`Batch::commit()`].
+    /// Creates a batch: changes of which all are made or none. Nothing happens until
+    /// [`Batch::commit()`].
     ///
     /// ```no_run
     /// # use address_space::{AddressSpace, Prot};
@@ -163,16 +161,15 @@ impl AddressSpace {
         }
     }
 
-    /// Changes what anyone may do to what is mapped in a range (bytes,
-    /// multiples of the page size). When this returns, nobody can do more any
-    /// longer.
+    /// Changes the protection of all mappings in a range (bytes, multiples of the
+    /// page size). When this returns, no access can do more than `prot` allows.
     ///
     /// # Errors
     ///
-    /// [`Error::Protect`]: ENOENT where there is a hole in the range; EACCES for
-    /// more than what the mapping, or the registration it came from, was made
-    /// for; EINVAL where the range is empty, not of whole pages, or leaves the
-    /// address space; ENOMEM.
+    /// [`Error::Protect`]: ENOENT if there is a hole in the range; EACCES if `prot`
+    /// allows more than the range of the file was mapped or registered for; EINVAL
+    /// if the range is empty, not aligned to pages, or not within the address space;
+    /// ENOMEM.
     pub fn protect(&self, range: Range<u64>, prot: Prot) -> Result<()> {
         let mut argument = sys::address_space_protect {
             size: size_field::<sys::address_space_protect>(),
@@ -188,21 +185,21 @@ impl AddressSpace {
         }
     }
 
-    /// Shows at `new_addr` what is shown in a range (bytes, multiples of the
-    /// page size), and nothing in the range any more.
+    /// Moves what is mapped in a range (bytes, multiples of the page size) to
+    /// `new_addr`, and leaves a hole.
     ///
     /// # Errors
     ///
-    /// [`Error::Move`]: ENOENT where there is a hole in the range; EEXIST where
-    /// something is mapped where it goes; EINVAL where the range is empty, not
-    /// of whole pages, one of the two leaves the address space, or they overlap;
-    /// ENOMEM.
+    /// [`Error::Move`]: ENOENT if there is a hole in the range; EEXIST if something
+    /// is mapped at the destination; EINVAL if the range is empty or not aligned to
+    /// pages, one of the two ranges is not within the address space, or they
+    /// overlap; ENOMEM.
     pub fn move_to(&self, range: Range<u64>, new_addr: u64) -> Result<()> {
         self.move_with(range, new_addr, 0)
     }
 
-    /// As [`move_to()`](AddressSpace::move_to), but what is mapped where it goes
-    /// gives way.
+    /// As [`move_to()`](AddressSpace::move_to), but replaces what is mapped at the
+    /// destination.
     ///
     /// # Errors
     ///
@@ -229,8 +226,8 @@ impl AddressSpace {
         }
     }
 
-    /// Makes a view of a range (bytes, multiples of the page size), which shows
-    /// no more than it, for no more than `prot`.
+    /// Creates a view of a range (bytes, multiples of the page size), with the
+    /// protection `prot`.
     ///
     /// ```no_run
     /// # use address_space::{AddressSpace, Prot};
@@ -244,8 +241,8 @@ impl AddressSpace {
     ///
     /// # Errors
     ///
-    /// [`Error::View`]: EINVAL where the range is empty, not of whole pages, or
-    /// leaves the address space, and where `prot` has no [`Prot::READ`]; ENOMEM,
+    /// [`Error::View`]: EINVAL if the range is empty, not aligned to pages, or not
+    /// within the address space, or if `prot` has no [`Prot::READ`]; ENOMEM,
     /// EMFILE, ENFILE.
     pub fn view(&self, range: Range<u64>, prot: Prot) -> Result<View> {
         let argument = sys::address_space_view {
@@ -262,30 +259,29 @@ impl AddressSpace {
         }
     }
 
-    /// Attaches a range (bytes, from a multiple of the page size) to this
+    /// Attaches a range (bytes; the start is a multiple of the page size) to this
     /// process.
     ///
     /// # Errors
     ///
-    /// [`Error::Attach`]: EINVAL where the range is empty, does not begin at a
-    /// page, or leaves the address space; EPERM for [`Prot::EXEC`]; ENOMEM.
+    /// [`Error::Attach`]: EINVAL if the range is empty, does not start at a page, or
+    /// is not within the address space; EPERM for [`Prot::EXEC`]; ENOMEM.
     pub fn attach(&self, range: Range<u64>, prot: Prot) -> Result<Window> {
         Window::attach(self.as_fd(), range, prot)
     }
 
     /// Makes a range (bytes, multiples of the page size) a memory slot of a
-    /// virtual machine that this process made.
+    /// virtual machine that this process created.
     ///
-    /// The guest finds it at `guest_phys_addr`. The slot follows the address
-    /// space with no further call. An access of the guest to a hole ends
-    /// `KVM_RUN` with EFAULT; once something is mapped there, `KVM_RUN` goes on
-    /// with that access. A write to what is mapped for reading only ends in
-    /// the same way, or, where the page is there because it was read, with
-    /// `KVM_EXIT_MMIO`, as in a read-only slot.
+    /// The slot is at `guest_phys_addr`, and follows the address space without
+    /// further calls. If the guest accesses a hole, `KVM_RUN` returns EFAULT; once
+    /// something is mapped there, the next `KVM_RUN` repeats the access. A write to
+    /// a read-only mapping has the same result, or, if the page is present because
+    /// the guest has read it, `KVM_EXIT_MMIO`, as in a read-only slot.
     ///
-    /// Keep what this returns, and [`unmap()`](KvmWindow::unmap) it before the
-    /// virtual machine goes: [dropped](KvmWindow#letting-go), it leaves the slot
-    /// and a window that keeps the virtual machine alive.
+    /// Keep the returned [`KvmWindow`], and [`unmap()`](KvmWindow::unmap) it before
+    /// the virtual machine ends: a [drop](KvmWindow#removing-the-slot) leaves the
+    /// slot, and an attachment that keeps the virtual machine alive.
     ///
     /// ```no_run
     /// # use address_space::{AddressSpace, KvmFlags};
@@ -307,11 +303,11 @@ impl AddressSpace {
     ///
     /// # Errors
     ///
-    /// [`Error::KvmMap`]: EINVAL where `vm` is no virtual machine, a number is
-    /// not of whole pages, the range is empty or leaves the address space, or
-    /// KVM does not take the slot, one that has other memory for example; EIO
-    /// where the virtual machine is another process's; EEXIST where the slot
-    /// shows this address space already, or overlaps another; ENOMEM.
+    /// [`Error::KvmMap`]: EINVAL if `vm` is not a virtual machine, a number is not a
+    /// multiple of the page size, the range is empty or not within the address
+    /// space, or KVM refuses the slot, for example because it has other memory; EIO
+    /// if another process created the virtual machine; EEXIST if the slot shows this
+    /// address space already, or overlaps another slot; ENOMEM.
     pub fn attach_kvm(
         &self,
         vm: impl AsFd,
@@ -337,7 +333,7 @@ impl AsFd for AddressSpace {
     }
 }
 
-/// An asfd that another process sent.
+/// For an asfd that was received from another process.
 impl From<OwnedFd> for AddressSpace {
     fn from(fd: OwnedFd) -> Self {
         AddressSpace { fd }
@@ -392,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn file_descriptors_go_in_and_out() {
+    fn asfd_converts_from_and_into_a_file_descriptor() {
         let fd = file(0x3000);
         let raw = fd.as_raw_fd();
         let space = AddressSpace::from(fd);

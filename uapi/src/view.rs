@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A view: a part of an address space, to be attached and nothing else.
+//! A view: a range of an address space that can only be attached.
 
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::{KvmFlags, KvmWindow, Prot, Result, Window, space};
 
-/// A part of an address space, for no more than some protection: made by
+/// A range of an address space, with a protection: created by
 /// [`AddressSpace::view()`](crate::AddressSpace::view).
 ///
-/// It can only be attached, not changed, and gives no way to the rest of the
-/// address space. What is mapped in the address space and unmapped from it
-/// shows through. Offset 0 of the view is where its range begins.
+/// It can only be attached, not changed, and does not give access to the rest of
+/// the address space. It is live: it shows what is mapped in its range at any
+/// moment. Offset 0 of the view is the start of its range.
 ///
-/// As with an asfd, give it to another process by sending it as a file
-/// descriptor. One that is no view is found out when it is used.
+/// Like an asfd, it can be sent to another process as a file descriptor. On a file
+/// descriptor that is not a view, its calls fail.
 #[derive(Debug)]
 pub struct View {
     fd: OwnedFd,
@@ -32,26 +32,26 @@ impl View {
         space::length(self.as_fd())
     }
 
-    /// Attaches a range of the view (bytes, from a multiple of the page size)
-    /// to this process.
+    /// Attaches a range of the view (bytes; the start is a multiple of the page
+    /// size) to this process.
     ///
     /// # Errors
     ///
-    /// [`Error::Attach`](crate::Error::Attach): EACCES where the view does not
-    /// allow the protection; EPERM for [`Prot::EXEC`]; EINVAL where the range is
-    /// empty, does not begin at a page, or leaves the view; ENOMEM.
+    /// [`Error::Attach`](crate::Error::Attach): EACCES if the view does not allow
+    /// the protection; EPERM for [`Prot::EXEC`]; EINVAL if the range is empty, does
+    /// not start at a page, or is not within the view; ENOMEM.
     pub fn attach(&self, range: Range<u64>, prot: Prot) -> Result<Window> {
         Window::attach(self.as_fd(), range, prot)
     }
 
     /// Makes a range of the view (bytes, multiples of the page size) a memory
-    /// slot of a virtual machine that this process made: see
+    /// slot of a virtual machine that this process created: see
     /// [`AddressSpace::attach_kvm()`](crate::AddressSpace::attach_kvm).
     ///
     /// # Errors
     ///
-    /// As there; and EACCES where the view does not allow writing and `flags`
-    /// has no [`KvmFlags::READONLY`].
+    /// As there; and EACCES if the view does not allow writing and `flags` does not
+    /// contain [`KvmFlags::READONLY`].
     pub fn attach_kvm(
         &self,
         vm: impl AsFd,
@@ -77,7 +77,7 @@ impl AsFd for View {
     }
 }
 
-/// A view that another process sent.
+/// For a view that was received from another process.
 impl From<OwnedFd> for View {
     fn from(fd: OwnedFd) -> Self {
         View { fd }

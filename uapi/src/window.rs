@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Memory of this process that shows an address space, and accesses to it.
+//! Attachments in this process, and accesses to their memory.
 
 use std::fmt;
 use std::ops::{Deref, Range};
@@ -26,16 +26,15 @@ macro_rules! words {
 }
 words!(u8, u16, u32, u64, i8, i16, i32, i64);
 
-/// Memory of an address space or view, where this process sees it.
+/// Memory of this process that shows an address space or view.
 ///
-/// What it shows can change at any time, by whoever owns the address space and
-/// whoever else has it attached. So there is no slice of it: every access is a
-/// volatile one that copies.
+/// Its contents can change at any time, by the owner of the address space and by
+/// other processes that have it attached. So there is no slice of it: every access
+/// is volatile and copies.
 ///
-/// Accessing what is not there is a signal, as with any mapped file: SIGBUS for
-/// a hole and for what lies past the end of a file, SIGSEGV for writing where
-/// the address space shows a file for reading only. A system call that is given
-/// such memory fails with EFAULT instead.
+/// An access to a page that is not there raises a signal, as with any mapped file:
+/// SIGBUS for a hole and beyond the end of a file, SIGSEGV for a write to a
+/// read-only mapping. A system call on such memory fails with EFAULT instead.
 pub struct Memory {
     start: NonNull<u8>,
     length: usize,
@@ -43,7 +42,7 @@ pub struct Memory {
 }
 
 // SAFETY: The mapping belongs to the process, not to a thread. All accesses are
-// volatile and copy; that others change the memory meanwhile is in its nature.
+// volatile and copy, so other processes and threads may change the memory meanwhile.
 unsafe impl Send for Memory {}
 // SAFETY: As above.
 unsafe impl Sync for Memory {}
@@ -61,18 +60,17 @@ impl Memory {
         }
     }
 
-    /// The length in bytes. Never 0.
+    /// The length in bytes, never 0.
     pub fn length(&self) -> usize {
         self.length
     }
 
-    /// What it is attached for. What the address space shows at some place may
-    /// allow less.
+    /// The protection of the attachment. A mapping that it shows may allow less.
     pub fn prot(&self) -> Prot {
         self.prot
     }
 
-    /// Where it is, for system calls and other code that takes addresses.
+    /// The address, for system calls and other code that takes addresses.
     pub fn as_ptr(&self) -> *mut u8 {
         self.start.as_ptr()
     }
@@ -103,7 +101,7 @@ impl Memory {
         Ok(())
     }
 
-    /// Copies the bytes at `offset` out, in an order that is not defined.
+    /// Copies the bytes at `offset` into `bytes`, in an undefined order.
     ///
     /// # Errors
     ///
@@ -126,7 +124,7 @@ impl Memory {
         Ok(())
     }
 
-    /// Copies bytes to `offset`, in an order that is not defined.
+    /// Copies `bytes` to `offset`, in an undefined order.
     ///
     /// # Errors
     ///
@@ -147,14 +145,14 @@ impl Memory {
         Ok(())
     }
 
-    /// The same memory for code that speaks `vm-memory`.
+    /// The same memory for code that uses `vm-memory`.
     ///
-    /// Writing through it where [`prot()`](Memory::prot) has no
-    /// [`Prot::WRITE`] is SIGSEGV.
+    /// A write through it raises SIGSEGV if [`prot()`](Memory::prot) does not contain
+    /// [`Prot::WRITE`].
     #[cfg(feature = "vm-memory")]
     pub fn as_volatile_slice(&self) -> vm_memory::VolatileSlice<'_> {
-        // SAFETY: The mapping is as long as this, and outlives the slice, which
-        // borrows from it. All of `VolatileSlice` is volatile.
+        // SAFETY: The mapping has this length, and outlives the slice, which borrows
+        // from it. All accesses of `VolatileSlice` are volatile.
         unsafe { vm_memory::VolatileSlice::new(self.as_ptr(), self.length) }
     }
 
@@ -201,7 +199,7 @@ impl fmt::Debug for Memory {
     }
 }
 
-/// Cuts `length` bytes at `address` into aligned words and the single bytes
+/// Splits `length` bytes at `address` into aligned words and the single bytes
 /// before and after them: pairs of size and distance from the start.
 fn pieces(address: usize, length: usize) -> impl Iterator<Item = (usize, usize)> {
     const WORD: usize = size_of::<u64>();
@@ -218,11 +216,10 @@ fn pieces(address: usize, length: usize) -> impl Iterator<Item = (usize, usize)>
     })
 }
 
-/// An attachment of an address space or view to this process.
+/// An attachment of an address space or view in this process.
 ///
-/// It outlives the file descriptor it was made from, and goes when it is
-/// dropped. See [`Memory`], which it dereferences to, for what can be done with
-/// it.
+/// It outlives the file descriptor that it was made from, and is unmapped when it
+/// is dropped. It dereferences to [`Memory`], which has the accesses.
 #[derive(Debug)]
 pub struct Window {
     memory: Memory,
@@ -237,8 +234,8 @@ impl Window {
         };
         let length = usize::try_from(range.end.saturating_sub(range.start))
             .map_err(|_| error(Errno::OVERFLOW))?;
-        // SAFETY: A new mapping in a place that the kernel chooses touches
-        // nothing that exists.
+        // SAFETY: A new mapping at an address that the kernel chooses does not affect
+        // existing ones.
         let start = unsafe {
             mmap(
                 std::ptr::null_mut(),
@@ -251,7 +248,7 @@ impl Window {
         }
         .map_err(error)?;
         let start = NonNull::new(start.cast()).ok_or_else(|| error(Errno::FAULT))?;
-        // SAFETY: This is the mapping just made; only drop() unmaps it.
+        // SAFETY: This is the new mapping; only drop() unmaps it.
         let memory = unsafe { Memory::new(start, length, prot) };
         Ok(Window { memory })
     }
@@ -267,8 +264,8 @@ impl Deref for Window {
 
 impl Drop for Window {
     fn drop(&mut self) {
-        // SAFETY: The mapping is ours, and nobody can have borrowed from it.
-        // Where it fails the window stays, which harms nobody.
+        // SAFETY: This value owns the mapping, and nothing borrows from it any more.
+        // If it fails the attachment remains, which does no harm.
         let _ = unsafe { munmap(self.as_ptr().cast(), self.length()) };
     }
 }
@@ -281,8 +278,8 @@ mod tests {
 
     const PAGE: u64 = 4096;
 
-    /// A window of something that is no address space: all that `Window` knows
-    /// of it is that it can be mapped.
+    /// A window of a memfd: `Window` relies only on the fact that the file can be
+    /// mapped.
     fn window(prot: Prot) -> Window {
         window_of(2, prot)
     }
@@ -350,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn write_to_a_window_for_reading_is_refused() {
+    fn write_to_a_read_only_window_is_refused() {
         let window = window(Prot::READ);
         assert_eq!(window.write(0, 1_u8), Err(Error::NotWritable));
         assert_eq!(window.write_slice(0, b"x"), Err(Error::NotWritable));
@@ -369,8 +366,8 @@ mod tests {
 
     #[test]
     fn dropping_unmaps() {
-        // A length that no other test has, as tests that run at the same time
-        // may map something at the same place.
+        // A length that no other test uses: tests that run at the same time may map
+        // something at the same address.
         let window = window_of(37, Prot::READ);
         let (start, length) = (window.as_ptr() as usize, window.length());
         let mapped = move || {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The message of an error: what failed, on what, why, and what to do.
+//! The message of an error: what failed, on what, why, and advice.
 
 use std::fmt;
 use std::ops::Range;
@@ -12,7 +12,7 @@ impl fmt::Display for Error {
         match self {
             Error::Open { .. } => write!(f, "cannot open /dev/address_space"),
             Error::Create { length, .. } => {
-                write!(f, "cannot make an address space of {length:#x} bytes")
+                write!(f, "cannot create an address space of {length:#x} bytes")
             }
             Error::Map {
                 addr,
@@ -29,7 +29,7 @@ impl fmt::Display for Error {
                     None => write!(f, "anywhere"),
                 }
             }
-            Error::FileLength { .. } => write!(f, "cannot learn the length of the file to map"),
+            Error::FileLength { .. } => write!(f, "cannot get the length of the file to map"),
             Error::Unmap { range, .. } => write!(f, "cannot unmap {}", Hex(range)),
             Error::Register { offset, length, .. } => {
                 write!(f, "cannot register ")?;
@@ -50,23 +50,23 @@ impl fmt::Display for Error {
                 failed,
                 error,
             } => {
-                // The message of the inner error ends in errno and advice.
+                // The message of the inner error ends with errno and advice.
                 return match failed {
                     Some(failed) => write!(
                         f,
-                        "batch refused for operation {failed} of {operations}: {error}"
+                        "batch failed at operation {failed} of {operations}: {error}"
                     ),
-                    None => write!(f, "batch of {operations} operations refused: {error}"),
+                    None => write!(f, "batch of {operations} operations failed: {error}"),
                 };
             }
             Error::WholeBatch { .. } => write!(f, "cannot change the address space"),
             Error::View { range, prot, .. } => {
-                write!(f, "cannot make a view of {}, {prot}", Hex(range))
+                write!(f, "cannot create a view of {}, {prot}", Hex(range))
             }
             Error::Attach { range, prot, .. } => {
                 write!(f, "cannot attach {}, {prot}", Hex(range))
             }
-            Error::Length { .. } => write!(f, "cannot learn the length of the address space"),
+            Error::Length { .. } => write!(f, "cannot get the length of the address space"),
             Error::Duplicate { .. } => write!(f, "cannot duplicate a file descriptor"),
             Error::KvmMap {
                 slot,
@@ -88,7 +88,11 @@ impl fmt::Display for Error {
                 "{length:#x} bytes at guest address {gpa:#x} are not all RAM: see add_ram()"
             ),
             Error::RamOverlaps { gpa } => {
-                write!(f, "there is RAM already in guest addresses {}", Hex(gpa))
+                write!(
+                    f,
+                    "guest addresses {} overlap RAM that was added before",
+                    Hex(gpa)
+                )
             }
             Error::OutOfWindow {
                 offset,
@@ -96,7 +100,7 @@ impl fmt::Display for Error {
                 window,
             } => write!(
                 f,
-                "{length:#x} bytes at {offset:#x} are not within the window, which has {window:#x}"
+                "{length:#x} bytes at {offset:#x} are not within the window of {window:#x} bytes"
             ),
             Error::Misaligned { offset, align } => {
                 write!(f, "offset {offset:#x} is not a multiple of {align}")
@@ -113,7 +117,7 @@ impl fmt::Display for Error {
     }
 }
 
-/// A range in the way /proc/PID/maps writes it.
+/// A range in the format of /proc/PID/maps.
 struct Hex<'a>(&'a Range<u64>);
 
 impl fmt::Display for Hex<'_> {

@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The deferred unmaps of a domain: ranges that devices may still reach, until
-//! one batch takes all of them.
+//! The deferred unmaps of a domain: ranges that devices can still reach, until one
+//! batch unmaps all of them.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::Batch;
 
-/// Ranges of the address space that are to be unmapped: from where each begins
-/// to where it ends. No two of them touch.
+/// Ranges of the address space that will be unmapped, from start to end. No two of
+/// them are adjacent or overlap.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     ranges: BTreeMap<u64, u64>,
 }
 
 impl Pending {
-    /// One more. With what it touches it is one, as the buffers of a request
-    /// often are.
+    /// Adds a range, and joins it with adjacent ones: the buffers of a request are
+    /// often adjacent.
     pub(super) fn add(&mut self, mut range: Range<u64>) {
         while let Some((&start, &end)) = self.ranges.range(..=range.end).next_back() {
             if end < range.start {
@@ -29,7 +29,7 @@ impl Pending {
         self.ranges.insert(range.start, range.end);
     }
 
-    /// How many ranges.
+    /// The number of ranges.
     pub(super) fn count(&self) -> usize {
         self.ranges.len()
     }
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pending_ranges_that_touch_are_one() {
+    fn adjacent_pending_ranges_are_joined() {
         let mut pending = Pending::default();
         let mut add = |range, all: &[(u64, u64)]| {
             pending.add(range);

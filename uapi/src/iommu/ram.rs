@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Guest RAM as a domain knows it: ranges of guest physical addresses, each a
-//! range of a file; and how a mapping is cut to them.
+//! Guest RAM of a domain: ranges of guest physical addresses, each a range of a file;
+//! and how a mapping is cut to them.
 
 use std::ops::Range;
 use std::os::fd::OwnedFd;
@@ -20,13 +20,13 @@ pub(super) struct Ram {
 #[derive(Debug)]
 pub(super) struct Piece<'a> {
     pub(super) ram: &'a Ram,
-    /// Where in the RAM's file.
+    /// Start of the range of the RAM's file.
     pub(super) offset: u64,
-    /// Where in the address space.
+    /// Range of the address space.
     pub(super) range: Range<u64>,
 }
 
-/// Cuts a mapping to `range` of the address space where RAM is cut.
+/// Cuts a mapping to `range` of the address space at the borders of the parts of RAM.
 pub(super) fn each_piece<'a>(
     ram: &'a [Ram],
     range: &Range<u64>,
@@ -38,7 +38,7 @@ pub(super) fn each_piece<'a>(
     let end = gpa.checked_add(length).ok_or_else(hole)?;
     let mut at = gpa;
     loop {
-        // A mapping of nothing is the kernel's to refuse.
+        // The kernel refuses an empty mapping.
         let part = ram.iter().find(|ram| ram.gpa.contains(&at));
         let part = part.ok_or_else(hole)?;
         let piece_end = end.min(part.gpa.end);
@@ -54,7 +54,7 @@ pub(super) fn each_piece<'a>(
     }
 }
 
-/// Adds to a batch what maps `range` of the address space to RAM.
+/// Adds the operations to a batch that map `range` of the address space to RAM.
 pub(super) fn add<'a>(
     batch: &mut Batch<'a>,
     ram: &'a [Ram],
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn mapping_is_cut_where_ram_is() {
+    fn mapping_is_cut_at_the_borders_of_ram() {
         let ram = [ram(0..0x4000, 0x1000), ram(0x4000..0x8000, 0x9000)];
         let cut = |gpa, length| {
             let mut pieces = Vec::new();

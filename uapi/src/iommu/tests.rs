@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a domain does by itself, with no kernel behind it.
+//! The logic of a domain, without a kernel.
 
 use super::*;
 use std::fs::File;
@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 
 const PAGE: u64 = 4096;
 
-/// A domain whose every call to the kernel fails.
+/// A domain whose calls to the kernel all fail.
 fn domain() -> Domain {
     let null = || OwnedFd::from(File::open("/dev/null").unwrap());
     let domain = Domain::of(AddressSpace::from(null()), 0x10000..0x20000);
@@ -35,14 +35,14 @@ fn iovas_are_within_the_aperture() {
 }
 
 #[test]
-fn ranges_that_touch_are_unmapped_as_one() {
+fn adjacent_ranges_are_unmapped_as_one() {
     let ranges = [0x11000..0x12000, 0x10000..0x11000];
     let error = domain().unmap_all(&ranges).unwrap_err();
     assert!(matches!(error, Error::Batch { operations: 1, .. }));
 }
 
 #[test]
-fn what_could_not_be_flushed_is_still_pending() {
+fn unmaps_are_still_pending_after_a_flush_that_failed() {
     let domain = domain();
     domain.flush().unwrap();
     domain.unmap_later(0x10000, PAGE).unwrap();
@@ -59,7 +59,7 @@ fn what_could_not_be_flushed_is_still_pending() {
 
 #[cfg(feature = "iommu")]
 #[test]
-fn what_the_kernel_refused_is_not_translated() {
+fn mappings_that_the_kernel_refused_are_not_translated() {
     use vm_memory::iommu::Iommu as _;
     use vm_memory::{GuestAddress, Permissions};
 

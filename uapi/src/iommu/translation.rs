@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A domain as a `vm_memory::Iommu`: the table of what is mapped, kept with each
-//! change of the domain, and looked up by devices in the VMM itself.
+//! A domain as a `vm_memory::Iommu`: a table of what is mapped, updated with each
+//! change of the domain, for devices in the VMM itself.
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -11,8 +11,8 @@ use vm_memory::{GuestAddress, Permissions};
 use super::{Domain, Mapping};
 use crate::{Prot, Result};
 
-/// What is mapped, for those who translate themselves. Not a cache: all of
-/// it.
+/// All mappings, for devices that translate in this process. It is complete, not a
+/// cache.
 #[derive(Debug, Default)]
 pub(super) struct Translation {
     table: RwLock<Iotlb>,
@@ -25,20 +25,21 @@ impl Translation {
 }
 
 impl Domain {
-    /// After the kernel has mapped them.
+    /// Adds mappings, after the kernel has mapped them.
     pub(super) fn translate_also(&self, mappings: &[Mapping]) {
         set(&mut self.translation.write(), mappings);
     }
 
-    /// Once devices do not reach it, or soon will not. Whoever is translating
-    /// now is waited for.
+    /// Removes a range that devices cannot reach any more, or soon will not. Waits for
+    /// translations that are under way.
     pub(super) fn translate_no_more(&self, iova: u64, length: u64) {
         self.translation
             .write()
             .invalidate_mapping(GuestAddress(iova), length as usize);
     }
 
-    /// With the kernel's step: who translates sees both or none.
+    /// Replaces all mappings, together with the kernel's step: a translation sees both
+    /// or neither.
     pub(super) fn translate_instead(
         &self,
         mappings: &[Mapping],
@@ -54,7 +55,7 @@ impl Domain {
 
 fn set(table: &mut Iotlb, mappings: &[Mapping]) {
     for mapping in mappings {
-        // It has no error to give.
+        // This cannot fail.
         let _ = table.set_mapping(
             GuestAddress(mapping.iova),
             GuestAddress(mapping.gpa),
@@ -64,10 +65,10 @@ fn set(table: &mut Iotlb, mappings: &[Mapping]) {
     }
 }
 
-/// Translates as the kernel enforces, but for what is pending of
-/// [`Domain::unmap_later()`], which is translated no more.
+/// Translates what the kernel enforces, except for ranges that are pending after
+/// [`Domain::unmap_later()`]: they are not translated any more.
 ///
-/// While an iterator exists, changes of the domain wait.
+/// Changes of the domain wait while an iterator exists.
 impl Iommu for Domain {
     type IotlbGuard<'a> = RwLockReadGuard<'a, Iotlb>;
 
@@ -82,7 +83,7 @@ impl Iommu for Domain {
             reason,
         };
         if iova.0.checked_add(length as u64).is_none() {
-            return Err(failed("it ends past 2^64".into()));
+            return Err(failed("the range ends beyond 2^64".into()));
         }
         let table = self
             .translation
@@ -91,7 +92,7 @@ impl Iommu for Domain {
             .unwrap_or_else(PoisonError::into_inner);
         Iotlb::lookup(table, iova, length, access).map_err(|fails| {
             failed(if fails.misses.is_empty() {
-                "it may not be accessed so".into()
+                "the mapping does not allow the access".into()
             } else {
                 "nothing is mapped there".into()
             })
@@ -110,8 +111,8 @@ impl From<Prot> for Permissions {
     }
 }
 
-/// An address space has nothing that can only be written, so what may be
-/// written may be read.
+/// An address space has no mappings that can be written and not read, so permission to
+/// write includes permission to read.
 impl From<Permissions> for Prot {
     fn from(permissions: Permissions) -> Prot {
         match permissions {
