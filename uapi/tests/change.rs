@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Registered files, batches, and what changes the layout alone, seen from
-//! processes that have it attached. Needs the module.
+//! Registered files, batches, and changes of the layout, as attached processes see
+//! them. Needs the module.
 
 use std::fs::File;
 use std::os::fd::AsFd as _;
@@ -14,7 +14,7 @@ mod common;
 use common::{Process, READ_WRITE, SIGBUS, SIGSEGV, file, letters, pages, space};
 
 #[test]
-fn registered_file_shows_only_once_it_is_mapped() {
+fn registered_file_is_not_visible_until_it_is_mapped() {
     let space = space(1);
     let file = file("ab");
     space.register(&file).prot(READ_WRITE).commit().unwrap();
@@ -44,7 +44,7 @@ fn unregistered_file_stays_mapped() {
     let file = file("a");
     space.register(&file).commit().unwrap();
     space.map(&file).at(0).commit().unwrap();
-    // A duplicate is the same open file.
+    // A duplicate refers to the same open file.
     space.unregister(file.try_clone().unwrap()).unwrap();
     assert_eq!(
         letters(&space.attach(pages(0, 1), Prot::READ).unwrap()),
@@ -56,7 +56,7 @@ fn unregistered_file_stays_mapped() {
 }
 
 #[test]
-fn part_of_a_file_is_registered() {
+fn part_of_a_file_can_be_registered() {
     let space = space(1);
     let file = file("abc");
     let (offset, length) = (page_size(), 2 * page_size());
@@ -80,7 +80,7 @@ fn part_of_a_file_is_registered() {
 }
 
 #[test]
-fn what_cannot_be_registered_is_refused() {
+fn files_and_ranges_that_cannot_be_registered_are_refused() {
     let space = space(1);
     let file = file("a");
     let errno = |result: Result<(), Error>| {
@@ -110,7 +110,7 @@ fn what_cannot_be_registered_is_refused() {
 }
 
 #[test]
-fn batch_is_seen_by_an_attached_process() {
+fn batch_is_visible_to_an_attached_process() {
     let space = space(4);
     let (old, new) = (file("abcd"), file("xyz"));
     space.map(&old).at(0).prot(READ_WRITE).commit().unwrap();
@@ -141,13 +141,13 @@ fn batch_is_seen_by_an_attached_process() {
 }
 
 #[test]
-fn refused_batch_tells_which_and_changes_nothing() {
+fn failed_batch_names_the_operation_and_changes_nothing() {
     let space = space(4);
     let (old, new) = (file("abcd"), file("xyz"));
     space.map(&old).at(0).commit().unwrap();
     let window = space.attach(pages(0, 4), Prot::READ).unwrap();
 
-    // Something is mapped in the last one's range.
+    // Something is mapped in the range of the last operation.
     let batch = space
         .batch()
         .unmap(pages(0, 2))
@@ -167,7 +167,7 @@ fn refused_batch_tells_which_and_changes_nothing() {
 }
 
 #[test]
-fn batch_may_be_long_but_not_too_long() {
+fn batch_has_at_most_65536_operations() {
     const MOST: u64 = 65536;
     let space = space(MOST);
     let one = file("a");
@@ -191,7 +191,7 @@ fn batch_may_be_long_but_not_too_long() {
 }
 
 #[test]
-fn protect_takes_and_gives_back() {
+fn protect_removes_and_restores_access() {
     let space = space(2);
     space
         .map(&file("ab"))
@@ -215,7 +215,7 @@ fn protect_takes_and_gives_back() {
 }
 
 #[test]
-fn protect_needs_something_mapped_and_allowed() {
+fn protect_needs_a_mapped_range_and_an_allowed_protection() {
     let space = space(2);
     space.map(&file("a")).at(0).commit().unwrap();
     let error = space.protect(pages(0, 2), Prot::READ).unwrap_err();
@@ -227,7 +227,7 @@ fn protect_needs_something_mapped_and_allowed() {
 }
 
 #[test]
-fn move_is_seen_by_an_attached_process() {
+fn move_is_visible_to_an_attached_process() {
     let space = space(4);
     space.map(&file("ab")).at(0).commit().unwrap();
     let mut process = Process::attaching(&space, Prot::READ);

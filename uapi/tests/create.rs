@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Making address spaces. Needs the module.
+//! Creating address spaces. Needs the module.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -11,13 +11,13 @@ use rustix::io::{FdFlags, fcntl_getfd};
 mod common;
 
 #[test]
-fn length_is_the_one_asked_for() {
+fn length_is_the_requested_one() {
     let space = common::space(7);
     assert_eq!(space.length().unwrap(), 7 * page_size());
 }
 
 #[test]
-fn asfd_tells_its_length_as_a_memfd_does() {
+fn asfd_has_its_length_like_a_memfd() {
     let space = common::space(7);
     assert_eq!(fstat(&space).unwrap().st_size as u64, 7 * page_size());
     assert_eq!(seek(&space, SeekFrom::End(0)).unwrap(), 7 * page_size());
@@ -30,7 +30,7 @@ fn asfd_is_close_on_exec() {
 }
 
 #[test]
-fn one_device_makes_many_address_spaces() {
+fn one_device_creates_many_address_spaces() {
     let device = Device::open().unwrap_or_else(|error| panic!("{error}"));
     let spaces: Vec<_> = (1..=10)
         .map(|n| device.create(n * page_size()).unwrap())
@@ -42,7 +42,7 @@ fn one_device_makes_many_address_spaces() {
 }
 
 #[test]
-fn bad_length_is_einval_and_the_message_says_what_a_good_one_is() {
+fn bad_length_is_einval_with_advice() {
     for length in [
         0,
         1,
@@ -60,7 +60,7 @@ fn bad_length_is_einval_and_the_message_says_what_a_good_one_is() {
 }
 
 #[test]
-fn longest_address_space_can_be_made() {
+fn longest_address_space_can_be_created() {
     assert_eq!(
         AddressSpace::new(1 << 46).unwrap().length().unwrap(),
         1 << 46
@@ -68,7 +68,7 @@ fn longest_address_space_can_be_made() {
 }
 
 #[test]
-fn device_works_after_it_changed_hands() {
+fn device_works_through_a_duplicate() {
     let device = Device::open().unwrap_or_else(|error| panic!("{error}"));
     let sent: OwnedFd = device.as_fd().try_clone_to_owned().unwrap();
     drop(device);

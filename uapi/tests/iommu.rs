@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A domain, seen from a process in the place of a device. Needs the module.
+//! A domain, as a process in the place of a device sees it. Needs the module.
 
 use std::fs::File;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
@@ -16,7 +16,7 @@ mod common;
 
 use common::{Process, READ_WRITE, SIGBUS, SIGSEGV, file};
 
-/// Where the domains begin.
+/// The start of the apertures.
 const BASE: u64 = 4 << 30;
 
 /// The IOVA of a page.
@@ -40,7 +40,7 @@ fn domain() -> Domain {
     domain
 }
 
-/// A process that has what a device gets.
+/// A process that has attached the view, as a device does.
 fn device(domain: &Domain) -> Process {
     let view = OwnedFd::from(domain.view(READ_WRITE).unwrap());
     Process::attaching(&AddressSpace::from(view), READ_WRITE)
@@ -68,7 +68,7 @@ fn device_reaches_what_is_mapped_and_nothing_else() {
 }
 
 #[test]
-fn mapping_may_reach_from_one_part_of_ram_to_the_next() {
+fn mapping_can_span_two_parts_of_ram() {
     let domain = Domain::new(BASE..iova(16)).unwrap();
     domain.add_ram(gpa(2), file("cd"), 0, gpa(2)).unwrap();
     domain.add_ram(gpa(0), file("ab"), 0, gpa(2)).unwrap();
@@ -86,7 +86,7 @@ fn mapping_may_reach_from_one_part_of_ram_to_the_next() {
 }
 
 #[test]
-fn map_onto_something_is_refused() {
+fn map_over_a_mapping_is_refused() {
     let domain = domain();
     domain.map(iova(0), gpa(0), gpa(2), Prot::READ).unwrap();
     let error = domain.map(iova(1), gpa(8), gpa(1), Prot::READ).unwrap_err();
@@ -95,7 +95,7 @@ fn map_onto_something_is_refused() {
 }
 
 #[test]
-fn several_are_mapped_and_unmapped_in_one_step() {
+fn several_mappings_are_made_and_removed_in_one_step() {
     let domain = domain();
     let page = page_size();
     let mapping = |at, from| Mapping {
@@ -109,12 +109,12 @@ fn several_are_mapped_and_unmapped_in_one_step() {
     assert_eq!(device_one.letter(2), Ok('a'));
     assert_eq!(device_one.letter(5), Ok('f'));
 
-    // The second cannot be: neither is.
+    // The second mapping fails, so none is made.
     let error = domain.map_all(&[mapping(0, 0), mapping(5, 0)]).unwrap_err();
     assert_eq!(error.failed_operation(), Some(1), "{error}");
     assert_eq!(device(&domain).letter(0), Err(SIGBUS));
 
-    // One is where an unmap is pending.
+    // An unmap is pending in the range of one of them.
     domain.unmap_later(iova(2), page).unwrap();
     domain.map_all(&[mapping(0, 1), mapping(2, 3)]).unwrap();
     assert_eq!(device_one.letter(0), Ok('b'));
@@ -160,11 +160,11 @@ fn faults(domain: &Domain) -> u64 {
 }
 
 #[test]
-fn what_is_small_is_entered_at_once() {
+fn small_mappings_are_populated() {
     let domain = domain();
     let page = page_size();
     let mut device = device(&domain);
-    // It has attached what it was given once it answers.
+    // Once it answers, it has attached the view.
     domain.map(iova(15), gpa(3), page, Prot::READ).unwrap();
     assert_eq!(device.letter(15), Ok('d'));
     let mut touched = |first: u64, count: u64| {
@@ -192,7 +192,7 @@ fn what_is_small_is_entered_at_once() {
         .unwrap();
     assert_eq!(touched(1, 1) + touched(9, 3), 0);
 
-    // As far as it is asked for.
+    // The limit can be set.
     domain.populate_up_to(page);
     domain.map(iova(12), gpa(0), 2 * page, READ_WRITE).unwrap();
     assert_ne!(touched(12, 2), 0);
@@ -202,7 +202,7 @@ fn what_is_small_is_entered_at_once() {
 }
 
 #[test]
-fn map_over_what_is_pending_is_one_step() {
+fn map_over_a_pending_unmap_is_one_step() {
     let domain = domain();
     let page = page_size();
     domain.map(iova(0), gpa(0), 4 * page, Prot::READ).unwrap();
@@ -218,7 +218,7 @@ fn map_over_what_is_pending_is_one_step() {
 }
 
 #[test]
-fn many_pending_unmaps_flush_themselves() {
+fn too_many_pending_unmaps_are_flushed() {
     const COUNT: u64 = 1025;
     let domain = Domain::new(BASE..iova(2 * COUNT)).unwrap();
     domain.add_ram(0, file("a"), 0, gpa(1)).unwrap();
@@ -234,7 +234,7 @@ fn many_pending_unmaps_flush_themselves() {
 }
 
 #[test]
-fn replacing_takes_all_and_gives_all() {
+fn replace_removes_all_mappings_and_makes_the_new_ones() {
     let domain = domain();
     let page = page_size();
     domain.map(iova(0), gpa(0), 4 * page, READ_WRITE).unwrap();
@@ -257,7 +257,7 @@ fn replacing_takes_all_and_gives_all() {
     assert_eq!(device_one.letter(1), Ok('d'));
     assert_eq!(device_one.letter(0), Err(SIGBUS));
 
-    // One that cannot be: nothing changes.
+    // One mapping fails: nothing changes.
     let both = [
         mapping(iova(0), gpa(0), 2, Prot::READ),
         mapping(iova(1), gpa(3), 1, Prot::READ),
@@ -297,7 +297,7 @@ fn translates_as_it_enforces() {
     inside.write_obj(b'B', GuestAddress(iova(3))).unwrap();
     assert_eq!(outside.letter(3), Ok('B'));
 
-    // Across both, which are not neighbours in RAM.
+    // Across both, which are not adjacent in RAM.
     let mut both = vec![0; 2 * page as usize];
     inside.read_slice(&mut both, GuestAddress(iova(3))).unwrap();
     assert_eq!((both[1], both[page as usize]), (b'b', b'a'));
@@ -345,7 +345,7 @@ fn large_and_small_mappings_live_together() {
     let last = (LARGE - 1) / page_size();
     assert_eq!(device_one.set_letter(last, 'z'), Ok(()));
     assert_eq!(device_one.set_letter(last + 1, 'y'), Ok(()));
-    // A page out of the middle of the large one.
+    // Unmap a page in the middle of the large mapping.
     domain.unmap(BASE + LARGE / 2, page_size()).unwrap();
     assert_eq!(device_one.letter(last), Ok('z'));
     assert_eq!(device_one.letter(LARGE / 2 / page_size() - 1), Ok('\0'));

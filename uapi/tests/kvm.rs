@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Address spaces as the memory of a KVM guest: what the guest sees. Needs the
+//! Address spaces as the memory of a KVM guest, as the guest sees them. Needs the
 //! module and /dev/kvm.
 
 #![cfg(target_arch = "x86_64")]
@@ -29,7 +29,7 @@ fn guest_writes_to_the_file() {
 }
 
 #[test]
-fn window_shows_what_the_guest_sees() {
+fn window_and_guest_show_the_same_memory() {
     let (space, _) = mapped("ab");
     let mut guest = Guest::new();
     let window = space
@@ -51,7 +51,7 @@ fn window_shows_what_the_guest_sees() {
 }
 
 #[test]
-fn replace_is_seen_by_a_guest() {
+fn replace_is_visible_to_a_guest() {
     let (space, _) = mapped("ab");
     let mut guest = Guest::with(&space);
     assert_eq!(guest.letter(1), Access::Done('b'));
@@ -66,7 +66,7 @@ fn replace_is_seen_by_a_guest() {
 }
 
 #[test]
-fn unmap_is_seen_by_a_guest() {
+fn unmap_is_visible_to_a_guest() {
     let (space, _) = mapped("ab");
     let mut guest = Guest::with(&space);
     assert_eq!(guest.letter(0), Access::Done('a'));
@@ -77,7 +77,7 @@ fn unmap_is_seen_by_a_guest() {
 }
 
 #[test]
-fn unmap_is_seen_by_a_guest_through_a_view() {
+fn unmap_is_visible_to_a_guest_through_a_view() {
     let (space, _) = mapped("ab");
     let view = space.view(pages(1, 2), READ_WRITE).unwrap();
     let mut guest = Guest::new();
@@ -96,7 +96,7 @@ fn unmap_is_seen_by_a_guest_through_a_view() {
 }
 
 #[test]
-fn unmap_is_seen_by_two_guests() {
+fn unmap_is_visible_to_two_guests() {
     let (space, _) = mapped("a");
     let mut guests = [Guest::with(&space), Guest::with(&space)];
     for guest in &mut guests {
@@ -109,7 +109,7 @@ fn unmap_is_seen_by_two_guests() {
 }
 
 #[test]
-fn guest_that_met_a_hole_goes_on_once_something_is_there() {
+fn guest_that_met_a_hole_continues_once_something_is_mapped() {
     let space = space(1);
     let mut guest = Guest::with(&space);
     assert_eq!(guest.letter(0), Access::Fault);
@@ -119,7 +119,7 @@ fn guest_that_met_a_hole_goes_on_once_something_is_there() {
 }
 
 #[test]
-fn guest_cannot_write_to_a_mapping_for_reading() {
+fn guest_cannot_write_to_a_read_only_mapping() {
     let space = space(1);
     let file = file("a");
     space.map(&file).at(0).commit().unwrap();
@@ -129,14 +129,14 @@ fn guest_cannot_write_to_a_mapping_for_reading() {
 }
 
 #[test]
-fn guest_cannot_write_to_a_mapping_for_reading_that_it_has_read() {
+fn guest_cannot_write_to_a_read_only_mapping_that_it_has_read() {
     let space = space(1);
     let file = file("a");
     space.map(&file).at(0).commit().unwrap();
     let mut guest = Guest::with(&space);
     assert_eq!(guest.letter(0), Access::Done('a'));
-    // KVM finds the page there for reading, and does as with a slot for
-    // reading: it hands the write to the VMM and lets the guest go on.
+    // KVM finds a read-only page table entry, and treats the write as in a read-only
+    // slot: it passes the write to the VMM, and the guest continues.
     assert_eq!(guest.set_letter(0, 'x'), Access::Mmio);
     assert_eq!(guest.go_on(), Access::Done('x'));
     assert_eq!(letter_in_file(&file, 0), 'a');
@@ -144,7 +144,7 @@ fn guest_cannot_write_to_a_mapping_for_reading_that_it_has_read() {
 }
 
 #[test]
-fn guest_cannot_write_to_a_slot_for_reading() {
+fn guest_cannot_write_to_a_read_only_slot() {
     let (space, file) = mapped("a");
     let mut guest = Guest::new();
     let window = space
@@ -163,7 +163,7 @@ fn guest_cannot_write_to_a_slot_for_reading() {
 }
 
 #[test]
-fn dirty_pages_are_logged_where_that_is_asked_for() {
+fn dirty_pages_are_logged_on_request() {
     let (space, _) = mapped("abc");
     let mut guest = Guest::new();
     space

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Memory slots of a KVM guest that show address spaces: how they are made,
-//! refused and let go. Needs the module and /dev/kvm.
+//! Memory slots of a KVM guest that show address spaces: how they are made, refused
+//! and removed. Needs the module and /dev/kvm.
 
 #![cfg(target_arch = "x86_64")]
 
@@ -17,7 +17,7 @@ use common::guest::{Access, Guest, SLOT, TESTED, mapped};
 use common::{letters, pages, space};
 
 #[test]
-fn slot_shows_a_part_of_the_address_space() {
+fn slot_shows_its_range_of_the_address_space() {
     let (space, _) = mapped("abcd");
     let mut guest = Guest::new();
     space
@@ -35,7 +35,7 @@ fn slot_shows_a_part_of_the_address_space() {
 }
 
 #[test]
-fn view_for_reading_needs_a_slot_for_reading() {
+fn read_only_view_needs_a_read_only_slot() {
     let (space, _) = mapped("ab");
     let view = space.view(pages(1, 2), Prot::READ).unwrap();
     let mut guest = Guest::new();
@@ -49,9 +49,9 @@ fn view_for_reading_needs_a_slot_for_reading() {
 }
 
 #[test]
-fn unmapped_slot_and_its_window_are_gone() {
-    // A length that no other test has, as tests that run at the same time may
-    // map something at the same place.
+fn unmap_removes_the_slot_and_its_window() {
+    // A length that no other test uses: tests that run at the same time may map
+    // something at the same address.
     const PAGES: u64 = 37;
     let space = space(PAGES);
     let mut guest = Guest::new();
@@ -91,7 +91,7 @@ fn slot_outlives_the_fds_and_the_kvm_window() {
 }
 
 #[test]
-fn taken_slot_is_eexist() {
+fn slot_in_use_is_eexist() {
     let (space, _) = mapped("ab");
     let guest = Guest::with(&space);
     let attach = |slot, guest_phys_addr| {
@@ -112,7 +112,7 @@ fn taken_slot_is_eexist() {
 }
 
 #[test]
-fn slot_of_another_address_space_is_left_alone() {
+fn slot_of_another_address_space_is_not_changed() {
     let (first, _) = mapped("a");
     let (second, _) = mapped("x");
     let mut guest = Guest::with(&first);
@@ -131,7 +131,7 @@ fn slot_of_another_address_space_is_left_alone() {
 }
 
 #[test]
-fn another_process_s_vm_is_refused() {
+fn vm_of_another_process_is_refused() {
     let (space, _) = mapped("a");
     let guest = Guest::new();
     let code = common::in_another_process(|| {
@@ -172,7 +172,7 @@ fn slot_cannot_be_removed_by_another_process() {
 }
 
 #[test]
-fn what_is_no_vm_is_refused() {
+fn file_that_is_not_a_vm_is_refused() {
     let (space, file) = mapped("a");
     let guest = Guest::new();
     // SAFETY: The vCPU stays open.
@@ -209,7 +209,7 @@ fn bad_slots_are_refused() {
     assert_eq!(attach(TESTED, 1..page + 1), Errno::INVAL);
     assert_eq!(attach(TESTED + 1, 0..page), Errno::INVAL);
     assert_eq!(attach(TESTED, page..3 * page), Errno::INVAL);
-    // None of them left the slot behind.
+    // None of them has left the slot in use.
     space
         .attach_kvm(
             vm_fd(&guest.vm),

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Composing an address space, seen from processes that have it attached. Needs
-//! the module.
+//! Composing an address space, as attached processes see it. Needs the module.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -16,7 +15,7 @@ mod common;
 use common::{Process, READ_WRITE, SIGBUS, SIGSEGV, file, letter_in_file, letters, pages, space};
 
 #[test]
-fn map_shows_in_what_was_attached_before() {
+fn map_is_visible_in_an_earlier_attachment() {
     let space = space(4);
     let window = space.attach(pages(0, 4), Prot::READ).unwrap();
     assert_eq!(space.map(&file("abcd")).at(0).commit(), Ok(0));
@@ -24,7 +23,7 @@ fn map_shows_in_what_was_attached_before() {
 }
 
 #[test]
-fn map_shows_in_what_is_attached_after() {
+fn map_is_visible_in_a_later_attachment() {
     let space = space(4);
     space.map(&file("abcd")).at(0).commit().unwrap();
     assert_eq!(
@@ -34,7 +33,7 @@ fn map_shows_in_what_is_attached_after() {
 }
 
 #[test]
-fn window_begins_where_it_was_attached() {
+fn window_starts_at_the_attached_offset() {
     let space = space(4);
     space.map(&file("abcd")).at(0).commit().unwrap();
     assert_eq!(
@@ -44,7 +43,7 @@ fn window_begins_where_it_was_attached() {
 }
 
 #[test]
-fn map_takes_a_part_of_a_file() {
+fn part_of_a_file_can_be_mapped() {
     let space = space(4);
     let file = file("abcd");
     let page = page_size();
@@ -69,7 +68,7 @@ fn map_takes_a_part_of_a_file() {
 }
 
 #[test]
-fn map_anywhere_finds_a_hole_and_tells_where() {
+fn map_anywhere_finds_a_hole_and_returns_its_address() {
     let space = space(4);
     space.map(&file("a")).at(0).commit().unwrap();
     space.map(&file("d")).at(3 * page_size()).commit().unwrap();
@@ -84,7 +83,7 @@ fn map_anywhere_finds_a_hole_and_tells_where() {
 }
 
 #[test]
-fn populate_changes_nothing_that_can_be_seen() {
+fn populate_changes_no_contents() {
     let space = space(2);
     space.map(&file("ab")).at(0).populate().commit().unwrap();
     assert_eq!(
@@ -94,7 +93,7 @@ fn populate_changes_nothing_that_can_be_seen() {
 }
 
 #[test]
-fn map_onto_something_is_eexist_and_changes_nothing() {
+fn map_over_a_mapping_is_eexist_and_changes_nothing() {
     let space = space(2);
     space.map(&file("a")).at(page_size()).commit().unwrap();
     let error = space.map(&file("xy")).at(0).commit().unwrap_err();
@@ -106,7 +105,7 @@ fn map_onto_something_is_eexist_and_changes_nothing() {
 }
 
 #[test]
-fn replace_is_seen_by_an_attached_process() {
+fn replace_is_visible_to_an_attached_process() {
     let space = space(2);
     space.map(&file("ab")).at(0).commit().unwrap();
     let mut process = Process::attaching(&space, Prot::READ);
@@ -124,7 +123,7 @@ fn replace_is_seen_by_an_attached_process() {
 }
 
 #[test]
-fn unmap_is_seen_by_an_attached_process() {
+fn unmap_is_visible_to_an_attached_process() {
     let space = space(2);
     space.map(&file("ab")).at(0).commit().unwrap();
     let mut process = Process::attaching(&space, Prot::READ);
@@ -137,11 +136,11 @@ fn unmap_is_seen_by_an_attached_process() {
 }
 
 #[test]
-fn unmap_is_seen_by_a_forked_child() {
+fn unmap_is_visible_to_a_forked_child() {
     let space = space(1);
     space.map(&file("a")).at(0).commit().unwrap();
     let window = space.attach(pages(0, 1), Prot::READ).unwrap();
-    // In the page tables that the child gets a copy of.
+    // The page is in the page table, of which the child gets a copy.
     assert_eq!(letters(&window), "a");
     let mut child = Process::inheriting(&window);
 
@@ -150,7 +149,7 @@ fn unmap_is_seen_by_a_forked_child() {
 }
 
 #[test]
-fn unmap_of_holes_is_fine() {
+fn unmap_of_holes_succeeds() {
     let space = space(4);
     space.unmap(pages(0, 4)).unwrap();
     space.map(&file("b")).at(page_size()).commit().unwrap();
@@ -174,7 +173,7 @@ fn hole_is_sigbus() {
 }
 
 #[test]
-fn write_reaches_the_file_and_the_file_reaches_the_window() {
+fn writes_are_visible_in_the_file_and_in_the_window() {
     let space = space(2);
     let file = file("ab");
     space.map(&file).at(0).prot(READ_WRITE).commit().unwrap();
@@ -187,12 +186,12 @@ fn write_reaches_the_file_and_the_file_reaches_the_window() {
 }
 
 #[test]
-fn write_to_a_mapping_for_reading_is_sigsegv_and_the_file_stays() {
+fn write_to_a_read_only_mapping_is_sigsegv_and_does_not_reach_the_file() {
     let space = space(1);
     let file = file("a");
     space.map(&file).at(0).commit().unwrap();
     let mut process = Process::attaching(&space, READ_WRITE);
-    // With a page table entry there, the write is another road in the kernel.
+    // With a page table entry present, the write takes another path in the kernel.
     assert_eq!(process.letter(0), Ok('a'));
     assert_eq!(process.set_letter(0, 'x'), Err(SIGSEGV));
     assert_eq!(
@@ -203,7 +202,7 @@ fn write_to_a_mapping_for_reading_is_sigsegv_and_the_file_stays() {
 }
 
 #[test]
-fn access_to_what_a_file_has_not_is_sigbus() {
+fn access_beyond_the_end_of_a_file_is_sigbus() {
     let space = space(2);
     let file = file("a");
     space
@@ -218,7 +217,7 @@ fn access_to_what_a_file_has_not_is_sigbus() {
 }
 
 #[test]
-fn truncation_of_the_file_shows_through() {
+fn truncation_of_the_file_is_visible() {
     let space = space(2);
     let file = file("ab");
     space.map(&file).at(0).commit().unwrap();
@@ -226,8 +225,8 @@ fn truncation_of_the_file_shows_through() {
     assert_eq!(process.letter(0), Ok('a'));
     assert_eq!(process.letter(1), Ok('b'));
     file.set_len(page_size()).unwrap();
-    // At once, or within milliseconds where the process is changing its own
-    // maps, which this one is not.
+    // At once, since the process is not changing its own mappings; otherwise it could
+    // take milliseconds.
     assert_eq!(process.letter(0), Ok('a'));
     assert_eq!(process.letter(1), Err(SIGBUS));
 }
@@ -242,7 +241,7 @@ fn window_outlives_the_file_and_the_asfd() {
 }
 
 #[test]
-fn asfd_works_in_another_process_as_in_the_one_that_made_it() {
+fn asfd_works_in_another_process() {
     let space = space(1);
     let file = file("a");
     let code = common::in_another_process(|| i32::from(space.map(&file).at(0).commit().is_err()));
@@ -254,7 +253,7 @@ fn asfd_works_in_another_process_as_in_the_one_that_made_it() {
 }
 
 #[test]
-fn attaching_past_the_end_is_refused() {
+fn attaching_beyond_the_end_is_refused() {
     let space = space(2);
     space.attach(pages(0, 2), Prot::READ).unwrap();
     for range in [pages(0, 3), pages(1, 3), pages(2, 3)] {
@@ -264,7 +263,7 @@ fn attaching_past_the_end_is_refused() {
 }
 
 #[test]
-fn attaching_to_run_code_is_refused() {
+fn attaching_for_execution_is_refused() {
     let space = space(1);
     space
         .map(&file("a"))
@@ -397,7 +396,7 @@ fn bad_ranges_are_refused_and_change_nothing() {
 }
 
 #[test]
-fn replace_without_a_place_is_refused() {
+fn replace_without_an_address_is_refused() {
     let space = space(1);
     let error = space.map(&file("a")).replace().commit().unwrap_err();
     assert_eq!(error.errno(), Some(Errno::INVAL));
@@ -408,13 +407,13 @@ fn replace_without_a_place_is_refused() {
 }
 
 #[test]
-fn empty_file_has_nothing_to_map() {
+fn empty_file_cannot_be_mapped_whole() {
     let error = space(1).map(&file("")).at(0).commit().unwrap_err();
     assert_eq!(error.errno(), Some(Errno::INVAL), "{error}");
 }
 
 #[test]
-fn asfd_survives_the_trip_into_a_file_descriptor_and_back() {
+fn asfd_works_after_a_conversion_into_a_file_descriptor_and_back() {
     let space = space(1);
     let fd = OwnedFd::from(space);
     let space = AddressSpace::from(fd);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a view gives, and what it does not. Needs the module.
+//! What a view allows, and what it does not. Needs the module.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -42,7 +42,7 @@ fn view_shows_its_range() {
 }
 
 #[test]
-fn view_refuses_an_attachment_past_its_end() {
+fn view_refuses_an_attachment_beyond_its_end() {
     let (_space, view) = view_of_the_middle(Prot::READ);
     for range in [pages(0, 3), pages(1, 3), pages(2, 3), pages(0, 4)] {
         let error = view.attach(range, Prot::READ).unwrap_err();
@@ -104,7 +104,7 @@ fn view_follows_the_address_space() {
 }
 
 #[test]
-fn unmap_is_seen_through_a_view() {
+fn unmap_is_visible_through_a_view() {
     let (space, view) = view_of_the_middle(Prot::READ);
     let mut process = Process::accessing(|| view.attach(pages(0, 2), Prot::READ).unwrap());
     assert_eq!(process.letter(0), Ok('b'));
@@ -115,10 +115,10 @@ fn unmap_is_seen_through_a_view() {
 }
 
 #[test]
-fn view_gives_no_way_to_change_the_address_space() {
+fn view_cannot_change_the_address_space() {
     let (_space, view) = view_of_the_middle(READ_WRITE);
     let window = view.attach(pages(0, 2), Prot::READ).unwrap();
-    // A view that claims to be an asfd.
+    // A view in the place of an asfd.
     let claim = AddressSpace::from(view.as_fd().try_clone_to_owned().unwrap());
     let errors = [
         claim.map(&file("x")).at(0).replace().commit().unwrap_err(),
@@ -127,7 +127,7 @@ fn view_gives_no_way_to_change_the_address_space() {
     ];
     for error in errors {
         assert_eq!(error.errno(), Some(Errno::NOTTY), "{error}");
-        assert!(error.to_string().contains("a view has not"), "{error}");
+        assert!(error.to_string().contains("a view does not"), "{error}");
     }
     assert_eq!(letters(&window), "bc");
 }

@@ -9,7 +9,7 @@ use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 
 use super::{READ_WRITE, file, pages, space};
 
-/// Where the guest finds its code, and where the memory under test.
+/// Guest physical addresses of the code, and of the memory under test.
 const CODE: u64 = 0;
 pub const TESTED: u64 = 0x8_0000;
 
@@ -34,20 +34,19 @@ const WRITE: (u64, &[u8]) = (
     ],
 );
 
-/// How an access of the guest went.
+/// The result of an access by the guest.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Access {
     Done(char),
     /// KVM_RUN failed with EFAULT.
     Fault,
-    /// The access was handed to the VMM, as that to a device.
+    /// KVM passed the access to the VMM, as one to a device.
     Mmio,
 }
 
-/// A guest that makes one access at a time. Its code is in an address space
-/// too.
+/// A guest that makes one access at a time. Its code is in an address space too.
 pub struct Guest {
-    // Before the VM: its vCPU.
+    // The vCPU is dropped before the VM.
     pub vcpu: VcpuFd,
     pub vm: VmFd,
     _code: KvmWindow,
@@ -81,7 +80,7 @@ impl Guest {
         }
     }
 
-    /// A guest with an address space of so many pages at `TESTED`.
+    /// A guest with an address space of this many pages at `TESTED`.
     pub fn with(space: &AddressSpace) -> Guest {
         let guest = Guest::new();
         let range = 0..space.length().unwrap();
@@ -109,7 +108,7 @@ impl Guest {
         self.go_on()
     }
 
-    /// Enters the guest where it stands.
+    /// Continues the guest where it stopped.
     pub fn go_on(&mut self) -> Access {
         match self.vcpu.run() {
             Ok(VcpuExit::IoOut(0x10, data)) => Access::Done(char::from(data[0])),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What the tests that need the module share. They fail where it is absent.
+//! Helpers of the tests that need the module. They fail if it is not loaded.
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
@@ -24,7 +24,7 @@ use rustix::process::{
 
 pub const READ_WRITE: Prot = Prot::READ.union(Prot::WRITE);
 
-/// An address space of so many pages.
+/// An address space of this many pages.
 pub fn space(pages: u64) -> AddressSpace {
     AddressSpace::new(pages * page_size()).unwrap_or_else(|error| panic!("{error}"))
 }
@@ -66,13 +66,13 @@ pub struct Signal(pub i32);
 pub const SIGBUS: Signal = Signal(libc::SIGBUS);
 pub const SIGSEGV: Signal = Signal(libc::SIGSEGV);
 
-/// Another process that has memory attached and accesses it when told to.
+/// Another process that has memory attached, and accesses it on command.
 ///
-/// It lives across many accesses, so that what it saw before has had its chance
-/// to stay visible.
+/// It lives across many accesses, so that a page that it saw before could still be
+/// visible to it.
 pub struct Process {
-    // Its end shows here. The end of file of `answers` would not do: children
-    // of tests that run at the same time have inherited the other end.
+    // Used to notice its end. The end of file of `answers` is not enough: children of
+    // tests that run at the same time have inherited the other end.
     pidfd: OwnedFd,
     orders: OwnedFd,
     answers: OwnedFd,
@@ -90,7 +90,7 @@ impl Process {
         Process::accessing(|| space.attach(0..length, prot).unwrap())
     }
 
-    /// A process that accesses the memory that `attach` gives in it.
+    /// A process that accesses the memory that `attach` returns in it.
     pub fn accessing<M: std::ops::Deref<Target = Memory>>(attach: impl FnOnce() -> M) -> Process {
         let (order_out, orders) = pipe_with(PipeFlags::CLOEXEC).unwrap();
         let (answers, answer_in) = pipe_with(PipeFlags::CLOEXEC).unwrap();
@@ -117,8 +117,8 @@ impl Process {
         }
     }
 
-    /// What the process finds at the start of a page, or the signal that it
-    /// died of.
+    /// The byte that the process reads at the start of a page, or the signal that
+    /// ends it.
     pub fn letter(&mut self, page: u64) -> Result<char, Signal> {
         self.order(page, false, 0).map(char::from)
     }
@@ -159,7 +159,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended already, and been waited for: both then fail.
+        // If it has ended already, and been waited for, both fail.
         let _ = pidfd_send_signal(&self.pidfd, KillSignal::KILL);
         let _ = self.wait();
     }
@@ -168,15 +168,15 @@ impl Drop for Process {
 /// The bytes of an order: an offset, whether to write, and what.
 const ORDER: usize = 10;
 
-/// The life of the other process, until its orders end.
+/// The loop of the other process, until its orders end.
 fn serve(memory: &Memory, orders: impl AsFd, answers: impl AsFd) {
     let mut order = [0; ORDER];
     while read(&orders, &mut order) == Ok(ORDER) {
         let offset = u64::from_ne_bytes(order[..8].try_into().unwrap()) as usize;
-        // Not through `Memory`: a write that it would refuse is to reach the
+        // Not through `Memory`, so that a write that it would refuse reaches the
         // kernel.
-        // SAFETY: The tests ask for offsets within the memory; what there is
-        // to see may be a signal, which is what they want to know.
+        // SAFETY: The tests use offsets within the memory. The access may raise a
+        // signal, which is what they test.
         let value = unsafe {
             let byte = memory.as_ptr().add(offset);
             if order[8] == 0 {
@@ -208,8 +208,8 @@ pub fn in_another_process(test: impl FnOnce() -> i32) -> i32 {
     }
 }
 
-/// Ends a forked child after `life`, whose panic must not get into the test
-/// harness that it is a copy of.
+/// Ends a forked child after `life`. A panic in it must not reach the child's copy
+/// of the test harness.
 fn end_with(life: impl FnOnce() -> i32) -> ! {
     const PANICKED: i32 = 101;
     let code = std::panic::catch_unwind(std::panic::AssertUnwindSafe(life)).unwrap_or(PANICKED);
