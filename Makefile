@@ -30,7 +30,7 @@ env:
 
 ifdef KDIR
 module:
-	@scripts/check-kdir "$(KDIR)"
+	@scripts/lib/check-kdir "$(KDIR)"
 	$(MAKE) -C "$(KDIR)" M="$(CURDIR)" modules
 else
 module:
@@ -76,7 +76,7 @@ profile: module
 	@scripts/vm -t 7200 -s 1800 --icount --profile build/profile -- sh -c \
 		'cat /proc/kallsyms >build/kallsyms && exec build/bench --instructions \
 		--rounds $(or $(ROUNDS),5) $(if $(ROWS),--rows $(ROWS)) --only "$(ONLY)"'
-	@scripts/in-env scripts/profile/show.py build/profile build/kallsyms
+	@scripts/in-env scripts/lib/profile/show.py build/profile build/kallsyms
 
 shell: module
 	@scripts/vm

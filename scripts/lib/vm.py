@@ -17,7 +17,7 @@ import tempfile
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-TOP = os.path.dirname(HERE)
+TOP = os.path.dirname(os.path.dirname(HERE))
 ENV = os.environ.get("ADDRESS_SPACE_ENV", "")
 
 HANG, CRASH = 124, 125
@@ -66,7 +66,7 @@ parser.add_argument("-t", dest="limit", type=float, metavar="SECONDS", help="tim
 parser.add_argument("-s", dest="silence", type=float, metavar="SECONDS", help="time without output (default: 300; debug: 900)")
 parser.add_argument("--kvm", action="store_true", help="try the host's KVM; by default the VM is emulated, everywhere the same")
 parser.add_argument("--icount", action="store_true", help="one CPU, whose time stamp counter counts its instructions")
-parser.add_argument("--profile", metavar="FILE", help="count what the command executes between marks (scripts/profile/count.c, as build/count.so)")
+parser.add_argument("--profile", metavar="FILE", help="count what the command executes between marks (scripts/lib/profile/count.c, as build/count.so)")
 parser.add_argument("--debug-folder", help=argparse.SUPPRESS)  # scripts/debug-kernel's
 parser.add_argument("command", nargs="*", metavar="COMMAND", help=argparse.SUPPRESS)
 
