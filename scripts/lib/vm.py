@@ -26,15 +26,33 @@ HANG, CRASH = 124, 125
 MODULE = {"stock": "address_space.ko", "debug": "build/debug/address_space.ko"}
 SLOWER = {"stock": 1, "debug": 3}
 
-# A kernel that says one of these cannot be trusted any more.
-REPORT = re.compile(
-    rb"Kernel panic|Oops: |\bBUG: |kernel BUG at|WARNING: |INFO: task .* blocked for more"
-    rb"|INFO: rcu.* (stall|detected)|Bad (page|rss-counter)|KASAN|KCSAN|UBSAN"
-    rb"|possible (circular|recursive|irq)|inconsistent lock state|suspicious RCU usage"
-    rb"|sleeping function called"
-)
-# ... and after these nothing more will come of the command.
-FATAL = re.compile(rb"Kernel panic|kernel BUG at|soft lockup|hard LOCKUP|INFO: task .* blocked for more")
+
+def read_complaints():
+    """The list of what the kernel may complain of, as pairs of a word and its text."""
+    with open(f"{HERE}/complaints") as file:
+        return [line.rstrip("\n").split("\t", 1) for line in file if line.strip() and not line.startswith("#")]
+
+
+class Complaints:
+    def __init__(self):
+        entries = read_complaints()
+
+        def regex(*kinds):
+            return re.compile("|".join(f"(?:{text})" for kind, text in entries if kind in kinds).encode())
+
+        self.report, self.fatal, self.exception = regex("report", "fatal"), regex("fatal"), regex("except")
+
+    def reported(self, line):
+        """Whether a kernel that says this cannot be trusted any more."""
+        return bool(self.report.search(line) and not self.exception.search(line))
+
+    def ended(self, line):
+        """Whether nothing more will come of the command after this."""
+        return bool(self.fatal.search(line) and not self.exception.search(line))
+
+
+COMPLAINTS = Complaints()
+# What the emulator prints on the same console.
 NOISE = re.compile(rb"TCG doesn't support requested feature|`file` is not installed|virtme-ng may fail to detect kernel version")
 
 parser = argparse.ArgumentParser(
@@ -176,7 +194,7 @@ class Guest:
         """The kernel's first complaint since the module was loaded."""
         lines = self.lines[:len(self.lines) - len(self.hung)]
         for i, line in enumerate(lines):
-            if REPORT.search(line):
+            if COMPLAINTS.reported(line):
                 for end in range(i, min(i + 120, len(lines))):
                     if b"end trace" in lines[end] or b"end Kernel panic" in lines[end]:
                         break
@@ -277,7 +295,7 @@ class Guest:
                 if self.status is not None:
                     return self.status, None
                 return CRASH, "the VM stopped before the command ended"
-            if fatal is None and self.state != "boot" and any(FATAL.search(line) for line in self.lines[-200:]):
+            if fatal is None and self.state != "boot" and any(COMPLAINTS.ended(line) for line in self.lines[-200:]):
                 fatal = now
             if fatal is not None and now - fatal > 5:
                 return CRASH, "the kernel crashed"
