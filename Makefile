@@ -41,7 +41,7 @@ check:
 	@scripts/check
 
 check-debug:
-	@scripts/check debug-module programs debug
+	@scripts/check check-debug
 
 kselftest: module
 	@scripts/in-env scripts/build-tests kselftest
