@@ -5,7 +5,7 @@
  * might mmap(), and no other file, also when it has it open already.
  */
 #include "kselftest_harness.h"
-#include "as_util.h"
+#include "lib/as_util.h"
 
 #define OPENER	"address_space_opener"
 #define PROFILE	"address_space_selftest"

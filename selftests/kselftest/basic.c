@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /* What is mapped shows, where it was put and nowhere else. */
 #include "kselftest_harness.h"
-#include "as_util.h"
+#include "lib/as_util.h"
 
 FIXTURE(space)
 {

@@ -7,7 +7,7 @@
 #include <sys/syscall.h>
 
 #include "kselftest_harness.h"
-#include "as_util.h"
+#include "lib/as_util.h"
 
 FIXTURE(space)
 {

@@ -5,7 +5,7 @@
  * changed nothing.
  */
 #include "kselftest_harness.h"
-#include "as_util.h"
+#include "lib/as_util.h"
 
 union any {
 	struct address_space_create create;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /* A wrong value in any field gets the errno of the contract, changes nothing. */
 #include "kselftest_harness.h"
-#include "as_util.h"
+#include "lib/as_util.h"
 
 #define TOP	(1ULL << 63)
 #define LAST	(-PAGE)		/* the last page that 64 bits can name */

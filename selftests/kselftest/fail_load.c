@@ -6,7 +6,7 @@
 #include <sys/syscall.h>
 
 #include "kselftest_harness.h"
-#include "as_fail.h"
+#include "lib/as_fail.h"
 
 #define MANY		5000
 #define PATIENCE	900

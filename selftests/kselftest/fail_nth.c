@@ -9,8 +9,8 @@
  * the attachments, and each byte that a window shows.
  */
 #include "kselftest_harness.h"
-#include "as_fail.h"
-#include "fail_nth_ops.h"
+#include "lib/as_fail.h"
+#include "lib/fail_nth_ops.h"
 
 /* No call makes as many: it would go on for ever. */
 #define MANY		2000

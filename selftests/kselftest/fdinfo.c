@@ -3,7 +3,7 @@
 #include <pthread.h>
 
 #include "kselftest_harness.h"
-#include "as_util.h"
+#include "lib/as_util.h"
 
 struct line {
 	unsigned long long start, end, offset;

@@ -4,7 +4,7 @@
  * hole punching, on a memfd, on tmpfs and on ext4.
  */
 #include "kselftest_harness.h"
-#include "as_util.h"
+#include "lib/as_util.h"
 
 FIXTURE(file)
 {

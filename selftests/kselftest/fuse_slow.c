@@ -14,7 +14,7 @@
 #include <sys/vfs.h>
 
 #include "kselftest_harness.h"
-#include "as_util.h"
+#include "lib/as_util.h"
 
 #define SLOW_LEN	(16 * PAGE)
 #define FAST		(SLOW_LEN / PAGE)	/* the page where a memfd begins */

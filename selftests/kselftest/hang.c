@@ -12,7 +12,7 @@
 #include <sys/prctl.h>
 
 #include "kselftest_harness.h"
-#include "as_util.h"
+#include "lib/as_util.h"
 
 #define FILES		300
 #define PATIENCE_MS	60000ULL

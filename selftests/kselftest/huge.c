@@ -5,7 +5,7 @@
  * touch of every page, and not as many faults, tells that there is one.
  */
 #include "kselftest_harness.h"
-#include "as_util.h"
+#include "lib/as_util.h"
 
 #define PAGES	(HUGE / PAGE)		/* of a huge page */
 #define LEN	(2 * HUGE)

@@ -8,8 +8,8 @@
 #include <sys/wait.h>
 
 #include "kselftest_harness.h"
-#include "as_util.h"
-#include "kvm_util.h"
+#include "lib/as_util.h"
+#include "lib/kvm_guest.h"
 
 #define PAGES	64u
 

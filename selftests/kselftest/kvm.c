@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /* A guest sees what the space shows, and nothing that it no longer shows. */
 #include "kselftest_harness.h"
-#include "kvm_util.h"
+#include "lib/kvm_guest.h"
 
 #define SLOT	1
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Slots and windows: how many, whose, how they end, and what is refused. */
 #include "kselftest_harness.h"
-#include "kvm_util.h"
+#include "lib/kvm_guest.h"
 
 #define SLOT	1
 

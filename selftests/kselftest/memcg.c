@@ -5,7 +5,7 @@
  * has exited.
  */
 #include "kselftest_harness.h"
-#include "as_util.h"
+#include "lib/as_util.h"
 
 #define ROOT	"/sys/fs/cgroup"
 #define CREATOR	ROOT "/address_space_creator"

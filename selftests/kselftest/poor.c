@@ -4,7 +4,7 @@
  * have is killed or gets SIGBUS, and nobody else is hurt.
  */
 #include "kselftest_harness.h"
-#include "as_util.h"
+#include "lib/as_util.h"
 
 #define ROOT	"/sys/fs/cgroup"
 #define GROUP	ROOT "/address_space_poor"

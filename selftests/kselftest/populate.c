@@ -10,7 +10,7 @@
 #include <sys/wait.h>
 
 #include "kselftest_harness.h"
-#include "as_util.h"
+#include "lib/as_util.h"
 
 #define POPULATE	ADDRESS_SPACE_MAP_POPULATE
 #define REPLACE		ADDRESS_SPACE_MAP_REPLACE

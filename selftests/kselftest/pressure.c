@@ -9,7 +9,7 @@
 #include <sys/wait.h>
 
 #include "kselftest_harness.h"
-#include "as_util.h"
+#include "lib/as_util.h"
 
 #define ROOT	"/sys/fs/cgroup"
 #define GROUP	ROOT "/address_space_pressure"

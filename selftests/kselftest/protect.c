@@ -5,7 +5,7 @@
  * when the write comes.
  */
 #include "kselftest_harness.h"
-#include "as_util.h"
+#include "lib/as_util.h"
 
 FIXTURE(readonly)
 {

@@ -4,7 +4,7 @@
 #include <sched.h>
 
 #include "kselftest_harness.h"
-#include "as_util.h"
+#include "lib/as_util.h"
 
 #define TOP	(1ULL << 63)
 #define REPLACE	ADDRESS_SPACE_MAP_REPLACE

@@ -8,7 +8,7 @@
 #include <sys/prctl.h>
 
 #include "kselftest_harness.h"
-#include "as_util.h"
+#include "lib/as_util.h"
 
 #define POISON		0xdeadULL
 #define PAGES		8

@@ -3,7 +3,7 @@
 #include <sys/mount.h>
 
 #include "kselftest_harness.h"
-#include "as_util.h"
+#include "lib/as_util.h"
 
 FIXTURE(space)
 {

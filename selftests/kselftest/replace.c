@@ -7,7 +7,7 @@
 #include <sys/prctl.h>
 
 #include "kselftest_harness.h"
-#include "as_util.h"
+#include "lib/as_util.h"
 
 #define LEAST	100	/* rounds, however slow the machine is */
 

@@ -7,7 +7,7 @@
 #include <sys/prctl.h>
 
 #include "kselftest_harness.h"
-#include "as_util.h"
+#include "lib/as_util.h"
 
 #define DEVICE	"/dev/address_space"
 #define USER	4242

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /* A guest of a few bytes in real mode, which looks at a window at 64 KiB. */
-#ifndef KVM_UTIL_H
-#define KVM_UTIL_H
+#ifndef KVM_GUEST_H
+#define KVM_GUEST_H
 
 #include <linux/kvm.h>
 #include <pthread.h>

@@ -3,7 +3,7 @@
 #ifndef FAIL_NTH_OPS_H
 #define FAIL_NTH_OPS_H
 
-#include "kvm_util.h"
+#include "kvm_guest.h"
 
 /*
  * What an operation is made in: a space that shows pages of `a`, touched, at 0, and

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 #include <signal.h>
 
-#include "kvm_util.h"
+#include "kvm_guest.h"
 
 #define CODE	0x1000
 #define PORT	0x10
