@@ -131,11 +131,11 @@ FIXTURE_TEARDOWN(confined)
 	parser('R');
 }
 
-TEST_F(confined, maps_what_it_might_mmap)
+TEST_F(confined, maps_what_it_may_mmap)
 {
 	EXPECT_EQ(0, agent_call(&self->agent, mmap_open, NULL));
 	EXPECT_EQ(0, agent_call(&self->agent, map_open, NULL));
-	EXPECT_EQ('b', peek(self->s.win + PAGE));
+	EXPECT_EQ('b', peek(self->s.mem + PAGE));
 }
 
 TEST_F(confined, maps_nothing_else)
@@ -143,19 +143,19 @@ TEST_F(confined, maps_nothing_else)
 	EXPECT_EQ(-EACCES, agent_call(&self->agent, mmap_closed, NULL));
 	EXPECT_EQ(-EACCES, agent_call(&self->agent, map_closed, NULL));
 	EXPECT_EQ(-EACCES, agent_call(&self->agent, register_closed, NULL));
-	EXPECT_EQ(-SIGBUS, peek(self->s.win + FILE_LEN));
+	EXPECT_EQ(-SIGBUS, peek(self->s.mem + FILE_LEN));
 }
 
 /* What somebody else may have is no way around it. */
-TEST_F(confined, does_not_profit_from_who_is_not)
+TEST_F(confined, gains_nothing_from_unconfined_process)
 {
 	int fd = open(CLOSED, O_RDWR | O_CLOEXEC);
 
 	ASSERT_EQ(0, as_register(self->s.asfd, fd, 0, 0, RW, 0));
 	ASSERT_EQ(0, as_map(self->s.asfd, 2 * FILE_LEN, fd, 0, FILE_LEN, RW, 0));
 	EXPECT_EQ(-EACCES, agent_call(&self->agent, map_closed, NULL));
-	EXPECT_EQ(-SIGBUS, peek(self->s.win + FILE_LEN));
-	EXPECT_EQ('a', peek(self->s.win + 2 * FILE_LEN));
+	EXPECT_EQ(-SIGBUS, peek(self->s.mem + FILE_LEN));
+	EXPECT_EQ('a', peek(self->s.mem + 2 * FILE_LEN));
 }
 
 TEST_HARNESS_MAIN

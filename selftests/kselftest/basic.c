@@ -24,38 +24,38 @@ TEST_F(space, a_new_space_is_empty)
 	unsigned int i;
 
 	for (i = 0; i < SPACE_PAGES; i++) {
-		EXPECT_EQ(-SIGBUS, peek(self->s.win + i * PAGE));
-		EXPECT_EQ(-SIGBUS, poke(self->s.win + i * PAGE, 1));
+		EXPECT_EQ(-SIGBUS, peek(self->s.mem + i * PAGE));
+		EXPECT_EQ(-SIGBUS, poke(self->s.mem + i * PAGE, 1));
 	}
 	ASSERT_NE(NULL, layout);
 	EXPECT_STREQ("", layout);
 	free(layout);
 }
 
-TEST_F(space, map_shows_up_at_once)
+TEST_F(space, map_is_visible_at_once)
 {
 	unsigned int i;
 
 	/* the hole was met before: nothing of it may stay */
-	EXPECT_EQ(-SIGBUS, peek(self->s.win + 4 * PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->s.mem + 4 * PAGE));
 	ASSERT_EQ(0, as_map(self->s.asfd, 4 * PAGE, self->s.a, 0, FILE_LEN, RW, 0));
 	for (i = 0; i < FILE_PAGES; i++) {
-		EXPECT_EQ('a' + (int)i, peek(self->s.win + (4 + i) * PAGE));
-		EXPECT_EQ('a' + (int)i, peek(self->s.win + (5 + i) * PAGE - 1));
+		EXPECT_EQ('a' + (int)i, peek(self->s.mem + (4 + i) * PAGE));
+		EXPECT_EQ('a' + (int)i, peek(self->s.mem + (5 + i) * PAGE - 1));
 	}
-	EXPECT_EQ(-SIGBUS, peek(self->s.win + 4 * PAGE - 1));
-	EXPECT_EQ(-SIGBUS, peek(self->s.win + (4 + FILE_PAGES) * PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->s.mem + 4 * PAGE - 1));
+	EXPECT_EQ(-SIGBUS, peek(self->s.mem + (4 + FILE_PAGES) * PAGE));
 }
 
-TEST_F(space, map_shows_the_range_of_the_file)
+TEST_F(space, map_shows_requested_file_range)
 {
 	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 5 * PAGE, 2 * PAGE, RW, 0));
-	EXPECT_EQ('f', peek(self->s.win));
-	EXPECT_EQ('g', peek(self->s.win + PAGE));
-	EXPECT_EQ(-SIGBUS, peek(self->s.win + 2 * PAGE));
+	EXPECT_EQ('f', peek(self->s.mem));
+	EXPECT_EQ('g', peek(self->s.mem + PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->s.mem + 2 * PAGE));
 }
 
-TEST_F(space, a_window_shows_its_part_of_the_space)
+TEST_F(space, attachment_shows_its_part_of_the_space)
 {
 	char *part;
 
@@ -65,7 +65,7 @@ TEST_F(space, a_window_shows_its_part_of_the_space)
 	EXPECT_EQ('d', peek(part));
 	EXPECT_EQ('e', peek(part + PAGE));
 	EXPECT_EQ(0, poke(part + PAGE, '!'));
-	EXPECT_EQ('!', peek(self->s.win + 4 * PAGE));
+	EXPECT_EQ('!', peek(self->s.mem + 4 * PAGE));
 	/* a window cut in two still shows what it showed */
 	ASSERT_EQ(0, munmap(part, PAGE));
 	EXPECT_EQ('!', peek(part + PAGE));
@@ -76,21 +76,21 @@ TEST_F(space, a_file_may_be_mapped_twice)
 	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0, 4 * PAGE, RW, 0));
 	ASSERT_EQ(0, as_map(self->s.asfd, 8 * PAGE, self->s.a, 2 * PAGE,
 			    4 * PAGE, RW, 0));
-	EXPECT_EQ(0, poke(self->s.win + 2 * PAGE, '!'));
-	EXPECT_EQ('!', peek(self->s.win + 8 * PAGE));
+	EXPECT_EQ(0, poke(self->s.mem + 2 * PAGE, '!'));
+	EXPECT_EQ('!', peek(self->s.mem + 8 * PAGE));
 	/* and one of the two may go */
 	ASSERT_EQ(0, as_unmap(self->s.asfd, 0, 4 * PAGE));
-	EXPECT_EQ(-SIGBUS, peek(self->s.win + 2 * PAGE));
-	EXPECT_EQ('!', peek(self->s.win + 8 * PAGE));
-	EXPECT_EQ('d', peek(self->s.win + 9 * PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->s.mem + 2 * PAGE));
+	EXPECT_EQ('!', peek(self->s.mem + 8 * PAGE));
+	EXPECT_EQ('d', peek(self->s.mem + 9 * PAGE));
 }
 
-TEST_F(space, a_write_goes_to_the_file_and_the_file_only)
+TEST_F(space, write_reaches_the_mapped_file_only)
 {
 	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0, FILE_LEN, RW, 0));
-	EXPECT_EQ('b', peek(self->s.win + PAGE));
-	EXPECT_EQ(0, poke(self->s.win + PAGE, '1'));
-	EXPECT_EQ(0, poke(self->s.win + 2 * PAGE, '2'));
+	EXPECT_EQ('b', peek(self->s.mem + PAGE));
+	EXPECT_EQ(0, poke(self->s.mem + PAGE, '1'));
+	EXPECT_EQ(0, poke(self->s.mem + 2 * PAGE, '2'));
 	EXPECT_EQ('1', file_byte(self->s.a, PAGE));
 	EXPECT_EQ('2', file_byte(self->s.a, 2 * PAGE));
 	EXPECT_EQ('b', file_byte(self->s.a, PAGE + 1));
@@ -100,40 +100,40 @@ TEST_F(space, a_write_goes_to_the_file_and_the_file_only)
 TEST_F(space, unmap_leaves_a_hole)
 {
 	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0, FILE_LEN, RW, 0));
-	EXPECT_EQ('a', peek(self->s.win));
+	EXPECT_EQ('a', peek(self->s.mem));
 	ASSERT_EQ(0, as_unmap(self->s.asfd, 0, FILE_LEN));
-	EXPECT_EQ(-SIGBUS, peek(self->s.win));
-	EXPECT_EQ(-SIGBUS, poke(self->s.win, 1));
-	EXPECT_EQ(-SIGBUS, peek(self->s.win + PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->s.mem));
+	EXPECT_EQ(-SIGBUS, poke(self->s.mem, 1));
+	EXPECT_EQ(-SIGBUS, peek(self->s.mem + PAGE));
 	/* the file is as it was */
 	EXPECT_EQ('a', file_byte(self->s.a, 0));
 	/* and can come back */
 	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, PAGE, PAGE, RW, 0));
-	EXPECT_EQ('b', peek(self->s.win));
+	EXPECT_EQ('b', peek(self->s.mem));
 }
 
-TEST_F(space, unmap_cuts_a_mapping_in_two)
+TEST_F(space, unmap_splits_mapping)
 {
 	unsigned int i;
 
 	ASSERT_EQ(0, as_map(self->s.asfd, 8 * PAGE, self->s.a, 0, FILE_LEN, RW, 0));
-	EXPECT_EQ('f', peek(self->s.win + 13 * PAGE));
+	EXPECT_EQ('f', peek(self->s.mem + 13 * PAGE));
 	ASSERT_EQ(0, as_unmap(self->s.asfd, 12 * PAGE, 3 * PAGE));
 	for (i = 0; i < FILE_PAGES; i++) {
 		int want = i >= 4 && i < 7 ? -SIGBUS : 'a' + (int)i;
 
-		EXPECT_EQ(want, peek(self->s.win + (8 + i) * PAGE));
+		EXPECT_EQ(want, peek(self->s.mem + (8 + i) * PAGE));
 	}
 	/* what is left may be cut again, at its ends */
 	ASSERT_EQ(0, as_unmap(self->s.asfd, 8 * PAGE, PAGE));
 	ASSERT_EQ(0, as_unmap(self->s.asfd, 23 * PAGE, PAGE));
-	EXPECT_EQ(-SIGBUS, peek(self->s.win + 8 * PAGE));
-	EXPECT_EQ('b', peek(self->s.win + 9 * PAGE));
-	EXPECT_EQ('o', peek(self->s.win + 22 * PAGE));
-	EXPECT_EQ(-SIGBUS, peek(self->s.win + 23 * PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->s.mem + 8 * PAGE));
+	EXPECT_EQ('b', peek(self->s.mem + 9 * PAGE));
+	EXPECT_EQ('o', peek(self->s.mem + 22 * PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->s.mem + 23 * PAGE));
 }
 
-TEST_F(space, unmap_takes_holes_and_many_mappings)
+TEST_F(space, unmap_spans_holes_and_mappings)
 {
 	unsigned int i;
 
@@ -143,10 +143,10 @@ TEST_F(space, unmap_takes_holes_and_many_mappings)
 				    i * PAGE, 2 * PAGE, RW, 0));
 	/* from the middle of the first to the middle of the last */
 	ASSERT_EQ(0, as_unmap(self->s.asfd, PAGE, 21 * PAGE));
-	EXPECT_EQ('a', peek(self->s.win));
+	EXPECT_EQ('a', peek(self->s.mem));
 	for (i = 1; i < 22; i++)
-		EXPECT_EQ(-SIGBUS, peek(self->s.win + i * PAGE));
-	EXPECT_EQ('i', peek(self->s.win + 22 * PAGE));
+		EXPECT_EQ(-SIGBUS, peek(self->s.mem + i * PAGE));
+	EXPECT_EQ('i', peek(self->s.mem + 22 * PAGE));
 }
 
 TEST_F(space, map_over_a_mapping_is_eexist)
@@ -162,51 +162,51 @@ TEST_F(space, map_over_a_mapping_is_eexist)
 	EXPECT_EQ(-EEXIST, as_map(self->s.asfd, 0, self->s.b, 0, FILE_LEN, RW, 0));
 	after = fdinfo_layout(self->s.asfd);
 	EXPECT_STREQ(before, after);
-	EXPECT_EQ(-SIGBUS, peek(self->s.win + 7 * PAGE));
-	EXPECT_EQ('a', peek(self->s.win + 8 * PAGE));
-	EXPECT_EQ(-SIGBUS, peek(self->s.win + 12 * PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->s.mem + 7 * PAGE));
+	EXPECT_EQ('a', peek(self->s.mem + 8 * PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->s.mem + 12 * PAGE));
 	/* its neighbours are free */
 	EXPECT_EQ(0, as_map(self->s.asfd, 7 * PAGE, self->s.b, 0, PAGE, RW, 0));
 	EXPECT_EQ(0, as_map(self->s.asfd, 12 * PAGE, self->s.b, PAGE, PAGE, RW, 0));
-	EXPECT_EQ('A', peek(self->s.win + 7 * PAGE));
-	EXPECT_EQ('d', peek(self->s.win + 11 * PAGE));
-	EXPECT_EQ('B', peek(self->s.win + 12 * PAGE));
+	EXPECT_EQ('A', peek(self->s.mem + 7 * PAGE));
+	EXPECT_EQ('d', peek(self->s.mem + 11 * PAGE));
+	EXPECT_EQ('B', peek(self->s.mem + 12 * PAGE));
 	free(before);
 	free(after);
 }
 
-TEST_F(space, replace_takes_what_is_there_and_what_is_not)
+TEST_F(space, replace_covers_mappings_and_holes)
 {
 	unsigned int i;
 
 	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0, FILE_LEN, RW, 0));
 	for (i = 0; i < FILE_PAGES; i++)
-		ASSERT_EQ('a' + (int)i, peek(self->s.win + i * PAGE));
+		ASSERT_EQ('a' + (int)i, peek(self->s.mem + i * PAGE));
 	/* the middle of a mapping */
 	ASSERT_EQ(0, as_map(self->s.asfd, 4 * PAGE, self->s.b, 4 * PAGE,
 			    4 * PAGE, RW, ADDRESS_SPACE_MAP_REPLACE));
 	for (i = 0; i < FILE_PAGES; i++)
 		EXPECT_EQ((i >= 4 && i < 8 ? 'A' : 'a') + (int)i,
-			  peek(self->s.win + i * PAGE));
+			  peek(self->s.mem + i * PAGE));
 	/* the end of a mapping and a hole, and a hole alone */
 	ASSERT_EQ(0, as_map(self->s.asfd, 15 * PAGE, self->s.b, 0, 2 * PAGE, RW,
 			    ADDRESS_SPACE_MAP_REPLACE));
 	ASSERT_EQ(0, as_map(self->s.asfd, 32 * PAGE, self->s.b, 0, PAGE, RW,
 			    ADDRESS_SPACE_MAP_REPLACE));
-	EXPECT_EQ('o', peek(self->s.win + 14 * PAGE));
-	EXPECT_EQ('A', peek(self->s.win + 15 * PAGE));
-	EXPECT_EQ('B', peek(self->s.win + 16 * PAGE));
-	EXPECT_EQ('A', peek(self->s.win + 32 * PAGE));
+	EXPECT_EQ('o', peek(self->s.mem + 14 * PAGE));
+	EXPECT_EQ('A', peek(self->s.mem + 15 * PAGE));
+	EXPECT_EQ('B', peek(self->s.mem + 16 * PAGE));
+	EXPECT_EQ('A', peek(self->s.mem + 32 * PAGE));
 	/* the same file elsewhere, over several mappings */
 	ASSERT_EQ(0, as_map(self->s.asfd, 3 * PAGE, self->s.a, 0, 6 * PAGE, RW,
 			    ADDRESS_SPACE_MAP_REPLACE));
-	EXPECT_EQ('c', peek(self->s.win + 2 * PAGE));
-	EXPECT_EQ('a', peek(self->s.win + 3 * PAGE));
-	EXPECT_EQ('f', peek(self->s.win + 8 * PAGE));
-	EXPECT_EQ('j', peek(self->s.win + 9 * PAGE));
+	EXPECT_EQ('c', peek(self->s.mem + 2 * PAGE));
+	EXPECT_EQ('a', peek(self->s.mem + 3 * PAGE));
+	EXPECT_EQ('f', peek(self->s.mem + 8 * PAGE));
+	EXPECT_EQ('j', peek(self->s.mem + 9 * PAGE));
 }
 
-TEST_F(space, anywhere_finds_holes_until_there_are_none)
+TEST_F(space, anywhere_finds_holes_until_full)
 {
 	bool taken[SPACE_PAGES] = { false };
 	unsigned int i, j;
@@ -222,11 +222,11 @@ TEST_F(space, anywhere_finds_holes_until_there_are_none)
 		ASSERT_LT(addr, SPACE_LEN);
 		EXPECT_EQ(false, taken[addr / PAGE]);
 		taken[addr / PAGE] = true;
-		EXPECT_EQ('a' + (int)(i % FILE_PAGES), peek(self->s.win + addr));
+		EXPECT_EQ('a' + (int)(i % FILE_PAGES), peek(self->s.mem + addr));
 	}
 	EXPECT_EQ(-ENOSPC, as_map_anywhere(self->s.asfd, &addr, self->s.a, 0,
 					   PAGE, RW));
-	EXPECT_EQ('A', peek(self->s.win + 5 * PAGE));
+	EXPECT_EQ('A', peek(self->s.mem + 5 * PAGE));
 	/* two holes of one page are no hole of two */
 	ASSERT_EQ(0, as_unmap(self->s.asfd, 20 * PAGE, PAGE));
 	ASSERT_EQ(0, as_unmap(self->s.asfd, 22 * PAGE, PAGE));
@@ -245,7 +245,7 @@ static long long allocated(int fd)
 	return fstat(fd, &st) ? -errno : (long long)st.st_blocks * 512;
 }
 
-TEST_F(space, populate_brings_the_pages_in)
+TEST_F(space, populate_reads_pages_in)
 {
 	static const int prots[] = { RW, PROT_READ };
 	unsigned int i;
@@ -264,24 +264,24 @@ TEST_F(space, populate_brings_the_pages_in)
 		ASSERT_EQ(0, as_map(self->s.asfd, 16 * PAGE, sparse, 0, FILE_LEN,
 				    prots[i], ADDRESS_SPACE_MAP_POPULATE));
 		EXPECT_EQ((long long)FILE_LEN, allocated(sparse));
-		EXPECT_EQ(0, peek(self->s.win));
+		EXPECT_EQ(0, peek(self->s.mem));
 		ASSERT_EQ(0, as_unmap(self->s.asfd, 0, SPACE_LEN));
 		close(sparse);
 	}
 }
 
-TEST_F(space, populate_past_the_end_of_the_file_is_no_error)
+TEST_F(space, populate_past_end_of_file_succeeds)
 {
 	int file = memfd_pages("short", 2, 'x');
 
 	ASSERT_LE(0, file);
 	EXPECT_EQ(0, as_map(self->s.asfd, 0, file, 0, 4 * PAGE, RW,
 			    ADDRESS_SPACE_MAP_POPULATE));
-	EXPECT_EQ('y', peek(self->s.win + PAGE));
-	EXPECT_EQ(-SIGBUS, peek(self->s.win + 2 * PAGE));
+	EXPECT_EQ('y', peek(self->s.mem + PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->s.mem + 2 * PAGE));
 }
 
-TEST_F(space, a_huge_space_is_as_good_as_a_small_one)
+TEST_F(space, large_space_works_like_small_one)
 {
 	uint64_t length = 1ULL << 46;
 	int asfd = as_create(length);
@@ -298,52 +298,52 @@ TEST_F(space, a_huge_space_is_as_good_as_a_small_one)
 	EXPECT_EQ(-SIGBUS, peek(end + PAGE));
 }
 
-TEST_F(space, two_spaces_have_nothing_in_common)
+TEST_F(space, two_spaces_are_independent)
 {
 	int other = as_create(SPACE_LEN);
-	char *win;
+	char *mem;
 
 	ASSERT_LE(0, other);
-	win = attach(other, 0, SPACE_LEN, RW);
-	ASSERT_NE(NULL, win);
+	mem = attach(other, 0, SPACE_LEN, RW);
+	ASSERT_NE(NULL, mem);
 	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0, FILE_LEN, RW, 0));
-	EXPECT_EQ(-SIGBUS, peek(win));
+	EXPECT_EQ(-SIGBUS, peek(mem));
 	ASSERT_EQ(0, as_map(other, 0, self->s.a, PAGE, PAGE, RW, 0));
-	EXPECT_EQ('a', peek(self->s.win));
-	EXPECT_EQ('b', peek(win));
+	EXPECT_EQ('a', peek(self->s.mem));
+	EXPECT_EQ('b', peek(mem));
 	ASSERT_EQ(0, as_unmap(self->s.asfd, 0, SPACE_LEN));
-	EXPECT_EQ('b', peek(win));
+	EXPECT_EQ('b', peek(mem));
 }
 
-TEST_F(space, a_huge_page_file_shows_at_page_granularity)
+TEST_F(space, hugetlb_file_is_mapped_at_page_granularity)
 {
 	int huge = hugetlb_memfd(2);
 	int asfd = as_create(16 * HUGE);
 	uint64_t addr;
-	char *win;
+	char *mem;
 
 	if (huge == -ENOMEM)
 		SKIP(return, "no huge pages to be had");
 	ASSERT_LE(0, huge);
 	ASSERT_LE(0, asfd);
-	win = attach(asfd, 0, 16 * HUGE, RW);
-	ASSERT_NE(NULL, win);
+	mem = attach(asfd, 0, 16 * HUGE, RW);
+	ASSERT_NE(NULL, mem);
 	/* 5 pages from the middle of the first huge page, at an odd address */
 	ASSERT_EQ(0, as_map(asfd, 3 * PAGE, huge, 7 * PAGE, 5 * PAGE, RW, 0));
-	EXPECT_EQ('h', peek(win + 3 * PAGE));
-	EXPECT_EQ(0, poke(win + 7 * PAGE, '!'));
-	EXPECT_EQ(-SIGBUS, peek(win + 8 * PAGE));
-	EXPECT_EQ(-SIGBUS, peek(win + 2 * PAGE));
+	EXPECT_EQ('h', peek(mem + 3 * PAGE));
+	EXPECT_EQ(0, poke(mem + 7 * PAGE, '!'));
+	EXPECT_EQ(-SIGBUS, peek(mem + 8 * PAGE));
+	EXPECT_EQ(-SIGBUS, peek(mem + 2 * PAGE));
 	/* the kernel aligns what could be entered as huge pages */
 	ASSERT_EQ(0, as_map_anywhere(asfd, &addr, huge, 0, 2 * HUGE, RW));
 	EXPECT_EQ(0UL, addr % HUGE);
-	EXPECT_EQ('!', peek(win + addr + 11 * PAGE));
-	EXPECT_EQ('h', peek(win + addr + HUGE + 11 * PAGE));
+	EXPECT_EQ('!', peek(mem + addr + 11 * PAGE));
+	EXPECT_EQ('h', peek(mem + addr + HUGE + 11 * PAGE));
 	/* and a page in the middle of it may go, the others stay */
 	ASSERT_EQ(0, as_unmap(asfd, addr + 12 * PAGE, PAGE));
-	EXPECT_EQ('!', peek(win + addr + 11 * PAGE));
-	EXPECT_EQ(-SIGBUS, peek(win + addr + 12 * PAGE));
-	EXPECT_EQ('h', peek(win + addr + 13 * PAGE));
+	EXPECT_EQ('!', peek(mem + addr + 11 * PAGE));
+	EXPECT_EQ(-SIGBUS, peek(mem + addr + 12 * PAGE));
+	EXPECT_EQ('h', peek(mem + addr + 13 * PAGE));
 }
 
 TEST_HARNESS_MAIN

@@ -34,28 +34,28 @@ static struct address_space_op op_protect(uint64_t addr, uint64_t length, int pr
 	};
 }
 
-FIXTURE(space)
+FIXTURE(batch)
 {
 	struct space s;
 	int asfd;
-	char *win;
+	char *mem;
 };
 
-FIXTURE_SETUP(space)
+FIXTURE_SETUP(batch)
 {
 	ASSERT_EQ(0, space_init(&self->s));
 	self->asfd = self->s.asfd;
-	self->win = self->s.win;
+	self->mem = self->s.mem;
 	ASSERT_EQ(0, as_map(self->asfd, 0, self->s.a, 0, FILE_LEN, RW, 0));
-	ASSERT_EQ('a', peek(self->win));
+	ASSERT_EQ('a', peek(self->mem));
 }
 
-FIXTURE_TEARDOWN(space)
+FIXTURE_TEARDOWN(batch)
 {
 	space_free(&self->s);
 }
 
-TEST_F(space, is_done_in_its_order)
+TEST_F(batch, applies_in_order)
 {
 	struct address_space_op ops[] = {
 		/* each of these needs the one before it */
@@ -69,19 +69,19 @@ TEST_F(space, is_done_in_its_order)
 	uint32_t failed;
 
 	ASSERT_EQ(0, as_batch(self->asfd, ops, ARRAY_SIZE(ops), &failed));
-	EXPECT_EQ(-SIGBUS, peek(self->win));
-	EXPECT_EQ('A', peek(self->win + PAGE));
-	EXPECT_EQ('B', peek(self->win + 2 * PAGE));
-	EXPECT_EQ(-SIGSEGV, poke(self->win + 2 * PAGE, '!'));
-	EXPECT_EQ(-SIGBUS, peek(self->win + 3 * PAGE));
-	EXPECT_EQ('e', peek(self->win + 4 * PAGE));
-	EXPECT_EQ('A', peek(self->win + 40 * PAGE));
-	EXPECT_EQ('i', peek(self->win + 41 * PAGE));
-	EXPECT_EQ(-SIGBUS, peek(self->win + 42 * PAGE));
-	EXPECT_EQ('D', peek(self->win + 43 * PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->mem));
+	EXPECT_EQ('A', peek(self->mem + PAGE));
+	EXPECT_EQ('B', peek(self->mem + 2 * PAGE));
+	EXPECT_EQ(-SIGSEGV, poke(self->mem + 2 * PAGE, '!'));
+	EXPECT_EQ(-SIGBUS, peek(self->mem + 3 * PAGE));
+	EXPECT_EQ('e', peek(self->mem + 4 * PAGE));
+	EXPECT_EQ('A', peek(self->mem + 40 * PAGE));
+	EXPECT_EQ('i', peek(self->mem + 41 * PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->mem + 42 * PAGE));
+	EXPECT_EQ('D', peek(self->mem + 43 * PAGE));
 }
 
-TEST_F(space, reaches_everybody)
+TEST_F(batch, reaches_every_attacher)
 {
 	struct address_space_op ops[] = {
 		op_unmap(0, PAGE),
@@ -89,29 +89,29 @@ TEST_F(space, reaches_everybody)
 		op_protect(2 * PAGE, PAGE, PROT_READ),
 	};
 	int view = as_view(self->asfd, 0, FILE_LEN, RW);
-	char *view_win = attach(view, 0, FILE_LEN, RW);
+	char *view_mem = attach(view, 0, FILE_LEN, RW);
 	struct agent child;
 	unsigned int i;
 
-	ASSERT_NE(NULL, view_win);
+	ASSERT_NE(NULL, view_mem);
 	ASSERT_EQ(0, agent_start(&child));
 	for (i = 0; i < 3; i++) {
-		EXPECT_EQ(0, poke(view_win + i * PAGE, '!'));
-		EXPECT_EQ('!', agent_peek(&child, self->win + i * PAGE));
+		EXPECT_EQ(0, poke(view_mem + i * PAGE, '!'));
+		EXPECT_EQ('!', agent_peek(&child, self->mem + i * PAGE));
 	}
 	ASSERT_EQ(0, as_batch(self->asfd, ops, ARRAY_SIZE(ops), NULL));
-	EXPECT_EQ(-SIGBUS, peek(view_win));
-	EXPECT_EQ(-SIGBUS, agent_peek(&child, self->win));
-	EXPECT_EQ('A', peek(view_win + PAGE));
-	EXPECT_EQ('A', agent_peek(&child, self->win + PAGE));
-	EXPECT_EQ(-SIGSEGV, poke(view_win + 2 * PAGE, '?'));
-	EXPECT_EQ(-SIGSEGV, agent_poke(&child, self->win + 2 * PAGE, '?'));
+	EXPECT_EQ(-SIGBUS, peek(view_mem));
+	EXPECT_EQ(-SIGBUS, agent_peek(&child, self->mem));
+	EXPECT_EQ('A', peek(view_mem + PAGE));
+	EXPECT_EQ('A', agent_peek(&child, self->mem + PAGE));
+	EXPECT_EQ(-SIGSEGV, poke(view_mem + 2 * PAGE, '?'));
+	EXPECT_EQ(-SIGSEGV, agent_poke(&child, self->mem + 2 * PAGE, '?'));
 	EXPECT_EQ('!', file_byte(self->s.a, 2 * PAGE));
 	EXPECT_EQ(0, agent_stop(&child));
 }
 
 /* Whatever is wrong, and wherever: nothing is done, and which it was is told. */
-TEST_F(space, is_not_done_at_all_where_one_is_refused)
+TEST_F(batch, applies_nothing_if_one_operation_fails)
 {
 	int dir = open("/tmp", O_RDONLY | O_DIRECTORY);
 	const struct {
@@ -169,16 +169,16 @@ TEST_F(space, is_not_done_at_all_where_one_is_refused)
 			EXPECT_EQ(at, failed)
 				TH_LOG("case %u", i);
 		}
-		ASSERT_EQ('a', peek(self->win));
-		ASSERT_EQ(0, poke(self->win + 4 * PAGE, 'e'));
-		ASSERT_EQ('g', peek(self->win + 6 * PAGE));
-		ASSERT_EQ(-SIGBUS, peek(self->win + 32 * PAGE));
+		ASSERT_EQ('a', peek(self->mem));
+		ASSERT_EQ(0, poke(self->mem + 4 * PAGE, 'e'));
+		ASSERT_EQ('g', peek(self->mem + 6 * PAGE));
+		ASSERT_EQ(-SIGBUS, peek(self->mem + 32 * PAGE));
 	}
 	EXPECT_EQ(0, as_batch(self->asfd, right, 4, NULL));
-	EXPECT_EQ('A', peek(self->win + 6 * PAGE));
+	EXPECT_EQ('A', peek(self->mem + 6 * PAGE));
 }
 
-TEST_F(space, that_is_refused_lets_its_files_go)
+TEST_F(batch, that_fails_releases_its_files)
 {
 	struct address_space_op ops[2];
 	char dir[64];
@@ -211,7 +211,7 @@ static int batch_of_size(int asfd, const void *ops, uint32_t n, uint32_t op_size
 	return ret;
 }
 
-TEST_F(space, has_operations_of_the_callers_size)
+TEST_F(batch, accepts_operation_size_of_caller)
 {
 	struct {
 		struct address_space_op op;
@@ -228,15 +228,15 @@ TEST_F(space, has_operations_of_the_callers_size)
 	EXPECT_REFUSED(self->asfd, E2BIG,
 		       batch_of_size(self->asfd, ops, 2, sizeof(ops[0]), &failed));
 	EXPECT_EQ(1U, failed);
-	EXPECT_EQ('a', peek(self->win));
+	EXPECT_EQ('a', peek(self->mem));
 	ops[1].tail[1] = 0;
 	EXPECT_EQ(0, batch_of_size(self->asfd, ops, 2, sizeof(ops[0]), &failed));
-	EXPECT_EQ(-SIGBUS, peek(self->win));
-	EXPECT_EQ('b', peek(self->win + PAGE));
-	EXPECT_EQ(-SIGBUS, peek(self->win + 2 * PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->mem));
+	EXPECT_EQ('b', peek(self->mem + PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->mem + 2 * PAGE));
 }
 
-TEST_F(space, has_a_number_of_operations_that_makes_sense)
+TEST_F(batch, rejects_invalid_operation_count)
 {
 	const uint32_t most = 65536;
 	struct address_space_op *ops = calloc(most + 1, sizeof(*ops));
@@ -253,13 +253,13 @@ TEST_F(space, has_a_number_of_operations_that_makes_sense)
 	EXPECT_REFUSED(self->asfd, EINVAL, as_batch(self->asfd, ops, most + 1, NULL));
 	EXPECT_REFUSED(self->asfd, EINVAL, as_batch(self->asfd, ops, ~0U, NULL));
 	EXPECT_EQ(0, as_batch(self->asfd, ops, most, NULL));
-	EXPECT_EQ(-SIGBUS, peek(self->win + 40 * PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->mem + 40 * PAGE));
 	EXPECT_EQ(0, as_batch(self->asfd, ops, most - 1, NULL));
-	EXPECT_EQ('A', peek(self->win + 40 * PAGE));
+	EXPECT_EQ('A', peek(self->mem + 40 * PAGE));
 	free(ops);
 }
 
-TEST_F(space, whose_operations_cannot_be_read_is_efault)
+TEST_F(batch, with_unreadable_operations_is_efault)
 {
 	char *room = mmap(NULL, 2 * PAGE, RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	struct address_space_op *ops = (void *)(room + PAGE - 2 * sizeof(*ops));
@@ -274,12 +274,12 @@ TEST_F(space, whose_operations_cannot_be_read_is_efault)
 		       as_batch(self->asfd, (void *)-PAGE, 1, NULL));
 	EXPECT_REFUSED(self->asfd, EFAULT,
 		       as_batch(self->asfd, (void *)-sizeof(*ops), 2, NULL));
-	EXPECT_EQ('a', peek(self->win));
+	EXPECT_EQ('a', peek(self->mem));
 	EXPECT_EQ(0, as_batch(self->asfd, ops, 2, NULL));
 }
 
 /* More pieces than there were, and operations over all of them. */
-TEST_F(space, may_change_much_of_what_it_has_made)
+TEST_F(batch, may_rework_its_own_mappings)
 {
 	struct address_space_op ops[69];
 	unsigned int i;
@@ -294,8 +294,8 @@ TEST_F(space, may_change_much_of_what_it_has_made)
 	ASSERT_EQ(0, as_batch(self->asfd, ops, ARRAY_SIZE(ops), NULL));
 	for (i = 0; i < SPACE_PAGES; i++) {
 		EXPECT_EQ((i % 2 ? 'a' : 'A') + (int)(i % FILE_PAGES),
-			  peek(self->win + i * PAGE));
-		EXPECT_EQ(-SIGSEGV, poke(self->win + i * PAGE, '!'));
+			  peek(self->mem + i * PAGE));
+		EXPECT_EQ(-SIGSEGV, poke(self->mem + i * PAGE, '!'));
 	}
 }
 
@@ -311,7 +311,7 @@ TEST_F(space, may_change_much_of_what_it_has_made)
 
 struct reader {
 	int asfd;
-	char *win;
+	char *mem;
 	volatile bool stop;
 	volatile unsigned long reads, backwards, signals;
 };
@@ -332,8 +332,8 @@ static void *read_for_ever(void *arg)
 	struct reader *r = arg;
 
 	while (!r->stop) {
-		look(r, r->win + FIRST, r->win + SECOND);
-		look(r, r->win + SECOND, r->win + FIRST);
+		look(r, r->mem + FIRST, r->mem + SECOND);
+		look(r, r->mem + SECOND, r->mem + FIRST);
 	}
 	return NULL;
 }
@@ -347,8 +347,8 @@ static void *read_afresh_for_ever(void *arg)
 		char *first = attach(r->asfd, FIRST, PAGE, RW);
 		char *second = attach(r->asfd, SECOND, PAGE, RW);
 
-		look(r, first, r->win + SECOND);
-		look(r, second, r->win + FIRST);
+		look(r, first, r->mem + SECOND);
+		look(r, second, r->mem + FIRST);
 		munmap(first, PAGE);
 		munmap(second, PAGE);
 	}
@@ -402,7 +402,7 @@ FIXTURE_SETUP(generations)
 	ASSERT_EQ(0, as_map(self->s.asfd, FIRST, self->file, 0, PAGE, RW, 0));
 	ASSERT_EQ(0, as_map(self->s.asfd, SECOND, self->file, 0, PAGE, RW, 0));
 	self->r.asfd = self->s.asfd;
-	self->r.win = self->s.win;
+	self->r.mem = self->s.mem;
 }
 
 FIXTURE_TEARDOWN(generations)
@@ -420,7 +420,7 @@ TEST_F_TIMEOUT(generations, never_go_backwards, 60)
 		TH_LOG("of %lu reads", self->r.reads);
 }
 
-TEST_F_TIMEOUT(generations, never_go_backwards_for_a_new_window, 60)
+TEST_F_TIMEOUT(generations, never_go_backwards_for_new_attachment, 60)
 {
 	ASSERT_LE(200, run_generations(self->s.asfd, &self->r, self->file,
 				       read_afresh_for_ever));

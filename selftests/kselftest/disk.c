@@ -12,7 +12,7 @@
 FIXTURE(disk)
 {
 	int asfd, file;
-	char *win;
+	char *mem;
 	char dir[128];
 };
 
@@ -24,8 +24,8 @@ FIXTURE_SETUP(disk)
 	self->file = file_pages(self->dir, FILE_PAGES, 'a');
 	ASSERT_LE(0, self->file);
 	ASSERT_EQ(0, fsync(self->file));
-	self->win = attach(self->asfd, 0, SPACE_LEN, RW);
-	ASSERT_NE(NULL, self->win);
+	self->mem = attach(self->asfd, 0, SPACE_LEN, RW);
+	ASSERT_NE(NULL, self->mem);
 	ASSERT_EQ(0, as_map(self->asfd, 0, self->file, 0, FILE_LEN, RW, 0));
 }
 
@@ -36,41 +36,41 @@ FIXTURE_TEARDOWN(disk)
 }
 
 /* If this fails, the others prove nothing. */
-TEST_F(disk, an_ordinary_write_is_seen_there)
+TEST_F(disk, sees_ordinary_write)
 {
 	EXPECT_EQ('a', disk_byte(self->file, 0));
 	ASSERT_EQ(0, file_set(self->file, 0, '!'));
 	ASSERT_EQ(0, fsync(self->file));
 	EXPECT_EQ('!', disk_byte(self->file, 0));
-	EXPECT_EQ('!', peek(self->win));
+	EXPECT_EQ('!', peek(self->mem));
 }
 
-TEST_F(disk, gets_what_is_written_after_each_fsync)
+TEST_F(disk, receives_writes_after_each_fsync)
 {
 	unsigned int round;
 
 	for (round = 0; round < 20; round++) {
-		ASSERT_EQ(0, poke(self->win + 3 * PAGE, '0' + round));
+		ASSERT_EQ(0, poke(self->mem + 3 * PAGE, '0' + round));
 		ASSERT_EQ(0, fsync(self->file));
 		ASSERT_EQ('0' + (int)round, disk_byte(self->file, 3 * PAGE));
 	}
 }
 
-TEST_F(disk, gets_what_is_written_after_each_sync)
+TEST_F(disk, receives_writes_after_each_sync)
 {
 	unsigned int round;
 
 	for (round = 0; round < 5; round++) {
-		ASSERT_EQ(0, poke(self->win + 3 * PAGE, '0' + round));
+		ASSERT_EQ(0, poke(self->mem + 3 * PAGE, '0' + round));
 		sync();
 		ASSERT_EQ('0' + (int)round, disk_byte(self->file, 3 * PAGE));
 		/* read in between: the entry is there, and must not be writable */
-		ASSERT_EQ('0' + (int)round, peek(self->win + 3 * PAGE));
+		ASSERT_EQ('0' + (int)round, peek(self->mem + 3 * PAGE));
 	}
 }
 
 /* Two windows and a child: each has an entry that writeback must protect. */
-TEST_F(disk, gets_what_others_write_after_an_fsync)
+TEST_F(disk, receives_writes_of_other_attachments_after_fsync)
 {
 	char *second = attach(self->asfd, 0, FILE_LEN, RW);
 	struct agent child;
@@ -79,51 +79,51 @@ TEST_F(disk, gets_what_others_write_after_an_fsync)
 	ASSERT_NE(NULL, second);
 	ASSERT_EQ(0, agent_start(&child));
 	for (round = 0; round < 5; round++) {
-		ASSERT_EQ(0, poke(self->win + PAGE, 'A' + round));
+		ASSERT_EQ(0, poke(self->mem + PAGE, 'A' + round));
 		ASSERT_EQ(0, poke(second + PAGE, 'A' + round));
-		ASSERT_EQ(0, agent_poke(&child, self->win + PAGE, 'A' + round));
+		ASSERT_EQ(0, agent_poke(&child, self->mem + PAGE, 'A' + round));
 		ASSERT_EQ(0, fsync(self->file));
 		ASSERT_EQ('A' + (int)round, disk_byte(self->file, PAGE));
 		ASSERT_EQ(0, poke(second + PAGE, 'a' + round));
 		ASSERT_EQ(0, fsync(self->file));
 		ASSERT_EQ('a' + (int)round, disk_byte(self->file, PAGE));
-		ASSERT_EQ(0, agent_poke(&child, self->win + PAGE, '0' + round));
+		ASSERT_EQ(0, agent_poke(&child, self->mem + PAGE, '0' + round));
 		ASSERT_EQ(0, fsync(self->file));
 		ASSERT_EQ('0' + (int)round, disk_byte(self->file, PAGE));
 	}
 	EXPECT_EQ(0, agent_stop(&child));
 }
 
-TEST_F(disk, gets_what_was_written_before_an_unmap)
+TEST_F(disk, receives_writes_made_before_unmap)
 {
-	ASSERT_EQ(0, poke(self->win, '1'));
-	ASSERT_EQ(0, poke(self->win + 5 * PAGE, '2'));
+	ASSERT_EQ(0, poke(self->mem, '1'));
+	ASSERT_EQ(0, poke(self->mem + 5 * PAGE, '2'));
 	ASSERT_EQ(0, as_unmap(self->asfd, 0, FILE_LEN));
 	ASSERT_EQ(0, fsync(self->file));
 	EXPECT_EQ('1', disk_byte(self->file, 0));
 	EXPECT_EQ('2', disk_byte(self->file, 5 * PAGE));
 }
 
-TEST_F(disk, gets_what_was_written_before_everything_closed)
+TEST_F(disk, receives_writes_made_before_close)
 {
-	ASSERT_EQ(0, poke(self->win, '1'));
+	ASSERT_EQ(0, poke(self->mem, '1'));
 	ASSERT_EQ(0, fsync(self->file));
-	ASSERT_EQ(0, poke(self->win, '2'));
+	ASSERT_EQ(0, poke(self->mem, '2'));
 	ASSERT_EQ(0, close(self->asfd));
-	ASSERT_EQ(0, munmap(self->win, SPACE_LEN));
+	ASSERT_EQ(0, munmap(self->mem, SPACE_LEN));
 	self->asfd = -1;
 	ASSERT_EQ(0, drop_caches());
 	EXPECT_EQ('2', disk_byte(self->file, 0));
 	EXPECT_EQ('2', file_byte(self->file, 0));
 }
 
-TEST_F(disk, gets_what_a_killed_process_wrote)
+TEST_F(disk, receives_writes_of_killed_process)
 {
 	struct agent child;
 	int status;
 
 	ASSERT_EQ(0, agent_start(&child));
-	ASSERT_EQ(0, agent_poke(&child, self->win + PAGE, 'k'));
+	ASSERT_EQ(0, agent_poke(&child, self->mem + PAGE, 'k'));
 	ASSERT_EQ(0, kill(child.pid, SIGKILL));
 	ASSERT_EQ(child.pid, waitpid(child.pid, &status, 0));
 	ASSERT_EQ(0, fsync(self->file));
@@ -134,13 +134,13 @@ TEST_F(disk, gets_what_a_killed_process_wrote)
  * msync() of a window may be refused; it may not say that something is on the
  * disk when it is not.
  */
-TEST_F(disk, msync_tells_the_truth)
+TEST_F(disk, msync_success_means_data_is_on_disk)
 {
 	unsigned int round;
 
 	for (round = 0; round < 3; round++) {
-		ASSERT_EQ(0, poke(self->win + PAGE, '0' + round));
-		if (!msync(self->win, FILE_LEN, MS_SYNC))
+		ASSERT_EQ(0, poke(self->mem + PAGE, '0' + round));
+		if (!msync(self->mem, FILE_LEN, MS_SYNC))
 			EXPECT_EQ('0' + (int)round, disk_byte(self->file, PAGE));
 		/* in any case the file can be synced by who has it */
 		ASSERT_EQ(0, fsync(self->file));
@@ -148,7 +148,7 @@ TEST_F(disk, msync_tells_the_truth)
 	}
 }
 
-TEST_F(disk, agrees_with_direct_writes)
+TEST_F(disk, agrees_with_direct_io)
 {
 	static char block[PAGE] __attribute__((aligned(PAGE)));
 	char path[64];
@@ -157,15 +157,15 @@ TEST_F(disk, agrees_with_direct_writes)
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", self->file);
 	direct = open(path, O_RDWR | O_DIRECT);
 	ASSERT_LE(0, direct);
-	EXPECT_EQ('b', peek(self->win + PAGE));
-	EXPECT_EQ(0, poke(self->win + 2 * PAGE, 'w'));
+	EXPECT_EQ('b', peek(self->mem + PAGE));
+	EXPECT_EQ(0, poke(self->mem + 2 * PAGE, 'w'));
 	memset(block, 'd', sizeof(block));
 	/* invalidates the cache of what it writes, and so the window's entries */
 	ASSERT_EQ((ssize_t)PAGE, pwrite(direct, block, PAGE, PAGE));
-	EXPECT_EQ('d', peek(self->win + PAGE));
+	EXPECT_EQ('d', peek(self->mem + PAGE));
 	ASSERT_EQ((ssize_t)PAGE, pwrite(direct, block, PAGE, 2 * PAGE));
-	EXPECT_EQ('d', peek(self->win + 2 * PAGE));
-	EXPECT_EQ(0, poke(self->win + 2 * PAGE, 'x'));
+	EXPECT_EQ('d', peek(self->mem + 2 * PAGE));
+	EXPECT_EQ(0, poke(self->mem + 2 * PAGE, 'x'));
 	ASSERT_EQ(0, fsync(self->file));
 	EXPECT_EQ('x', disk_byte(self->file, 2 * PAGE));
 }
@@ -201,27 +201,27 @@ static uint64_t pattern(unsigned int page, unsigned int round)
  * window: reclaim takes its pages from under the window all the while, and none
  * may be lost, and nobody killed.
  */
-TEST_F_TIMEOUT(disk, gets_what_reclaim_takes, 120)
+TEST_F_TIMEOUT(disk, receives_reclaimed_pages, 120)
 {
 	unsigned int page, round;
 	int asfd, file;
-	char *win;
+	char *mem;
 
 	ASSERT_EQ(0, enter_limited_group());
 	file = file_pages(self->dir, BIG_PAGES, -1);
 	ASSERT_LE(0, file);
 	asfd = as_create(BIG_PAGES * PAGE);
 	ASSERT_LE(0, asfd);
-	win = attach(asfd, 0, BIG_PAGES * PAGE, RW);
-	ASSERT_NE(NULL, win);
+	mem = attach(asfd, 0, BIG_PAGES * PAGE, RW);
+	ASSERT_NE(NULL, mem);
 	ASSERT_EQ(0, as_map(asfd, 0, file, 0, BIG_PAGES * PAGE, RW, 0));
 	for (round = 0; round < 2; round++) {
 		for (page = 0; page < BIG_PAGES; page++)
-			ASSERT_EQ(0, poke64(win + page * PAGE, pattern(page, round)));
+			ASSERT_EQ(0, poke64(mem + page * PAGE, pattern(page, round)));
 		for (page = 0; page < BIG_PAGES; page += 3) {
 			uint64_t value;
 
-			ASSERT_EQ(0, peek64(win + page * PAGE, &value));
+			ASSERT_EQ(0, peek64(mem + page * PAGE, &value));
 			ASSERT_EQ(pattern(page, round), value);
 		}
 	}

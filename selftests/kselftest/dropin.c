@@ -38,7 +38,7 @@ FIXTURE_TEARDOWN(fd)
 	space_free(&self->s);
 }
 
-TEST_F(fd, fstat_and_lseek_tell_the_length)
+TEST_F(fd, fstat_and_lseek_report_length)
 {
 	struct stat st;
 
@@ -52,7 +52,7 @@ TEST_F(fd, fstat_and_lseek_tell_the_length)
 	EXPECT_EQ(EINVAL, errno);
 }
 
-TEST_F(fd, a_view_of_a_part_tells_its_own_length)
+TEST_F(fd, view_of_part_reports_its_own_length)
 {
 	int part = as_view(self->s.asfd, 2 * PAGE, 5 * PAGE, PROT_READ);
 	struct stat st;
@@ -87,7 +87,7 @@ TEST_F(fd, private_mappings_are_refused)
 	EXPECT_NE(NULL, attach(self->fd, 0, PAGE, RW));
 }
 
-TEST_F(fd, mmap_past_the_end_is_refused)
+TEST_F(fd, mmap_past_end_is_refused)
 {
 	static const struct {
 		uint64_t offset, length;
@@ -113,13 +113,13 @@ TEST_F(fd, mmap_past_the_end_is_refused)
 	EXPECT_NE(NULL, attach(self->fd, 0, SPACE_LEN - 1, RW));
 }
 
-TEST_F(fd, a_window_cannot_grow)
+TEST_F(fd, attachment_cannot_grow)
 {
-	char *win = attach(self->fd, SPACE_LEN - 2 * PAGE, PAGE, RW);
+	char *mem = attach(self->fd, SPACE_LEN - 2 * PAGE, PAGE, RW);
 
-	ASSERT_NE(NULL, win);
-	EXPECT_EQ(MAP_FAILED, mremap(win, PAGE, 8 * PAGE, MREMAP_MAYMOVE));
-	EXPECT_EQ(-SIGBUS, peek(win));
+	ASSERT_NE(NULL, mem);
+	EXPECT_EQ(MAP_FAILED, mremap(mem, PAGE, 8 * PAGE, MREMAP_MAYMOVE));
+	EXPECT_EQ(-SIGBUS, peek(mem));
 }
 
 TEST_F(fd, read_and_write_are_refused)
@@ -139,10 +139,10 @@ TEST_F(fd, read_and_write_are_refused)
 	EXPECT_EQ(-1, splice(self->fd, NULL, pipes[1], NULL, 1, 0));
 	EXPECT_EQ(-1, splice(pipes[0], NULL, self->fd, NULL, 1, 0));
 	EXPECT_EQ('a', file_byte(self->s.a, 0));
-	EXPECT_EQ('a', peek(self->s.win));
+	EXPECT_EQ('a', peek(self->s.mem));
 }
 
-TEST_F(fd, its_length_cannot_be_changed)
+TEST_F(fd, cannot_be_resized)
 {
 	struct stat st;
 
@@ -153,12 +153,12 @@ TEST_F(fd, its_length_cannot_be_changed)
 				0, PAGE));
 	ASSERT_EQ(0, fstat(self->fd, &st));
 	EXPECT_EQ((off_t)SPACE_LEN, st.st_size);
-	EXPECT_EQ('a', peek(self->s.win));
+	EXPECT_EQ('a', peek(self->s.mem));
 	EXPECT_EQ('a', file_byte(self->s.a, 0));
 }
 
 /* Else a view could be turned into one that allows more. */
-TEST_F(fd, cannot_be_opened_again)
+TEST_F(fd, cannot_be_reopened)
 {
 	char path[64];
 
@@ -168,11 +168,11 @@ TEST_F(fd, cannot_be_opened_again)
 }
 
 /* What qemu-storage-daemon and virtiofsd do with a memory region's fd. */
-TEST_F(fd, does_what_vhost_user_backends_ask)
+TEST_F(fd, supports_vhost_user_backends)
 {
 	struct statfs fs;
 	int flags;
-	char *win;
+	char *mem;
 
 	flags = fcntl(self->fd, F_GETFL);
 	EXPECT_EQ(O_RDWR, flags & O_ACCMODE);
@@ -180,14 +180,14 @@ TEST_F(fd, does_what_vhost_user_backends_ask)
 	EXPECT_EQ(0, fcntl(self->fd, F_SETFL, flags));
 	EXPECT_EQ(0, fstatfs(self->fd, &fs));
 	EXPECT_EQ((long)PAGE, (long)fs.f_bsize);
-	win = mmap(NULL, SPACE_LEN, RW, MAP_SHARED | MAP_NORESERVE, self->fd, 0);
-	ASSERT_NE(MAP_FAILED, (void *)win);
-	EXPECT_EQ(0, madvise(win, SPACE_LEN, MADV_DONTDUMP));
-	EXPECT_EQ('c', peek(win + 2 * PAGE));
-	EXPECT_EQ(0, munmap(win, SPACE_LEN));
+	mem = mmap(NULL, SPACE_LEN, RW, MAP_SHARED | MAP_NORESERVE, self->fd, 0);
+	ASSERT_NE(MAP_FAILED, (void *)mem);
+	EXPECT_EQ(0, madvise(mem, SPACE_LEN, MADV_DONTDUMP));
+	EXPECT_EQ('c', peek(mem + 2 * PAGE));
+	EXPECT_EQ(0, munmap(mem, SPACE_LEN));
 }
 
-TEST_F(fd, can_be_mapped_at_a_fixed_address)
+TEST_F(fd, can_be_mapped_at_fixed_address)
 {
 	char *room = mmap(NULL, SPACE_LEN, PROT_NONE,
 			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -213,8 +213,8 @@ TEST_F(fd, works_in_another_process)
 	struct agent other;
 	char *there;
 
-	ASSERT_EQ(0, munmap(self->s.win, SPACE_LEN));
-	self->s.win = NULL;
+	ASSERT_EQ(0, munmap(self->s.mem, SPACE_LEN));
+	self->s.mem = NULL;
 	ASSERT_EQ(0, agent_start(&other));
 	there = agent_attach(&other, self->fd, 0, SPACE_LEN, RW);
 	ASSERT_NE(NULL, there);
@@ -237,20 +237,20 @@ static long change_the_space(void *arg)
 	return ret ?: as_map(s->asfd, FILE_LEN, s->b, 0, PAGE, RW, 0);
 }
 
-TEST_F(fd, has_all_rights_in_a_child)
+TEST_F(fd, owner_calls_work_in_forked_child)
 {
 	struct agent child;
 
 	ASSERT_EQ(0, agent_start(&child));
-	EXPECT_EQ('a', peek(self->s.win));
+	EXPECT_EQ('a', peek(self->s.mem));
 	EXPECT_EQ(0, agent_call(&child, change_the_space, &self->s));
-	EXPECT_EQ(-SIGBUS, peek(self->s.win));
-	EXPECT_EQ('b', peek(self->s.win + PAGE));
-	EXPECT_EQ('A', peek(self->s.win + FILE_LEN));
+	EXPECT_EQ(-SIGBUS, peek(self->s.mem));
+	EXPECT_EQ('b', peek(self->s.mem + PAGE));
+	EXPECT_EQ('A', peek(self->s.mem + FILE_LEN));
 	EXPECT_EQ(0, agent_stop(&child));
 	/* which may be gone */
-	EXPECT_EQ('c', peek(self->s.win + 2 * PAGE));
-	EXPECT_EQ('A', peek(self->s.win + FILE_LEN));
+	EXPECT_EQ('c', peek(self->s.mem + 2 * PAGE));
+	EXPECT_EQ('A', peek(self->s.mem + FILE_LEN));
 }
 
 TEST_HARNESS_MAIN

@@ -20,13 +20,13 @@ FIXTURE_SETUP(space)
 	ASSERT_EQ(0, space_init(&self->s));
 	self->asfd = self->s.asfd;
 	ASSERT_EQ(0, as_map(self->asfd, 20 * PAGE, self->s.a, 0, FILE_LEN, RW, 0));
-	ASSERT_EQ('a', peek(self->s.win + 20 * PAGE));
+	ASSERT_EQ('a', peek(self->s.mem + 20 * PAGE));
 }
 
 FIXTURE_TEARDOWN(space)
 {
-	EXPECT_EQ('a', peek(self->s.win + 20 * PAGE));
-	EXPECT_EQ('b', peek(self->s.win + 21 * PAGE));
+	EXPECT_EQ('a', peek(self->s.mem + 20 * PAGE));
+	EXPECT_EQ('b', peek(self->s.mem + 21 * PAGE));
 	space_free(&self->s);
 }
 
@@ -52,7 +52,7 @@ static int reopen(int fd, int flags)
 	return open(path, flags | O_CLOEXEC);
 }
 
-TEST_F(space, what_is_not_open_is_ebadf)
+TEST_F(space, closed_fd_is_ebadf)
 {
 	EXPECT_NO_MAP(EBADF, closed_fd(), PROT_READ);
 	EXPECT_NO_MAP(EBADF, -1, PROT_READ);
@@ -61,7 +61,7 @@ TEST_F(space, what_is_not_open_is_ebadf)
 	EXPECT_NO_MAP(EBADF, INT32_MAX, PROT_READ);
 }
 
-TEST_F(space, a_path_is_ebadf)
+TEST_F(space, o_path_fd_is_ebadf)
 {
 	int fd = reopen(self->s.b, O_PATH);
 
@@ -70,7 +70,7 @@ TEST_F(space, a_path_is_ebadf)
 	EXPECT_NO_MAP(EBADF, fd, PROT_NONE);
 }
 
-TEST_F(space, a_file_open_for_writing_only_is_eacces)
+TEST_F(space, write_only_fd_is_eacces)
 {
 	int fd = reopen(self->s.b, O_WRONLY);
 
@@ -80,7 +80,7 @@ TEST_F(space, a_file_open_for_writing_only_is_eacces)
 	EXPECT_NO_MAP(EACCES, fd, PROT_NONE);
 }
 
-TEST_F(space, a_file_open_for_reading_only_cannot_be_written)
+TEST_F(space, read_only_fd_cannot_be_mapped_writable)
 {
 	int fd = reopen(self->s.b, O_RDONLY);
 
@@ -88,22 +88,22 @@ TEST_F(space, a_file_open_for_reading_only_cannot_be_written)
 	EXPECT_NO_MAP(EACCES, fd, RW);
 	EXPECT_NO_MAP(EACCES, fd, RWX);
 	ASSERT_EQ(0, as_map(self->asfd, 0, fd, 0, PAGE, PROT_READ, 0));
-	EXPECT_EQ('A', peek(self->s.win));
-	EXPECT_EQ(-SIGSEGV, poke(self->s.win, '!'));
+	EXPECT_EQ('A', peek(self->s.mem));
+	EXPECT_EQ(-SIGSEGV, poke(self->s.mem, '!'));
 	ASSERT_EQ(0, as_map(self->asfd, 0, fd, 0, PAGE, PROT_NONE,
 			    ADDRESS_SPACE_MAP_REPLACE));
 	ASSERT_EQ(0, as_unmap(self->asfd, 0, PAGE));
 	/* not even after the same file was mapped for writing, by another fd */
 	ASSERT_EQ(0, as_map(self->asfd, PAGE, self->s.b, 0, PAGE, RW, 0));
-	EXPECT_EQ(0, poke(self->s.win + PAGE, '!'));
+	EXPECT_EQ(0, poke(self->s.mem + PAGE, '!'));
 	EXPECT_NO_MAP(EACCES, fd, RW);
 	ASSERT_EQ(0, as_map(self->asfd, 2 * PAGE, fd, 0, PAGE, PROT_READ, 0));
-	EXPECT_EQ('!', peek(self->s.win + 2 * PAGE));
-	EXPECT_EQ(-SIGSEGV, poke(self->s.win + 2 * PAGE, '?'));
+	EXPECT_EQ('!', peek(self->s.mem + 2 * PAGE));
+	EXPECT_EQ(-SIGSEGV, poke(self->s.mem + 2 * PAGE, '?'));
 	EXPECT_EQ('!', file_byte(self->s.b, 0));
 }
 
-TEST_F(space, what_is_no_memory_is_enodev)
+TEST_F(space, fd_without_page_cache_is_enodev)
 {
 	int pipes[2], sockets[2];
 	int dir = open("/tmp", O_RDONLY | O_DIRECTORY);
@@ -130,16 +130,16 @@ TEST_F(space, what_is_no_memory_is_enodev)
 
 TEST_F(space, device_memory_is_enodev)
 {
-	int mem = open("/dev/mem", O_RDONLY);
+	int devmem = open("/dev/mem", O_RDONLY);
 	void *addr;
 
-	if (mem < 0)
+	if (devmem < 0)
 		SKIP(return, "no /dev/mem");
-	addr = attach(mem, 0, PAGE, PROT_READ);
+	addr = attach(devmem, 0, PAGE, PROT_READ);
 	if (!addr)
 		SKIP(return, "this kernel shows nothing of /dev/mem");
 	munmap(addr, PAGE);
-	EXPECT_NO_MAP(ENODEV, mem, PROT_READ);
+	EXPECT_NO_MAP(ENODEV, devmem, PROT_READ);
 }
 
 TEST_F(space, secret_memory_is_enodev)
@@ -158,7 +158,7 @@ TEST_F(space, secret_memory_is_enodev)
 	EXPECT_EQ('s', peek(own));
 }
 
-TEST_F(space, a_space_in_a_space_is_eloop)
+TEST_F(space, space_in_a_space_is_eloop)
 {
 	int view = as_view(self->asfd, 0, SPACE_LEN, RW);
 	int other = as_create(SPACE_LEN);
@@ -180,7 +180,7 @@ static int sealed(int seals)
 	return fcntl(fd, F_ADD_SEALS, seals) ? -errno : fd;
 }
 
-TEST_F(space, what_is_sealed_against_writing_is_eperm)
+TEST_F(space, write_sealed_file_is_eperm)
 {
 	static const int seals[] = { F_SEAL_WRITE, F_SEAL_FUTURE_WRITE };
 	unsigned int i;
@@ -192,8 +192,8 @@ TEST_F(space, what_is_sealed_against_writing_is_eperm)
 		EXPECT_NO_MAP(EPERM, fd, RW);
 		EXPECT_NO_MAP(EPERM, fd, RWX);
 		ASSERT_EQ(0, as_map(self->asfd, i * PAGE, fd, 0, PAGE, PROT_READ, 0));
-		EXPECT_EQ('s', peek(self->s.win + i * PAGE));
-		EXPECT_EQ(-SIGSEGV, poke(self->s.win + i * PAGE, '!'));
+		EXPECT_EQ('s', peek(self->s.mem + i * PAGE));
+		EXPECT_EQ(-SIGSEGV, poke(self->s.mem + i * PAGE, '!'));
 		EXPECT_EQ('s', file_byte(fd, 0));
 		ASSERT_EQ(0, as_unmap(self->asfd, 0, 2 * PAGE));
 		close(fd);
@@ -201,29 +201,29 @@ TEST_F(space, what_is_sealed_against_writing_is_eperm)
 }
 
 /* A seal that comes after a mapping for reading still holds for the next. */
-TEST_F(space, a_later_seal_is_minded)
+TEST_F(space, later_seal_is_respected)
 {
 	int fd = memfd_pages("later", 2, 's');
 
 	ASSERT_LE(0, fd);
 	ASSERT_EQ(0, as_map(self->asfd, PAGE, fd, 0, PAGE, RW, 0));
-	EXPECT_EQ(0, poke(self->s.win + PAGE, '!'));
+	EXPECT_EQ(0, poke(self->s.mem + PAGE, '!'));
 	ASSERT_EQ(0, fcntl(fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE));
 	EXPECT_NO_MAP(EPERM, fd, RW);
 	EXPECT_REFUSED(self->asfd, EPERM,
 		       as_map(self->asfd, 2 * PAGE, fd, PAGE, PAGE, RW, 0));
 	/* the one that was there stays, that is what this seal means */
-	EXPECT_EQ(0, poke(self->s.win + PAGE, '?'));
+	EXPECT_EQ(0, poke(self->s.mem + PAGE, '?'));
 	EXPECT_EQ('?', file_byte(fd, 0));
 }
 
-TEST_F(space, other_seals_do_not_matter)
+TEST_F(space, other_seals_are_allowed)
 {
 	int fd = sealed(F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL);
 
 	ASSERT_LE(0, fd);
 	ASSERT_EQ(0, as_map(self->asfd, 0, fd, 0, PAGE, RW, 0));
-	EXPECT_EQ(0, poke(self->s.win, '!'));
+	EXPECT_EQ(0, poke(self->s.mem, '!'));
 	EXPECT_EQ('!', file_byte(fd, 0));
 }
 
@@ -242,10 +242,10 @@ TEST_F(space, code_from_a_noexec_mount_is_eperm)
 	EXPECT_NO_MAP(EPERM, fd, RX);
 	EXPECT_NO_MAP(EPERM, fd, RWX);
 	ASSERT_EQ(0, as_map(self->asfd, 0, fd, 0, PAGE, RW, 0));
-	EXPECT_EQ('x', peek(self->s.win));
+	EXPECT_EQ('x', peek(self->s.mem));
 }
 
-TEST_F(space, a_huge_page_file_may_be_mapped_by_the_page)
+TEST_F(space, hugetlb_file_may_be_mapped_by_the_page)
 {
 	int huge = hugetlb_memfd(1);
 
@@ -253,8 +253,8 @@ TEST_F(space, a_huge_page_file_may_be_mapped_by_the_page)
 		SKIP(return, "no huge pages to be had");
 	ASSERT_LE(0, huge);
 	ASSERT_EQ(0, as_map(self->asfd, 0, huge, PAGE, 3 * PAGE, RW, 0));
-	EXPECT_EQ('h', peek(self->s.win + PAGE));
-	EXPECT_EQ(-SIGBUS, peek(self->s.win + 3 * PAGE));
+	EXPECT_EQ('h', peek(self->s.mem + PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->s.mem + 3 * PAGE));
 	EXPECT_REFUSED(self->asfd, EINVAL,
 		       as_map(self->asfd, 8 * PAGE, huge, 1, PAGE, RW, 0));
 }
@@ -276,7 +276,7 @@ static long put_there(void *arg)
 }
 
 /* The file is looked up among the caller's, whoever made the space. */
-TEST_F(space, the_file_is_one_of_the_callers)
+TEST_F(space, fd_is_looked_up_in_the_caller)
 {
 	struct agent child;
 
@@ -284,11 +284,11 @@ TEST_F(space, the_file_is_one_of_the_callers)
 	/* the creator has a file under that number, the caller has not */
 	ASSERT_EQ(free_number, dup2(self->s.b, free_number));
 	EXPECT_EQ(-EBADF, agent_call(&child, map_that_number, &self->asfd));
-	EXPECT_EQ(-SIGBUS, peek(self->s.win));
+	EXPECT_EQ(-SIGBUS, peek(self->s.mem));
 	/* and the caller has another one */
 	ASSERT_EQ(free_number, agent_call(&child, put_there, &self->s.a));
 	EXPECT_EQ(0, agent_call(&child, map_that_number, &self->asfd));
-	EXPECT_EQ('a', peek(self->s.win));
+	EXPECT_EQ('a', peek(self->s.mem));
 	EXPECT_EQ(0, agent_stop(&child));
 }
 

@@ -126,12 +126,12 @@ FIXTURE_TEARDOWN(call)
 	space_free(&self->s);
 }
 
-TEST_F(call, of_the_right_size_succeeds)
+TEST_F(call, with_exact_struct_size_succeeds)
 {
 	EXPECT_LE(0, as_ioctl(self->fd, variant->nr, &self->arg));
 }
 
-TEST_F(call, too_short_is_einval)
+TEST_F(call, with_short_struct_is_einval)
 {
 	uint32_t size;
 
@@ -142,13 +142,13 @@ TEST_F(call, too_short_is_einval)
 	}
 }
 
-TEST_F(call, longer_with_zeros_succeeds)
+TEST_F(call, with_longer_zeroed_struct_succeeds)
 {
 	self->arg.head[0] = sizeof(self->arg);
 	EXPECT_LE(0, as_ioctl(self->fd, variant->nr, &self->arg));
 }
 
-TEST_F(call, longer_with_anything_else_is_e2big)
+TEST_F(call, with_longer_nonzero_struct_is_e2big)
 {
 	size_t i;
 
@@ -166,7 +166,7 @@ TEST_F(call, longer_with_anything_else_is_e2big)
 		       as_ioctl(self->fd, variant->nr, &self->arg));
 }
 
-TEST_F(call, where_there_is_no_memory_is_efault)
+TEST_F(call, with_unmapped_struct_is_efault)
 {
 	char *room = mmap(NULL, 3 * PAGE, RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	char *end = room + PAGE;
@@ -197,7 +197,7 @@ TEST_F(call, where_there_is_no_memory_is_efault)
 	EXPECT_LE(0, as_ioctl(self->fd, variant->nr, end - variant->size));
 }
 
-TEST_F(call, unknown_flags_are_eopnotsupp)
+TEST_F(call, with_unknown_flags_is_eopnotsupp)
 {
 	unsigned int bit;
 
@@ -215,7 +215,7 @@ TEST_F(call, unknown_flags_are_eopnotsupp)
 	EXPECT_LE(0, as_ioctl(self->fd, variant->nr, &self->arg));
 }
 
-TEST_F(call, reserved_fields_are_eopnotsupp)
+TEST_F(call, with_nonzero_reserved_field_is_eopnotsupp)
 {
 	uint32_t *field = (uint32_t *)(self->arg.room + variant->reserved);
 	unsigned int bit;
@@ -241,7 +241,7 @@ static long ioctl32(int fd, unsigned long nr, void *arg)
 	return ret;
 }
 
-TEST_F(call, serves_32_bit_programs)
+TEST_F(call, works_from_32_bit_program)
 {
 	union any *low = mmap(NULL, PAGE, RW, MAP_PRIVATE | MAP_ANONYMOUS |
 			      MAP_32BIT, -1, 0);

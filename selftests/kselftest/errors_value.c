@@ -19,18 +19,18 @@ FIXTURE_SETUP(space)
 	self->file = self->s.b;
 	/* something to be left alone, in the middle */
 	ASSERT_EQ(0, as_map(self->asfd, 20 * PAGE, self->s.a, 0, FILE_LEN, RW, 0));
-	ASSERT_EQ('a', peek(self->s.win + 20 * PAGE));
+	ASSERT_EQ('a', peek(self->s.mem + 20 * PAGE));
 }
 
 FIXTURE_TEARDOWN(space)
 {
-	EXPECT_EQ('a', peek(self->s.win + 20 * PAGE));
-	EXPECT_EQ('b', peek(self->s.win + 21 * PAGE));
-	EXPECT_EQ(-SIGBUS, peek(self->s.win + 19 * PAGE));
+	EXPECT_EQ('a', peek(self->s.mem + 20 * PAGE));
+	EXPECT_EQ('b', peek(self->s.mem + 21 * PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->s.mem + 19 * PAGE));
 	space_free(&self->s);
 }
 
-TEST_F(space, create_takes_lengths_that_make_sense)
+TEST_F(space, create_rejects_invalid_lengths)
 {
 	static const uint64_t wrong[] = {
 		0, 1, PAGE - 1, PAGE + 1, SPACE_LEN - 1, (1ULL << 46) + PAGE,
@@ -57,7 +57,7 @@ struct range_case {
 	int err;
 };
 
-TEST_F(space, mmap_takes_ranges_that_make_sense)
+TEST_F(space, mmap_rejects_invalid_ranges)
 {
 	static const struct range_case cases[] = {
 		/* not of whole pages */
@@ -102,7 +102,7 @@ TEST_F(space, mmap_takes_ranges_that_make_sense)
 }
 
 /* No file is that long: mmap() says EOVERFLOW, the contract a wrong value. */
-TEST_F(space, mmap_of_what_no_file_can_have_is_refused)
+TEST_F(space, mmap_past_maximum_file_size_is_refused)
 {
 	static const uint64_t offsets[] = { TOP - PAGE, TOP, TOP + PAGE, LAST - PAGE };
 	unsigned int i;
@@ -114,7 +114,7 @@ TEST_F(space, mmap_of_what_no_file_can_have_is_refused)
 		if (ret == 0) {
 			/* the last page that a file could ever have */
 			EXPECT_EQ(TOP - PAGE, offsets[i]);
-			EXPECT_EQ(-SIGBUS, peek(self->s.win));
+			EXPECT_EQ(-SIGBUS, peek(self->s.mem));
 			ASSERT_EQ(0, as_unmap(self->asfd, 0, PAGE));
 		} else if (ret != -EINVAL) {
 			EXPECT_EQ(-EOVERFLOW, ret);
@@ -126,13 +126,13 @@ TEST_F(space, mmap_of_what_no_file_can_have_is_refused)
 	}
 }
 
-TEST_F(space, mmap_past_the_end_of_the_file_is_allowed)
+TEST_F(space, mmap_past_end_of_file_succeeds)
 {
 	ASSERT_EQ(0, as_map(self->asfd, 0, self->file, FILE_LEN - PAGE, 2 * PAGE, RW, 0));
 	ASSERT_EQ(0, as_map(self->asfd, 2 * PAGE, self->file, 1ULL << 40, PAGE, RW, 0));
-	EXPECT_EQ('A' + FILE_PAGES - 1, peek(self->s.win));
-	EXPECT_EQ(-SIGBUS, peek(self->s.win + PAGE));
-	EXPECT_EQ(-SIGBUS, poke(self->s.win + 2 * PAGE, 1));
+	EXPECT_EQ('A' + FILE_PAGES - 1, peek(self->s.mem));
+	EXPECT_EQ(-SIGBUS, peek(self->s.mem + PAGE));
+	EXPECT_EQ(-SIGBUS, poke(self->s.mem + 2 * PAGE, 1));
 }
 
 static const uint32_t wrong_prots[] = {
@@ -142,7 +142,7 @@ static const uint32_t wrong_prots[] = {
 	PROT_READ | 1U << 31, 0x8, ~0U,
 };
 
-TEST_F(space, mmap_takes_protections_that_there_are)
+TEST_F(space, mmap_rejects_unknown_protections)
 {
 	static const int right[] = { PROT_NONE, PROT_READ, RW, RX, RWX };
 	unsigned int i;
@@ -156,16 +156,16 @@ TEST_F(space, mmap_takes_protections_that_there_are)
 				    ADDRESS_SPACE_MAP_REPLACE));
 }
 
-TEST_F(space, prot_none_is_there_and_cannot_be_touched)
+TEST_F(space, prot_none_is_mapped_but_not_accessible)
 {
 	ASSERT_EQ(0, as_map(self->asfd, 0, self->file, 0, PAGE, PROT_NONE, 0));
-	EXPECT_EQ(-SIGSEGV, peek(self->s.win));
-	EXPECT_EQ(-SIGSEGV, poke(self->s.win, 1));
+	EXPECT_EQ(-SIGSEGV, peek(self->s.mem));
+	EXPECT_EQ(-SIGSEGV, poke(self->s.mem, 1));
 	EXPECT_EQ(-EEXIST, as_map(self->asfd, 0, self->file, 0, PAGE, RW, 0));
 	EXPECT_EQ('A', file_byte(self->file, 0));
 }
 
-TEST_F(space, anywhere_excludes_a_choice)
+TEST_F(space, anywhere_with_address_or_replace_is_einval)
 {
 	struct address_space_mmap arg = {
 		.size = sizeof(arg),
@@ -186,7 +186,7 @@ TEST_F(space, anywhere_excludes_a_choice)
 	EXPECT_EQ(0, as_ioctl(self->asfd, ADDRESS_SPACE_MMAP, &arg));
 }
 
-TEST_F(space, anywhere_where_there_is_no_room_is_enospc)
+TEST_F(space, anywhere_without_large_enough_hole_is_enospc)
 {
 	uint64_t addr;
 
@@ -211,7 +211,7 @@ TEST_F(space, anywhere_where_there_is_no_room_is_enospc)
 }
 
 /* The address is written back; where that cannot be, nothing was mapped. */
-TEST_F(space, an_answer_that_cannot_be_written_undoes_the_call)
+TEST_F(space, unwritable_result_undoes_mmap)
 {
 	struct address_space_mmap *arg = mmap(NULL, PAGE, RW, MAP_PRIVATE |
 					      MAP_ANONYMOUS, -1, 0);
@@ -249,7 +249,7 @@ static const struct range_case ranges[] = {
 	{ TOP, 0, TOP, EOVERFLOW },
 };
 
-TEST_F(space, munmap_takes_ranges_that_make_sense)
+TEST_F(space, munmap_rejects_invalid_ranges)
 {
 	unsigned int i;
 
@@ -259,7 +259,7 @@ TEST_F(space, munmap_takes_ranges_that_make_sense)
 					ranges[i].length));
 }
 
-TEST_F(space, view_takes_ranges_that_make_sense)
+TEST_F(space, view_rejects_invalid_ranges)
 {
 	unsigned int i;
 
@@ -271,7 +271,7 @@ TEST_F(space, view_takes_ranges_that_make_sense)
 	EXPECT_LE(0, as_view(self->asfd, SPACE_LEN - PAGE, PAGE, PROT_READ));
 }
 
-TEST_F(space, view_takes_protections_that_there_are)
+TEST_F(space, view_rejects_unknown_protections)
 {
 	static const int right[] = { PROT_READ, RW, RX, RWX };
 	unsigned int i;

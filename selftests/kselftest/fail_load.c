@@ -26,12 +26,12 @@ static bool is_there(const char *path)
 	return !access(path, F_OK);
 }
 
-FIXTURE(loading)
+FIXTURE(module_load)
 {
 	int ko;
 };
 
-FIXTURE_SETUP(loading)
+FIXTURE_SETUP(module_load)
 {
 	const char *path = getenv("ADDRESS_SPACE_MODULE");
 	int ret = fail_prepare();
@@ -48,7 +48,7 @@ FIXTURE_SETUP(loading)
 }
 
 /* whatever happened, the tests that follow need it */
-FIXTURE_TEARDOWN(loading)
+FIXTURE_TEARDOWN(module_load)
 {
 	fail_only_below(0, UINT64_MAX);
 	if (self->ko >= 0 && !is_there("/sys/module/address_space"))
@@ -60,7 +60,7 @@ FIXTURE_TEARDOWN(loading)
  * What the module itself allocates and has allocated: all below the call of its
  * init function. What the kernel does around it is the kernel's.
  */
-TEST_F_TIMEOUT(loading, survives_each_failure, PATIENCE)
+TEST_F_TIMEOUT(module_load, survives_each_failed_allocation, PATIENCE)
 {
 	unsigned int nth, failed = 0, refused = 0;
 	uint64_t start, end;

@@ -25,13 +25,13 @@ FIXTURE(each_allocation)
 FIXTURE_VARIANT(each_allocation)
 {
 	const struct fail_op *op;
-	enum victim of;
+	enum target of;
 };
 
-#define OP(name, victim)						\
+#define OP(name, target)						\
 FIXTURE_VARIANT_ADD(each_allocation, of_##name)				\
 {									\
-	.op = &fail_op_##name, .of = victim,				\
+	.op = &fail_op_##name, .of = target,				\
 }
 #define OP_ON_WORKERS(name)						\
 FIXTURE_VARIANT_ADD(each_allocation, of_##name##_on_workers)		\
@@ -64,8 +64,8 @@ OP(unregister, CALLER);
 OP(attach, CALLER);
 OP(attach_view, CALLER);
 OP(detach, CALLER);
-OP(split_window, CALLER);
-OP(move_window, CALLER);
+OP(split_attachment, CALLER);
+OP(move_attachment, CALLER);
 OP(fork, CALLER);
 OP(fdinfo, CALLER);
 OP(close, CALLER);
@@ -77,7 +77,7 @@ OP(write_after_read_fault, CALLER);
 OP(far_fault, CALLER);
 OP(disk_read_fault, CALLER);
 OP(huge_fault, CALLER);
-OP(copy_into_window, CALLER);
+OP(copy_into_attachment, CALLER);
 OP(punch, CALLER);
 OP(truncate, CALLER);
 OP(kvm_map, CALLER);

@@ -29,22 +29,22 @@ static int layout_line(int fd, int n, struct line *line)
 	return count;
 }
 
-FIXTURE(space)
+FIXTURE(fdinfo)
 {
 	struct space s;
 };
 
-FIXTURE_SETUP(space)
+FIXTURE_SETUP(fdinfo)
 {
 	ASSERT_EQ(0, space_init(&self->s));
 }
 
-FIXTURE_TEARDOWN(space)
+FIXTURE_TEARDOWN(fdinfo)
 {
 	space_free(&self->s);
 }
 
-TEST_F(space, a_new_space_tells_its_length_and_no_more)
+TEST_F(fdinfo, of_new_space_has_its_length_only)
 {
 	int asfd = as_create(7 * PAGE);
 	struct line line;
@@ -57,7 +57,7 @@ TEST_F(space, a_new_space_tells_its_length_and_no_more)
 	EXPECT_EQ(0, layout_line(asfd, 0, &line));
 }
 
-TEST_F(space, a_mapping_is_a_line_as_in_maps)
+TEST_F(fdinfo, has_one_line_per_mapping_as_in_proc_maps)
 {
 	struct line line;
 
@@ -71,7 +71,7 @@ TEST_F(space, a_mapping_is_a_line_as_in_maps)
 	EXPECT_NE(NULL, strstr(line.path, "/memfd:lower"));
 }
 
-TEST_F(space, the_protection_is_told)
+TEST_F(fdinfo, reports_protection)
 {
 	static const struct {
 		int prot;
@@ -94,7 +94,7 @@ TEST_F(space, the_protection_is_told)
 	}
 }
 
-TEST_F(space, mappings_are_told_in_order_of_address)
+TEST_F(fdinfo, sorts_mappings_by_address)
 {
 	struct line line;
 
@@ -113,7 +113,7 @@ TEST_F(space, mappings_are_told_in_order_of_address)
 	EXPECT_NE(NULL, strstr(line.path, "/memfd:upper"));
 }
 
-TEST_F(space, the_layout_follows_cuts_and_replacements)
+TEST_F(fdinfo, follows_splits_and_replacements)
 {
 	struct line line;
 
@@ -142,7 +142,7 @@ TEST_F(space, the_layout_follows_cuts_and_replacements)
 	EXPECT_EQ(0, layout_line(self->s.asfd, 0, &line));
 }
 
-TEST_F(space, attachments_are_counted)
+TEST_F(fdinfo, counts_attachments)
 {
 	int view = as_view(self->s.asfd, 0, 4 * PAGE, PROT_READ);
 	char *second, *third;
@@ -159,12 +159,12 @@ TEST_F(space, attachments_are_counted)
 	EXPECT_EQ(3, fdinfo_value(self->s.asfd, "attachments"));
 	ASSERT_EQ(0, munmap(second, 3 * PAGE));
 	EXPECT_EQ(1, fdinfo_value(self->s.asfd, "attachments"));
-	ASSERT_EQ(0, munmap(self->s.win, SPACE_LEN));
-	self->s.win = NULL;
+	ASSERT_EQ(0, munmap(self->s.mem, SPACE_LEN));
+	self->s.mem = NULL;
 	EXPECT_EQ(0, fdinfo_value(self->s.asfd, "attachments"));
 }
 
-TEST_F(space, attachments_of_children_are_counted)
+TEST_F(fdinfo, counts_attachments_of_children)
 {
 	struct agent child;
 
@@ -176,39 +176,39 @@ TEST_F(space, attachments_of_children_are_counted)
 	EXPECT_EQ(1, fdinfo_value(self->s.asfd, "attachments"));
 }
 
-TEST_F(space, faults_are_counted)
+TEST_F(fdinfo, counts_faults)
 {
 	long long before, after;
 
 	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0, PAGE, RW, 0));
 	before = fdinfo_value(self->s.asfd, "faults");
 	ASSERT_LE(0, before);
-	EXPECT_EQ('a', peek(self->s.win));
+	EXPECT_EQ('a', peek(self->s.mem));
 	after = fdinfo_value(self->s.asfd, "faults");
 	EXPECT_LT(before, after);
 	/* what is there is not a fault again */
-	EXPECT_EQ('a', peek(self->s.win));
+	EXPECT_EQ('a', peek(self->s.mem));
 	EXPECT_EQ(after, fdinfo_value(self->s.asfd, "faults"));
 }
 
-TEST_F(space, revocations_are_counted)
+TEST_F(fdinfo, counts_revocations)
 {
 	long long before;
 
 	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0, FILE_LEN, RW, 0));
-	EXPECT_EQ('a', peek(self->s.win));
+	EXPECT_EQ('a', peek(self->s.mem));
 	before = fdinfo_value(self->s.asfd, "revocations");
 	ASSERT_LE(0, before);
 	ASSERT_EQ(0, as_unmap(self->s.asfd, 0, PAGE));
 	EXPECT_LT(before, fdinfo_value(self->s.asfd, "revocations"));
-	EXPECT_EQ('b', peek(self->s.win + PAGE));
+	EXPECT_EQ('b', peek(self->s.mem + PAGE));
 	before = fdinfo_value(self->s.asfd, "revocations");
 	ASSERT_EQ(0, as_map(self->s.asfd, PAGE, self->s.b, 0, PAGE, RW,
 			    ADDRESS_SPACE_MAP_REPLACE));
 	EXPECT_LT(before, fdinfo_value(self->s.asfd, "revocations"));
 }
 
-TEST_F(space, a_view_tells_its_range_and_protection)
+TEST_F(fdinfo, of_view_has_its_range_and_protection)
 {
 	static const struct {
 		int prot;
@@ -235,7 +235,7 @@ TEST_F(space, a_view_tells_its_range_and_protection)
 }
 
 /* The holder of a view is not to learn what it was not given. */
-TEST_F(space, a_view_does_not_tell_the_layout)
+TEST_F(fdinfo, of_view_hides_layout)
 {
 	int view = as_view(self->s.asfd, 0, PAGE, PROT_READ);
 	char *layout;
@@ -262,7 +262,7 @@ static void *map_for_ever(void *arg)
 }
 
 /* Each read is a layout that there was: whole, cut in two, or empty. */
-TEST_F(space, reading_while_the_layout_changes_tells_no_lies)
+TEST_F(fdinfo, is_consistent_during_changes)
 {
 	uint64_t until = now_ms() + 2000;
 	unsigned int seen = 0;

@@ -9,7 +9,7 @@
 FIXTURE(file)
 {
 	int asfd, file;
-	char *win;
+	char *mem;
 };
 
 FIXTURE_VARIANT(file)
@@ -42,42 +42,42 @@ FIXTURE_SETUP(file)
 		break;
 	}
 	ASSERT_LE(0, self->file);
-	self->win = attach(self->asfd, 0, SPACE_LEN, RW);
-	ASSERT_NE(NULL, self->win);
+	self->mem = attach(self->asfd, 0, SPACE_LEN, RW);
+	ASSERT_NE(NULL, self->mem);
 	ASSERT_EQ(0, as_map(self->asfd, 0, self->file, 0, FILE_LEN, RW, 0));
 }
 
 FIXTURE_TEARDOWN(file)
 {
-	munmap(self->win, SPACE_LEN);
+	munmap(self->mem, SPACE_LEN);
 	close(self->asfd);
 	close(self->file);
 }
 
-TEST_F(file, reads_are_what_was_written_to_it)
+TEST_F(file, shows_what_was_written_to_it)
 {
 	/* the page is there, then it is not, then for writing */
-	EXPECT_EQ('a', peek(self->win));
+	EXPECT_EQ('a', peek(self->mem));
 	ASSERT_EQ(0, file_set(self->file, 0, '1'));
-	EXPECT_EQ('1', peek(self->win));
+	EXPECT_EQ('1', peek(self->mem));
 	ASSERT_EQ(0, file_set(self->file, PAGE, '2'));
-	EXPECT_EQ('2', peek(self->win + PAGE));
-	EXPECT_EQ(0, poke(self->win + 2 * PAGE, '3'));
+	EXPECT_EQ('2', peek(self->mem + PAGE));
+	EXPECT_EQ(0, poke(self->mem + 2 * PAGE, '3'));
 	ASSERT_EQ(0, file_set(self->file, 2 * PAGE, '4'));
-	EXPECT_EQ('4', peek(self->win + 2 * PAGE));
+	EXPECT_EQ('4', peek(self->mem + 2 * PAGE));
 }
 
-TEST_F(file, writes_are_what_is_read_from_it)
+TEST_F(file, receives_writes)
 {
-	EXPECT_EQ(0, poke(self->win, '1'));
+	EXPECT_EQ(0, poke(self->mem, '1'));
 	EXPECT_EQ('1', file_byte(self->file, 0));
-	EXPECT_EQ('b', peek(self->win + PAGE));
-	EXPECT_EQ(0, poke(self->win + PAGE + 7, '2'));
+	EXPECT_EQ('b', peek(self->mem + PAGE));
+	EXPECT_EQ(0, poke(self->mem + PAGE + 7, '2'));
 	EXPECT_EQ('2', file_byte(self->file, PAGE + 7));
 	EXPECT_EQ('b', file_byte(self->file, PAGE + 6));
 }
 
-TEST_F(file, agrees_with_an_ordinary_mapping)
+TEST_F(file, agrees_with_ordinary_mapping)
 {
 	char *map = attach(self->file, 0, FILE_LEN, RW);
 	unsigned int i;
@@ -85,11 +85,11 @@ TEST_F(file, agrees_with_an_ordinary_mapping)
 	ASSERT_NE(NULL, map);
 	for (i = 0; i < FILE_PAGES; i++) {
 		map[i * PAGE] = 'm';
-		EXPECT_EQ('m', peek(self->win + i * PAGE));
-		EXPECT_EQ(0, poke(self->win + i * PAGE, 'w'));
+		EXPECT_EQ('m', peek(self->mem + i * PAGE));
+		EXPECT_EQ(0, poke(self->mem + i * PAGE, 'w'));
 		EXPECT_EQ('w', map[i * PAGE]);
 		map[i * PAGE] = 'n';
-		EXPECT_EQ('n', peek(self->win + i * PAGE));
+		EXPECT_EQ('n', peek(self->mem + i * PAGE));
 	}
 }
 
@@ -98,63 +98,63 @@ TEST_F(file, agrees_after_sync_and_dropped_caches)
 	unsigned int round;
 
 	for (round = 0; round < 4; round++) {
-		EXPECT_EQ(0, poke(self->win + PAGE, '0' + round));
+		EXPECT_EQ(0, poke(self->mem + PAGE, '0' + round));
 		ASSERT_EQ(0, fsync(self->file));
-		EXPECT_EQ('0' + (int)round, peek(self->win + PAGE));
+		EXPECT_EQ('0' + (int)round, peek(self->mem + PAGE));
 		ASSERT_EQ(0, drop_caches());
 		EXPECT_EQ('0' + (int)round, file_byte(self->file, PAGE));
-		EXPECT_EQ('0' + (int)round, peek(self->win + PAGE));
+		EXPECT_EQ('0' + (int)round, peek(self->mem + PAGE));
 		ASSERT_EQ(0, file_set(self->file, PAGE, 'A' + round));
-		EXPECT_EQ('A' + (int)round, peek(self->win + PAGE));
+		EXPECT_EQ('A' + (int)round, peek(self->mem + PAGE));
 		ASSERT_EQ(0, drop_caches());
-		EXPECT_EQ('A' + (int)round, peek(self->win + PAGE));
-		EXPECT_EQ('c', peek(self->win + 2 * PAGE));
+		EXPECT_EQ('A' + (int)round, peek(self->mem + PAGE));
+		EXPECT_EQ('c', peek(self->mem + 2 * PAGE));
 	}
 }
 
-TEST_F(file, truncation_shows)
+TEST_F(file, truncation_is_visible)
 {
 	struct agent child;
 	unsigned int i;
 
 	for (i = 0; i < FILE_PAGES; i++)
-		EXPECT_EQ(0, poke(self->win + i * PAGE, 'x'));
+		EXPECT_EQ(0, poke(self->mem + i * PAGE, 'x'));
 	ASSERT_EQ(0, agent_start(&child));
-	EXPECT_EQ('x', agent_peek(&child, self->win + 8 * PAGE));
+	EXPECT_EQ('x', agent_peek(&child, self->mem + 8 * PAGE));
 	ASSERT_EQ(0, ftruncate(self->file, 4 * PAGE));
-	EXPECT_EQ('x', peek(self->win + 3 * PAGE));
+	EXPECT_EQ('x', peek(self->mem + 3 * PAGE));
 	for (i = 4; i < FILE_PAGES; i++)
-		EXPECT_EQ(-SIGBUS, peek(self->win + i * PAGE));
-	EXPECT_EQ(-SIGBUS, poke(self->win + 8 * PAGE, '!'));
-	EXPECT_EQ(-SIGBUS, agent_peek(&child, self->win + 8 * PAGE));
-	EXPECT_EQ('x', agent_peek(&child, self->win + 3 * PAGE));
+		EXPECT_EQ(-SIGBUS, peek(self->mem + i * PAGE));
+	EXPECT_EQ(-SIGBUS, poke(self->mem + 8 * PAGE, '!'));
+	EXPECT_EQ(-SIGBUS, agent_peek(&child, self->mem + 8 * PAGE));
+	EXPECT_EQ('x', agent_peek(&child, self->mem + 3 * PAGE));
 	/* what comes back is new, and empty */
 	ASSERT_EQ(0, ftruncate(self->file, FILE_LEN));
 	for (i = 4; i < FILE_PAGES; i++)
-		EXPECT_EQ(0, peek(self->win + i * PAGE));
-	EXPECT_EQ(0, agent_peek(&child, self->win + 8 * PAGE));
-	EXPECT_EQ(0, poke(self->win + 8 * PAGE, 'y'));
+		EXPECT_EQ(0, peek(self->mem + i * PAGE));
+	EXPECT_EQ(0, agent_peek(&child, self->mem + 8 * PAGE));
+	EXPECT_EQ(0, poke(self->mem + 8 * PAGE, 'y'));
 	EXPECT_EQ('y', file_byte(self->file, 8 * PAGE));
-	EXPECT_EQ('y', agent_peek(&child, self->win + 8 * PAGE));
+	EXPECT_EQ('y', agent_peek(&child, self->mem + 8 * PAGE));
 	EXPECT_EQ(0, agent_stop(&child));
 }
 
-TEST_F(file, truncation_in_a_page_clears_the_rest_of_it)
+TEST_F(file, truncation_within_page_zeroes_the_rest)
 {
-	EXPECT_EQ(0, poke(self->win + PAGE + 99, 'x'));
-	EXPECT_EQ(0, poke(self->win + PAGE + 100, 'x'));
+	EXPECT_EQ(0, poke(self->mem + PAGE + 99, 'x'));
+	EXPECT_EQ(0, poke(self->mem + PAGE + 100, 'x'));
 	ASSERT_EQ(0, ftruncate(self->file, PAGE + 100));
-	EXPECT_EQ('x', peek(self->win + PAGE + 99));
-	EXPECT_EQ(0, peek(self->win + PAGE + 100));
-	EXPECT_EQ(-SIGBUS, peek(self->win + 2 * PAGE));
+	EXPECT_EQ('x', peek(self->mem + PAGE + 99));
+	EXPECT_EQ(0, peek(self->mem + PAGE + 100));
+	EXPECT_EQ(-SIGBUS, peek(self->mem + 2 * PAGE));
 }
 
-TEST_F(file, truncation_and_extension_at_once_show_nothing_old)
+TEST_F(file, truncation_and_extension_show_no_old_data)
 {
 	unsigned int round;
 
 	for (round = 0; round < 100; round++) {
-		char *at = self->win + round % FILE_PAGES * PAGE;
+		char *at = self->mem + round % FILE_PAGES * PAGE;
 
 		EXPECT_EQ(0, poke(at, 'x'));
 		ASSERT_EQ(0, ftruncate(self->file, 0));
@@ -163,17 +163,17 @@ TEST_F(file, truncation_and_extension_at_once_show_nothing_old)
 	}
 }
 
-TEST_F(file, extension_shows)
+TEST_F(file, extension_is_visible)
 {
 	ASSERT_EQ(0, as_map(self->asfd, FILE_LEN, self->file, FILE_LEN,
 			    4 * PAGE, RW, 0));
-	EXPECT_EQ(-SIGBUS, peek(self->win + FILE_LEN));
+	EXPECT_EQ(-SIGBUS, peek(self->mem + FILE_LEN));
 	ASSERT_EQ(0, ftruncate(self->file, FILE_LEN + PAGE));
-	EXPECT_EQ(0, peek(self->win + FILE_LEN));
-	EXPECT_EQ(-SIGBUS, peek(self->win + FILE_LEN + PAGE));
+	EXPECT_EQ(0, peek(self->mem + FILE_LEN));
+	EXPECT_EQ(-SIGBUS, peek(self->mem + FILE_LEN + PAGE));
 	ASSERT_EQ(0, file_set(self->file, FILE_LEN + PAGE, 'z'));
-	EXPECT_EQ('z', peek(self->win + FILE_LEN + PAGE));
-	EXPECT_EQ(0, poke(self->win + FILE_LEN, 'w'));
+	EXPECT_EQ('z', peek(self->mem + FILE_LEN + PAGE));
+	EXPECT_EQ(0, poke(self->mem + FILE_LEN, 'w'));
 	EXPECT_EQ('w', file_byte(self->file, FILE_LEN));
 }
 
@@ -183,79 +183,79 @@ static int punch(int fd, uint64_t offset, uint64_t length)
 			 length) ? -errno : 0;
 }
 
-TEST_F(file, a_punched_hole_shows)
+TEST_F(file, punched_hole_is_visible)
 {
 	int view = as_view(self->asfd, PAGE, 8 * PAGE, RW);
-	char *view_win = attach(view, 0, 8 * PAGE, RW);
+	char *view_mem = attach(view, 0, 8 * PAGE, RW);
 	struct agent child;
 
-	ASSERT_NE(NULL, view_win);
+	ASSERT_NE(NULL, view_mem);
 	/* read through one way, written through another */
-	EXPECT_EQ('b', peek(self->win + PAGE));
-	EXPECT_EQ(0, poke(view_win + PAGE, 'x'));
-	EXPECT_EQ('d', peek(view_win + 2 * PAGE));
+	EXPECT_EQ('b', peek(self->mem + PAGE));
+	EXPECT_EQ(0, poke(view_mem + PAGE, 'x'));
+	EXPECT_EQ('d', peek(view_mem + 2 * PAGE));
 	ASSERT_EQ(0, agent_start(&child));
-	EXPECT_EQ('b', agent_peek(&child, view_win));
+	EXPECT_EQ('b', agent_peek(&child, view_mem));
 	ASSERT_EQ(0, punch(self->file, PAGE, 2 * PAGE));
-	EXPECT_EQ(0, peek(self->win + PAGE));
-	EXPECT_EQ(0, peek(view_win));
-	EXPECT_EQ(0, agent_peek(&child, view_win));
-	EXPECT_EQ(0, peek(self->win + 2 * PAGE));
-	EXPECT_EQ(0, peek(view_win + PAGE));
-	EXPECT_EQ('d', peek(view_win + 2 * PAGE));
-	EXPECT_EQ('a', peek(self->win));
+	EXPECT_EQ(0, peek(self->mem + PAGE));
+	EXPECT_EQ(0, peek(view_mem));
+	EXPECT_EQ(0, agent_peek(&child, view_mem));
+	EXPECT_EQ(0, peek(self->mem + 2 * PAGE));
+	EXPECT_EQ(0, peek(view_mem + PAGE));
+	EXPECT_EQ('d', peek(view_mem + 2 * PAGE));
+	EXPECT_EQ('a', peek(self->mem));
 	/* what is written now is in the file, not in the page that was */
-	EXPECT_EQ(0, poke(self->win + 2 * PAGE, 'n'));
+	EXPECT_EQ(0, poke(self->mem + 2 * PAGE, 'n'));
 	EXPECT_EQ('n', file_byte(self->file, 2 * PAGE));
-	EXPECT_EQ('n', agent_peek(&child, view_win + PAGE));
+	EXPECT_EQ('n', agent_peek(&child, view_mem + PAGE));
 	EXPECT_EQ(0, agent_stop(&child));
 }
 
-TEST_F(file, punching_again_and_again_shows_nothing_old)
+TEST_F(file, repeated_punching_shows_no_old_data)
 {
 	unsigned int round;
 
 	for (round = 0; round < 200; round++) {
 		uint64_t at = round % FILE_PAGES * PAGE;
 
-		ASSERT_EQ(0, round % 3 ? poke(self->win + at, 'x') :
+		ASSERT_EQ(0, round % 3 ? poke(self->mem + at, 'x') :
 					 file_set(self->file, at, 'x'));
-		ASSERT_EQ('x', peek(self->win + at));
+		ASSERT_EQ('x', peek(self->mem + at));
 		ASSERT_EQ(0, punch(self->file, at, PAGE));
-		ASSERT_EQ(0, peek(self->win + at));
+		ASSERT_EQ(0, peek(self->mem + at));
 	}
 }
 
 /* Punched twice in the layout: at both of its places. */
-TEST_F(file, a_punched_hole_shows_wherever_the_file_does)
+TEST_F(file, punched_hole_is_visible_at_every_mapping)
 {
 	ASSERT_EQ(0, as_map(self->asfd, 20 * PAGE, self->file, 0, 8 * PAGE, RW, 0));
 	ASSERT_EQ(0, as_map(self->asfd, 40 * PAGE, self->file, 2 * PAGE,
 			    2 * PAGE, PROT_READ, 0));
-	EXPECT_EQ('c', peek(self->win + 2 * PAGE));
-	EXPECT_EQ('c', peek(self->win + 22 * PAGE));
-	EXPECT_EQ('c', peek(self->win + 40 * PAGE));
+	EXPECT_EQ('c', peek(self->mem + 2 * PAGE));
+	EXPECT_EQ('c', peek(self->mem + 22 * PAGE));
+	EXPECT_EQ('c', peek(self->mem + 40 * PAGE));
 	ASSERT_EQ(0, punch(self->file, 2 * PAGE, PAGE));
-	EXPECT_EQ(0, peek(self->win + 2 * PAGE));
-	EXPECT_EQ(0, peek(self->win + 22 * PAGE));
-	EXPECT_EQ(0, peek(self->win + 40 * PAGE));
-	EXPECT_EQ('d', peek(self->win + 41 * PAGE));
+	EXPECT_EQ(0, peek(self->mem + 2 * PAGE));
+	EXPECT_EQ(0, peek(self->mem + 22 * PAGE));
+	EXPECT_EQ(0, peek(self->mem + 40 * PAGE));
+	EXPECT_EQ('d', peek(self->mem + 41 * PAGE));
 }
 
 /* A hole in the file is no hole in the space. */
-TEST_F(file, a_sparse_file_can_be_filled)
+TEST_F(file, sparse_file_can_be_filled)
 {
 	unsigned int i;
 
 	ASSERT_EQ(0, ftruncate(self->file, 0));
 	ASSERT_EQ(0, ftruncate(self->file, FILE_LEN));
 	for (i = 0; i < FILE_PAGES; i += 2)
-		EXPECT_EQ(0, peek(self->win + i * PAGE));
+		EXPECT_EQ(0, peek(self->mem + i * PAGE));
 	for (i = 0; i < FILE_PAGES; i++)
-		EXPECT_EQ(0, poke(self->win + i * PAGE, 'a' + i));
+		EXPECT_EQ(0, poke(self->mem + i * PAGE, 'a' + i));
 	for (i = 0; i < FILE_PAGES; i++) {
 		EXPECT_EQ('a' + (int)i, file_byte(self->file, i * PAGE));
-		EXPECT_EQ('a' + (int)i, peek(self->win + i * PAGE));
+		EXPECT_EQ('a' + (int)i, peek(self->mem + i * PAGE));
 	}
 	ASSERT_EQ(0, drop_caches());
 	for (i = 0; i < FILE_PAGES; i++)
@@ -272,36 +272,36 @@ TEST_F(file, compaction_changes_nothing)
 
 	for (round = 0; round < 3; round++) {
 		for (i = 0; i < FILE_PAGES; i++)
-			EXPECT_EQ(0, poke(self->win + i * PAGE, 'a' + i + round));
+			EXPECT_EQ(0, poke(self->mem + i * PAGE, 'a' + i + round));
 		if (write_text("/proc/sys/vm/compact_memory", "1"))
 			SKIP(return, "this kernel cannot be told to compact");
 		for (i = 0; i < FILE_PAGES; i++) {
 			EXPECT_EQ('a' + (int)(i + round),
-				  peek(self->win + i * PAGE));
+				  peek(self->mem + i * PAGE));
 			EXPECT_EQ('a' + (int)(i + round),
 				  file_byte(self->file, i * PAGE));
-			EXPECT_EQ(0, poke(self->win + i * PAGE, '!'));
+			EXPECT_EQ(0, poke(self->mem + i * PAGE, '!'));
 			EXPECT_EQ('!', file_byte(self->file, i * PAGE));
 		}
 	}
 }
 
-TEST(a_full_file_system_is_sigbus)
+TEST(full_file_system_is_sigbus)
 {
 	int asfd = as_create(SPACE_LEN), file;
 	unsigned int i, full = 0;
-	char dir[64], *win;
+	char dir[64], *mem;
 
 	ASSERT_LE(0, asfd);
 	ASSERT_EQ(0, own_mounts());
 	ASSERT_EQ(0, mount_tmpfs(dir, "size=32k"));
 	file = file_pages(dir, FILE_PAGES, -1);
 	ASSERT_LE(0, file);
-	win = attach(asfd, 0, SPACE_LEN, RW);
-	ASSERT_NE(NULL, win);
+	mem = attach(asfd, 0, SPACE_LEN, RW);
+	ASSERT_NE(NULL, mem);
 	ASSERT_EQ(0, as_map(asfd, 0, file, 0, FILE_LEN, RW, 0));
 	for (i = 0; i < FILE_PAGES; i++) {
-		int ret = poke(win + i * PAGE, 'f');
+		int ret = poke(mem + i * PAGE, 'f');
 
 		if (ret) {
 			EXPECT_EQ(-SIGBUS, ret);
@@ -310,7 +310,7 @@ TEST(a_full_file_system_is_sigbus)
 	}
 	EXPECT_EQ(8U, full);
 	ASSERT_EQ(0, punch(file, 0, PAGE));
-	EXPECT_EQ(0, poke(win + 15 * PAGE, 'f'));
+	EXPECT_EQ(0, poke(mem + 15 * PAGE, 'f'));
 }
 
 TEST_HARNESS_MAIN

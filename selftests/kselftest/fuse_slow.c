@@ -102,16 +102,16 @@ static int serve(const char *dir)
 	return fuse_loop_mt(fuse, &config);
 }
 
-FIXTURE(slow)
+FIXTURE(slow_file)
 {
 	struct agent toucher;
 	int asfd, file, fast;
-	char *win;
+	char *mem;
 	char dir[64];
 	pid_t server;
 };
 
-FIXTURE_SETUP(slow)
+FIXTURE_SETUP(slow_file)
 {
 	uint64_t until = now_ms() + 10000;
 	char path[80];
@@ -143,13 +143,13 @@ FIXTURE_SETUP(slow)
 	ASSERT_LE(0, self->asfd);
 	ASSERT_EQ(0, as_map(self->asfd, 0, self->file, 0, SLOW_LEN, PROT_READ, 0));
 	ASSERT_EQ(0, as_map(self->asfd, SLOW_LEN, self->fast, 0, 16 * PAGE, RW, 0));
-	self->win = attach(self->asfd, 0, SPACE_LEN, RW);
-	ASSERT_NE(NULL, self->win);
+	self->mem = attach(self->asfd, 0, SPACE_LEN, RW);
+	ASSERT_NE(NULL, self->mem);
 	ASSERT_EQ(0, agent_start(&self->toucher));
 	shared->closed = true;
 }
 
-FIXTURE_TEARDOWN(slow)
+FIXTURE_TEARDOWN(slow_file)
 {
 	shared->closed = false;
 	if (self->toucher.pid)
@@ -211,13 +211,13 @@ static int wait_until_touched(void)
 	EXPECT_EQ(expected, shared->value);				\
 } while (0)
 
-TEST_F(slow, is_read_when_the_server_answers)
+TEST_F(slow_file, is_read_when_the_server_answers)
 {
-	BEGIN_TO_TOUCH(self->win + 3 * PAGE);
+	BEGIN_TO_TOUCH(self->mem + 3 * PAGE);
 	END_OF_THE_WAIT('d');
-	EXPECT_EQ('d', peek(self->win + 3 * PAGE));
-	EXPECT_EQ('p', peek(self->win + 15 * PAGE));
-	EXPECT_EQ(-SIGSEGV, poke(self->win, '!'));
+	EXPECT_EQ('d', peek(self->mem + 3 * PAGE));
+	EXPECT_EQ('p', peek(self->mem + 15 * PAGE));
+	EXPECT_EQ(-SIGSEGV, poke(self->mem, '!'));
 }
 
 static long map_and_fault(void *arg)
@@ -252,11 +252,11 @@ static long fork_and_wait(void *arg)
 	return WEXITSTATUS(status);
 }
 
-TEST_F(slow, leaves_the_processs_other_memory_alone)
+TEST_F(slow_file, does_not_block_other_memory_of_the_process)
 {
 	uint64_t start;
 
-	BEGIN_TO_TOUCH(self->win);
+	BEGIN_TO_TOUCH(self->mem);
 	start = now_ms();
 	EXPECT_EQ(0, agent_call(&self->toucher, map_and_fault, NULL));
 	EXPECT_EQ(3, agent_call(&self->toucher, fork_and_wait, NULL));
@@ -264,66 +264,66 @@ TEST_F(slow, leaves_the_processs_other_memory_alone)
 	END_OF_THE_WAIT('a');
 }
 
-TEST_F(slow, leaves_other_segments_alone)
+TEST_F(slow_file, does_not_block_other_segments)
 {
 	uint64_t start;
 
-	BEGIN_TO_TOUCH(self->win);
+	BEGIN_TO_TOUCH(self->mem);
 	start = now_ms();
 	/* for the same process, and for another; never touched before */
-	EXPECT_EQ('A', agent_peek(&self->toucher, self->win + FAST * PAGE));
-	EXPECT_EQ(0, agent_poke(&self->toucher, self->win + (FAST + 1) * PAGE, '!'));
-	EXPECT_EQ('C', peek(self->win + (FAST + 2) * PAGE));
-	EXPECT_EQ(0, poke(self->win + (FAST + 3) * PAGE, '!'));
+	EXPECT_EQ('A', agent_peek(&self->toucher, self->mem + FAST * PAGE));
+	EXPECT_EQ(0, agent_poke(&self->toucher, self->mem + (FAST + 1) * PAGE, '!'));
+	EXPECT_EQ('C', peek(self->mem + (FAST + 2) * PAGE));
+	EXPECT_EQ(0, poke(self->mem + (FAST + 3) * PAGE, '!'));
 	EXPECT_GT(start + SOON_MS, now_ms());
 	END_OF_THE_WAIT('a');
 }
 
-TEST_F(slow, leaves_the_owner_alone)
+TEST_F(slow_file, does_not_block_the_owner)
 {
 	int other = memfd_pages("other", 4, '0');
 	uint64_t start;
 
-	BEGIN_TO_TOUCH(self->win);
+	BEGIN_TO_TOUCH(self->mem);
 	start = now_ms();
 	/* a file that was never mapped, so that a segment must be made */
 	EXPECT_EQ(0, as_map(self->asfd, 40 * PAGE, other, 0, 4 * PAGE, RW, 0));
-	EXPECT_EQ('1', peek(self->win + 41 * PAGE));
-	EXPECT_EQ('2', agent_peek(&self->toucher, self->win + 42 * PAGE));
+	EXPECT_EQ('1', peek(self->mem + 41 * PAGE));
+	EXPECT_EQ('2', agent_peek(&self->toucher, self->mem + 42 * PAGE));
 	EXPECT_EQ(0, as_unmap(self->asfd, 40 * PAGE, PAGE));
-	EXPECT_EQ(-SIGBUS, peek(self->win + 40 * PAGE));
-	EXPECT_EQ(-SIGBUS, agent_peek(&self->toucher, self->win + 40 * PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->mem + 40 * PAGE));
+	EXPECT_EQ(-SIGBUS, agent_peek(&self->toucher, self->mem + 40 * PAGE));
 	/* punching goes by the notifier */
 	EXPECT_EQ(0, fallocate(other, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 			       PAGE, PAGE));
-	EXPECT_EQ(0, peek(self->win + 41 * PAGE));
+	EXPECT_EQ(0, peek(self->mem + 41 * PAGE));
 	EXPECT_GT(start + SOON_MS, now_ms());
 	END_OF_THE_WAIT('a');
 }
 
-TEST_F(slow, can_be_unmapped_while_it_is_waited_for)
+TEST_F(slow_file, can_be_unmapped_during_a_fault)
 {
 	uint64_t start;
 
-	BEGIN_TO_TOUCH(self->win);
+	BEGIN_TO_TOUCH(self->mem);
 	start = now_ms();
 	EXPECT_EQ(0, as_unmap(self->asfd, 0, SLOW_LEN));
-	EXPECT_EQ(-SIGBUS, peek(self->win));
+	EXPECT_EQ(-SIGBUS, peek(self->mem));
 	EXPECT_GT(start + SOON_MS, now_ms());
 	/* what comes late is not shown any more */
 	END_OF_THE_WAIT(-SIGBUS);
 }
 
-TEST_F(slow, can_be_replaced_while_it_is_waited_for)
+TEST_F(slow_file, can_be_replaced_during_a_fault)
 {
 	uint64_t start;
 
-	BEGIN_TO_TOUCH(self->win);
+	BEGIN_TO_TOUCH(self->mem);
 	start = now_ms();
 	EXPECT_EQ(0, as_map(self->asfd, 0, self->fast, 0, PAGE, RW,
 			    ADDRESS_SPACE_MAP_REPLACE));
-	EXPECT_EQ('A', peek(self->win));
-	EXPECT_EQ('A', agent_peek(&self->toucher, self->win));
+	EXPECT_EQ('A', peek(self->mem));
+	EXPECT_EQ('A', agent_peek(&self->toucher, self->mem));
 	EXPECT_GT(start + SOON_MS, now_ms());
 	END_OF_THE_WAIT('A');
 }
@@ -344,9 +344,9 @@ static int killed_within(struct agent *a, unsigned int ms)
 	return 0;
 }
 
-TEST_F(slow, does_not_keep_a_process_alive)
+TEST_F(slow_file, does_not_delay_a_kill)
 {
-	BEGIN_TO_TOUCH(self->win);
+	BEGIN_TO_TOUCH(self->mem);
 	EXPECT_EQ(0, killed_within(&self->toucher, SOON_MS));
 	EXPECT_LT(0, shared->waiting);
 	EXPECT_EQ(1, fdinfo_value(self->asfd, "attachments"));
@@ -354,7 +354,7 @@ TEST_F(slow, does_not_keep_a_process_alive)
 
 static long populate(void *arg)
 {
-	FIXTURE_DATA(slow) *self = arg;
+	FIXTURE_DATA(slow_file) *self = arg;
 
 	return as_map(self->asfd, 48 * PAGE, self->file, 0, SLOW_LEN, PROT_READ,
 		      ADDRESS_SPACE_MAP_POPULATE);
@@ -373,7 +373,7 @@ static long begin_to_populate(void *arg)
 	return -pthread_create(&thread, NULL, populate_thread, arg);
 }
 
-TEST_F(slow, does_not_keep_one_who_populates_alive)
+TEST_F(slow_file, does_not_delay_a_kill_during_populate)
 {
 	uint64_t start;
 
@@ -381,32 +381,32 @@ TEST_F(slow, does_not_keep_one_who_populates_alive)
 	ASSERT_EQ(0, wait_until_it_waits());
 	start = now_ms();
 	/* meanwhile the space can be used and changed */
-	EXPECT_EQ('A', peek(self->win + FAST * PAGE));
+	EXPECT_EQ('A', peek(self->mem + FAST * PAGE));
 	EXPECT_EQ(0, as_unmap(self->asfd, FAST * PAGE, PAGE));
-	EXPECT_EQ(-SIGBUS, peek(self->win + FAST * PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->mem + FAST * PAGE));
 	EXPECT_GT(start + SOON_MS, now_ms());
 	EXPECT_EQ(0, killed_within(&self->toucher, SOON_MS));
 	EXPECT_LT(0, shared->waiting);
 }
 
-TEST_F(slow, that_fails_is_sigbus)
+TEST_F(slow_file, with_read_error_is_sigbus)
 {
-	BEGIN_TO_TOUCH(self->win);
+	BEGIN_TO_TOUCH(self->mem);
 	shared->fail = true;
 	END_OF_THE_WAIT(-SIGBUS);
 	/* and is asked again by the next */
 	shared->fail = false;
-	EXPECT_EQ('a', peek(self->win));
+	EXPECT_EQ('a', peek(self->mem));
 }
 
-TEST_F(slow, whose_server_dies_is_sigbus)
+TEST_F(slow_file, with_dead_server_is_sigbus)
 {
-	BEGIN_TO_TOUCH(self->win);
+	BEGIN_TO_TOUCH(self->mem);
 	ASSERT_EQ(0, kill(self->server, SIGKILL));
 	ASSERT_EQ(0, wait_until_touched());
 	EXPECT_EQ(-SIGBUS, shared->value);
-	EXPECT_EQ(-SIGBUS, peek(self->win + PAGE));
-	EXPECT_EQ('A', peek(self->win + FAST * PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->mem + PAGE));
+	EXPECT_EQ('A', peek(self->mem + FAST * PAGE));
 }
 
 TEST_HARNESS_MAIN

@@ -34,7 +34,7 @@ struct machine {
 	int asfd, kvm;
 	int files[FILES];
 	char *maps[FILES];
-	char *win;
+	char *mem;
 };
 
 struct worker {
@@ -71,14 +71,14 @@ static int truncate_and_extend(struct machine *m, unsigned int *seed)
 
 static int attach_and_touch(struct machine *m, unsigned int *seed)
 {
-	char *win = attach(m->asfd, 0, FILES * 2 * PAGE, RW);
+	char *mem = attach(m->asfd, 0, FILES * 2 * PAGE, RW);
 	unsigned int i;
 
-	if (!win)
+	if (!mem)
 		return errno;
 	for (i = 0; i < 32; i++)
-		poke(win + rand_r(seed) % (FILES * 2) * PAGE, i);
-	return munmap(win, FILES * 2 * PAGE) ? errno : 0;
+		poke(mem + rand_r(seed) % (FILES * 2) * PAGE, i);
+	return munmap(mem, FILES * 2 * PAGE) ? errno : 0;
 }
 
 static int touch(struct machine *m, unsigned int *seed)
@@ -86,7 +86,7 @@ static int touch(struct machine *m, unsigned int *seed)
 	unsigned int i;
 
 	for (i = 0; i < 32; i++)
-		poke(m->win + rand_r(seed) % (FILES * 2) * PAGE, i);
+		poke(m->mem + rand_r(seed) % (FILES * 2) * PAGE, i);
 	return 0;
 }
 
@@ -173,8 +173,8 @@ static int set_up(struct machine *m, const char *dir)
 		if (ret)
 			return ret;
 	}
-	m->win = attach(m->asfd, 0, FILES * 2 * PAGE, RW);
-	return m->win ? 0 : -errno;
+	m->mem = attach(m->asfd, 0, FILES * 2 * PAGE, RW);
+	return m->mem ? 0 : -errno;
 }
 
 /* Everything at once, in a process that may not come back. */
@@ -347,12 +347,12 @@ FIXTURE_TEARDOWN(machine)
 {
 }
 
-TEST_F_TIMEOUT(machine, is_not_stopped_by_changing_files, 170)
+TEST_F_TIMEOUT(machine, does_not_hang_when_files_change, 170)
 {
 	watch(_metadata, 5, false, variant->on_disk);
 }
 
-TEST_F_TIMEOUT(machine, is_not_stopped_by_making_vms, 170)
+TEST_F_TIMEOUT(machine, does_not_hang_when_vms_are_created, 170)
 {
 	if (access("/dev/kvm", R_OK | W_OK))
 		SKIP(return, "no /dev/kvm");

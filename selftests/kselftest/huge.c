@@ -10,19 +10,19 @@
 #define PAGES	(HUGE / PAGE)		/* of a huge page */
 #define LEN	(2 * HUGE)
 
-FIXTURE(huge)
+FIXTURE(huge_page)
 {
 	int asfd, file, small;
-	char *win;		/* aligned */
+	char *mem;		/* aligned */
 };
 
-FIXTURE_VARIANT(huge)
+FIXTURE_VARIANT(huge_page)
 {
 	bool hugetlb;		/* else tmpfs with huge pages */
 };
 
-FIXTURE_VARIANT_ADD(huge, hugetlb) { .hugetlb = true };
-FIXTURE_VARIANT_ADD(huge, tmpfs) { .hugetlb = false };
+FIXTURE_VARIANT_ADD(huge_page, hugetlb) { .hugetlb = true };
+FIXTURE_VARIANT_ADD(huge_page, tmpfs) { .hugetlb = false };
 
 /* attaches at an address that is @more bytes past a multiple of a huge page */
 static char *attach_at(int fd, uint64_t offset, uint64_t length, int prot,
@@ -38,7 +38,7 @@ static char *attach_at(int fd, uint64_t offset, uint64_t length, int prot,
 	return at == MAP_FAILED ? NULL : at;
 }
 
-FIXTURE_SETUP(huge)
+FIXTURE_SETUP(huge_page)
 {
 	char dir[64], *map;
 	unsigned int i;
@@ -65,11 +65,11 @@ FIXTURE_SETUP(huge)
 	ASSERT_LE(0, self->asfd);
 	/* not populated: the first touch is to find out that it can be huge */
 	ASSERT_EQ(0, as_map(self->asfd, 0, self->file, 0, LEN, RW, 0));
-	self->win = attach_at(self->asfd, 0, 4 * HUGE, RW, 0);
-	ASSERT_NE(NULL, self->win);
+	self->mem = attach_at(self->asfd, 0, 4 * HUGE, RW, 0);
+	ASSERT_NE(NULL, self->mem);
 }
 
-FIXTURE_TEARDOWN(huge)
+FIXTURE_TEARDOWN(huge_page)
 {
 	close(self->asfd);
 	close(self->file);
@@ -81,161 +81,161 @@ static int content(unsigned int page)
 }
 
 /* Touches @n pages from @first on; how many faults that took, or -1 if wrong. */
-static long long touch(int asfd, const char *win, unsigned int first,
+static long long touch(int asfd, const char *mem, unsigned int first,
 		       unsigned int n)
 {
 	long long before = fdinfo_value(asfd, "faults");
 	unsigned int i;
 
 	for (i = first; i < first + n; i++)
-		if (peek(win + i * PAGE) != content(i))
+		if (peek(mem + i * PAGE) != content(i))
 			return -1;
 	return fdinfo_value(asfd, "faults") - before;
 }
 
-#define EXPECT_HUGE(win) do {						\
-	long long __faults = touch(self->asfd, win, 0, 2 * PAGES);	\
+#define EXPECT_HUGE(mem) do {						\
+	long long __faults = touch(self->asfd, mem, 0, 2 * PAGES);	\
 									\
 	EXPECT_LE(0, __faults);						\
 	EXPECT_GT(12, __faults);					\
 } while (0)
 
-TEST_F(huge, is_shown_whole)
+TEST_F(huge_page, is_read_with_few_faults)
 {
-	EXPECT_HUGE(self->win);
-	EXPECT_EQ(-SIGBUS, peek(self->win + LEN));
+	EXPECT_HUGE(self->mem);
+	EXPECT_EQ(-SIGBUS, peek(self->mem + LEN));
 }
 
-TEST_F(huge, is_written_whole)
+TEST_F(huge_page, is_written_with_few_faults)
 {
 	long long before = fdinfo_value(self->asfd, "faults");
 	unsigned int i;
 
 	for (i = 0; i < PAGES; i++)
-		EXPECT_EQ(0, poke(self->win + i * PAGE + 1, 'w'));
+		EXPECT_EQ(0, poke(self->mem + i * PAGE + 1, 'w'));
 	EXPECT_GT(before + 12, fdinfo_value(self->asfd, "faults"));
 	EXPECT_EQ('w', file_byte(self->file, 300 * PAGE + 1));
 	/* also what was read before */
-	EXPECT_EQ(content(700), peek(self->win + 700 * PAGE));
-	EXPECT_EQ(0, poke(self->win + 701 * PAGE + 1, 'w'));
+	EXPECT_EQ(content(700), peek(self->mem + 700 * PAGE));
+	EXPECT_EQ(0, poke(self->mem + 701 * PAGE + 1, 'w'));
 	EXPECT_EQ('w', file_byte(self->file, 701 * PAGE + 1));
 }
 
-TEST_F(huge, loses_a_page_to_an_unmap_and_keeps_the_others)
+TEST_F(huge_page, loses_one_page_to_unmap)
 {
 	int view = as_view(self->asfd, HUGE / 2, HUGE, RW);
-	char *view_win = attach_at(view, 0, HUGE, RW, HUGE / 2);
+	char *view_mem = attach_at(view, 0, HUGE, RW, HUGE / 2);
 	struct agent child;
 
-	ASSERT_NE(NULL, view_win);
-	EXPECT_HUGE(self->win);
-	EXPECT_EQ(content(300), peek(view_win + 44 * PAGE));
+	ASSERT_NE(NULL, view_mem);
+	EXPECT_HUGE(self->mem);
+	EXPECT_EQ(content(300), peek(view_mem + 44 * PAGE));
 	ASSERT_EQ(0, agent_start(&child));
-	EXPECT_EQ(content(300), agent_peek(&child, self->win + 300 * PAGE));
+	EXPECT_EQ(content(300), agent_peek(&child, self->mem + 300 * PAGE));
 	ASSERT_EQ(0, as_unmap(self->asfd, 300 * PAGE, PAGE));
-	EXPECT_EQ(-SIGBUS, peek(self->win + 300 * PAGE));
-	EXPECT_EQ(-SIGBUS, poke(self->win + 300 * PAGE, '!'));
-	EXPECT_EQ(-SIGBUS, peek(view_win + 44 * PAGE));
-	EXPECT_EQ(-SIGBUS, agent_peek(&child, self->win + 300 * PAGE));
-	EXPECT_EQ(-SIGBUS, agent_peek(&child, view_win + 44 * PAGE));
-	EXPECT_LE(0, touch(self->asfd, self->win, 0, 300));
-	EXPECT_LE(0, touch(self->asfd, self->win, 301, 2 * PAGES - 301));
-	EXPECT_EQ(-SIGBUS, peek(self->win + 300 * PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->mem + 300 * PAGE));
+	EXPECT_EQ(-SIGBUS, poke(self->mem + 300 * PAGE, '!'));
+	EXPECT_EQ(-SIGBUS, peek(view_mem + 44 * PAGE));
+	EXPECT_EQ(-SIGBUS, agent_peek(&child, self->mem + 300 * PAGE));
+	EXPECT_EQ(-SIGBUS, agent_peek(&child, view_mem + 44 * PAGE));
+	EXPECT_LE(0, touch(self->asfd, self->mem, 0, 300));
+	EXPECT_LE(0, touch(self->asfd, self->mem, 301, 2 * PAGES - 301));
+	EXPECT_EQ(-SIGBUS, peek(self->mem + 300 * PAGE));
 	EXPECT_EQ(0, agent_stop(&child));
 }
 
-TEST_F(huge, loses_a_page_to_a_replace)
+TEST_F(huge_page, loses_one_page_to_replace)
 {
-	EXPECT_HUGE(self->win);
+	EXPECT_HUGE(self->mem);
 	ASSERT_EQ(0, as_map(self->asfd, 5 * PAGE, self->small, 0, 2 * PAGE, RW,
 			    ADDRESS_SPACE_MAP_REPLACE));
-	EXPECT_EQ('A', peek(self->win + 5 * PAGE));
-	EXPECT_EQ('B', peek(self->win + 6 * PAGE));
-	EXPECT_EQ(0, poke(self->win + 6 * PAGE, '!'));
+	EXPECT_EQ('A', peek(self->mem + 5 * PAGE));
+	EXPECT_EQ('B', peek(self->mem + 6 * PAGE));
+	EXPECT_EQ(0, poke(self->mem + 6 * PAGE, '!'));
 	EXPECT_EQ('!', file_byte(self->small, PAGE));
 	EXPECT_EQ(content(6), file_byte(self->file, 6 * PAGE));
-	EXPECT_LE(0, touch(self->asfd, self->win, 7, 2 * PAGES - 7));
+	EXPECT_LE(0, touch(self->asfd, self->mem, 7, 2 * PAGES - 7));
 	/* and takes it back */
 	ASSERT_EQ(0, as_map(self->asfd, 0, self->file, 0, LEN, RW,
 			    ADDRESS_SPACE_MAP_REPLACE));
-	EXPECT_LE(0, touch(self->asfd, self->win, 0, 2 * PAGES));
+	EXPECT_LE(0, touch(self->asfd, self->mem, 0, 2 * PAGES));
 }
 
-TEST_F(huge, loses_a_right_and_keeps_the_others)
+TEST_F(huge_page, loses_write_access_to_one_page)
 {
-	EXPECT_EQ(0, poke(self->win, 'a'));
-	EXPECT_HUGE(self->win);
+	EXPECT_EQ(0, poke(self->mem, 'a'));
+	EXPECT_HUGE(self->mem);
 	ASSERT_EQ(0, as_protect(self->asfd, 100 * PAGE, PAGE, PROT_READ));
-	EXPECT_EQ(-SIGSEGV, poke(self->win + 100 * PAGE, '!'));
-	EXPECT_EQ(content(100), peek(self->win + 100 * PAGE));
-	EXPECT_EQ(-SIGSEGV, poke(self->win + 100 * PAGE, '!'));
-	EXPECT_EQ(0, poke(self->win + 99 * PAGE, content(99)));
-	EXPECT_EQ(0, poke(self->win + 101 * PAGE, content(101)));
-	EXPECT_EQ(-SIGSEGV, poke(self->win + 100 * PAGE, '!'));
+	EXPECT_EQ(-SIGSEGV, poke(self->mem + 100 * PAGE, '!'));
+	EXPECT_EQ(content(100), peek(self->mem + 100 * PAGE));
+	EXPECT_EQ(-SIGSEGV, poke(self->mem + 100 * PAGE, '!'));
+	EXPECT_EQ(0, poke(self->mem + 99 * PAGE, content(99)));
+	EXPECT_EQ(0, poke(self->mem + 101 * PAGE, content(101)));
+	EXPECT_EQ(-SIGSEGV, poke(self->mem + 100 * PAGE, '!'));
 	EXPECT_EQ(content(100), file_byte(self->file, 100 * PAGE));
 }
 
 /* A huge entry for reading is not made writable by the first write, either. */
-TEST_F(huge, to_be_read_is_never_written)
+TEST_F(huge_page, for_reading_is_never_written)
 {
 	int view = as_view(self->asfd, 0, LEN, PROT_READ);
-	char *view_win = attach_at(view, 0, LEN, PROT_READ, 0);
+	char *view_mem = attach_at(view, 0, LEN, PROT_READ, 0);
 	struct agent child;
 
-	ASSERT_NE(NULL, view_win);
-	EXPECT_HUGE(view_win);
-	EXPECT_EQ(-SIGSEGV, poke(view_win + 7 * PAGE, '!'));
-	EXPECT_EQ(-1, mprotect(view_win, HUGE, RW));
+	ASSERT_NE(NULL, view_mem);
+	EXPECT_HUGE(view_mem);
+	EXPECT_EQ(-SIGSEGV, poke(view_mem + 7 * PAGE, '!'));
+	EXPECT_EQ(-1, mprotect(view_mem, HUGE, RW));
 	ASSERT_EQ(0, as_map(self->asfd, 0, self->file, 0, LEN, PROT_READ,
 			    ADDRESS_SPACE_MAP_REPLACE));
-	EXPECT_HUGE(self->win);
-	EXPECT_EQ(-SIGSEGV, poke(self->win, '!'));
-	EXPECT_EQ(-SIGSEGV, poke(self->win + 511 * PAGE, '!'));
-	ASSERT_EQ(0, mprotect(self->win, HUGE, PROT_READ));
-	ASSERT_EQ(0, mprotect(self->win, HUGE, RW));
-	EXPECT_EQ(-SIGSEGV, poke(self->win + PAGE, '!'));
+	EXPECT_HUGE(self->mem);
+	EXPECT_EQ(-SIGSEGV, poke(self->mem, '!'));
+	EXPECT_EQ(-SIGSEGV, poke(self->mem + 511 * PAGE, '!'));
+	ASSERT_EQ(0, mprotect(self->mem, HUGE, PROT_READ));
+	ASSERT_EQ(0, mprotect(self->mem, HUGE, RW));
+	EXPECT_EQ(-SIGSEGV, poke(self->mem + PAGE, '!'));
 	ASSERT_EQ(0, agent_start(&child));
-	EXPECT_EQ(content(2), agent_peek(&child, self->win + 2 * PAGE));
-	EXPECT_EQ(-SIGSEGV, agent_poke(&child, self->win + 2 * PAGE, '!'));
+	EXPECT_EQ(content(2), agent_peek(&child, self->mem + 2 * PAGE));
+	EXPECT_EQ(-SIGSEGV, agent_poke(&child, self->mem + 2 * PAGE, '!'));
 	EXPECT_EQ(0, agent_stop(&child));
-	EXPECT_LE(0, touch(self->asfd, self->win, 0, 2 * PAGES));
+	EXPECT_LE(0, touch(self->asfd, self->mem, 0, 2 * PAGES));
 	EXPECT_EQ(content(7), file_byte(self->file, 7 * PAGE));
 }
 
 /* Where addresses do not agree there can be no huge entry: still all is right. */
-TEST_F(huge, is_shown_where_it_does_not_fit)
+TEST_F(huge_page, is_mapped_at_unaligned_address)
 {
 	int view = as_view(self->asfd, 3 * PAGE, LEN - 3 * PAGE, RW);
 	char *odd = attach_at(self->asfd, 0, LEN, RW, 5 * PAGE);
 	char *middle = attach_at(self->asfd, 100 * PAGE, HUGE, RW, 100 * PAGE);
-	char *view_win = attach_at(view, 0, LEN - 3 * PAGE, RW, 0);
+	char *view_mem = attach_at(view, 0, LEN - 3 * PAGE, RW, 0);
 	unsigned int i;
 
 	ASSERT_NE(NULL, odd);
 	ASSERT_NE(NULL, middle);
-	ASSERT_NE(NULL, view_win);
+	ASSERT_NE(NULL, view_mem);
 	EXPECT_LE(0, touch(self->asfd, odd, 0, 2 * PAGES));
 	EXPECT_LE(0, touch(self->asfd, middle - 100 * PAGE, 100, PAGES));
 	for (i = 0; i < 2 * PAGES - 3; i += 7)
-		EXPECT_EQ(content(i + 3), peek(view_win + i * PAGE));
+		EXPECT_EQ(content(i + 3), peek(view_mem + i * PAGE));
 	/* and in the space itself */
 	ASSERT_EQ(0, as_map(self->asfd, LEN + PAGE, self->file, 0, HUGE, RW, 0));
 	for (i = 0; i < PAGES; i += 7)
-		EXPECT_EQ(content(i), peek(self->win + LEN + (i + 1) * PAGE));
-	EXPECT_EQ(-SIGBUS, peek(self->win + LEN));
-	EXPECT_EQ(-SIGBUS, peek(self->win + LEN + HUGE + PAGE));
+		EXPECT_EQ(content(i), peek(self->mem + LEN + (i + 1) * PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->mem + LEN));
+	EXPECT_EQ(-SIGBUS, peek(self->mem + LEN + HUGE + PAGE));
 }
 
-TEST_F(huge, survives_cutting_and_moving_the_window)
+TEST_F(huge_page, survives_split_and_moved_attachment)
 {
 	char *room = attach_at(self->small, 0, PAGE, PROT_READ, 0), *moved;
 
-	EXPECT_HUGE(self->win);
-	ASSERT_EQ(0, munmap(self->win + 10 * PAGE, PAGE));
-	EXPECT_LE(0, touch(self->asfd, self->win, 0, 10));
-	EXPECT_LE(0, touch(self->asfd, self->win, 11, 2 * PAGES - 11));
+	EXPECT_HUGE(self->mem);
+	ASSERT_EQ(0, munmap(self->mem + 10 * PAGE, PAGE));
+	EXPECT_LE(0, touch(self->asfd, self->mem, 0, 10));
+	EXPECT_LE(0, touch(self->asfd, self->mem, 11, 2 * PAGES - 11));
 	/* the second huge page, to an aligned place and to another */
-	moved = mremap(self->win + HUGE, HUGE, HUGE, MREMAP_MAYMOVE | MREMAP_FIXED,
+	moved = mremap(self->mem + HUGE, HUGE, HUGE, MREMAP_MAYMOVE | MREMAP_FIXED,
 		       room);
 	ASSERT_EQ(room, moved);
 	EXPECT_LE(0, touch(self->asfd, moved - HUGE, PAGES, PAGES));
@@ -248,41 +248,41 @@ TEST_F(huge, survives_cutting_and_moving_the_window)
 	EXPECT_EQ(content(PAGES + 8), peek(moved + 8 * PAGE));
 }
 
-TEST_F(huge, is_punched_and_truncated)
+TEST_F(huge_page, follows_punch_and_truncate)
 {
 	struct agent child;
 
-	EXPECT_HUGE(self->win);
-	EXPECT_EQ(0, poke(self->win + 1, 'w'));
+	EXPECT_HUGE(self->mem);
+	EXPECT_EQ(0, poke(self->mem + 1, 'w'));
 	ASSERT_EQ(0, agent_start(&child));
-	EXPECT_EQ(content(3), agent_peek(&child, self->win + 3 * PAGE));
+	EXPECT_EQ(content(3), agent_peek(&child, self->mem + 3 * PAGE));
 	ASSERT_EQ(0, fallocate(self->file, FALLOC_FL_PUNCH_HOLE |
 			       FALLOC_FL_KEEP_SIZE, 0, HUGE));
-	EXPECT_EQ(0, peek(self->win));
-	EXPECT_EQ(0, peek(self->win + 3 * PAGE));
-	EXPECT_EQ(0, agent_peek(&child, self->win + 3 * PAGE));
-	EXPECT_EQ(content(PAGES), peek(self->win + HUGE));
-	EXPECT_EQ(0, poke(self->win + 3 * PAGE, 'n'));
+	EXPECT_EQ(0, peek(self->mem));
+	EXPECT_EQ(0, peek(self->mem + 3 * PAGE));
+	EXPECT_EQ(0, agent_peek(&child, self->mem + 3 * PAGE));
+	EXPECT_EQ(content(PAGES), peek(self->mem + HUGE));
+	EXPECT_EQ(0, poke(self->mem + 3 * PAGE, 'n'));
 	EXPECT_EQ('n', file_byte(self->file, 3 * PAGE));
 	ASSERT_EQ(0, ftruncate(self->file, HUGE));
-	EXPECT_EQ(-SIGBUS, peek(self->win + HUGE));
-	EXPECT_EQ(-SIGBUS, agent_peek(&child, self->win + HUGE + 9 * PAGE));
-	EXPECT_EQ('n', peek(self->win + 3 * PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->mem + HUGE));
+	EXPECT_EQ(-SIGBUS, agent_peek(&child, self->mem + HUGE + 9 * PAGE));
+	EXPECT_EQ('n', peek(self->mem + 3 * PAGE));
 	EXPECT_EQ(0, agent_stop(&child));
 }
 
 /* tmpfs splits a huge page of which a part is punched. */
-TEST_F(huge, is_punched_in_the_middle)
+TEST_F(huge_page, follows_punch_of_one_page)
 {
 	if (variant->hugetlb)
 		SKIP(return, "hugetlb punches whole huge pages only");
-	EXPECT_HUGE(self->win);
+	EXPECT_HUGE(self->mem);
 	ASSERT_EQ(0, fallocate(self->file, FALLOC_FL_PUNCH_HOLE |
 			       FALLOC_FL_KEEP_SIZE, 50 * PAGE, PAGE));
-	EXPECT_EQ(0, peek(self->win + 50 * PAGE));
-	EXPECT_LE(0, touch(self->asfd, self->win, 0, 50));
-	EXPECT_LE(0, touch(self->asfd, self->win, 51, 2 * PAGES - 51));
-	EXPECT_EQ(0, poke(self->win + 50 * PAGE, 'n'));
+	EXPECT_EQ(0, peek(self->mem + 50 * PAGE));
+	EXPECT_LE(0, touch(self->asfd, self->mem, 0, 50));
+	EXPECT_LE(0, touch(self->asfd, self->mem, 51, 2 * PAGES - 51));
+	EXPECT_EQ(0, poke(self->mem + 50 * PAGE, 'n'));
 	EXPECT_EQ('n', file_byte(self->file, 50 * PAGE));
 	EXPECT_EQ(content(49), file_byte(self->file, 49 * PAGE));
 }

@@ -25,16 +25,16 @@ static long module_refs(void)
 /* What is killed; all are made before, and go on until they are. */
 struct scene {
 	int asfd, view, a, b;
-	char *win;
+	char *mem;
 	long refs;
 };
 
-FIXTURE(scene)
+FIXTURE(kill)
 {
 	struct scene s;
 };
 
-FIXTURE_SETUP(scene)
+FIXTURE_SETUP(kill)
 {
 	struct scene *s = &self->s;
 
@@ -48,16 +48,16 @@ FIXTURE_SETUP(scene)
 	s->view = as_view(s->asfd, 0, PAGES * PAGE, RW);
 	ASSERT_LE(0, s->view);
 	ASSERT_EQ(0, as_map(s->asfd, 0, s->a, 0, PAGES * PAGE, RW, 0));
-	s->win = attach(s->asfd, 0, PAGES * PAGE, RW);
-	ASSERT_NE(NULL, s->win);
+	s->mem = attach(s->asfd, 0, PAGES * PAGE, RW);
+	ASSERT_NE(NULL, s->mem);
 }
 
-FIXTURE_TEARDOWN(scene)
+FIXTURE_TEARDOWN(kill)
 {
 	struct scene *s = &self->s;
 	uint64_t until = now_ms() + WORKER_MS;
 
-	munmap(s->win, PAGES * PAGE);
+	munmap(s->mem, PAGES * PAGE);
 	close(s->view);
 	close(s->asfd);
 	close(s->a);
@@ -125,18 +125,18 @@ static _Noreturn void be_attacher(struct scene *s)
 	unsigned int i;
 
 	for (i = 0;; i++) {
-		char *win = attach(i & 1 ? s->asfd : s->view, 0, PAGES * PAGE, RW);
+		char *mem = attach(i & 1 ? s->asfd : s->view, 0, PAGES * PAGE, RW);
 		unsigned int page;
 
-		for (page = 0; win && page < PAGES; page += 1 + i % 3)
+		for (page = 0; mem && page < PAGES; page += 1 + i % 3)
 			if (i & 2)
-				peek(win + page * PAGE);
+				peek(mem + page * PAGE);
 			else
-				poke(win + page * PAGE, i);
-		if (win && (i & 4))
-			mremap(win, PAGES * PAGE, PAGES * PAGE / 2, 0);
-		if (win && !(i & 8))
-			munmap(win, PAGES * PAGE);
+				poke(mem + page * PAGE, i);
+		if (mem && (i & 4))
+			mremap(mem, PAGES * PAGE, PAGES * PAGE / 2, 0);
+		if (mem && !(i & 8))
+			munmap(mem, PAGES * PAGE);
 		/* windows are left behind, but not for ever */
 		if (i > 2000)
 			_exit(0);
@@ -150,7 +150,7 @@ static _Noreturn void be_parent(struct scene *s)
 
 		if (pid == 0) {
 			prctl(PR_SET_PDEATHSIG, SIGKILL);
-			poke(s->win + PAGE, 1);
+			poke(s->mem + PAGE, 1);
 			if (getpid() & 1)
 				execl("/bin/true", "true", NULL);
 			_exit(0);
@@ -169,10 +169,10 @@ static _Noreturn void be_vmm(struct scene *s)
 		if (vm_create(&vm))
 			_exit(1);
 		for (i = 0; i < 3; i++) {
-			char *window;
+			char *mem;
 
 			if (as_kvm_map(i & 1 ? s->view : s->asfd, vm.vm, 1,
-				       WINDOW_GPA, WINDOW_LEN, 0, 0, &window))
+				       SLOT_GPA, SLOT_LEN, 0, 0, &mem))
 				_exit(2);
 			guest_read(&vm, i * PAGE);
 			guest_write(&vm, i * PAGE, i);
@@ -183,7 +183,7 @@ static _Noreturn void be_vmm(struct scene *s)
 	}
 }
 
-FIXTURE_VARIANT(scene)
+FIXTURE_VARIANT(kill)
 {
 	void (*victim)(struct scene *s);
 	unsigned int rounds;
@@ -191,12 +191,12 @@ FIXTURE_VARIANT(scene)
 	unsigned int most_ms;
 };
 
-FIXTURE_VARIANT_ADD(scene, of_an_owner) { be_owner, 60, 1, 20 };
-FIXTURE_VARIANT_ADD(scene, of_two_owners) { be_owner, 40, 2, 20 };
-FIXTURE_VARIANT_ADD(scene, of_an_attacher) { be_attacher, 60, 1, 20 };
-FIXTURE_VARIANT_ADD(scene, of_many_attachers) { be_attacher, 6, 24, 60 };
-FIXTURE_VARIANT_ADD(scene, of_a_parent) { be_parent, 20, 4, 40 };
-FIXTURE_VARIANT_ADD(scene, of_a_vmm) { be_vmm, 30, 1, 80 };
+FIXTURE_VARIANT_ADD(kill, of_owner) { be_owner, 60, 1, 20 };
+FIXTURE_VARIANT_ADD(kill, of_two_owners) { be_owner, 40, 2, 20 };
+FIXTURE_VARIANT_ADD(kill, of_attacher) { be_attacher, 60, 1, 20 };
+FIXTURE_VARIANT_ADD(kill, of_many_attachers) { be_attacher, 6, 24, 60 };
+FIXTURE_VARIANT_ADD(kill, of_parent) { be_parent, 20, 4, 40 };
+FIXTURE_VARIANT_ADD(kill, of_vmm) { be_vmm, 30, 1, 80 };
 
 static int start(struct scene *s, void (*victim)(struct scene *s), pid_t *pid)
 {
@@ -223,13 +223,13 @@ static int space_works(struct scene *s)
 	if (!fresh)
 		return -2;
 	for (i = 0; i < (int)PAGES; i++)
-		if (poke(s->win + i * PAGE, i) || peek(fresh + i * PAGE) != i ||
+		if (poke(s->mem + i * PAGE, i) || peek(fresh + i * PAGE) != i ||
 		    file_byte(s->a, i * PAGE) != i)
 			return -3;
 	if (as_unmap(s->asfd, 0, PAGES * PAGE))
 		return -4;
 	for (i = 0; i < (int)PAGES; i++)
-		if (peek(s->win + i * PAGE) != -SIGBUS ||
+		if (peek(s->mem + i * PAGE) != -SIGBUS ||
 		    peek(fresh + i * PAGE) != -SIGBUS)
 			return -5;
 	munmap(fresh, PAGES * PAGE);
@@ -240,7 +240,7 @@ static int space_works(struct scene *s)
 	return as_map(s->asfd, 0, s->a, 0, PAGES * PAGE, RW, 0);
 }
 
-TEST_F_TIMEOUT(scene, is_left_in_order, 240)
+TEST_F_TIMEOUT(kill, leaves_nothing_behind, 240)
 {
 	pid_t pids[32];
 	unsigned int round, i, early = 0;

@@ -9,7 +9,7 @@ FIXTURE(guest)
 {
 	struct space s;
 	struct vm vm;
-	char *window;
+	char *mem;
 };
 
 FIXTURE_SETUP(guest)
@@ -18,8 +18,8 @@ FIXTURE_SETUP(guest)
 		SKIP(return, "no /dev/kvm");
 	ASSERT_EQ(0, space_init(&self->s));
 	ASSERT_EQ(0, vm_create(&self->vm));
-	ASSERT_EQ(0, as_kvm_map(self->s.asfd, self->vm.vm, SLOT, WINDOW_GPA,
-				WINDOW_LEN, 0, 0, &self->window));
+	ASSERT_EQ(0, as_kvm_map(self->s.asfd, self->vm.vm, SLOT, SLOT_GPA,
+				SLOT_LEN, 0, 0, &self->mem));
 }
 
 FIXTURE_TEARDOWN(guest)
@@ -37,12 +37,12 @@ TEST_F(guest, reads_what_is_mapped)
 	MAP_A(RW);
 	EXPECT_EQ('a', guest_read(&self->vm, 0));
 	EXPECT_EQ('d', guest_read(&self->vm, 3 * PAGE + 17));
-	EXPECT_EQ('p', guest_read(&self->vm, WINDOW_LEN - 1));
+	EXPECT_EQ('p', guest_read(&self->vm, SLOT_LEN - 1));
 	ASSERT_EQ(0, file_set(self->s.a, 5, '!'));
 	EXPECT_EQ('!', guest_read(&self->vm, 5));
 	/* the caller has the same in its window */
-	EXPECT_EQ('!', peek(self->window + 5));
-	EXPECT_EQ('d', peek(self->window + 3 * PAGE));
+	EXPECT_EQ('!', peek(self->mem + 5));
+	EXPECT_EQ('d', peek(self->mem + 3 * PAGE));
 }
 
 TEST_F(guest, writes_into_the_file)
@@ -52,11 +52,11 @@ TEST_F(guest, writes_into_the_file)
 	EXPECT_EQ('2', guest_write(&self->vm, PAGE + 9, '2'));
 	EXPECT_EQ('1', file_byte(self->s.a, 0));
 	EXPECT_EQ('2', file_byte(self->s.a, PAGE + 9));
-	EXPECT_EQ('1', peek(self->s.win));
+	EXPECT_EQ('1', peek(self->s.mem));
 }
 
 /* A read must not leave an entry with which a write becomes an MMIO exit. */
-TEST_F(guest, reads_and_then_writes)
+TEST_F(guest, writes_after_reading)
 {
 	MAP_A(RW);
 	EXPECT_EQ('c', guest_read_write(&self->vm, 2 * PAGE, '!'));
@@ -65,11 +65,11 @@ TEST_F(guest, reads_and_then_writes)
 	EXPECT_EQ('!', guest_write(&self->vm, 3 * PAGE, '!'));
 	EXPECT_EQ('!', file_byte(self->s.a, 3 * PAGE));
 	/* nor must the VMM's own look */
-	EXPECT_EQ('e', peek(self->window + 4 * PAGE));
+	EXPECT_EQ('e', peek(self->mem + 4 * PAGE));
 	EXPECT_EQ('!', guest_write(&self->vm, 4 * PAGE, '!'));
 	EXPECT_EQ('!', file_byte(self->s.a, 4 * PAGE));
 	/* nor somebody else's */
-	EXPECT_EQ('f', peek(self->s.win + 5 * PAGE));
+	EXPECT_EQ('f', peek(self->s.mem + 5 * PAGE));
 	EXPECT_EQ('!', guest_write(&self->vm, 5 * PAGE, '!'));
 	EXPECT_EQ('!', file_byte(self->s.a, 5 * PAGE));
 }
@@ -88,7 +88,7 @@ TEST_F(guest, writes_again_after_writeback)
 		ASSERT_EQ(0, fsync(file));
 		EXPECT_EQ('0' + round, disk_byte(file, PAGE));
 		/* read by all, and then written by the guest */
-		EXPECT_EQ('0' + round, peek(self->window + PAGE));
+		EXPECT_EQ('0' + round, peek(self->mem + PAGE));
 		EXPECT_EQ('0' + round, guest_read_write(&self->vm, PAGE, 'A' + round));
 		ASSERT_EQ(0, fsync(file));
 		EXPECT_EQ('A' + round, disk_byte(file, PAGE));
@@ -99,7 +99,7 @@ TEST_F(guest, writes_again_after_writeback)
 	EXPECT_EQ('!', disk_byte(file, 2 * PAGE));
 }
 
-TEST_F(guest, meets_a_hole_with_efault_and_can_go_on)
+TEST_F(guest, gets_efault_at_hole_and_can_continue)
 {
 	EXPECT_EQ(-EFAULT, guest_read(&self->vm, 0));
 	EXPECT_EQ(-EFAULT, guest_write(&self->vm, 0, '!'));
@@ -129,7 +129,7 @@ static uint32_t word(int fd)
 
 #define POISON	0xdeadbeef
 
-TEST_F_TIMEOUT(guest, is_reached_by_an_unmap_before_it_returns, 90)
+TEST_F_TIMEOUT(guest, reads_nothing_after_unmap_returns, 90)
 {
 	unsigned int round;
 
@@ -148,7 +148,7 @@ TEST_F_TIMEOUT(guest, is_reached_by_an_unmap_before_it_returns, 90)
 	}
 }
 
-TEST_F_TIMEOUT(guest, writes_nothing_after_an_unmap, 90)
+TEST_F_TIMEOUT(guest, writes_nothing_after_unmap_returns, 90)
 {
 	unsigned int round;
 
@@ -168,7 +168,7 @@ TEST_F_TIMEOUT(guest, writes_nothing_after_an_unmap, 90)
 }
 
 /* No call to KVM, no exit: the guest reads the one and then the other. */
-TEST_F_TIMEOUT(guest, sees_a_replace_while_it_runs, 90)
+TEST_F_TIMEOUT(guest, sees_replace_while_running, 90)
 {
 	unsigned int round;
 	struct spin spin;
@@ -190,7 +190,7 @@ TEST_F_TIMEOUT(guest, sees_a_replace_while_it_runs, 90)
 	EXPECT_EQ(0, spin_stop(&spin));
 }
 
-TEST_F_TIMEOUT(guest, sees_a_punched_hole_while_it_runs, 90)
+TEST_F_TIMEOUT(guest, sees_punched_hole_while_running, 90)
 {
 	unsigned int round;
 	struct spin spin;
@@ -212,7 +212,7 @@ TEST_F_TIMEOUT(guest, sees_a_punched_hole_while_it_runs, 90)
 	EXPECT_EQ(-EFAULT, spin_end(&spin, 10000));
 }
 
-TEST_F(guest, is_reached_by_all_changes)
+TEST_F(guest, sees_every_change)
 {
 	struct address_space_op ops[] = {
 		{ .opcode = ADDRESS_SPACE_OP_MUNMAP, .length = PAGE },
@@ -242,7 +242,7 @@ TEST_F(guest, is_reached_by_all_changes)
 	EXPECT_EQ('A', guest_read(&self->vm, PAGE));
 }
 
-TEST_F(guest, does_not_write_what_is_only_to_be_read)
+TEST_F(guest, cannot_write_readonly_mapping)
 {
 	int ret;
 
@@ -270,7 +270,7 @@ TEST_F(guest, does_not_write_what_is_only_to_be_read)
 	EXPECT_EQ('a', file_byte(self->s.a, 0));
 }
 
-TEST_F(guest, cannot_touch_what_nobody_may)
+TEST_F(guest, cannot_access_prot_none)
 {
 	MAP_A(PROT_NONE);
 	EXPECT_EQ(-EFAULT, guest_read(&self->vm, 0));
@@ -278,29 +278,29 @@ TEST_F(guest, cannot_touch_what_nobody_may)
 	EXPECT_EQ('a', file_byte(self->s.a, 0));
 }
 
-TEST_F(guest, exits_for_a_write_to_a_readonly_slot)
+TEST_F(guest, exits_on_write_to_readonly_slot)
 {
 	ASSERT_EQ(0, as_kvm_unmap(self->s.asfd, self->vm.vm, SLOT));
-	ASSERT_EQ(0, as_kvm_map(self->s.asfd, self->vm.vm, SLOT, WINDOW_GPA,
-				WINDOW_LEN, 0, KVM_MEM_READONLY, &self->window));
+	ASSERT_EQ(0, as_kvm_map(self->s.asfd, self->vm.vm, SLOT, SLOT_GPA,
+				SLOT_LEN, 0, KVM_MEM_READONLY, &self->mem));
 	MAP_A(RW);
 	EXPECT_EQ('a', guest_read(&self->vm, 0));
 	EXPECT_EQ(-ENXIO, guest_write(&self->vm, 0, '!'));
-	EXPECT_EQ((uint64_t)WINDOW_GPA, self->vm.mmio_gpa);
+	EXPECT_EQ((uint64_t)SLOT_GPA, self->vm.mmio_gpa);
 	EXPECT_EQ('a', file_byte(self->s.a, 0));
 	/* nor does the window let the VMM write */
-	EXPECT_EQ('a', peek(self->window));
-	EXPECT_EQ(-SIGSEGV, poke(self->window, '!'));
+	EXPECT_EQ('a', peek(self->mem));
+	EXPECT_EQ(-SIGSEGV, poke(self->mem, '!'));
 }
 
-TEST_F(guest, has_its_writes_logged)
+TEST_F(guest, has_its_writes_in_dirty_log)
 {
 	uint8_t bitmap[8] = { 0 };
 	struct kvm_dirty_log log = { .slot = SLOT, .dirty_bitmap = bitmap };
 
 	ASSERT_EQ(0, as_kvm_unmap(self->s.asfd, self->vm.vm, SLOT));
-	ASSERT_EQ(0, as_kvm_map(self->s.asfd, self->vm.vm, SLOT, WINDOW_GPA,
-				WINDOW_LEN, 0, KVM_MEM_LOG_DIRTY_PAGES, NULL));
+	ASSERT_EQ(0, as_kvm_map(self->s.asfd, self->vm.vm, SLOT, SLOT_GPA,
+				SLOT_LEN, 0, KVM_MEM_LOG_DIRTY_PAGES, NULL));
 	MAP_A(RW);
 	/* KVM counts what it could have written, so nothing else is touched */
 	EXPECT_EQ('!', guest_write(&self->vm, 3 * PAGE, '!'));
@@ -315,20 +315,20 @@ TEST_F(guest, has_its_writes_logged)
 	EXPECT_EQ(2, bitmap[1]);
 }
 
-TEST_F(guest, is_reached_through_a_view)
+TEST_F(guest, is_revoked_through_view)
 {
 	int view = as_view(self->s.asfd, 4 * PAGE, 4 * PAGE, RW);
 	int readonly = as_view(self->s.asfd, 4 * PAGE, 4 * PAGE, PROT_READ);
-	char *window;
+	char *mem;
 
 	ASSERT_LE(0, view);
 	ASSERT_EQ(0, as_kvm_unmap(self->s.asfd, self->vm.vm, SLOT));
 	MAP_A(RW);
-	ASSERT_EQ(0, as_kvm_map(view, self->vm.vm, SLOT, WINDOW_GPA, 2 * PAGE,
-				PAGE, 0, &window));
+	ASSERT_EQ(0, as_kvm_map(view, self->vm.vm, SLOT, SLOT_GPA, 2 * PAGE,
+				PAGE, 0, &mem));
 	EXPECT_EQ('f', guest_read(&self->vm, 0));
 	EXPECT_EQ('g', guest_read(&self->vm, PAGE));
-	EXPECT_EQ('f', peek(window));
+	EXPECT_EQ('f', peek(mem));
 	EXPECT_EQ('!', guest_write(&self->vm, 0, '!'));
 	EXPECT_EQ('!', file_byte(self->s.a, 5 * PAGE));
 	ASSERT_EQ(0, as_unmap(self->s.asfd, 5 * PAGE, PAGE));
@@ -336,11 +336,11 @@ TEST_F(guest, is_reached_through_a_view)
 	EXPECT_EQ('g', guest_read(&self->vm, PAGE));
 	ASSERT_EQ(0, as_kvm_unmap(view, self->vm.vm, SLOT));
 	/* a view for reading makes a slot for reading */
-	ASSERT_EQ(0, as_kvm_map(readonly, self->vm.vm, SLOT, WINDOW_GPA,
-				4 * PAGE, 0, KVM_MEM_READONLY, &window));
+	ASSERT_EQ(0, as_kvm_map(readonly, self->vm.vm, SLOT, SLOT_GPA,
+				4 * PAGE, 0, KVM_MEM_READONLY, &mem));
 	EXPECT_EQ('g', guest_read(&self->vm, 2 * PAGE));
 	EXPECT_EQ(-ENXIO, guest_write(&self->vm, 2 * PAGE, '!'));
-	EXPECT_EQ(-SIGSEGV, poke(window + 2 * PAGE, '!'));
+	EXPECT_EQ(-SIGSEGV, poke(mem + 2 * PAGE, '!'));
 	EXPECT_EQ('g', file_byte(self->s.a, 6 * PAGE));
 }
 

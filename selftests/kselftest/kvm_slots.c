@@ -28,27 +28,27 @@ FIXTURE_TEARDOWN(slot)
 	space_free(&self->s);
 }
 
-static int map_slot(int asfd, struct vm *vm, char **window)
+static int map_slot(int asfd, struct vm *vm, char **mem)
 {
-	return as_kvm_map(asfd, vm->vm, SLOT, WINDOW_GPA, WINDOW_LEN, 0, 0, window);
+	return as_kvm_map(asfd, vm->vm, SLOT, SLOT_GPA, SLOT_LEN, 0, 0, mem);
 }
 
-TEST_F(slot, goes_with_its_window)
+TEST_F(slot, is_removed_with_its_attachment)
 {
-	char *window;
+	char *mem;
 
-	ASSERT_EQ(0, map_slot(self->asfd, &self->vm, &window));
+	ASSERT_EQ(0, map_slot(self->asfd, &self->vm, &mem));
 	EXPECT_EQ('a', guest_read(&self->vm, 0));
-	EXPECT_EQ('a', peek(window));
+	EXPECT_EQ('a', peek(mem));
 	EXPECT_EQ(2, fdinfo_value(self->asfd, "attachments"));
 	ASSERT_EQ(0, as_kvm_unmap(self->asfd, self->vm.vm, SLOT));
 	EXPECT_EQ(1, fdinfo_value(self->asfd, "attachments"));
-	EXPECT_EQ(-SIGSEGV, peek(window));
+	EXPECT_EQ(-SIGSEGV, peek(mem));
 	/* where there is no slot KVM asks the VMM */
 	EXPECT_EQ(-ENXIO, guest_read(&self->vm, 0));
 	/* and the slot is free again */
 	EXPECT_EQ(-ENOENT, as_kvm_unmap(self->asfd, self->vm.vm, SLOT));
-	ASSERT_EQ(0, map_slot(self->asfd, &self->vm, &window));
+	ASSERT_EQ(0, map_slot(self->asfd, &self->vm, &mem));
 	EXPECT_EQ('b', guest_read(&self->vm, PAGE));
 }
 
@@ -57,9 +57,9 @@ TEST_F(slot, shows_its_part_of_the_space)
 	char *first, *second;
 
 	/* two of one space, crosswise, in one VM and one process */
-	ASSERT_EQ(0, as_kvm_map(self->asfd, self->vm.vm, 1, WINDOW_GPA,
+	ASSERT_EQ(0, as_kvm_map(self->asfd, self->vm.vm, 1, SLOT_GPA,
 				4 * PAGE, 8 * PAGE, 0, &first));
-	ASSERT_EQ(0, as_kvm_map(self->asfd, self->vm.vm, 2, WINDOW_GPA + 4 * PAGE,
+	ASSERT_EQ(0, as_kvm_map(self->asfd, self->vm.vm, 2, SLOT_GPA + 4 * PAGE,
 				4 * PAGE, 6 * PAGE, 0, &second));
 	EXPECT_EQ('i', guest_read(&self->vm, 0));
 	EXPECT_EQ('g', guest_read(&self->vm, 4 * PAGE));
@@ -80,7 +80,7 @@ TEST_F(slot, shows_its_part_of_the_space)
 	EXPECT_EQ('g', peek(second));
 }
 
-TEST_F(slot, of_one_space_in_two_vms)
+TEST_F(slot, shows_one_space_in_two_vms)
 {
 	struct vm other;
 	struct spin spin;
@@ -102,15 +102,15 @@ TEST_F(slot, of_one_space_in_two_vms)
 	vm_destroy(&other);
 }
 
-TEST_F(slot, of_two_spaces_in_one_vm)
+TEST_F(slot, shows_two_spaces_in_one_vm)
 {
 	int other = as_create(SPACE_LEN);
 
 	ASSERT_LE(0, other);
 	ASSERT_EQ(0, as_map(other, 0, self->s.b, 0, FILE_LEN, RW, 0));
-	ASSERT_EQ(0, as_kvm_map(self->asfd, self->vm.vm, 1, WINDOW_GPA,
+	ASSERT_EQ(0, as_kvm_map(self->asfd, self->vm.vm, 1, SLOT_GPA,
 				4 * PAGE, 0, 0, NULL));
-	ASSERT_EQ(0, as_kvm_map(other, self->vm.vm, 2, WINDOW_GPA + 4 * PAGE,
+	ASSERT_EQ(0, as_kvm_map(other, self->vm.vm, 2, SLOT_GPA + 4 * PAGE,
 				4 * PAGE, 0, 0, NULL));
 	EXPECT_EQ('a', guest_read(&self->vm, 0));
 	EXPECT_EQ('A', guest_read(&self->vm, 4 * PAGE));
@@ -124,18 +124,18 @@ TEST_F(slot, of_two_spaces_in_one_vm)
 
 TEST_F(slot, outlives_the_fds)
 {
-	char *window;
+	char *mem;
 
-	ASSERT_EQ(0, map_slot(self->asfd, &self->vm, &window));
+	ASSERT_EQ(0, map_slot(self->asfd, &self->vm, &mem));
 	ASSERT_EQ(0, close(self->s.a));
 	ASSERT_EQ(0, close(self->asfd));
 	EXPECT_EQ('a', guest_read(&self->vm, 0));
 	EXPECT_EQ('!', guest_write(&self->vm, PAGE, '!'));
-	EXPECT_EQ('!', peek(window + PAGE));
+	EXPECT_EQ('!', peek(mem + PAGE));
 }
 
 /* KVM finds the memory of a new VM where that of an old one was. */
-TEST_F(slot, of_a_vm_that_is_gone_is_no_slot_of_the_next)
+TEST_F(slot, of_destroyed_vm_is_not_found_in_the_next)
 {
 	unsigned int round;
 
@@ -153,46 +153,46 @@ TEST_F(slot, of_a_vm_that_is_gone_is_no_slot_of_the_next)
 	}
 }
 
-TEST_F(slot, whose_window_the_vmm_unmapped_is_let_go)
+TEST_F(slot, is_released_if_vmm_unmapped_the_attachment)
 {
-	char *window;
+	char *mem;
 
-	ASSERT_EQ(0, map_slot(self->asfd, &self->vm, &window));
+	ASSERT_EQ(0, map_slot(self->asfd, &self->vm, &mem));
 	EXPECT_EQ('a', guest_read(&self->vm, 0));
-	ASSERT_EQ(0, munmap(window, WINDOW_LEN));
+	ASSERT_EQ(0, munmap(mem, SLOT_LEN));
 	EXPECT_EQ(-EFAULT, guest_read(&self->vm, 0));
 	/* whatever is at that address now is not for the guest to lose */
-	ASSERT_EQ((void *)window, mmap(window, PAGE, RW, MAP_PRIVATE | MAP_FIXED |
+	ASSERT_EQ((void *)mem, mmap(mem, PAGE, RW, MAP_PRIVATE | MAP_FIXED |
 				       MAP_ANONYMOUS, -1, 0));
-	*window = 'm';
+	*mem = 'm';
 	as_kvm_unmap(self->asfd, self->vm.vm, SLOT);
-	EXPECT_EQ('m', peek(window));
+	EXPECT_EQ('m', peek(mem));
 }
 
 /* By KVM's own call, which the space does not hear of. */
-TEST_F(slot, that_the_vmm_removed_is_let_go)
+TEST_F(slot, is_released_if_vmm_removed_it)
 {
 	struct kvm_userspace_memory_region gone = { .slot = SLOT };
-	char *window;
+	char *mem;
 
-	ASSERT_EQ(0, map_slot(self->asfd, &self->vm, &window));
+	ASSERT_EQ(0, map_slot(self->asfd, &self->vm, &mem));
 	EXPECT_EQ('a', guest_read(&self->vm, 0));
 	ASSERT_EQ(0, ioctl(self->vm.vm, KVM_SET_USER_MEMORY_REGION, &gone));
 	EXPECT_EQ(-ENXIO, guest_read(&self->vm, 0));
 	EXPECT_EQ(0, as_kvm_unmap(self->asfd, self->vm.vm, SLOT));
-	EXPECT_EQ(-SIGSEGV, peek(window));
+	EXPECT_EQ(-SIGSEGV, peek(mem));
 	EXPECT_EQ(-ENOENT, as_kvm_unmap(self->asfd, self->vm.vm, SLOT));
-	ASSERT_EQ(0, map_slot(self->asfd, &self->vm, &window));
+	ASSERT_EQ(0, map_slot(self->asfd, &self->vm, &mem));
 	EXPECT_EQ('a', guest_read(&self->vm, 0));
 }
 
 /* It need not be all of it, nor its beginning. */
-TEST_F(slot, whose_window_has_something_else_in_it_leaves_that)
+TEST_F(slot, unmap_spares_memory_mapped_over_the_attachment)
 {
-	char *window, *middle;
+	char *mem, *middle;
 
-	ASSERT_EQ(0, map_slot(self->asfd, &self->vm, &window));
-	middle = window + 4 * PAGE;
+	ASSERT_EQ(0, map_slot(self->asfd, &self->vm, &mem));
+	middle = mem + 4 * PAGE;
 	ASSERT_EQ((void *)middle, mmap(middle, PAGE, RW, MAP_PRIVATE | MAP_FIXED |
 				       MAP_ANONYMOUS, -1, 0));
 	*middle = 'm';
@@ -201,13 +201,13 @@ TEST_F(slot, whose_window_has_something_else_in_it_leaves_that)
 	EXPECT_EQ('m', peek(middle));
 }
 
-TEST_F(slot, is_not_taken_twice)
+TEST_F(slot, cannot_be_mapped_twice)
 {
 	ASSERT_EQ(0, map_slot(self->asfd, &self->vm, NULL));
 	EXPECT_REFUSED(self->asfd, EEXIST, map_slot(self->asfd, &self->vm, NULL));
 	/* under another number, where it overlaps */
 	EXPECT_REFUSED(self->asfd, EEXIST,
-		       as_kvm_map(self->asfd, self->vm.vm, 7, WINDOW_GPA + PAGE,
+		       as_kvm_map(self->asfd, self->vm.vm, 7, SLOT_GPA + PAGE,
 				  PAGE, 0, 0, NULL));
 	EXPECT_EQ('a', guest_read(&self->vm, 0));
 	/* nor is one that the VMM made with other memory: KVM says EINVAL */
@@ -220,19 +220,19 @@ TEST_F(slot, is_not_taken_twice)
 	EXPECT_EQ('b', guest_read(&self->vm, PAGE));
 }
 
-TEST_F(slot, of_a_readonly_view_must_be_readonly)
+TEST_F(slot, of_readonly_view_must_be_readonly)
 {
 	int view = as_view(self->asfd, 0, SPACE_LEN, PROT_READ);
 
 	ASSERT_LE(0, view);
 	EXPECT_REFUSED(self->asfd, EACCES, map_slot(view, &self->vm, NULL));
 	EXPECT_REFUSED(self->asfd, EACCES,
-		       as_kvm_map(view, self->vm.vm, SLOT, WINDOW_GPA, PAGE, 0,
+		       as_kvm_map(view, self->vm.vm, SLOT, SLOT_GPA, PAGE, 0,
 				  KVM_MEM_LOG_DIRTY_PAGES, NULL));
 	EXPECT_EQ(-ENXIO, guest_read(&self->vm, 0));
 }
 
-TEST_F(slot, is_for_a_vm_of_ones_own)
+TEST_F(slot, requires_fd_of_a_vm)
 {
 	int null = open("/dev/null", O_RDWR);
 	int path = open("/tmp", O_PATH);
@@ -242,14 +242,14 @@ TEST_F(slot, is_for_a_vm_of_ones_own)
 
 	for (i = 0; i < ARRAY_SIZE(bad); i++) {
 		EXPECT_REFUSED(self->asfd, EBADF,
-			       as_kvm_map(self->asfd, bad[i], SLOT, WINDOW_GPA,
+			       as_kvm_map(self->asfd, bad[i], SLOT, SLOT_GPA,
 					  PAGE, 0, 0, NULL));
 		EXPECT_REFUSED(self->asfd, EBADF,
 			       as_kvm_unmap(self->asfd, bad[i], SLOT));
 	}
 	for (i = 0; i < ARRAY_SIZE(wrong); i++) {
 		EXPECT_REFUSED(self->asfd, EINVAL,
-			       as_kvm_map(self->asfd, wrong[i], SLOT, WINDOW_GPA,
+			       as_kvm_map(self->asfd, wrong[i], SLOT, SLOT_GPA,
 					  PAGE, 0, 0, NULL));
 		EXPECT_REFUSED(self->asfd, EINVAL,
 			       as_kvm_unmap(self->asfd, wrong[i], SLOT));
@@ -260,7 +260,7 @@ static long map_in_child(void *arg)
 {
 	FIXTURE_DATA(slot) *self = arg;
 
-	return as_kvm_map(self->asfd, self->vm.vm, SLOT + 1, WINDOW_GPA + 8 * PAGE,
+	return as_kvm_map(self->asfd, self->vm.vm, SLOT + 1, SLOT_GPA + 8 * PAGE,
 			  PAGE, 0, 0, NULL);
 }
 
@@ -271,11 +271,11 @@ static long unmap_in_child(void *arg)
 	return as_kvm_unmap(self->asfd, self->vm.vm, SLOT);
 }
 
-TEST_F(slot, of_another_processs_vm_is_refused)
+TEST_F(slot, in_vm_of_another_process_is_refused)
 {
 	struct agent child;
 
-	ASSERT_EQ(0, as_kvm_map(self->asfd, self->vm.vm, SLOT, WINDOW_GPA,
+	ASSERT_EQ(0, as_kvm_map(self->asfd, self->vm.vm, SLOT, SLOT_GPA,
 				4 * PAGE, 0, 0, NULL));
 	/* the child has the fd of the VM, and a copy of the window */
 	ASSERT_EQ(0, agent_start(&child));
@@ -287,22 +287,22 @@ TEST_F(slot, of_another_processs_vm_is_refused)
 	EXPECT_EQ(0, as_kvm_unmap(self->asfd, self->vm.vm, SLOT));
 }
 
-TEST_F(slot, takes_ranges_that_make_sense)
+TEST_F(slot, rejects_invalid_ranges)
 {
 	static const struct {
 		uint64_t gpa, length, offset;
 		int err;
 	} cases[] = {
-		{ WINDOW_GPA, 0, 0, EINVAL },
-		{ WINDOW_GPA, 1, 0, EINVAL },
-		{ WINDOW_GPA, PAGE + 1, 0, EINVAL },
-		{ WINDOW_GPA + 1, PAGE, 0, EINVAL },
-		{ WINDOW_GPA, PAGE, 1, EINVAL },
-		{ WINDOW_GPA, SPACE_LEN + PAGE, 0, EINVAL },
-		{ WINDOW_GPA, SPACE_LEN, PAGE, EINVAL },
-		{ WINDOW_GPA, PAGE, SPACE_LEN, EINVAL },
-		{ WINDOW_GPA, PAGE, -PAGE, EOVERFLOW },
-		{ WINDOW_GPA, -PAGE, 2 * PAGE, EOVERFLOW },
+		{ SLOT_GPA, 0, 0, EINVAL },
+		{ SLOT_GPA, 1, 0, EINVAL },
+		{ SLOT_GPA, PAGE + 1, 0, EINVAL },
+		{ SLOT_GPA + 1, PAGE, 0, EINVAL },
+		{ SLOT_GPA, PAGE, 1, EINVAL },
+		{ SLOT_GPA, SPACE_LEN + PAGE, 0, EINVAL },
+		{ SLOT_GPA, SPACE_LEN, PAGE, EINVAL },
+		{ SLOT_GPA, PAGE, SPACE_LEN, EINVAL },
+		{ SLOT_GPA, PAGE, -PAGE, EOVERFLOW },
+		{ SLOT_GPA, -PAGE, 2 * PAGE, EOVERFLOW },
 		{ -PAGE, PAGE, 0, EOVERFLOW },
 		{ -PAGE, 4 * PAGE, 0, EOVERFLOW },
 	};
@@ -317,7 +317,7 @@ TEST_F(slot, takes_ranges_that_make_sense)
 	EXPECT_EQ(0, map_slot(self->asfd, &self->vm, NULL));
 }
 
-TEST_F(slot, follows_the_contract_of_all_calls)
+TEST_F(slot, follows_common_struct_contract)
 {
 	union {
 		struct kvm_map_address_space map;
@@ -325,8 +325,8 @@ TEST_F(slot, follows_the_contract_of_all_calls)
 		uint32_t head[2];
 		char room[128];
 	} arg = { .map = {
-		.vmfd = self->vm.vm, .slot = SLOT, .guest_phys_addr = WINDOW_GPA,
-		.memory_size = WINDOW_LEN,
+		.vmfd = self->vm.vm, .slot = SLOT, .guest_phys_addr = SLOT_GPA,
+		.memory_size = SLOT_LEN,
 	} };
 	uint32_t size, bit;
 
@@ -376,7 +376,7 @@ TEST_F(slot, follows_the_contract_of_all_calls)
 }
 
 /* The window's address is written back; where that cannot be, there is none. */
-TEST_F(slot, whose_answer_cannot_be_written_is_undone)
+TEST_F(slot, is_undone_if_result_is_unwritable)
 {
 	struct kvm_map_address_space *arg;
 
@@ -385,8 +385,8 @@ TEST_F(slot, whose_answer_cannot_be_written_is_undone)
 	arg->size = sizeof(*arg);
 	arg->vmfd = self->vm.vm;
 	arg->slot = SLOT;
-	arg->guest_phys_addr = WINDOW_GPA;
-	arg->memory_size = WINDOW_LEN;
+	arg->guest_phys_addr = SLOT_GPA;
+	arg->memory_size = SLOT_LEN;
 	ASSERT_EQ(0, mprotect(arg, PAGE, PROT_READ));
 	EXPECT_REFUSED(self->asfd, EFAULT,
 		       as_ioctl(self->asfd, KVM_MAP_ADDRESS_SPACE, arg));

@@ -24,39 +24,39 @@ FIXTURE_TEARDOWN(space)
 	space_free(&self->s);
 }
 
-TEST_F(space, a_window_outlives_the_fds)
+TEST_F(space, attachment_outlives_fds)
 {
-	EXPECT_EQ('a', peek(self->s.win));
+	EXPECT_EQ('a', peek(self->s.mem));
 	ASSERT_EQ(0, close(self->s.a));
 	ASSERT_EQ(0, close(self->s.asfd));
-	EXPECT_EQ('a', peek(self->s.win));
+	EXPECT_EQ('a', peek(self->s.mem));
 	/* what was never touched before as well */
-	EXPECT_EQ('b', peek(self->s.win + PAGE));
-	EXPECT_EQ(0, poke(self->s.win + 2 * PAGE, '!'));
-	EXPECT_EQ('!', peek(self->s.win + 2 * PAGE));
-	EXPECT_EQ(-SIGBUS, peek(self->s.win + FILE_LEN));
+	EXPECT_EQ('b', peek(self->s.mem + PAGE));
+	EXPECT_EQ(0, poke(self->s.mem + 2 * PAGE, '!'));
+	EXPECT_EQ('!', peek(self->s.mem + 2 * PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->s.mem + FILE_LEN));
 }
 
-TEST_F(space, a_view_outlives_the_asfd)
+TEST_F(space, view_outlives_asfd)
 {
 	int view = as_view(self->s.asfd, PAGE, 2 * PAGE, RW);
-	char *win;
+	char *mem;
 
 	ASSERT_LE(0, view);
-	ASSERT_EQ(0, munmap(self->s.win, SPACE_LEN));
-	self->s.win = NULL;
+	ASSERT_EQ(0, munmap(self->s.mem, SPACE_LEN));
+	self->s.mem = NULL;
 	ASSERT_EQ(0, close(self->s.asfd));
-	win = attach(view, 0, 2 * PAGE, RW);
-	ASSERT_NE(NULL, win);
-	EXPECT_EQ('b', peek(win));
-	EXPECT_EQ(0, poke(win + PAGE, '!'));
+	mem = attach(view, 0, 2 * PAGE, RW);
+	ASSERT_NE(NULL, mem);
+	EXPECT_EQ('b', peek(mem));
+	EXPECT_EQ(0, poke(mem + PAGE, '!'));
 	EXPECT_EQ('!', file_byte(self->s.a, 2 * PAGE));
 	/* and its window outlives the view */
 	ASSERT_EQ(0, close(view));
-	EXPECT_EQ('!', peek(win + PAGE));
+	EXPECT_EQ('!', peek(mem + PAGE));
 }
 
-TEST_F(space, a_file_may_be_closed_and_deleted_while_it_is_mapped)
+TEST_F(space, mapped_file_may_be_closed_and_deleted)
 {
 	char path[] = "/tmp/address_space.XXXXXX";
 	int file = mkstemp(path);
@@ -66,9 +66,9 @@ TEST_F(space, a_file_may_be_closed_and_deleted_while_it_is_mapped)
 	ASSERT_EQ(0, as_map(self->s.asfd, FILE_LEN, file, 0, 2 * PAGE, RW, 0));
 	ASSERT_EQ(0, close(file));
 	ASSERT_EQ(0, unlink(path));
-	EXPECT_EQ('x', peek(self->s.win + FILE_LEN));
-	EXPECT_EQ(0, poke(self->s.win + FILE_LEN + PAGE, '!'));
-	EXPECT_EQ('!', peek(self->s.win + FILE_LEN + PAGE));
+	EXPECT_EQ('x', peek(self->s.mem + FILE_LEN));
+	EXPECT_EQ(0, poke(self->s.mem + FILE_LEN + PAGE, '!'));
+	EXPECT_EQ('!', peek(self->s.mem + FILE_LEN + PAGE));
 }
 
 static long create_and_map(void *arg)
@@ -83,11 +83,11 @@ static long create_and_map(void *arg)
 }
 
 /* The test takes the asfd of a child that exits before it is ever used. */
-TEST_F(space, the_creator_may_exit)
+TEST_F(space, creator_may_exit)
 {
 	struct agent creator;
 	int pidfd, asfd, number;
-	char *win;
+	char *mem;
 
 	ASSERT_EQ(0, agent_start(&creator));
 	number = agent_call(&creator, create_and_map, NULL);
@@ -97,20 +97,20 @@ TEST_F(space, the_creator_may_exit)
 	asfd = syscall(SYS_pidfd_getfd, pidfd, number, 0);
 	ASSERT_LE(0, asfd);
 	ASSERT_EQ(0, agent_stop(&creator));
-	win = attach(asfd, 0, SPACE_LEN, RW);
-	ASSERT_NE(NULL, win);
-	EXPECT_EQ('p', peek(win));
+	mem = attach(asfd, 0, SPACE_LEN, RW);
+	ASSERT_NE(NULL, mem);
+	EXPECT_EQ('p', peek(mem));
 	/* files can still be mapped, and their pages brought in */
 	ASSERT_EQ(0, as_map(asfd, FILE_LEN, self->s.b, 0, FILE_LEN, RW, 0));
-	EXPECT_EQ('A', peek(win + FILE_LEN));
+	EXPECT_EQ('A', peek(mem + FILE_LEN));
 	ASSERT_EQ(0, as_unmap(asfd, 0, PAGE));
-	EXPECT_EQ(-SIGBUS, peek(win));
-	EXPECT_EQ('q', peek(win + PAGE));
+	EXPECT_EQ(-SIGBUS, peek(mem));
+	EXPECT_EQ('q', peek(mem + PAGE));
 }
 
-TEST_F(space, a_closed_space_lets_go_of_its_files)
+TEST_F(space, close_releases_files)
 {
-	char path[64], *win;
+	char path[64], *mem;
 	int file, asfd;
 
 	ASSERT_EQ(0, own_mounts());
@@ -118,18 +118,18 @@ TEST_F(space, a_closed_space_lets_go_of_its_files)
 	file = file_pages(path, 2, 'x');
 	ASSERT_LE(0, file);
 	asfd = as_create(SPACE_LEN);
-	win = attach(asfd, 0, SPACE_LEN, RW);
-	ASSERT_NE(NULL, win);
+	mem = attach(asfd, 0, SPACE_LEN, RW);
+	ASSERT_NE(NULL, mem);
 	ASSERT_EQ(0, as_map(asfd, 0, file, 0, 2 * PAGE, RW, 0));
-	ASSERT_EQ('x', peek(win));
+	ASSERT_EQ('x', peek(mem));
 	ASSERT_EQ(0, close(file));
 	ASSERT_EQ(0, close(asfd));
 	EXPECT_EQ(-EBUSY, umount_within(path, 0));
-	ASSERT_EQ(0, munmap(win, SPACE_LEN));
+	ASSERT_EQ(0, munmap(mem, SPACE_LEN));
 	EXPECT_EQ(0, umount_within(path, WORKER_MS));
 }
 
-TEST_F(space, an_unmapped_file_is_let_go)
+TEST_F(space, unmap_releases_file)
 {
 	char path[64];
 	int file;
@@ -139,21 +139,21 @@ TEST_F(space, an_unmapped_file_is_let_go)
 	file = file_pages(path, 2, 'x');
 	ASSERT_LE(0, file);
 	ASSERT_EQ(0, as_map(self->s.asfd, FILE_LEN, file, 0, 2 * PAGE, RW, 0));
-	ASSERT_EQ('x', peek(self->s.win + FILE_LEN));
+	ASSERT_EQ('x', peek(self->s.mem + FILE_LEN));
 	ASSERT_EQ(0, close(file));
 	EXPECT_EQ(-EBUSY, umount_within(path, 0));
 	ASSERT_EQ(0, as_unmap(self->s.asfd, FILE_LEN, 2 * PAGE));
 	EXPECT_EQ(0, umount_within(path, WORKER_MS));
-	EXPECT_EQ('a', peek(self->s.win));
+	EXPECT_EQ('a', peek(self->s.mem));
 }
 
 /* An unmapped memfd can be sealed; one that can be written cannot. */
-TEST_F(space, sealing_waits_for_the_unmap)
+TEST_F(space, file_can_be_sealed_after_unmap_only)
 {
 	uint64_t until;
 	int ret;
 
-	EXPECT_EQ(0, poke(self->s.win, '!'));
+	EXPECT_EQ(0, poke(self->s.mem, '!'));
 	EXPECT_EQ(-1, fcntl(self->s.a, F_ADD_SEALS, F_SEAL_WRITE));
 	EXPECT_EQ(EBUSY, errno);
 	ASSERT_EQ(0, as_unmap(self->s.asfd, 0, FILE_LEN));
@@ -166,8 +166,8 @@ TEST_F(space, sealing_waits_for_the_unmap)
 	/* and is then sealed for the space as well, which knew it before */
 	EXPECT_EQ(-EPERM, as_map(self->s.asfd, 0, self->s.a, 0, PAGE, RW, 0));
 	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0, PAGE, PROT_READ, 0));
-	EXPECT_EQ('!', peek(self->s.win));
-	EXPECT_EQ(-SIGSEGV, poke(self->s.win, '?'));
+	EXPECT_EQ('!', peek(self->s.mem));
+	EXPECT_EQ(-SIGSEGV, poke(self->s.mem, '?'));
 }
 
 static void *touch_for_ever(void *arg)
@@ -176,12 +176,12 @@ static void *touch_for_ever(void *arg)
 	unsigned int i;
 
 	for (;;) {
-		char *win = attach(s->asfd, 0, SPACE_LEN, RW);
+		char *mem = attach(s->asfd, 0, SPACE_LEN, RW);
 
 		for (i = 0; i < SPACE_PAGES; i++)
-			if (peek(win + i * PAGE) >= 0)
-				poke(win + i * PAGE, 'a');
-		munmap(win, SPACE_LEN);
+			if (peek(mem + i * PAGE) >= 0)
+				poke(mem + i * PAGE, 'a');
+		munmap(mem, SPACE_LEN);
 	}
 	return NULL;
 }
@@ -200,7 +200,7 @@ static pid_t fork_touchers(struct space *s)
 	_exit(1);
 }
 
-TEST_F(space, a_process_may_die_while_it_faults)
+TEST_F(space, process_may_die_during_fault)
 {
 	unsigned int round;
 
@@ -220,12 +220,12 @@ TEST_F(space, a_process_may_die_while_it_faults)
 		ASSERT_EQ(pid, waitpid(pid, &status, 0));
 		ASSERT_EQ(1, WIFSIGNALED(status));
 	}
-	EXPECT_EQ('a', peek(self->s.win));
+	EXPECT_EQ('a', peek(self->s.mem));
 	/* none of them is still counted */
 	EXPECT_EQ(1, fdinfo_value(self->s.asfd, "attachments"));
 }
 
-TEST_F(space, running_out_of_fds_leaves_nothing_behind)
+TEST_F(space, fd_exhaustion_leaves_nothing_behind)
 {
 	struct rlimit limit = { 0, 0 }, old;
 	struct address_space_create arg = {
@@ -249,7 +249,7 @@ TEST_F(space, running_out_of_fds_leaves_nothing_behind)
 	EXPECT_LE(0, as_ioctl(dev, ADDRESS_SPACE_CREATE, &arg));
 }
 
-TEST_F(space, spaces_come_and_go)
+TEST_F(space, create_and_close_leak_no_module_reference)
 {
 	char before[32], after[32];
 	unsigned int i;
@@ -258,16 +258,16 @@ TEST_F(space, spaces_come_and_go)
 			       sizeof(before)));
 	for (i = 0; i < 200; i++) {
 		int asfd = as_create(SPACE_LEN);
-		char *win = attach(asfd, 0, SPACE_LEN, RW);
+		char *mem = attach(asfd, 0, SPACE_LEN, RW);
 
-		ASSERT_NE(NULL, win);
+		ASSERT_NE(NULL, mem);
 		if (i % 4)
 			ASSERT_EQ(0, as_map(asfd, 0, self->s.a, 0, FILE_LEN, RW, 0));
 		if (i % 2)
-			ASSERT_EQ('b', peek(win + PAGE));
+			ASSERT_EQ('b', peek(mem + PAGE));
 		if (i % 3)
 			ASSERT_EQ(0, close(asfd));
-		ASSERT_EQ(0, munmap(win, SPACE_LEN));
+		ASSERT_EQ(0, munmap(mem, SPACE_LEN));
 		if (i % 3 == 0)
 			ASSERT_EQ(0, close(asfd));
 	}
@@ -281,29 +281,29 @@ static int try_rmmod(void)
 	return syscall(SYS_delete_module, "address_space", O_NONBLOCK) ? -errno : 0;
 }
 
-TEST_F(space, the_module_stays_while_anything_is_open)
+TEST_F(space, module_stays_while_anything_is_open)
 {
 	int view = as_view(self->s.asfd, 0, PAGE, PROT_READ);
-	char *win;
+	char *mem;
 	int dev;
 
 	ASSERT_LE(0, view);
 	EXPECT_EQ(-EWOULDBLOCK, try_rmmod());
 	/* a view alone */
-	ASSERT_EQ(0, munmap(self->s.win, SPACE_LEN));
-	self->s.win = NULL;
+	ASSERT_EQ(0, munmap(self->s.mem, SPACE_LEN));
+	self->s.mem = NULL;
 	ASSERT_EQ(0, close(self->s.asfd));
 	EXPECT_EQ(-EWOULDBLOCK, try_rmmod());
 	/* a window alone */
-	win = attach(view, 0, PAGE, PROT_READ);
-	ASSERT_NE(NULL, win);
+	mem = attach(view, 0, PAGE, PROT_READ);
+	ASSERT_NE(NULL, mem);
 	ASSERT_EQ(0, close(view));
 	EXPECT_EQ(-EWOULDBLOCK, try_rmmod());
-	EXPECT_EQ('a', peek(win));
+	EXPECT_EQ('a', peek(mem));
 	/* the device alone */
 	dev = open("/dev/address_space", O_RDWR);
 	ASSERT_LE(0, dev);
-	ASSERT_EQ(0, munmap(win, PAGE));
+	ASSERT_EQ(0, munmap(mem, PAGE));
 	EXPECT_EQ(-EWOULDBLOCK, try_rmmod());
 }
 

@@ -21,14 +21,14 @@
 #define BIG	(1UL << 40)
 
 /* What the consumer is told, in memory that it shares with the test. */
-struct order {
+struct request {
 	long (*one)(unsigned int i);
 	long until;	/* stop when the group has this much; 0: never */
 	unsigned int done;
 	long error;
 };
 
-static struct order *order;
+static struct request *request;
 
 /* What the consumer has, and takes to ask for more. */
 static int asfd, file;
@@ -71,11 +71,11 @@ static long one_view(unsigned int i)
 /* A page of the file, and what is needed to remember which it is. */
 static long one_frame(unsigned int i)
 {
-	static char *win;
+	static char *mem;
 
-	if (!win)
-		win = attach(asfd, 0, BIG, RW);
-	return win ? poke(win + i * HUGE, 1) : -errno;
+	if (!mem)
+		mem = attach(asfd, 0, BIG, RW);
+	return mem ? poke(mem + i * HUGE, 1) : -errno;
 }
 
 static long one_attachment(unsigned int i)
@@ -83,23 +83,23 @@ static long one_attachment(unsigned int i)
 	return attach(asfd, i * 2 * PAGE, PAGE, PROT_READ) ? 0 : -errno;
 }
 
-FIXTURE(consumer)
+FIXTURE(kernel_memory)
 {
 	struct agent agent;
 };
 
-FIXTURE_VARIANT(consumer)
+FIXTURE_VARIANT(kernel_memory)
 {
 	long (*one)(unsigned int i);
 	unsigned int most;	/* whatever else bounds it */
 };
 
-FIXTURE_VARIANT_ADD(consumer, of_spaces) { one_space, 100000 };
-FIXTURE_VARIANT_ADD(consumer, of_mappings) { many_mappings, 100000 };
-FIXTURE_VARIANT_ADD(consumer, of_segments) { one_segment, 60000 };
-FIXTURE_VARIANT_ADD(consumer, of_views) { one_view, 100000 };
-FIXTURE_VARIANT_ADD(consumer, of_frames) { one_frame, 100000 };
-FIXTURE_VARIANT_ADD(consumer, of_attachments) { one_attachment, 60000 };
+FIXTURE_VARIANT_ADD(kernel_memory, of_spaces) { one_space, 100000 };
+FIXTURE_VARIANT_ADD(kernel_memory, of_mappings) { many_mappings, 100000 };
+FIXTURE_VARIANT_ADD(kernel_memory, of_segments) { one_segment, 60000 };
+FIXTURE_VARIANT_ADD(kernel_memory, of_views) { one_view, 100000 };
+FIXTURE_VARIANT_ADD(kernel_memory, of_frames) { one_frame, 100000 };
+FIXTURE_VARIANT_ADD(kernel_memory, of_attachments) { one_attachment, 60000 };
 
 static long charged(void)
 {
@@ -141,20 +141,20 @@ static long consume(void *arg)
 {
 	unsigned int most = (uintptr_t)arg;
 
-	for (; order->done < most; order->done++) {
-		long ret = order->one(order->done);
+	for (; request->done < most; request->done++) {
+		long ret = request->one(request->done);
 
 		if (ret < 0) {
-			order->error = ret;
+			request->error = ret;
 			return ret;
 		}
-		if (order->until && !(order->done % 16) && charged() >= order->until)
+		if (request->until && !(request->done % 16) && charged() >= request->until)
 			break;
 	}
 	return 0;
 }
 
-FIXTURE_SETUP(consumer)
+FIXTURE_SETUP(kernel_memory)
 {
 	write_text(ROOT "/cgroup.subtree_control", "+memory");
 	if (access(ROOT "/memory.stat", R_OK))
@@ -163,9 +163,9 @@ FIXTURE_SETUP(consumer)
 	ASSERT_EQ(0, mkdir(GROUP, 0755));
 	/* without swap, or there would be no limit */
 	write_text(GROUP "/memory.swap.max", "0");
-	order = mmap(NULL, PAGE, RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	ASSERT_NE(MAP_FAILED, (void *)order);
-	order->one = variant->one;
+	request = mmap(NULL, PAGE, RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, (void *)request);
+	request->one = variant->one;
 	ASSERT_EQ(0, agent_start(&self->agent));
 	ASSERT_EQ(0, agent_call(&self->agent, prepare, NULL));
 	if (variant->one == one_frame || variant->one == one_attachment) {
@@ -173,7 +173,7 @@ FIXTURE_SETUP(consumer)
 	}
 }
 
-FIXTURE_TEARDOWN(consumer)
+FIXTURE_TEARDOWN(kernel_memory)
 {
 	uint64_t until = now_ms() + WORKER_MS;
 
@@ -189,9 +189,9 @@ static void wait_until_it_rests(struct agent *agent, unsigned int most)
 	unsigned int before;
 
 	while (ret == -ETIMEDOUT) {
-		before = order->done;
+		before = request->done;
 		sleep_ms(1000);
-		if (order->done == before)
+		if (request->done == before)
 			break;
 	}
 }
@@ -205,26 +205,26 @@ static long taken_for_debugging(long charged)
 	return access("/sys/kernel/debug/kmemleak", F_OK) ? 0 : 3 * charged;
 }
 
-TEST_F(consumer, is_charged_for_what_it_takes)
+TEST_F(kernel_memory, is_charged_to_the_creator)
 {
 	long before, had, taken, paid;
 
 	had = machine_has();
 	before = charged();
-	order->until = before + SOME;
+	request->until = before + SOME;
 	wait_until_it_rests(&self->agent, variant->most);
-	ASSERT_EQ(0, order->error);
+	ASSERT_EQ(0, request->error);
 	paid = charged() - before;
 	taken = had - machine_has();
 	TH_LOG("%u of them: %ld KiB charged, %ld KiB taken, %ld bytes each",
-	       order->done, paid >> 10, taken >> 10, paid / order->done);
+	       request->done, paid >> 10, taken >> 10, paid / request->done);
 	EXPECT_LE(taken, 3 * paid / 2 + SLACK + taken_for_debugging(paid));
 	/* else there was nothing to see */
 	EXPECT_LE(SOME / 4, paid);
 }
 
 /* The list of segments is searched from end to end: slow where each step is checked. */
-TEST_F_TIMEOUT(consumer, is_held_by_the_limit, 300)
+TEST_F_TIMEOUT(kernel_memory, is_bounded_by_the_limit, 300)
 {
 	long peak, had = machine_has();
 	char text[32];
@@ -232,12 +232,12 @@ TEST_F_TIMEOUT(consumer, is_held_by_the_limit, 300)
 	snprintf(text, sizeof(text), "%ld", LIMIT);
 	ASSERT_EQ(0, write_text(GROUP "/memory.max", text));
 	wait_until_it_rests(&self->agent, variant->most);
-	TH_LOG("ended after %u of them with %ld, at %ld KiB", order->done,
-	       order->error, number_in(GROUP "/memory.peak", NULL) >> 10);
+	TH_LOG("ended after %u of them with %ld, at %ld KiB", request->done,
+	       request->error, number_in(GROUP "/memory.peak", NULL) >> 10);
 	/* refused or killed, unless something else was in the way */
-	if (order->done < variant->most && order->error != -ENOMEM &&
-	    order->error != -SIGBUS) {
-		EXPECT_EQ(0, order->error);
+	if (request->done < variant->most && request->error != -ENOMEM &&
+	    request->error != -SIGBUS) {
+		EXPECT_EQ(0, request->error);
 		EXPECT_LE(1, number_in(GROUP "/memory.events", "oom_kill "));
 	}
 	peak = number_in(GROUP "/memory.peak", NULL);

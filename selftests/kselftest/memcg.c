@@ -15,35 +15,35 @@
 #define MOST	(12L << 20)	/* charges are rounded, and caught up with later */
 #define LITTLE	(4L << 20)	/* page tables and the like */
 
-FIXTURE(group)
+FIXTURE(charge)
 {
 	struct agent creator, toucher;
 	int asfd, file;
 };
 
-FIXTURE_VARIANT(group)
+FIXTURE_VARIANT(charge)
 {
 	enum { MEMFD, EXT4 } kind;
 	bool read_only;
 	bool creator_exits;
 };
 
-FIXTURE_VARIANT_ADD(group, memfd)
+FIXTURE_VARIANT_ADD(charge, memfd)
 {
 	.kind = MEMFD, .read_only = false, .creator_exits = false,
 };
 
-FIXTURE_VARIANT_ADD(group, memfd_of_one_that_exited)
+FIXTURE_VARIANT_ADD(charge, memfd_of_exited_creator)
 {
 	.kind = MEMFD, .read_only = false, .creator_exits = true,
 };
 
-FIXTURE_VARIANT_ADD(group, ext4_read)
+FIXTURE_VARIANT_ADD(charge, ext4_read)
 {
 	.kind = EXT4, .read_only = true, .creator_exits = false,
 };
 
-FIXTURE_VARIANT_ADD(group, ext4_of_one_that_exited)
+FIXTURE_VARIANT_ADD(charge, ext4_of_exited_creator)
 {
 	.kind = EXT4, .read_only = false, .creator_exits = true,
 };
@@ -69,7 +69,7 @@ static long create(void *arg)
 	return as_create(TOUCHED);
 }
 
-FIXTURE_SETUP(group)
+FIXTURE_SETUP(charge)
 {
 	char dir[128];
 
@@ -99,7 +99,7 @@ FIXTURE_SETUP(group)
 	ASSERT_EQ(0, agent_call(&self->creator, enter_group, CREATOR));
 }
 
-FIXTURE_TEARDOWN(group)
+FIXTURE_TEARDOWN(charge)
 {
 	if (self->creator.pid)
 		agent_stop(&self->creator);
@@ -113,30 +113,30 @@ FIXTURE_TEARDOWN(group)
 /* The agent was forked before: what it is told comes by value. */
 static long read_all(void *arg)
 {
-	char *win = arg;
+	char *mem = arg;
 	long at;
 
 	for (at = 0; at < TOUCHED; at += PAGE)
-		if (peek(win + at) < 0)
+		if (peek(mem + at) < 0)
 			return -EIO;
 	return 0;
 }
 
 static long write_all(void *arg)
 {
-	char *win = arg;
+	char *mem = arg;
 	long at;
 
 	for (at = 0; at < TOUCHED; at += PAGE)
-		if (poke(win + at, 1) < 0)
+		if (poke(mem + at, 1) < 0)
 			return -EIO;
 	return 0;
 }
 
-TEST_F_TIMEOUT(group, of_the_creator_is_charged, 60)
+TEST_F_TIMEOUT(charge, goes_to_the_creator, 60)
 {
 	long creators, touchers;
-	char *win;
+	char *mem;
 	int number;
 
 	number = agent_call(&self->creator, create, NULL);
@@ -155,10 +155,10 @@ TEST_F_TIMEOUT(group, of_the_creator_is_charged, 60)
 	ASSERT_LE(0, touchers);
 
 	/* the toucher attaches, and touches what nobody has touched before */
-	win = agent_attach(&self->toucher, self->asfd, 0, TOUCHED, RW);
-	ASSERT_NE(NULL, win);
+	mem = agent_attach(&self->toucher, self->asfd, 0, TOUCHED, RW);
+	ASSERT_NE(NULL, mem);
 	EXPECT_EQ(0, agent_call(&self->toucher,
-				variant->read_only ? read_all : write_all, win));
+				variant->read_only ? read_all : write_all, mem));
 	creators = memory_of(CREATOR) - creators;
 	touchers = memory_of(TOUCHER) - touchers;
 	TH_LOG("creator %+ld KiB, toucher %+ld KiB", creators >> 10, touchers >> 10);
@@ -167,14 +167,14 @@ TEST_F_TIMEOUT(group, of_the_creator_is_charged, 60)
 }
 
 /* Else the above would prove nothing: without a space the toucher pays. */
-TEST_F_TIMEOUT(group, of_the_toucher_is_charged_for_an_ordinary_mapping, 60)
+TEST_F_TIMEOUT(charge, of_ordinary_mapping_goes_to_the_toucher, 60)
 {
 	long creators = memory_of(CREATOR), touchers = memory_of(TOUCHER);
-	char *win = agent_attach(&self->toucher, self->file, 0, TOUCHED, RW);
+	char *mem = agent_attach(&self->toucher, self->file, 0, TOUCHED, RW);
 
-	ASSERT_NE(NULL, win);
+	ASSERT_NE(NULL, mem);
 	EXPECT_EQ(0, agent_call(&self->toucher,
-				variant->read_only ? read_all : write_all, win));
+				variant->read_only ? read_all : write_all, mem));
 	creators = memory_of(CREATOR) - creators;
 	touchers = memory_of(TOUCHER) - touchers;
 	EXPECT_LE(MOST, touchers);

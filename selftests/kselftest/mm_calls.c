@@ -24,61 +24,61 @@
 #define MADV_GUARD_REMOVE	103
 #endif
 
-FIXTURE(window)
+FIXTURE(attachment)
 {
 	struct space s;
 	int fd;		/* the asfd, or a view of all of it */
-	char *win;
+	char *mem;
 };
 
-FIXTURE_VARIANT(window)
+FIXTURE_VARIANT(attachment)
 {
 	bool view;
 };
 
-FIXTURE_VARIANT_ADD(window, of_the_asfd) { .view = false };
-FIXTURE_VARIANT_ADD(window, of_a_view) { .view = true };
+FIXTURE_VARIANT_ADD(attachment, of_the_asfd) { .view = false };
+FIXTURE_VARIANT_ADD(attachment, of_a_view) { .view = true };
 
-FIXTURE_SETUP(window)
+FIXTURE_SETUP(attachment)
 {
 	ASSERT_EQ(0, space_init(&self->s));
 	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0, FILE_LEN, RW, 0));
 	self->fd = variant->view ? as_view(self->s.asfd, 0, SPACE_LEN, RW) :
 				   dup(self->s.asfd);
 	ASSERT_LE(0, self->fd);
-	self->win = attach(self->fd, 0, SPACE_LEN, RW);
-	ASSERT_NE(NULL, self->win);
-	ASSERT_EQ('a', peek(self->win));
+	self->mem = attach(self->fd, 0, SPACE_LEN, RW);
+	ASSERT_NE(NULL, self->mem);
+	ASSERT_EQ('a', peek(self->mem));
 }
 
-FIXTURE_TEARDOWN(window)
+FIXTURE_TEARDOWN(attachment)
 {
 	close(self->fd);
 	space_free(&self->s);
 }
 
 /* The window still shows the file; then it is revoked, and comes back. */
-static int goes_on(struct space *s, char *win)
+static int goes_on(struct space *s, char *mem)
 {
-	if (peek(win) != 'a' || peek(win + PAGE) != 'b')
+	if (peek(mem) != 'a' || peek(mem + PAGE) != 'b')
 		return -1;
-	if (poke(win + 2 * PAGE, 'c') || file_byte(s->a, 2 * PAGE) != 'c')
+	if (poke(mem + 2 * PAGE, 'c') || file_byte(s->a, 2 * PAGE) != 'c')
 		return -2;
-	if (peek(win + FILE_LEN) != -SIGBUS)
+	if (peek(mem + FILE_LEN) != -SIGBUS)
 		return -3;
 	if (as_unmap(s->asfd, 0, FILE_LEN))
 		return -4;
-	if (peek(win) != -SIGBUS || poke(win + 2 * PAGE, '!') != -SIGBUS)
+	if (peek(mem) != -SIGBUS || poke(mem + 2 * PAGE, '!') != -SIGBUS)
 		return -5;
 	if (file_byte(s->a, 2 * PAGE) != 'c')
 		return -6;
 	if (as_map(s->asfd, 0, s->a, 0, FILE_LEN, RW, 0))
 		return -7;
-	return peek(win) == 'a' ? 0 : -8;
+	return peek(mem) == 'a' ? 0 : -8;
 }
 
 /* Every advice there is, and every one there may be. */
-TEST_F(window, goes_on_whatever_is_advised)
+TEST_F(attachment, survives_any_madvise)
 {
 	/* a process that is to be a copy on the next fork stays the test's */
 	static const int others[] = { MADV_DONTFORK };
@@ -87,14 +87,14 @@ TEST_F(window, goes_on_whatever_is_advised)
 	for (advice = 0; advice < 128; advice++) {
 		if (advice == others[0])
 			continue;
-		madvise(self->win, FILE_LEN, advice);
-		EXPECT_EQ(0, goes_on(&self->s, self->win))
+		madvise(self->mem, FILE_LEN, advice);
+		EXPECT_EQ(0, goes_on(&self->s, self->mem))
 			TH_LOG("after madvise %d", advice);
 	}
 }
 
 /* What would take the memory from under the space, or hide what it shows. */
-TEST_F(window, refuses_advice_about_pages_that_are_not_its_own)
+TEST_F(attachment, refuses_madvise_that_drops_or_hides_pages)
 {
 	static const int refused[] = {
 		MADV_DONTNEED, MADV_FREE, MADV_REMOVE, MADV_WIPEONFORK,
@@ -104,63 +104,63 @@ TEST_F(window, refuses_advice_about_pages_that_are_not_its_own)
 	unsigned int i;
 
 	for (i = 0; i < ARRAY_SIZE(refused); i++)
-		EXPECT_EQ(-1, madvise(self->win, FILE_LEN, refused[i]))
+		EXPECT_EQ(-1, madvise(self->mem, FILE_LEN, refused[i]))
 			TH_LOG("madvise %d", refused[i]);
 	EXPECT_EQ('a', file_byte(self->s.a, 0));
 }
 
-TEST_F(window, is_not_inherited_where_the_process_says_so)
+TEST_F(attachment, is_not_inherited_after_dontfork)
 {
 	struct agent child;
 
-	ASSERT_EQ(0, madvise(self->win, SPACE_LEN, MADV_DONTFORK));
+	ASSERT_EQ(0, madvise(self->mem, SPACE_LEN, MADV_DONTFORK));
 	ASSERT_EQ(0, agent_start(&child));
-	EXPECT_EQ(-SIGSEGV, agent_peek(&child, self->win));
-	EXPECT_EQ(0, goes_on(&self->s, self->win));
+	EXPECT_EQ(-SIGSEGV, agent_peek(&child, self->mem));
+	EXPECT_EQ(0, goes_on(&self->s, self->mem));
 	EXPECT_EQ(0, agent_stop(&child));
 }
 
-TEST_F(window, that_is_locked_is_revoked_all_the_same)
+TEST_F(attachment, is_revoked_even_if_mlocked)
 {
 	const struct rlimit no = { RLIM_INFINITY, RLIM_INFINITY };
 	char *later;
 
 	ASSERT_EQ(0, setrlimit(RLIMIT_MEMLOCK, &no));
-	EXPECT_EQ(0, mlock(self->win, FILE_LEN));
-	EXPECT_EQ(0, goes_on(&self->s, self->win));
-	EXPECT_EQ(0, mlock2(self->win, FILE_LEN, MLOCK_ONFAULT));
-	EXPECT_EQ(0, goes_on(&self->s, self->win));
-	EXPECT_EQ(0, munlock(self->win, FILE_LEN));
+	EXPECT_EQ(0, mlock(self->mem, FILE_LEN));
+	EXPECT_EQ(0, goes_on(&self->s, self->mem));
+	EXPECT_EQ(0, mlock2(self->mem, FILE_LEN, MLOCK_ONFAULT));
+	EXPECT_EQ(0, goes_on(&self->s, self->mem));
+	EXPECT_EQ(0, munlock(self->mem, FILE_LEN));
 	EXPECT_EQ(0, mlockall(MCL_CURRENT | MCL_FUTURE));
 	later = attach(self->fd, 0, SPACE_LEN, RW);
 	ASSERT_NE(NULL, later);
 	EXPECT_EQ(0, goes_on(&self->s, later));
 	EXPECT_EQ(-SIGBUS, peek(later + FILE_LEN));
 	EXPECT_EQ(0, munlockall());
-	EXPECT_EQ(0, goes_on(&self->s, self->win));
+	EXPECT_EQ(0, goes_on(&self->s, self->mem));
 }
 
-TEST_F(window, goes_on_when_its_protection_comes_and_goes)
+TEST_F(attachment, survives_mprotect)
 {
 	static const int prots[] = { PROT_NONE, PROT_READ, PROT_WRITE, RW };
 	unsigned int i;
 
 	for (i = 0; i < 64; i++) {
 		/* some of it, so that the area is cut and merged */
-		char *at = self->win + i % 5 * PAGE;
+		char *at = self->mem + i % 5 * PAGE;
 
 		EXPECT_EQ(0, mprotect(at, 3 * PAGE, prots[i % 4]));
-		EXPECT_EQ(0, mprotect(self->win, SPACE_LEN, RW));
-		EXPECT_EQ(0, goes_on(&self->s, self->win)) TH_LOG("round %u", i);
+		EXPECT_EQ(0, mprotect(self->mem, SPACE_LEN, RW));
+		EXPECT_EQ(0, goes_on(&self->s, self->mem)) TH_LOG("round %u", i);
 	}
-	EXPECT_EQ(-1, mprotect(self->win, PAGE, PROT_READ | PROT_EXEC));
+	EXPECT_EQ(-1, mprotect(self->mem, PAGE, PROT_READ | PROT_EXEC));
 }
 
-TEST_F(window, goes_on_wherever_it_is_moved)
+TEST_F(attachment, survives_mremap)
 {
 	char *room = mmap(NULL, 4 * SPACE_LEN, PROT_NONE,
 			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	char *at = self->win, *copy;
+	char *at = self->mem, *copy;
 	unsigned int i;
 
 	ASSERT_NE(MAP_FAILED, (void *)room);
@@ -191,24 +191,24 @@ TEST_F(window, goes_on_wherever_it_is_moved)
 }
 
 /* An emulation of a call that is long gone, by mapping the file anew. */
-TEST_F(window, shows_no_more_by_remap_file_pages)
+TEST_F(attachment, shows_no_more_by_remap_file_pages)
 {
 	int part = as_view(self->s.asfd, PAGE, 4 * PAGE, RW);
-	char *win = attach(part, 0, 4 * PAGE, RW);
+	char *mem = attach(part, 0, 4 * PAGE, RW);
 
-	ASSERT_NE(NULL, win);
-	ASSERT_EQ('b', peek(win));
-	EXPECT_EQ(0, syscall(SYS_remap_file_pages, win, PAGE, 0, 2, 0));
-	EXPECT_EQ('d', peek(win));
+	ASSERT_NE(NULL, mem);
+	ASSERT_EQ('b', peek(mem));
+	EXPECT_EQ(0, syscall(SYS_remap_file_pages, mem, PAGE, 0, 2, 0));
+	EXPECT_EQ('d', peek(mem));
 	/* like any mmap() over a mapping, it may take that away before it fails */
-	EXPECT_EQ(-1, syscall(SYS_remap_file_pages, win, PAGE, 0, 4, 0));
-	EXPECT_NE('f', peek(win));
+	EXPECT_EQ(-1, syscall(SYS_remap_file_pages, mem, PAGE, 0, 4, 0));
+	EXPECT_NE('f', peek(mem));
 	ASSERT_EQ(0, as_unmap(self->s.asfd, 0, SPACE_LEN));
-	EXPECT_GT(0, peek(win));
-	EXPECT_EQ(-SIGBUS, peek(win + PAGE));
+	EXPECT_GT(0, peek(mem));
+	EXPECT_EQ(-SIGBUS, peek(mem + PAGE));
 }
 
-TEST_F(window, is_no_place_for_userfaultfd)
+TEST_F(attachment, refuses_userfaultfd)
 {
 	static const uint64_t modes[] = {
 		UFFDIO_REGISTER_MODE_MISSING, UFFDIO_REGISTER_MODE_WP,
@@ -223,20 +223,20 @@ TEST_F(window, is_no_place_for_userfaultfd)
 	ASSERT_EQ(0, ioctl(fd, UFFDIO_API, &api));
 	for (i = 0; i < ARRAY_SIZE(modes); i++) {
 		struct uffdio_register reg = {
-			.range = { (uintptr_t)self->win, FILE_LEN },
+			.range = { (uintptr_t)self->mem, FILE_LEN },
 			.mode = modes[i],
 		};
 
 		EXPECT_EQ(-1, ioctl(fd, UFFDIO_REGISTER, &reg));
 		EXPECT_EQ(EINVAL, errno);
 	}
-	EXPECT_EQ(0, goes_on(&self->s, self->win));
+	EXPECT_EQ(0, goes_on(&self->s, self->mem));
 }
 
 /* Pages of a window cannot be held by anybody, so not used past a revocation. */
-TEST_F(window, has_no_page_that_can_be_pinned)
+TEST_F(attachment, has_no_pinnable_page)
 {
-	struct iovec here = { self->win, PAGE }, out;
+	struct iovec here = { self->mem, PAGE }, out;
 	struct io_uring_params params = { 0 };
 	char dir[128], page[PAGE];
 	int ring, disk, pipes[2];
@@ -266,42 +266,42 @@ TEST_F(window, has_no_page_that_can_be_pinned)
 	ASSERT_LE(0, disk);
 	ASSERT_EQ(0, fsync(disk));
 	ASSERT_EQ(0, fcntl(disk, F_SETFL, O_DIRECT));
-	EXPECT_EQ(-1, pread(disk, self->win, PAGE, 0));
+	EXPECT_EQ(-1, pread(disk, self->mem, PAGE, 0));
 	EXPECT_EQ(EFAULT, errno);
-	EXPECT_EQ(-1, pwrite(disk, self->win, PAGE, 0));
+	EXPECT_EQ(-1, pwrite(disk, self->mem, PAGE, 0));
 	EXPECT_EQ(EFAULT, errno);
 	close(disk);
-	EXPECT_EQ(0, goes_on(&self->s, self->win));
+	EXPECT_EQ(0, goes_on(&self->s, self->mem));
 }
 
 /* Copies are another matter: the kernel makes them as the process itself would. */
-TEST_F(window, can_be_copied_to_and_from)
+TEST_F(attachment, is_accessible_to_system_calls)
 {
 	char page[PAGE], byte;
 	int pipes[2];
 
 	ASSERT_EQ(0, pipe(pipes));
-	EXPECT_EQ((ssize_t)PAGE, pread(self->s.b, self->win + PAGE, PAGE, 0));
-	EXPECT_EQ('A', peek(self->win + PAGE));
+	EXPECT_EQ((ssize_t)PAGE, pread(self->s.b, self->mem + PAGE, PAGE, 0));
+	EXPECT_EQ('A', peek(self->mem + PAGE));
 	EXPECT_EQ('A', file_byte(self->s.a, PAGE));
-	EXPECT_EQ(1, write(pipes[1], self->win, 1));
+	EXPECT_EQ(1, write(pipes[1], self->mem, 1));
 	EXPECT_EQ(1, read(pipes[0], &byte, 1));
 	EXPECT_EQ('a', byte);
-	EXPECT_EQ(-1, pread(self->s.b, self->win + FILE_LEN, PAGE, 0));
+	EXPECT_EQ(-1, pread(self->s.b, self->mem + FILE_LEN, PAGE, 0));
 	EXPECT_EQ(EFAULT, errno);
 	/* what has begun ends at the hole */
-	EXPECT_EQ((ssize_t)PAGE, pread(self->s.b, self->win + FILE_LEN - PAGE,
+	EXPECT_EQ((ssize_t)PAGE, pread(self->s.b, self->mem + FILE_LEN - PAGE,
 				       2 * PAGE, 0));
 	EXPECT_EQ(0, pread(self->s.b, page, PAGE, FILE_LEN));
 }
 
 /* A futex that is shared by address and not by page would mean nothing. */
-TEST_F(window, has_no_shared_futex)
+TEST_F(attachment, has_no_shared_futex)
 {
-	EXPECT_EQ(-1, syscall(SYS_futex, self->win, 1 /* FUTEX_WAKE */, 1, NULL, NULL, 0));
+	EXPECT_EQ(-1, syscall(SYS_futex, self->mem, 1 /* FUTEX_WAKE */, 1, NULL, NULL, 0));
 	EXPECT_EQ(EFAULT, errno);
 	/* one of a single process is known by its address */
-	EXPECT_EQ(0, syscall(SYS_futex, self->win, 1 | 128, 1, NULL, NULL, 0));
+	EXPECT_EQ(0, syscall(SYS_futex, self->mem, 1 | 128, 1, NULL, NULL, 0));
 }
 
 /* Looks for @needle in the file at @path. */
@@ -322,12 +322,12 @@ static bool file_has(const char *path, const char *needle)
 	return found;
 }
 
-TEST_F(window, is_not_in_a_core_dump)
+TEST_F(attachment, is_not_in_core_dump)
 {
 	const struct rlimit any = { RLIM_INFINITY, RLIM_INFINITY };
 	char dir[] = "/tmp/address-space-core-XXXXXX", path[64], old[128];
 	/* put together at run time, so that the program itself does not have them */
-	char *window = self->win + PAGE, *own;
+	char *mem = self->mem + PAGE, *own;
 	char hidden[32], told[32];
 	int status;
 	pid_t pid;
@@ -339,7 +339,7 @@ TEST_F(window, is_not_in_a_core_dump)
 		SKIP(return, "core dumps are configured elsewhere");
 	snprintf(hidden, sizeof(hidden), "%s-%d", "hidden", 4711);
 	snprintf(told, sizeof(told), "%s-%d", "told", 4711);
-	memcpy(window, hidden, strlen(hidden));
+	memcpy(mem, hidden, strlen(hidden));
 	own = mmap(NULL, PAGE, RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, (void *)own);
 	memcpy(own, told, strlen(told));
@@ -367,25 +367,25 @@ TEST_F(window, is_not_in_a_core_dump)
 }
 
 /* The fds can be had by who may trace the process; a view stays a view. */
-TEST_F(window, of_a_stolen_fd_is_no_more_than_of_a_given_one)
+TEST_F(attachment, of_pidfd_getfd_has_no_more_access)
 {
 	int pidfd = syscall(SYS_pidfd_open, getpid(), 0);
 	int view = as_view(self->s.asfd, PAGE, PAGE, PROT_READ), stolen;
-	char *win;
+	char *mem;
 
 	ASSERT_LE(0, pidfd);
 	stolen = syscall(SYS_pidfd_getfd, pidfd, view, 0);
 	ASSERT_LE(0, stolen);
 	EXPECT_EQ(NULL, attach(stolen, 0, PAGE, RW));
 	EXPECT_EQ(NULL, attach(stolen, 0, 2 * PAGE, PROT_READ));
-	win = attach(stolen, 0, PAGE, PROT_READ);
-	ASSERT_NE(NULL, win);
-	EXPECT_EQ('b', peek(win));
+	mem = attach(stolen, 0, PAGE, PROT_READ);
+	ASSERT_NE(NULL, mem);
+	EXPECT_EQ('b', peek(mem));
 	EXPECT_EQ(-ENOTTY, as_unmap(stolen, 0, PAGE));
 }
 
 /* Whatever is asked of a view's fd but to be shown to a VM. */
-TEST_F(window, of_a_view_offers_no_call_but_kvms)
+TEST_F(attachment, of_view_allows_no_ioctl_but_kvm)
 {
 	static const unsigned int types[] = { 0xb9, 0xae, 'f', 'T', 0x12, 0 };
 	int view = as_view(self->s.asfd, 0, PAGE, RW);
@@ -404,38 +404,38 @@ TEST_F(window, of_a_view_offers_no_call_but_kvms)
 			EXPECT_EQ(-1, ioctl(view, _IO(types[i], nr), arg))
 				TH_LOG("type %#x, number %u", types[i], nr);
 		}
-	EXPECT_EQ(0, goes_on(&self->s, self->win));
+	EXPECT_EQ(0, goes_on(&self->s, self->mem));
 }
 
 /* A debugger sees and changes what the process does, and no more. */
-TEST_F(window, can_be_debugged)
+TEST_F(attachment, can_be_debugged)
 {
 	struct agent child;
 	int status;
 	long word;
 
 	ASSERT_EQ(0, agent_start(&child));
-	EXPECT_EQ('a', agent_peek(&child, self->win));
+	EXPECT_EQ('a', agent_peek(&child, self->mem));
 	ASSERT_EQ(0, ptrace(PTRACE_ATTACH, child.pid, 0, 0));
 	ASSERT_EQ(child.pid, waitpid(child.pid, &status, 0));
 	errno = 0;
-	word = ptrace(PTRACE_PEEKDATA, child.pid, self->win, 0);
+	word = ptrace(PTRACE_PEEKDATA, child.pid, self->mem, 0);
 	EXPECT_EQ(0, errno);
 	EXPECT_EQ('a', word & 0xff);
-	EXPECT_EQ(0, ptrace(PTRACE_POKEDATA, child.pid, self->win + 3 * PAGE,
+	EXPECT_EQ(0, ptrace(PTRACE_POKEDATA, child.pid, self->mem + 3 * PAGE,
 			    (word & ~0xffL) | 'z'));
 	EXPECT_EQ('z', file_byte(self->s.a, 3 * PAGE));
 	ASSERT_EQ(0, as_unmap(self->s.asfd, 0, SPACE_LEN));
 	errno = 0;
-	ptrace(PTRACE_PEEKDATA, child.pid, self->win, 0);
+	ptrace(PTRACE_PEEKDATA, child.pid, self->mem, 0);
 	EXPECT_EQ(EIO, errno);
-	EXPECT_EQ(-1, ptrace(PTRACE_POKEDATA, child.pid, self->win, 0));
+	EXPECT_EQ(-1, ptrace(PTRACE_POKEDATA, child.pid, self->mem, 0));
 	ASSERT_EQ(0, ptrace(PTRACE_DETACH, child.pid, 0, 0));
 	EXPECT_EQ(0, agent_stop(&child));
 }
 
 /* What /proc tells of a window's pages is nothing about the files behind it. */
-TEST_F(window, is_opaque_in_proc)
+TEST_F(attachment, is_opaque_in_proc)
 {
 	uint64_t entry = ~0ULL;
 	char path[128];
@@ -445,12 +445,12 @@ TEST_F(window, is_opaque_in_proc)
 	ASSERT_LE(0, fd);
 	EXPECT_EQ((ssize_t)sizeof(entry),
 		  pread(fd, &entry, sizeof(entry),
-			(uintptr_t)self->win / PAGE * sizeof(entry)));
+			(uintptr_t)self->mem / PAGE * sizeof(entry)));
 	close(fd);
 	/* present, and not as a page of a file */
 	EXPECT_EQ(0, (int)(entry >> 61 & 1));
 	snprintf(path, sizeof(path), "/proc/self/map_files/%lx-%lx",
-		 (unsigned long)self->win, (unsigned long)self->win + SPACE_LEN);
+		 (unsigned long)self->mem, (unsigned long)self->mem + SPACE_LEN);
 	EXPECT_EQ(-1, open(path, O_RDWR));
 }
 

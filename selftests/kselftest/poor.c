@@ -10,7 +10,7 @@
 #define GROUP	ROOT "/address_space_poor"
 
 /* A space whose creator is in a group that may have far less than it shows. */
-FIXTURE(poor)
+FIXTURE(memory_limit)
 {
 	struct agent creator;
 	struct space rich;	/* somebody else's */
@@ -33,17 +33,17 @@ static long create_wanted(void *arg)
 }
 
 /* 0, or what the first access that failed gave */
-static long want(void *win)
+static long want(void *mem)
 {
 	unsigned long at;
 	int ret = 0;
 
 	for (at = 0; !ret && at < WANTED; at += PAGE)
-		ret = poke((char *)win + at, 1);
+		ret = poke((char *)mem + at, 1);
 	return ret;
 }
 
-FIXTURE_SETUP(poor)
+FIXTURE_SETUP(memory_limit)
 {
 	char limit[32];
 	long ret;
@@ -66,7 +66,7 @@ FIXTURE_SETUP(poor)
 	ASSERT_EQ(0, as_map(self->rich.asfd, 0, self->rich.a, 0, FILE_LEN, RW, 0));
 }
 
-FIXTURE_TEARDOWN(poor)
+FIXTURE_TEARDOWN(memory_limit)
 {
 	uint64_t until = now_ms() + WORKER_MS;
 
@@ -78,36 +78,36 @@ FIXTURE_TEARDOWN(poor)
 		sleep_ms(10);
 }
 
-TEST_F_TIMEOUT(poor, who_wants_too_much_is_killed, 120)
+TEST_F_TIMEOUT(memory_limit, kills_process_that_touches_too_much, 120)
 {
-	char *win = agent_attach(&self->creator, self->asfd, 0, WANTED, RW);
+	char *mem = agent_attach(&self->creator, self->asfd, 0, WANTED, RW);
 
-	ASSERT_NE(NULL, win);
-	EXPECT_EQ(-EPIPE, agent_call(&self->creator, want, win));
+	ASSERT_NE(NULL, mem);
+	EXPECT_EQ(-EPIPE, agent_call(&self->creator, want, mem));
 	EXPECT_EQ(SIGKILL, agent_stop(&self->creator));
 	self->creator.pid = 0;
-	EXPECT_EQ('a', peek(self->rich.win));
-	EXPECT_EQ(0, poke(self->rich.win, 'a'));
+	EXPECT_EQ('a', peek(self->rich.mem));
+	EXPECT_EQ(0, poke(self->rich.mem, 'a'));
 }
 
 /*
  * There is nobody to be killed, and whoever touches the memory cannot help it: as
  * with a disk that is full.
  */
-TEST_F_TIMEOUT(poor, a_page_that_nobody_can_pay_for_is_sigbus, 120)
+TEST_F_TIMEOUT(memory_limit, without_process_to_kill_is_sigbus, 120)
 {
 	struct agent other;
-	char *win;
+	char *mem;
 
 	ASSERT_EQ(0, agent_stop(&self->creator));
 	self->creator.pid = 0;
 	ASSERT_EQ(0, agent_start(&other));
-	win = agent_attach(&other, self->asfd, 0, WANTED, RW);
-	ASSERT_NE(NULL, win);
-	EXPECT_EQ(-SIGBUS, agent_call(&other, want, win));
+	mem = agent_attach(&other, self->asfd, 0, WANTED, RW);
+	ASSERT_NE(NULL, mem);
+	EXPECT_EQ(-SIGBUS, agent_call(&other, want, mem));
 	/* what there was room for goes on */
-	EXPECT_EQ(1, agent_peek(&other, win));
-	EXPECT_EQ('a', peek(self->rich.win));
+	EXPECT_EQ(1, agent_peek(&other, mem));
+	EXPECT_EQ('a', peek(self->rich.mem));
 	EXPECT_EQ(0, agent_stop(&other));
 }
 

@@ -69,7 +69,7 @@ FIXTURE(space)
 {
 	struct space s;
 	int asfd;
-	char *win;
+	char *mem;
 	struct touch *shared;
 	struct agent child;
 };
@@ -78,7 +78,7 @@ FIXTURE_SETUP(space)
 {
 	ASSERT_EQ(0, space_init(&self->s));
 	self->asfd = self->s.asfd;
-	self->win = self->s.win;
+	self->mem = self->s.mem;
 	self->shared = mmap(NULL, PAGE, RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, (void *)self->shared);
 	/* it has the window, and must fault in none of its page tables either */
@@ -91,14 +91,14 @@ FIXTURE_TEARDOWN(space)
 	space_free(&self->s);
 }
 
-TEST_F(space, populate_enters_what_is_mapped_in_every_window)
+TEST_F(space, populate_installs_pages_in_every_attachment)
 {
 	int view = as_view(self->asfd, 2 * PAGE, 8 * PAGE, RW);
 	char *second = attach(self->asfd, PAGE, FILE_LEN, RW);
 	char *mine = attach(view, 0, 8 * PAGE, RW);
 	char *theirs = agent_attach(&self->child, view, 0, 8 * PAGE, RW);
 	struct touch all[] = {
-		{ self->win + 4 * PAGE, 4, false }, { self->win, FILE_PAGES, true },
+		{ self->mem + 4 * PAGE, 4, false }, { self->mem, FILE_PAGES, true },
 		{ second, FILE_PAGES - 1, true }, { mine, 8, true },
 	};
 	unsigned int i;
@@ -110,9 +110,9 @@ TEST_F(space, populate_enters_what_is_mapped_in_every_window)
 	for (i = 0; i < ARRAY_SIZE(all); i++)
 		EXPECT_EQ(0, touch(&all[i]))
 			TH_LOG("case %u", i);
-	EXPECT_EQ(0, agent_touch(&self->child, self->shared, self->win, FILE_PAGES, true));
+	EXPECT_EQ(0, agent_touch(&self->child, self->shared, self->mem, FILE_PAGES, true));
 	EXPECT_EQ(0, agent_touch(&self->child, self->shared, theirs, 8, true));
-	EXPECT_EQ('a', agent_peek(&self->child, self->win));
+	EXPECT_EQ('a', agent_peek(&self->child, self->mem));
 	EXPECT_EQ('c', peek(mine));
 	EXPECT_EQ('b', peek(second));
 
@@ -120,19 +120,19 @@ TEST_F(space, populate_enters_what_is_mapped_in_every_window)
 	ASSERT_EQ(0, as_map(self->asfd, PAGE, self->s.b, 0, 4 * PAGE, RW, POPULATE | REPLACE));
 	EXPECT_EQ(0, touch(&all[1]));
 	EXPECT_EQ(0, agent_touch(&self->child, self->shared, theirs, 3, true));
-	EXPECT_EQ('A', agent_peek(&self->child, self->win + PAGE));
+	EXPECT_EQ('A', agent_peek(&self->child, self->mem + PAGE));
 	EXPECT_EQ('B', peek(mine));
 }
 
 /* What tells that these tests tell anything. */
-TEST_F(space, without_it_everybody_faults)
+TEST_F(space, every_access_faults_without_populate)
 {
 	ASSERT_EQ(0, as_map(self->asfd, 0, self->s.a, 0, FILE_LEN, RW, 0));
-	EXPECT_LT(0, touch(&(struct touch) { self->win, FILE_PAGES, true }));
-	EXPECT_LT(0, agent_touch(&self->child, self->shared, self->win, FILE_PAGES, true));
+	EXPECT_LT(0, touch(&(struct touch) { self->mem, FILE_PAGES, true }));
+	EXPECT_LT(0, agent_touch(&self->child, self->shared, self->mem, FILE_PAGES, true));
 }
 
-TEST_F(space, populate_in_a_batch_enters_what_the_batch_leaves)
+TEST_F(space, populate_in_batch_installs_final_layout)
 {
 	struct address_space_op ops[] = {
 		op_map(0, self->s.a, 8 * PAGE, RW, POPULATE),
@@ -146,19 +146,19 @@ TEST_F(space, populate_in_a_batch_enters_what_the_batch_leaves)
 	};
 
 	ASSERT_EQ(0, as_batch(self->asfd, ops, ARRAY_SIZE(ops), NULL));
-	EXPECT_EQ(0, agent_touch(&self->child, self->shared, self->win, 2, true));
-	EXPECT_EQ(0, agent_touch(&self->child, self->shared, self->win + 3 * PAGE, 5, true));
-	EXPECT_EQ(0, agent_touch(&self->child, self->shared, self->win + 32 * PAGE, 1, true));
-	EXPECT_EQ(0, agent_touch(&self->child, self->shared, self->win + 33 * PAGE, 3, false));
-	EXPECT_EQ(0, agent_touch(&self->child, self->shared, self->win + 50 * PAGE, 2, true));
-	EXPECT_EQ(-SIGBUS, agent_peek(&self->child, self->win + 2 * PAGE));
-	EXPECT_EQ(-SIGSEGV, agent_poke(&self->child, self->win + 33 * PAGE, '!'));
+	EXPECT_EQ(0, agent_touch(&self->child, self->shared, self->mem, 2, true));
+	EXPECT_EQ(0, agent_touch(&self->child, self->shared, self->mem + 3 * PAGE, 5, true));
+	EXPECT_EQ(0, agent_touch(&self->child, self->shared, self->mem + 32 * PAGE, 1, true));
+	EXPECT_EQ(0, agent_touch(&self->child, self->shared, self->mem + 33 * PAGE, 3, false));
+	EXPECT_EQ(0, agent_touch(&self->child, self->shared, self->mem + 50 * PAGE, 2, true));
+	EXPECT_EQ(-SIGBUS, agent_peek(&self->child, self->mem + 2 * PAGE));
+	EXPECT_EQ(-SIGSEGV, agent_poke(&self->child, self->mem + 33 * PAGE, '!'));
 	EXPECT_EQ('B', file_byte(self->s.b, PAGE));
-	EXPECT_EQ('a', agent_peek(&self->child, self->win + 49 * PAGE));
+	EXPECT_EQ('a', agent_peek(&self->child, self->mem + 49 * PAGE));
 }
 
 /* Entered and never touched: it is to be taken away like what was. */
-TEST_F(space, what_was_populated_and_not_touched_is_revoked)
+TEST_F(space, populated_untouched_page_is_revoked)
 {
 	static const unsigned int pages[] = { 1, 2, 3, FILE_PAGES };
 	unsigned int i, last, how;
@@ -177,16 +177,16 @@ TEST_F(space, what_was_populated_and_not_touched_is_revoked)
 		ASSERT_EQ(0, how == 0 ? as_unmap(self->asfd, 0, length) :
 			     how == 1 ? as_batch(self->asfd, &unmap, 1, NULL) :
 			     as_map(self->asfd, 0, self->s.b, 0, length, RW, REPLACE));
-		EXPECT_EQ(how == 2 ? 'A' : -SIGBUS, agent_peek(&self->child, self->win));
-		EXPECT_EQ(how == 2 ? 'A' : -SIGBUS, peek(self->win))
+		EXPECT_EQ(how == 2 ? 'A' : -SIGBUS, agent_peek(&self->child, self->mem));
+		EXPECT_EQ(how == 2 ? 'A' : -SIGBUS, peek(self->mem))
 			TH_LOG("case %u", i);
 		EXPECT_EQ(how == 2 ? 'A' + (int)last : -SIGBUS,
-			  agent_peek(&self->child, self->win + last * PAGE));
+			  agent_peek(&self->child, self->mem + last * PAGE));
 		ASSERT_EQ(0, as_unmap(self->asfd, 0, length));
 	}
 }
 
-TEST_F(space, populate_is_for_maps_only)
+TEST_F(space, populate_is_allowed_for_map_only)
 {
 	struct address_space_op ops[] = {
 		op_map(0, self->s.a, 8 * PAGE, RW, POPULATE),
@@ -202,10 +202,10 @@ TEST_F(space, populate_is_for_maps_only)
 }
 
 /* One of view, window and layout forbids it: then it cannot be done. */
-TEST_F(space, populate_gives_no_more_than_all_allow)
+TEST_F(space, populate_respects_every_protection)
 {
 	static const struct {
-		int view, window, layout;
+		int view, attachment, layout;
 	} rights[] = {
 		{ PROT_READ, PROT_READ, RW },
 		{ RW, PROT_READ, RW },
@@ -217,77 +217,77 @@ TEST_F(space, populate_gives_no_more_than_all_allow)
 
 	for (i = 0; i < ARRAY_SIZE(rights); i++) {
 		int view = as_view(self->asfd, 0, FILE_LEN, rights[i].view);
-		char *win = attach(view, 0, FILE_LEN, rights[i].window);
-		char *theirs = agent_attach(&self->child, view, 0, FILE_LEN, rights[i].window);
-		bool readable = rights[i].window && rights[i].layout;
+		char *mem = attach(view, 0, FILE_LEN, rights[i].attachment);
+		char *theirs = agent_attach(&self->child, view, 0, FILE_LEN, rights[i].attachment);
+		bool readable = rights[i].attachment && rights[i].layout;
 
-		ASSERT_NE(NULL, win);
+		ASSERT_NE(NULL, mem);
 		ASSERT_NE(NULL, theirs);
 		ASSERT_EQ(0, as_map(self->asfd, 0, self->s.a, 0, FILE_LEN,
 				    rights[i].layout, POPULATE));
 		if (readable)
 			EXPECT_EQ(0, agent_touch(&self->child, self->shared, theirs,
 						 FILE_PAGES, false));
-		EXPECT_EQ(readable ? 'a' : -SIGSEGV, peek(win));
-		EXPECT_EQ(-SIGSEGV, poke(win, '!'));
+		EXPECT_EQ(readable ? 'a' : -SIGSEGV, peek(mem));
+		EXPECT_EQ(-SIGSEGV, poke(mem, '!'));
 		EXPECT_EQ(-SIGSEGV, agent_poke(&self->child, theirs + PAGE, '!'));
 		EXPECT_EQ('a', file_byte(self->s.a, 0))
 			TH_LOG("case %u", i);
 		EXPECT_EQ('b', file_byte(self->s.a, PAGE));
 		ASSERT_EQ(0, as_unmap(self->asfd, 0, FILE_LEN));
-		EXPECT_EQ(readable ? -SIGBUS : rights[i].window ? -SIGBUS : -SIGSEGV, peek(win));
-		munmap(win, FILE_LEN);
+		EXPECT_EQ(readable ? -SIGBUS : rights[i].attachment ? -SIGBUS : -SIGSEGV, peek(mem));
+		munmap(mem, FILE_LEN);
 		close(view);
 	}
 }
 
 /* A window of a part of it is not entered past its ends. */
-TEST_F(space, populate_stays_within_the_window)
+TEST_F(space, populate_stays_within_attachment)
 {
 	char *room = mmap(NULL, 4 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	char *win = mmap(room + PAGE, 2 * PAGE, RW, MAP_SHARED | MAP_FIXED, self->asfd,
+	char *mem = mmap(room + PAGE, 2 * PAGE, RW, MAP_SHARED | MAP_FIXED, self->asfd,
 			 4 * PAGE);
 
-	ASSERT_EQ(room + PAGE, win);
+	ASSERT_EQ(room + PAGE, mem);
 	ASSERT_EQ(0, as_map(self->asfd, 0, self->s.a, 0, FILE_LEN, RW, POPULATE));
-	EXPECT_EQ(0, touch(&(struct touch) { win, 2, true }));
-	EXPECT_EQ('e', peek(win));
-	EXPECT_EQ(-SIGSEGV, peek(win - 1));
-	EXPECT_EQ(-SIGSEGV, peek(win + 2 * PAGE));
+	EXPECT_EQ(0, touch(&(struct touch) { mem, 2, true }));
+	EXPECT_EQ('e', peek(mem));
+	EXPECT_EQ(-SIGSEGV, peek(mem - 1));
+	EXPECT_EQ(-SIGSEGV, peek(mem + 2 * PAGE));
 }
 
-TEST_F(space, populate_enters_a_huge_page)
+TEST_F(space, populate_installs_huge_page)
 {
 	int file = hugetlb_memfd(1), asfd = as_create(4 * HUGE);
-	char *win;
+	char *mem;
 
 	if (file < 0)
 		SKIP(return, "no huge pages");
-	win = attach(asfd, 0, 4 * HUGE, RW);
-	ASSERT_NE(NULL, win);
+	mem = attach(asfd, 0, 4 * HUGE, RW);
+	ASSERT_NE(NULL, mem);
 	ASSERT_EQ(0, as_map(asfd, HUGE, file, 0, HUGE, RW, POPULATE));
-	EXPECT_EQ(0, touch(&(struct touch) { win + HUGE, HUGE / PAGE, true }));
+	EXPECT_EQ(0, touch(&(struct touch) { mem + HUGE, HUGE / PAGE, true }));
 	/* with a page table for a part, there are small ones */
 	ASSERT_EQ(0, as_map(asfd, 3 * HUGE, file, PAGE, PAGE, RW, POPULATE));
 	ASSERT_EQ(0, as_unmap(asfd, 3 * HUGE, PAGE));
 	ASSERT_EQ(0, as_map(asfd, 3 * HUGE, file, 0, HUGE, RW, POPULATE));
-	EXPECT_EQ(0, touch(&(struct touch) { win + 3 * HUGE, HUGE / PAGE, true }));
+	EXPECT_EQ(0, touch(&(struct touch) { mem + 3 * HUGE, HUGE / PAGE, true }));
 	ASSERT_EQ(0, as_unmap(asfd, 0, 4 * HUGE));
-	EXPECT_EQ(-SIGBUS, peek(win + HUGE));
-	EXPECT_EQ(-SIGBUS, peek(win + 3 * HUGE));
-	EXPECT_EQ(-SIGBUS, peek(win + 3 * HUGE + PAGE));
+	EXPECT_EQ(-SIGBUS, peek(mem + HUGE));
+	EXPECT_EQ(-SIGBUS, peek(mem + 3 * HUGE));
+	EXPECT_EQ(-SIGBUS, peek(mem + 3 * HUGE + PAGE));
 }
 
 /* A part past the end of the file is no reason to refuse anything. */
-TEST_F(space, populate_enters_what_the_file_has)
+TEST_F(space, populate_past_end_of_file_succeeds)
 {
 	ASSERT_EQ(0, as_map(self->asfd, 0, self->s.a, 8 * PAGE, FILE_LEN, RW, POPULATE));
-	EXPECT_EQ(0, agent_touch(&self->child, self->shared, self->win, 8, true));
-	EXPECT_EQ(-SIGBUS, agent_peek(&self->child, self->win + 8 * PAGE));
+	EXPECT_EQ(0, agent_touch(&self->child, self->shared, self->mem, 8, true));
+	EXPECT_EQ(-SIGBUS, agent_peek(&self->child, self->mem + 8 * PAGE));
 }
 
 /* Attachers are killed while pages are entered in their windows: all is let go of. */
-TEST_F_TIMEOUT(space, populate_and_killed_attachers, 120)
+TEST_F_TIMEOUT(space, populate_survives_killed_attachers, 120)
 {
 	uint64_t until = now_ms() + race_ms();
 	unsigned int rounds;
@@ -299,7 +299,7 @@ TEST_F_TIMEOUT(space, populate_and_killed_attachers, 120)
 		if (pid == 0) {
 			prctl(PR_SET_PDEATHSIG, SIGKILL);
 			for (;;)
-				peek(self->win + rand() % SPACE_PAGES * PAGE);
+				peek(self->mem + rand() % SPACE_PAGES * PAGE);
 		}
 		ASSERT_LT(0, pid);
 		for (i = 0; i < 8; i++) {
@@ -360,25 +360,25 @@ static int truncate_it(struct duel *duel)
 	return ftruncate(duel->file, 0) ?: ftruncate(duel->file, MANY_LEN);
 }
 
-FIXTURE(duel)
+FIXTURE(populate_race)
 {
 	struct duel duel;
 	pthread_t thread;
-	char *win, *second;
+	char *mem, *second;
 	struct agent child;
 };
 
-FIXTURE_VARIANT(duel)
+FIXTURE_VARIANT(populate_race)
 {
 	int (*take_away)(struct duel *duel);
 	bool truncate;
 };
 
-FIXTURE_VARIANT_ADD(duel, unmap) { unmap_it, false };
-FIXTURE_VARIANT_ADD(duel, unmap_a_part) { unmap_a_part, false };
-FIXTURE_VARIANT_ADD(duel, truncate) { truncate_it, true };
+FIXTURE_VARIANT_ADD(populate_race, with_unmap) { unmap_it, false };
+FIXTURE_VARIANT_ADD(populate_race, with_partial_unmap) { unmap_a_part, false };
+FIXTURE_VARIANT_ADD(populate_race, with_truncate) { truncate_it, true };
 
-FIXTURE_SETUP(duel)
+FIXTURE_SETUP(populate_race)
 {
 	struct duel *duel = &self->duel;
 
@@ -386,16 +386,16 @@ FIXTURE_SETUP(duel)
 	duel->file = memfd_pages("duel", MANY_PAGES, 1);
 	ASSERT_LE(0, duel->asfd);
 	ASSERT_LE(0, duel->file);
-	self->win = attach(duel->asfd, 0, MANY_LEN, RW);
+	self->mem = attach(duel->asfd, 0, MANY_LEN, RW);
 	self->second = attach(duel->asfd, 0, MANY_LEN, RW);
-	ASSERT_NE(NULL, self->win);
+	ASSERT_NE(NULL, self->mem);
 	ASSERT_NE(NULL, self->second);
 	ASSERT_EQ(0, agent_start(&self->child));
 	pthread_barrier_init(&duel->barrier, NULL, 2);
 	ASSERT_EQ(0, pthread_create(&self->thread, NULL, map_at_each_signal, duel));
 }
 
-FIXTURE_TEARDOWN(duel)
+FIXTURE_TEARDOWN(populate_race)
 {
 	self->duel.stop = true;
 	pthread_barrier_wait(&self->duel.barrier);
@@ -404,16 +404,16 @@ FIXTURE_TEARDOWN(duel)
 }
 
 /* What @addr shows, to the test and to its child: the same, or minus one */
-static int seen(struct agent *child, char *win, char *second, unsigned int page)
+static int seen(struct agent *child, char *mem, char *second, unsigned int page)
 {
-	int value = peek(win + page * PAGE);
+	int value = peek(mem + page * PAGE);
 
 	if (peek(second + page * PAGE) != value)
 		return -1;
-	return agent_peek(child, win + page * PAGE) == value ? value : -1;
+	return agent_peek(child, mem + page * PAGE) == value ? value : -1;
 }
 
-TEST_F_TIMEOUT(duel, populate_does_not_outlive_it, 120)
+TEST_F_TIMEOUT(populate_race, leaves_no_revoked_page, 120)
 {
 	static const unsigned int pages[] = { 1, 2, 63, 64, 100, 200, 250 };
 	uint64_t until = now_ms() + race_ms();
@@ -435,15 +435,15 @@ TEST_F_TIMEOUT(duel, populate_does_not_outlive_it, 120)
 		if (variant->truncate) {
 			/* all of the old is gone, whoever was first */
 			for (i = 0; i < ARRAY_SIZE(pages); i++)
-				EXPECT_EQ(0, seen(&self->child, self->win, self->second,
+				EXPECT_EQ(0, seen(&self->child, self->mem, self->second,
 						  pages[i]));
 			continue;
 		}
-		shown = peek(self->win + PAGE) >= 0;
+		shown = peek(self->mem + PAGE) >= 0;
 		last += !shown;
 		for (i = 0; i < ARRAY_SIZE(pages); i++)
 			EXPECT_EQ(shown ? 1 + (int)pages[i] : -SIGBUS,
-				  (seen(&self->child, self->win, self->second, pages[i])))
+				  (seen(&self->child, self->mem, self->second, pages[i])))
 				TH_LOG("round %u, page %u", rounds, pages[i]);
 	}
 	TH_LOG("%u rounds, taken away last in %u", rounds, last);

@@ -32,7 +32,7 @@ struct shared {
 
 struct user {
 	struct shared *shared;
-	char *win;
+	char *mem;
 	unsigned int number, seed;
 };
 
@@ -47,7 +47,7 @@ static void read_one(struct user *u, unsigned int page)
 	uint64_t before, after, got;
 
 	before = __atomic_load_n(&shared->stamp[page], __ATOMIC_ACQUIRE);
-	if (peek64(u->win + page * PAGE + 8 * (page % 500), &got)) {
+	if (peek64(u->mem + page * PAGE + 8 * (page % 500), &got)) {
 		__atomic_add_fetch(&shared->signals, 1, __ATOMIC_RELAXED);
 		return;
 	}
@@ -71,7 +71,7 @@ static void write_one(struct user *u, unsigned int page)
 	uint64_t next = shared->stamp[page] + 1;
 
 	__atomic_store_n(&shared->stamp[page], next, __ATOMIC_RELEASE);
-	if (poke64(u->win + page * PAGE + 8 * (page % 500), word(page, next))) {
+	if (poke64(u->mem + page * PAGE + 8 * (page % 500), word(page, next))) {
 		__atomic_store_n(&shared->stamp[page], next - 1, __ATOMIC_RELEASE);
 		__atomic_add_fetch(&shared->signals, 1, __ATOMIC_RELAXED);
 	}
@@ -94,25 +94,25 @@ static void *use(void *arg)
 	return NULL;
 }
 
-FIXTURE(hot)
+FIXTURE(memory_in_use)
 {
 	struct shared *shared;
 	int asfd, file;
-	char *win, *plain;
+	char *mem, *plain;
 	struct user users[USERS];
 	pthread_t threads[USERS];
 	pid_t other;
 	long long before;
 };
 
-FIXTURE_VARIANT(hot)
+FIXTURE_VARIANT(memory_in_use)
 {
 	enum { MEMORY, HUGE_MEMORY, DISK } kind;
 };
 
-FIXTURE_VARIANT_ADD(hot, memfd) { .kind = MEMORY };
-FIXTURE_VARIANT_ADD(hot, huge_tmpfs) { .kind = HUGE_MEMORY };
-FIXTURE_VARIANT_ADD(hot, ext4) { .kind = DISK };
+FIXTURE_VARIANT_ADD(memory_in_use, memfd) { .kind = MEMORY };
+FIXTURE_VARIANT_ADD(memory_in_use, huge_tmpfs) { .kind = HUGE_MEMORY };
+FIXTURE_VARIANT_ADD(memory_in_use, ext4) { .kind = DISK };
 
 static long vmstat(const char *name)
 {
@@ -123,14 +123,14 @@ static long vmstat(const char *name)
 }
 
 /* The users: threads of the test, but for the last, a process of its own. */
-static int start_users(struct __test_metadata *_metadata, FIXTURE_DATA(hot) *self)
+static int start_users(struct __test_metadata *_metadata, FIXTURE_DATA(memory_in_use) *self)
 {
 	unsigned int i;
 
 	(void)_metadata;
 	for (i = 0; i < USERS; i++)
 		self->users[i] = (struct user){
-			.shared = self->shared, .win = self->win,
+			.shared = self->shared, .mem = self->mem,
 			.number = i, .seed = i,
 		};
 	self->other = fork();
@@ -147,7 +147,7 @@ static int start_users(struct __test_metadata *_metadata, FIXTURE_DATA(hot) *sel
 	return 0;
 }
 
-static void stop_users(FIXTURE_DATA(hot) *self)
+static void stop_users(FIXTURE_DATA(memory_in_use) *self)
 {
 	unsigned int i;
 
@@ -157,7 +157,7 @@ static void stop_users(FIXTURE_DATA(hot) *self)
 	waitpid(self->other, NULL, 0);
 }
 
-FIXTURE_SETUP(hot)
+FIXTURE_SETUP(memory_in_use)
 {
 	char dir[128];
 	unsigned int i;
@@ -189,17 +189,17 @@ FIXTURE_SETUP(hot)
 	self->asfd = as_create(LEN);
 	ASSERT_LE(0, self->asfd);
 	ASSERT_EQ(0, as_map(self->asfd, 0, self->file, 0, LEN, RW, 0));
-	self->win = attach(self->asfd, 0, LEN, RW);
-	ASSERT_NE(NULL, self->win);
+	self->mem = attach(self->asfd, 0, LEN, RW);
+	ASSERT_NE(NULL, self->mem);
 	self->plain = attach(self->file, 0, LEN, RW);
 	ASSERT_NE(NULL, self->plain);
 	for (i = 0; i < PAGES; i++)
-		ASSERT_EQ(0, poke64(self->win + i * PAGE + 8 * (i % 500), word(i, 0)));
+		ASSERT_EQ(0, poke64(self->mem + i * PAGE + 8 * (i % 500), word(i, 0)));
 	self->before = fdinfo_value(self->asfd, "invalidations");
 	ASSERT_EQ(0, start_users(_metadata, self));
 }
 
-FIXTURE_TEARDOWN(hot)
+FIXTURE_TEARDOWN(memory_in_use)
 {
 	uint64_t until = now_ms() + WORKER_MS;
 
@@ -270,7 +270,7 @@ static void swap_off(const char *path)
 }
 
 /* Out, and back when it is touched. */
-TEST_F_TIMEOUT(hot, is_swapped_out_and_in, 170)
+TEST_F_TIMEOUT(memory_in_use, survives_swap, 170)
 {
 	long out = vmstat("pswpout"), in = vmstat("pswpin");
 	uint64_t until = now_ms() + 2 * race_ms();
@@ -298,7 +298,7 @@ TEST_F_TIMEOUT(hot, is_swapped_out_and_in, 170)
 }
 
 /* Written back and dropped, mapped or not. */
-TEST_F_TIMEOUT(hot, is_reclaimed_and_read_back, 170)
+TEST_F_TIMEOUT(memory_in_use, survives_reclaim, 170)
 {
 	uint64_t until = now_ms() + 2 * race_ms();
 
@@ -315,7 +315,7 @@ TEST_F_TIMEOUT(hot, is_reclaimed_and_read_back, 170)
 	EXPECT_UNBROKEN();
 }
 
-TEST_F_TIMEOUT(hot, is_moved_by_compaction, 170)
+TEST_F_TIMEOUT(memory_in_use, survives_compaction, 170)
 {
 	long before = vmstat("pgmigrate_success"), moved = 0;
 	uint64_t until = now_ms() + 2 * race_ms(), patience = until + 60000;
@@ -350,7 +350,7 @@ TEST_F_TIMEOUT(hot, is_moved_by_compaction, 170)
  * What a window has touched is held, and neither collapsed nor split then; so there
  * is a moment without it, in which whoever touches it gets a signal.
  */
-TEST_F_TIMEOUT(hot, is_made_huge_and_split, 170)
+TEST_F_TIMEOUT(memory_in_use, survives_collapse_and_split, 170)
 {
 	long collapsed = vmstat("thp_collapse_alloc"), split = vmstat("thp_split_page");
 	uintptr_t plain = ((uintptr_t)self->plain + HUGE - 1) & ~(HUGE - 1);

@@ -10,13 +10,13 @@
 FIXTURE(readonly)
 {
 	struct space s;
-	char *win;	/* what only allows reading of 'a', ... */
+	char *mem;	/* what only allows reading of 'a', ... */
 	int fd;
 };
 
 FIXTURE_VARIANT(readonly)
 {
-	enum { LAYOUT, VIEW, WINDOW } what;
+	enum { LAYOUT, VIEW, ATTACHMENT } what;
 };
 
 /* the mapping allows reading only, its window all */
@@ -24,7 +24,7 @@ FIXTURE_VARIANT_ADD(readonly, layout) { .what = LAYOUT };
 /* the view allows reading only, the mapping all */
 FIXTURE_VARIANT_ADD(readonly, view) { .what = VIEW };
 /* the window does, for now: the process may ask for more */
-FIXTURE_VARIANT_ADD(readonly, window) { .what = WINDOW };
+FIXTURE_VARIANT_ADD(readonly, attachment) { .what = ATTACHMENT };
 
 FIXTURE_SETUP(readonly)
 {
@@ -36,9 +36,9 @@ FIXTURE_SETUP(readonly)
 		   as_view(self->s.asfd, 0, SPACE_LEN, PROT_READ) :
 		   dup(self->s.asfd);
 	ASSERT_LE(0, self->fd);
-	self->win = attach(self->fd, 0, SPACE_LEN,
+	self->mem = attach(self->fd, 0, SPACE_LEN,
 			   variant->what == LAYOUT ? RW : PROT_READ);
-	ASSERT_NE(NULL, self->win);
+	ASSERT_NE(NULL, self->mem);
 }
 
 FIXTURE_TEARDOWN(readonly)
@@ -50,25 +50,25 @@ FIXTURE_TEARDOWN(readonly)
 	space_free(&self->s);
 }
 
-TEST_F(readonly, a_first_write_is_sigsegv)
+TEST_F(readonly, first_write_is_sigsegv)
 {
-	EXPECT_EQ(-SIGSEGV, poke(self->win, '!'));
-	EXPECT_EQ('a', peek(self->win));
+	EXPECT_EQ(-SIGSEGV, poke(self->mem, '!'));
+	EXPECT_EQ('a', peek(self->mem));
 }
 
-TEST_F(readonly, a_write_after_a_read_is_sigsegv)
+TEST_F(readonly, write_after_read_is_sigsegv)
 {
 	unsigned int i;
 
 	for (i = 0; i < FILE_PAGES; i++)
-		EXPECT_EQ('a' + (int)i, peek(self->win + i * PAGE));
+		EXPECT_EQ('a' + (int)i, peek(self->mem + i * PAGE));
 	for (i = 0; i < FILE_PAGES; i++)
-		EXPECT_EQ(-SIGSEGV, poke(self->win + i * PAGE, '!'));
-	EXPECT_EQ(-SIGSEGV, poke(self->win, '!'));
+		EXPECT_EQ(-SIGSEGV, poke(self->mem + i * PAGE, '!'));
+	EXPECT_EQ(-SIGSEGV, poke(self->mem, '!'));
 }
 
 /* The same frame is there to be written through another window. */
-TEST_F(readonly, a_write_after_somebody_elses_write_is_sigsegv)
+TEST_F(readonly, write_after_write_elsewhere_is_sigsegv)
 {
 	char *other;
 
@@ -80,40 +80,40 @@ TEST_F(readonly, a_write_after_somebody_elses_write_is_sigsegv)
 		       FILE_LEN, RW);
 	ASSERT_NE(NULL, other);
 	EXPECT_EQ(0, poke(other, 'a'));
-	EXPECT_EQ('a', peek(self->win));
-	EXPECT_EQ(-SIGSEGV, poke(self->win, '!'));
+	EXPECT_EQ('a', peek(self->mem));
+	EXPECT_EQ(-SIGSEGV, poke(self->mem, '!'));
 	EXPECT_EQ(0, poke(other, 'a'));
-	EXPECT_EQ(-SIGSEGV, poke(self->win, '!'));
+	EXPECT_EQ(-SIGSEGV, poke(self->mem, '!'));
 	/* never read by this window before */
 	EXPECT_EQ(0, poke(other + PAGE, 'b'));
-	EXPECT_EQ(-SIGSEGV, poke(self->win + PAGE, '!'));
+	EXPECT_EQ(-SIGSEGV, poke(self->mem + PAGE, '!'));
 }
 
-TEST_F(readonly, a_child_cannot_write_either)
+TEST_F(readonly, child_cannot_write)
 {
 	struct agent child;
 
-	EXPECT_EQ('a', peek(self->win));
+	EXPECT_EQ('a', peek(self->mem));
 	ASSERT_EQ(0, agent_start(&child));
-	EXPECT_EQ(-SIGSEGV, agent_poke(&child, self->win, '!'));
-	EXPECT_EQ('b', agent_peek(&child, self->win + PAGE));
-	EXPECT_EQ(-SIGSEGV, agent_poke(&child, self->win + PAGE, '!'));
+	EXPECT_EQ(-SIGSEGV, agent_poke(&child, self->mem, '!'));
+	EXPECT_EQ('b', agent_peek(&child, self->mem + PAGE));
+	EXPECT_EQ(-SIGSEGV, agent_poke(&child, self->mem + PAGE, '!'));
 	ASSERT_EQ(0, agent_respawn(&child));
-	EXPECT_EQ(-SIGSEGV, agent_poke(&child, self->win, '!'));
+	EXPECT_EQ(-SIGSEGV, agent_poke(&child, self->mem, '!'));
 	EXPECT_EQ(0, agent_stop(&child));
 	/* nor the parent after it */
-	EXPECT_EQ(-SIGSEGV, poke(self->win, '!'));
+	EXPECT_EQ(-SIGSEGV, poke(self->mem, '!'));
 }
 
-TEST_F(readonly, a_moved_window_cannot_be_written)
+TEST_F(readonly, moved_attachment_cannot_be_written)
 {
 	char *room = mmap(NULL, 2 * SPACE_LEN, PROT_NONE,
 			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	char *moved;
 
 	ASSERT_NE(MAP_FAILED, (void *)room);
-	EXPECT_EQ('a', peek(self->win));
-	moved = mremap(self->win, SPACE_LEN, SPACE_LEN,
+	EXPECT_EQ('a', peek(self->mem));
+	moved = mremap(self->mem, SPACE_LEN, SPACE_LEN,
 		       MREMAP_MAYMOVE | MREMAP_FIXED, room + PAGE);
 	ASSERT_NE(MAP_FAILED, (void *)moved);
 	EXPECT_EQ(-SIGSEGV, poke(moved, '!'));
@@ -122,71 +122,71 @@ TEST_F(readonly, a_moved_window_cannot_be_written)
 	EXPECT_EQ(-SIGSEGV, poke(moved + PAGE, '!'));
 }
 
-TEST_F(readonly, mprotect_gives_no_more_than_there_is)
+TEST_F(readonly, mprotect_grants_no_more_than_allowed)
 {
 	int ret;
 
-	EXPECT_EQ('a', peek(self->win));
-	ret = mprotect(self->win, SPACE_LEN, RW);
+	EXPECT_EQ('a', peek(self->mem));
+	ret = mprotect(self->mem, SPACE_LEN, RW);
 	switch (variant->what) {
 	case VIEW:
 		EXPECT_EQ(-1, ret);
 		EXPECT_EQ(EACCES, errno);
-		EXPECT_EQ(-1, mprotect(self->win, PAGE, RWX));
-		EXPECT_EQ(-1, mprotect(self->win, PAGE, RX));
-		EXPECT_EQ(-SIGSEGV, poke(self->win, '!'));
+		EXPECT_EQ(-1, mprotect(self->mem, PAGE, RWX));
+		EXPECT_EQ(-1, mprotect(self->mem, PAGE, RX));
+		EXPECT_EQ(-SIGSEGV, poke(self->mem, '!'));
 		break;
 	case LAYOUT:
 		EXPECT_EQ(0, ret);
-		EXPECT_EQ(-SIGSEGV, poke(self->win, '!'));
-		ASSERT_EQ(0, mprotect(self->win, SPACE_LEN, PROT_READ));
-		EXPECT_EQ('a', peek(self->win));
-		EXPECT_EQ('b', peek(self->win + PAGE));
-		ASSERT_EQ(0, mprotect(self->win, SPACE_LEN, RW));
-		EXPECT_EQ(-SIGSEGV, poke(self->win, '!'));
-		EXPECT_EQ(-SIGSEGV, poke(self->win + PAGE, '!'));
+		EXPECT_EQ(-SIGSEGV, poke(self->mem, '!'));
+		ASSERT_EQ(0, mprotect(self->mem, SPACE_LEN, PROT_READ));
+		EXPECT_EQ('a', peek(self->mem));
+		EXPECT_EQ('b', peek(self->mem + PAGE));
+		ASSERT_EQ(0, mprotect(self->mem, SPACE_LEN, RW));
+		EXPECT_EQ(-SIGSEGV, poke(self->mem, '!'));
+		EXPECT_EQ(-SIGSEGV, poke(self->mem + PAGE, '!'));
 		break;
-	case WINDOW:
+	case ATTACHMENT:
 		/* all rights were there to be had */
 		EXPECT_EQ(0, ret);
-		EXPECT_EQ(0, poke(self->win, '!'));
+		EXPECT_EQ(0, poke(self->mem, '!'));
 		EXPECT_EQ('!', file_byte(self->s.a, 0));
-		EXPECT_EQ(0, poke(self->win, 'a'));
-		ASSERT_EQ(0, mprotect(self->win, SPACE_LEN, PROT_READ));
-		EXPECT_EQ(-SIGSEGV, poke(self->win, '!'));
+		EXPECT_EQ(0, poke(self->mem, 'a'));
+		ASSERT_EQ(0, mprotect(self->mem, SPACE_LEN, PROT_READ));
+		EXPECT_EQ(-SIGSEGV, poke(self->mem, '!'));
 		break;
 	}
 }
 
-TEST_F(readonly, system_calls_cannot_write_either)
+TEST_F(readonly, system_calls_cannot_write)
 {
 	int pipes[2];
 
 	ASSERT_EQ(0, pipe(pipes));
 	ASSERT_EQ(4, write(pipes[1], "!!!!", 4));
-	EXPECT_EQ('a', peek(self->win));
-	EXPECT_EQ(-1, read(pipes[0], self->win, 1));
+	EXPECT_EQ('a', peek(self->mem));
+	EXPECT_EQ(-1, read(pipes[0], self->mem, 1));
 	EXPECT_EQ(EFAULT, errno);
-	EXPECT_EQ(-1, read(pipes[0], self->win + PAGE, 1));
+	EXPECT_EQ(-1, read(pipes[0], self->mem + PAGE, 1));
 	EXPECT_EQ(EFAULT, errno);
-	EXPECT_EQ(1, write(pipes[1], self->win, 1));
+	EXPECT_EQ(1, write(pipes[1], self->mem, 1));
 }
 
 /* As with any shared mapping: forcing is for private ones. */
-TEST_F(readonly, debuggers_cannot_write_either)
+TEST_F(readonly, debuggers_cannot_write)
 {
-	int mem = open("/proc/self/mem", O_RDWR);
+	int proc_mem = open("/proc/self/mem", O_RDWR);
 
-	ASSERT_LE(0, mem);
-	EXPECT_EQ('a', peek(self->win));
-	EXPECT_EQ(-1, pwrite(mem, "!", 1, (uintptr_t)self->win));
-	EXPECT_EQ(-1, pwrite(mem, "!", 1, (uintptr_t)self->win + PAGE));
-	EXPECT_EQ('a', file_byte(mem, (uintptr_t)self->win));
-	EXPECT_EQ('c', file_byte(mem, (uintptr_t)self->win + 2 * PAGE));
+	ASSERT_LE(0, proc_mem);
+	EXPECT_EQ('a', peek(self->mem));
+	EXPECT_EQ(-1, pwrite(proc_mem, "!", 1, (uintptr_t)self->mem));
+	EXPECT_EQ(-1, pwrite(proc_mem, "!", 1, (uintptr_t)self->mem + PAGE));
+	EXPECT_EQ('a', file_byte(proc_mem, (uintptr_t)self->mem));
+	EXPECT_EQ('c', file_byte(proc_mem, (uintptr_t)self->mem + 2 * PAGE));
 }
 
 /* Any order of the above: the seed is told, so that it can be seen again. */
-TEST_F(readonly, no_order_of_things_lets_a_write_through)
+TEST_F(readonly, random_sequence_never_writes)
 {
 	unsigned int seed = getpid() ^ now_ms(), start = seed, i;
 	struct agent child;
@@ -195,7 +195,7 @@ TEST_F(readonly, no_order_of_things_lets_a_write_through)
 	for (i = 0; i < 1000; i++) {
 		unsigned int what = rand_r(&seed) % 8;
 		unsigned int page = rand_r(&seed) % FILE_PAGES;
-		char *at = self->win + page * PAGE;
+		char *at = self->mem + page * PAGE;
 		void *moved;
 
 		switch (what) {
@@ -208,7 +208,7 @@ TEST_F(readonly, no_order_of_things_lets_a_write_through)
 		case 2:
 			EXPECT_EQ(variant->what == VIEW ? -1 : 0,
 				  mprotect(at, PAGE, RW));
-			if (variant->what == WINDOW) {
+			if (variant->what == ATTACHMENT) {
 				EXPECT_EQ(0, poke(at, 'a' + page));
 				EXPECT_EQ(0, mprotect(at, PAGE, PROT_READ));
 			}
@@ -251,14 +251,14 @@ TEST_F(readonly, no_order_of_things_lets_a_write_through)
 FIXTURE(space)
 {
 	struct space s;
-	char *win;
+	char *mem;
 };
 
 FIXTURE_SETUP(space)
 {
 	ASSERT_EQ(0, space_init(&self->s));
 	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0, FILE_LEN, RW, 0));
-	self->win = self->s.win;
+	self->mem = self->s.mem;
 }
 
 FIXTURE_TEARDOWN(space)
@@ -266,24 +266,24 @@ FIXTURE_TEARDOWN(space)
 	space_free(&self->s);
 }
 
-TEST_F(space, a_write_after_a_read_is_written_where_it_may)
+TEST_F(space, allowed_write_after_read_reaches_the_file)
 {
 	struct agent child;
 
-	EXPECT_EQ('a', peek(self->win));
-	EXPECT_EQ('b', peek(self->win + PAGE));
+	EXPECT_EQ('a', peek(self->mem));
+	EXPECT_EQ('b', peek(self->mem + PAGE));
 	ASSERT_EQ(0, agent_start(&child));
-	EXPECT_EQ('b', agent_peek(&child, self->win + PAGE));
-	EXPECT_EQ(0, poke(self->win, '1'));
+	EXPECT_EQ('b', agent_peek(&child, self->mem + PAGE));
+	EXPECT_EQ(0, poke(self->mem, '1'));
 	EXPECT_EQ('1', file_byte(self->s.a, 0));
-	EXPECT_EQ('1', agent_peek(&child, self->win));
-	EXPECT_EQ(0, agent_poke(&child, self->win + PAGE, '2'));
+	EXPECT_EQ('1', agent_peek(&child, self->mem));
+	EXPECT_EQ(0, agent_poke(&child, self->mem + PAGE, '2'));
 	EXPECT_EQ('2', file_byte(self->s.a, PAGE));
-	EXPECT_EQ('2', peek(self->win + PAGE));
+	EXPECT_EQ('2', peek(self->mem + PAGE));
 	EXPECT_EQ(0, agent_stop(&child));
 }
 
-TEST_F(space, a_view_for_reading_cannot_be_mapped_for_more)
+TEST_F(space, readonly_view_cannot_be_mapped_writable)
 {
 	int view = as_view(self->s.asfd, 0, SPACE_LEN, PROT_READ);
 
@@ -300,10 +300,10 @@ TEST_F(space, a_view_for_reading_cannot_be_mapped_for_more)
  * The kernel lets no anonymous inode be mapped for execution, and says EPERM. So
  * even where the mapping and the view allow it a process can run nothing.
  */
-TEST_F(space, no_window_runs_code)
+TEST_F(space, attachment_cannot_be_executed)
 {
 	int view = as_view(self->s.asfd, 0, PAGE, RWX);
-	char *win;
+	char *mem;
 
 	ASSERT_EQ(0, file_set(self->s.a, 0, 0xc3));	/* ret */
 	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0, PAGE, RWX,
@@ -312,46 +312,46 @@ TEST_F(space, no_window_runs_code)
 	EXPECT_EQ(EPERM, errno);
 	EXPECT_EQ(NULL, attach(view, 0, PAGE, RWX));
 	EXPECT_EQ(EPERM, errno);
-	win = attach(view, 0, PAGE, RW);
-	ASSERT_NE(NULL, win);
-	EXPECT_EQ(0xc3, peek(win));
-	EXPECT_EQ(-SIGSEGV, execute(win));
-	EXPECT_EQ(-1, mprotect(win, PAGE, RX));
+	mem = attach(view, 0, PAGE, RW);
+	ASSERT_NE(NULL, mem);
+	EXPECT_EQ(0xc3, peek(mem));
+	EXPECT_EQ(-SIGSEGV, execute(mem));
+	EXPECT_EQ(-1, mprotect(mem, PAGE, RX));
 	EXPECT_EQ(EACCES, errno);
-	EXPECT_EQ(-1, mprotect(self->win, PAGE, RWX));
+	EXPECT_EQ(-1, mprotect(self->mem, PAGE, RWX));
 	EXPECT_EQ(EACCES, errno);
-	EXPECT_EQ(-SIGSEGV, execute(self->win));
+	EXPECT_EQ(-SIGSEGV, execute(self->mem));
 }
 
-TEST_F(space, less_protection_reaches_those_who_had_more)
+TEST_F(space, reduced_protection_reaches_every_attacher)
 {
 	int view = as_view(self->s.asfd, 0, SPACE_LEN, RW);
-	char *view_win = attach(view, 0, SPACE_LEN, RW);
+	char *view_mem = attach(view, 0, SPACE_LEN, RW);
 	struct agent child;
 
-	ASSERT_NE(NULL, view_win);
-	EXPECT_EQ(0, poke(self->win, 'a'));
+	ASSERT_NE(NULL, view_mem);
+	EXPECT_EQ(0, poke(self->mem, 'a'));
 	ASSERT_EQ(0, agent_start(&child));
-	EXPECT_EQ(0, agent_poke(&child, view_win, 'a'));
-	EXPECT_EQ(0, poke(view_win, 'a'));
+	EXPECT_EQ(0, agent_poke(&child, view_mem, 'a'));
+	EXPECT_EQ(0, poke(view_mem, 'a'));
 	/* the very same page, to be read only from now on */
 	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0, PAGE, PROT_READ,
 			    ADDRESS_SPACE_MAP_REPLACE));
-	EXPECT_EQ(-SIGSEGV, poke(self->win, '!'));
-	EXPECT_EQ(-SIGSEGV, poke(view_win, '!'));
-	EXPECT_EQ(-SIGSEGV, agent_poke(&child, self->win, '!'));
-	EXPECT_EQ(-SIGSEGV, agent_poke(&child, view_win, '!'));
-	EXPECT_EQ('a', peek(self->win));
+	EXPECT_EQ(-SIGSEGV, poke(self->mem, '!'));
+	EXPECT_EQ(-SIGSEGV, poke(view_mem, '!'));
+	EXPECT_EQ(-SIGSEGV, agent_poke(&child, self->mem, '!'));
+	EXPECT_EQ(-SIGSEGV, agent_poke(&child, view_mem, '!'));
+	EXPECT_EQ('a', peek(self->mem));
 	/* and by nobody at all */
 	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0, PAGE, PROT_NONE,
 			    ADDRESS_SPACE_MAP_REPLACE));
-	EXPECT_EQ(-SIGSEGV, peek(self->win));
-	EXPECT_EQ(-SIGSEGV, agent_peek(&child, view_win));
+	EXPECT_EQ(-SIGSEGV, peek(self->mem));
+	EXPECT_EQ(-SIGSEGV, agent_peek(&child, view_mem));
 	/* and by all again */
 	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0, PAGE, RW,
 			    ADDRESS_SPACE_MAP_REPLACE));
-	EXPECT_EQ(0, poke(self->win, '1'));
-	EXPECT_EQ(0, agent_poke(&child, view_win, '2'));
+	EXPECT_EQ(0, poke(self->mem, '1'));
+	EXPECT_EQ(0, agent_poke(&child, view_mem, '2'));
 	EXPECT_EQ('2', file_byte(self->s.a, 0));
 	EXPECT_EQ(0, agent_stop(&child));
 }
@@ -360,14 +360,14 @@ TEST_F(space, less_protection_reaches_those_who_had_more)
  * A fault may enter the neighbours of the page that is touched, above all where
  * pages are touched in their order: it is not to enter more than they allow.
  */
-TEST_F(space, neighbours_are_entered_as_what_they_are)
+TEST_F(space, fault_around_respects_protection_of_each_page)
 {
 	static const int prots[] = { RW, PROT_READ, PROT_NONE, -1, RW, RW, PROT_READ };
 	int view = as_view(self->s.asfd, 3 * PAGE, FILE_LEN - 3 * PAGE, PROT_READ);
-	char *view_win = attach(view, 0, FILE_LEN - 3 * PAGE, PROT_READ);
+	char *view_mem = attach(view, 0, FILE_LEN - 3 * PAGE, PROT_READ);
 	unsigned int i, pass;
 
-	ASSERT_NE(NULL, view_win);
+	ASSERT_NE(NULL, view_mem);
 	for (i = 0; i < FILE_PAGES; i++) {
 		int prot = prots[i % ARRAY_SIZE(prots)];
 
@@ -381,29 +381,29 @@ TEST_F(space, neighbours_are_entered_as_what_they_are)
 			int refused = prot < 0 ? -SIGBUS : -SIGSEGV;
 
 			EXPECT_EQ(prot > 0 ? 'a' + (int)i : refused,
-				  peek(self->win + i * PAGE));
+				  peek(self->mem + i * PAGE));
 			if (i >= 3)
 				EXPECT_EQ(prot > 0 ? 'a' + (int)i : refused,
-					  peek(view_win + (i - 3) * PAGE));
+					  peek(view_mem + (i - 3) * PAGE));
 		}
 		for (i = 0; i < FILE_PAGES; i++) {
 			int prot = prots[i % ARRAY_SIZE(prots)];
 			int refused = prot < 0 ? -SIGBUS : -SIGSEGV;
 
 			EXPECT_EQ(prot == RW ? 0 : refused,
-				  poke(self->win + i * PAGE, 'a' + i));
+				  poke(self->mem + i * PAGE, 'a' + i));
 			if (i >= 3)
 				EXPECT_EQ(-SIGSEGV,
-					  poke(view_win + (i - 3) * PAGE, '!'));
+					  poke(view_mem + (i - 3) * PAGE, '!'));
 		}
 	}
 }
 
-TEST_F(space, a_signal_tells_what_and_where)
+TEST_F(space, siginfo_has_code_and_address)
 {
-	char *hole = self->win + FILE_LEN + 123;
-	char *readonly = self->win + 2 * PAGE + 45;
-	char *window = attach(self->s.asfd, 0, PAGE, PROT_READ);
+	char *hole = self->mem + FILE_LEN + 123;
+	char *readonly = self->mem + 2 * PAGE + 45;
+	char *mem = attach(self->s.asfd, 0, PAGE, PROT_READ);
 
 	EXPECT_EQ(-SIGBUS, peek(hole));
 	EXPECT_EQ(BUS_ADRERR, probe_info.si_code);
@@ -416,10 +416,10 @@ TEST_F(space, a_signal_tells_what_and_where)
 	/* x86 says MAPERR for what a fault handler refuses: not tested */
 	EXPECT_EQ(-SIGSEGV, poke(readonly, 1));
 	EXPECT_EQ((void *)readonly, probe_info.si_addr);
-	ASSERT_NE(NULL, window);
-	EXPECT_EQ(-SIGSEGV, poke(window + 6, 1));
+	ASSERT_NE(NULL, mem);
+	EXPECT_EQ(-SIGSEGV, poke(mem + 6, 1));
 	EXPECT_EQ(SEGV_ACCERR, probe_info.si_code);
-	EXPECT_EQ((void *)(window + 6), probe_info.si_addr);
+	EXPECT_EQ((void *)(mem + 6), probe_info.si_addr);
 }
 
 TEST_HARNESS_MAIN

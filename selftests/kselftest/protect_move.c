@@ -13,14 +13,14 @@ FIXTURE(space)
 {
 	struct space s;
 	int asfd;
-	char *win;
+	char *mem;
 };
 
 FIXTURE_SETUP(space)
 {
 	ASSERT_EQ(0, space_init(&self->s));
 	self->asfd = self->s.asfd;
-	self->win = self->s.win;
+	self->mem = self->s.mem;
 	ASSERT_EQ(0, as_map(self->asfd, 0, self->s.a, 0, FILE_LEN, RW, 0));
 }
 
@@ -29,66 +29,66 @@ FIXTURE_TEARDOWN(space)
 	space_free(&self->s);
 }
 
-TEST_F(space, protect_reaches_everybody)
+TEST_F(space, protect_reaches_every_attacher)
 {
 	int view = as_view(self->asfd, 0, SPACE_LEN, RW);
-	char *view_win = attach(view, 0, SPACE_LEN, RW);
+	char *view_mem = attach(view, 0, SPACE_LEN, RW);
 	struct agent child;
 
-	ASSERT_NE(NULL, view_win);
-	EXPECT_EQ(0, poke(self->win, '1'));
-	EXPECT_EQ(0, poke(view_win, '2'));
+	ASSERT_NE(NULL, view_mem);
+	EXPECT_EQ(0, poke(self->mem, '1'));
+	EXPECT_EQ(0, poke(view_mem, '2'));
 	ASSERT_EQ(0, agent_start(&child));
-	EXPECT_EQ(0, agent_poke(&child, self->win, '3'));
+	EXPECT_EQ(0, agent_poke(&child, self->mem, '3'));
 	ASSERT_EQ(0, as_protect(self->asfd, 0, FILE_LEN, PROT_READ));
-	EXPECT_EQ(-SIGSEGV, poke(self->win, '!'));
-	EXPECT_EQ(-SIGSEGV, poke(view_win, '!'));
-	EXPECT_EQ(-SIGSEGV, agent_poke(&child, self->win, '!'));
-	EXPECT_EQ(-SIGSEGV, agent_poke(&child, view_win, '!'));
-	EXPECT_EQ('3', peek(self->win));
-	EXPECT_EQ('3', agent_peek(&child, view_win));
-	EXPECT_EQ(-SIGSEGV, poke(self->win, '!'));
+	EXPECT_EQ(-SIGSEGV, poke(self->mem, '!'));
+	EXPECT_EQ(-SIGSEGV, poke(view_mem, '!'));
+	EXPECT_EQ(-SIGSEGV, agent_poke(&child, self->mem, '!'));
+	EXPECT_EQ(-SIGSEGV, agent_poke(&child, view_mem, '!'));
+	EXPECT_EQ('3', peek(self->mem));
+	EXPECT_EQ('3', agent_peek(&child, view_mem));
+	EXPECT_EQ(-SIGSEGV, poke(self->mem, '!'));
 	ASSERT_EQ(0, as_protect(self->asfd, 0, FILE_LEN, PROT_NONE));
-	EXPECT_EQ(-SIGSEGV, peek(self->win));
-	EXPECT_EQ(-SIGSEGV, agent_peek(&child, view_win));
+	EXPECT_EQ(-SIGSEGV, peek(self->mem));
+	EXPECT_EQ(-SIGSEGV, agent_peek(&child, view_mem));
 	/* and back to what it was mapped for */
 	ASSERT_EQ(0, as_protect(self->asfd, 0, FILE_LEN, RW));
-	EXPECT_EQ(0, poke(self->win, '4'));
-	EXPECT_EQ(0, agent_poke(&child, view_win + PAGE, '5'));
+	EXPECT_EQ(0, poke(self->mem, '4'));
+	EXPECT_EQ(0, agent_poke(&child, view_mem + PAGE, '5'));
 	EXPECT_EQ('4', file_byte(self->s.a, 0));
 	EXPECT_EQ('5', file_byte(self->s.a, PAGE));
 	EXPECT_EQ(0, agent_stop(&child));
 }
 
-TEST_F(space, protect_takes_a_part)
+TEST_F(space, protect_applies_to_part_of_mapping)
 {
 	unsigned int i;
 
 	for (i = 0; i < FILE_PAGES; i++)
-		EXPECT_EQ(0, poke(self->win + i * PAGE, '0' + i));
+		EXPECT_EQ(0, poke(self->mem + i * PAGE, '0' + i));
 	ASSERT_EQ(0, as_protect(self->asfd, 4 * PAGE, 3 * PAGE, PROT_READ));
 	for (i = 0; i < FILE_PAGES; i++) {
 		EXPECT_EQ(i >= 4 && i < 7 ? -SIGSEGV : 0,
-			  poke(self->win + i * PAGE, 'A' + i));
+			  poke(self->mem + i * PAGE, 'A' + i));
 		EXPECT_EQ((i >= 4 && i < 7 ? '0' : 'A') + (int)i,
-			  peek(self->win + i * PAGE));
+			  peek(self->mem + i * PAGE));
 	}
 }
 
-TEST_F(space, protect_takes_several_mappings)
+TEST_F(space, protect_spans_several_mappings)
 {
 	/* of two files, with different protections */
 	ASSERT_EQ(0, as_map(self->asfd, FILE_LEN, self->s.b, 0, 4 * PAGE, PROT_READ, 0));
 	ASSERT_EQ(0, as_protect(self->asfd, 14 * PAGE, 4 * PAGE, PROT_READ));
-	EXPECT_EQ(0, poke(self->win + 13 * PAGE, 'n'));
-	EXPECT_EQ(-SIGSEGV, poke(self->win + 14 * PAGE, '!'));
-	EXPECT_EQ(-SIGSEGV, poke(self->win + 17 * PAGE, '!'));
-	EXPECT_EQ('o', peek(self->win + 14 * PAGE));
-	EXPECT_EQ('B', peek(self->win + 17 * PAGE));
-	EXPECT_EQ('C', peek(self->win + 18 * PAGE));
+	EXPECT_EQ(0, poke(self->mem + 13 * PAGE, 'n'));
+	EXPECT_EQ(-SIGSEGV, poke(self->mem + 14 * PAGE, '!'));
+	EXPECT_EQ(-SIGSEGV, poke(self->mem + 17 * PAGE, '!'));
+	EXPECT_EQ('o', peek(self->mem + 14 * PAGE));
+	EXPECT_EQ('B', peek(self->mem + 17 * PAGE));
+	EXPECT_EQ('C', peek(self->mem + 18 * PAGE));
 }
 
-TEST_F(space, protect_of_a_hole_is_enoent)
+TEST_F(space, protect_of_hole_is_enoent)
 {
 	ASSERT_EQ(0, as_unmap(self->asfd, 6 * PAGE, PAGE));
 	/* in the middle, at the end, before the beginning, and alone */
@@ -102,12 +102,12 @@ TEST_F(space, protect_of_a_hole_is_enoent)
 		       as_protect(self->asfd, 15 * PAGE, 2 * PAGE, PROT_READ));
 	EXPECT_REFUSED(self->asfd, ENOENT,
 		       as_protect(self->asfd, 40 * PAGE, PAGE, PROT_READ));
-	EXPECT_EQ(0, poke(self->win, '!'));
-	EXPECT_EQ(0, poke(self->win + 5 * PAGE, '!'));
-	EXPECT_EQ(0, poke(self->win + 15 * PAGE, '!'));
+	EXPECT_EQ(0, poke(self->mem, '!'));
+	EXPECT_EQ(0, poke(self->mem + 5 * PAGE, '!'));
+	EXPECT_EQ(0, poke(self->mem + 15 * PAGE, '!'));
 }
 
-TEST_F(space, protect_gives_no_more_than_was_checked)
+TEST_F(space, protect_grants_no_more_than_map_checked)
 {
 	char path[64];
 	int readonly;
@@ -122,12 +122,12 @@ TEST_F(space, protect_gives_no_more_than_was_checked)
 	ASSERT_EQ(0, as_protect(self->asfd, 14 * PAGE, 2 * PAGE, PROT_READ));
 	EXPECT_REFUSED(self->asfd, EACCES,
 		       as_protect(self->asfd, 14 * PAGE, 4 * PAGE, RW));
-	EXPECT_EQ(-SIGSEGV, poke(self->win + 14 * PAGE, '!'));
-	EXPECT_EQ(-SIGSEGV, poke(self->win + FILE_LEN, '!'));
+	EXPECT_EQ(-SIGSEGV, poke(self->mem + 14 * PAGE, '!'));
+	EXPECT_EQ(-SIGSEGV, poke(self->mem + FILE_LEN, '!'));
 	EXPECT_EQ('A', file_byte(self->s.b, 0));
 }
 
-TEST_F(space, protect_takes_values_that_make_sense)
+TEST_F(space, protect_rejects_invalid_values)
 {
 	static const uint32_t prots[] = {
 		PROT_WRITE, PROT_EXEC, PROT_READ | 8, PROT_READ | PROT_GROWSDOWN, ~0U,
@@ -179,9 +179,9 @@ static void wait_for_writes(struct writer *w, unsigned long n)
 		sched_yield();
 }
 
-TEST_F(space, no_write_comes_after_a_protect)
+TEST_F(space, no_write_after_protect_returns)
 {
-	struct writer w = { .at = self->win };
+	struct writer w = { .at = self->mem };
 	unsigned int round;
 	pthread_t thread;
 
@@ -202,78 +202,78 @@ TEST_F(space, no_write_comes_after_a_protect)
 	EXPECT_LT(0UL, w.refused);
 }
 
-TEST_F(space, move_reaches_everybody)
+TEST_F(space, move_reaches_every_attacher)
 {
 	int view = as_view(self->asfd, PAGE, SPACE_LEN - PAGE, RW);
-	char *view_win = attach(view, 0, SPACE_LEN - PAGE, RW);
+	char *view_mem = attach(view, 0, SPACE_LEN - PAGE, RW);
 	struct agent child;
 
-	ASSERT_NE(NULL, view_win);
-	EXPECT_EQ('c', peek(self->win + 2 * PAGE));
-	EXPECT_EQ(0, poke(view_win + PAGE, '!'));
-	EXPECT_EQ(-SIGBUS, peek(self->win + 42 * PAGE));
+	ASSERT_NE(NULL, view_mem);
+	EXPECT_EQ('c', peek(self->mem + 2 * PAGE));
+	EXPECT_EQ(0, poke(view_mem + PAGE, '!'));
+	EXPECT_EQ(-SIGBUS, peek(self->mem + 42 * PAGE));
 	ASSERT_EQ(0, agent_start(&child));
-	EXPECT_EQ('!', agent_peek(&child, self->win + 2 * PAGE));
+	EXPECT_EQ('!', agent_peek(&child, self->mem + 2 * PAGE));
 	ASSERT_EQ(0, as_move(self->asfd, 0, FILE_LEN, 40 * PAGE, 0));
-	EXPECT_EQ(-SIGBUS, peek(self->win + 2 * PAGE));
-	EXPECT_EQ(-SIGBUS, peek(view_win + PAGE));
-	EXPECT_EQ(-SIGBUS, agent_peek(&child, self->win + 2 * PAGE));
-	EXPECT_EQ('!', peek(self->win + 42 * PAGE));
-	EXPECT_EQ('!', peek(view_win + 41 * PAGE));
-	EXPECT_EQ('!', agent_peek(&child, self->win + 42 * PAGE));
-	EXPECT_EQ('p', peek(self->win + 55 * PAGE));
-	EXPECT_EQ(-SIGBUS, peek(self->win + 56 * PAGE));
-	EXPECT_EQ(0, poke(self->win + 40 * PAGE, '?'));
+	EXPECT_EQ(-SIGBUS, peek(self->mem + 2 * PAGE));
+	EXPECT_EQ(-SIGBUS, peek(view_mem + PAGE));
+	EXPECT_EQ(-SIGBUS, agent_peek(&child, self->mem + 2 * PAGE));
+	EXPECT_EQ('!', peek(self->mem + 42 * PAGE));
+	EXPECT_EQ('!', peek(view_mem + 41 * PAGE));
+	EXPECT_EQ('!', agent_peek(&child, self->mem + 42 * PAGE));
+	EXPECT_EQ('p', peek(self->mem + 55 * PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->mem + 56 * PAGE));
+	EXPECT_EQ(0, poke(self->mem + 40 * PAGE, '?'));
 	EXPECT_EQ('?', file_byte(self->s.a, 0));
 	EXPECT_EQ(0, agent_stop(&child));
 }
 
-TEST_F(space, move_takes_a_part_and_its_protection)
+TEST_F(space, move_of_part_keeps_protection)
 {
 	ASSERT_EQ(0, as_protect(self->asfd, 4 * PAGE, 2 * PAGE, PROT_READ));
 	ASSERT_EQ(0, as_move(self->asfd, 3 * PAGE, 4 * PAGE, 30 * PAGE, 0));
-	EXPECT_EQ('c', peek(self->win + 2 * PAGE));
-	EXPECT_EQ(-SIGBUS, peek(self->win + 3 * PAGE));
-	EXPECT_EQ(-SIGBUS, peek(self->win + 6 * PAGE));
-	EXPECT_EQ('h', peek(self->win + 7 * PAGE));
-	EXPECT_EQ(0, poke(self->win + 30 * PAGE, 'd'));
-	EXPECT_EQ(-SIGSEGV, poke(self->win + 31 * PAGE, '!'));
-	EXPECT_EQ(-SIGSEGV, poke(self->win + 32 * PAGE, '!'));
-	EXPECT_EQ('f', peek(self->win + 32 * PAGE));
-	EXPECT_EQ(0, poke(self->win + 33 * PAGE, 'g'));
+	EXPECT_EQ('c', peek(self->mem + 2 * PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->mem + 3 * PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->mem + 6 * PAGE));
+	EXPECT_EQ('h', peek(self->mem + 7 * PAGE));
+	EXPECT_EQ(0, poke(self->mem + 30 * PAGE, 'd'));
+	EXPECT_EQ(-SIGSEGV, poke(self->mem + 31 * PAGE, '!'));
+	EXPECT_EQ(-SIGSEGV, poke(self->mem + 32 * PAGE, '!'));
+	EXPECT_EQ('f', peek(self->mem + 32 * PAGE));
+	EXPECT_EQ(0, poke(self->mem + 33 * PAGE, 'g'));
 	/* to where it came from, side by side with what is there */
 	ASSERT_EQ(0, as_move(self->asfd, 30 * PAGE, 4 * PAGE, 3 * PAGE, 0));
-	EXPECT_EQ('d', peek(self->win + 3 * PAGE));
-	EXPECT_EQ('g', peek(self->win + 6 * PAGE));
-	EXPECT_EQ(-SIGBUS, peek(self->win + 30 * PAGE));
+	EXPECT_EQ('d', peek(self->mem + 3 * PAGE));
+	EXPECT_EQ('g', peek(self->mem + 6 * PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->mem + 30 * PAGE));
 }
 
-TEST_F(space, move_over_a_mapping_is_eexist_or_replaces)
+TEST_F(space, move_over_mapping_is_eexist_or_replaces)
 {
 	ASSERT_EQ(0, as_map(self->asfd, 32 * PAGE, self->s.b, 0, 4 * PAGE, RW, 0));
-	EXPECT_EQ('B', peek(self->win + 33 * PAGE));
+	EXPECT_EQ('B', peek(self->mem + 33 * PAGE));
 	EXPECT_REFUSED(self->asfd, EEXIST,
 		       as_move(self->asfd, 0, 2 * PAGE, 33 * PAGE, 0));
 	EXPECT_REFUSED(self->asfd, EEXIST,
 		       as_move(self->asfd, 0, 2 * PAGE, 35 * PAGE, 0));
 	EXPECT_REFUSED(self->asfd, EEXIST,
 		       as_move(self->asfd, 0, 2 * PAGE, 8 * PAGE, 0));
-	EXPECT_EQ('a', peek(self->win));
-	EXPECT_EQ('B', peek(self->win + 33 * PAGE));
+	EXPECT_EQ('a', peek(self->mem));
+	EXPECT_EQ('B', peek(self->mem + 33 * PAGE));
 	ASSERT_EQ(0, as_move(self->asfd, 0, 2 * PAGE, 33 * PAGE, REPLACE));
-	EXPECT_EQ('A', peek(self->win + 32 * PAGE));
-	EXPECT_EQ('a', peek(self->win + 33 * PAGE));
-	EXPECT_EQ('b', peek(self->win + 34 * PAGE));
-	EXPECT_EQ('D', peek(self->win + 35 * PAGE));
-	EXPECT_EQ(-SIGBUS, peek(self->win));
+	EXPECT_EQ('A', peek(self->mem + 32 * PAGE));
+	EXPECT_EQ('a', peek(self->mem + 33 * PAGE));
+	EXPECT_EQ('b', peek(self->mem + 34 * PAGE));
+	EXPECT_EQ('D', peek(self->mem + 35 * PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->mem));
 	/* next to itself, within its own mapping */
 	ASSERT_EQ(0, as_move(self->asfd, 4 * PAGE, 2 * PAGE, 6 * PAGE, REPLACE));
-	EXPECT_EQ(-SIGBUS, peek(self->win + 4 * PAGE));
-	EXPECT_EQ('e', peek(self->win + 6 * PAGE));
-	EXPECT_EQ('i', peek(self->win + 8 * PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->mem + 4 * PAGE));
+	EXPECT_EQ('e', peek(self->mem + 6 * PAGE));
+	EXPECT_EQ('i', peek(self->mem + 8 * PAGE));
 }
 
-TEST_F(space, move_of_a_hole_is_enoent)
+TEST_F(space, move_of_hole_is_enoent)
 {
 	ASSERT_EQ(0, as_unmap(self->asfd, 6 * PAGE, PAGE));
 	EXPECT_REFUSED(self->asfd, ENOENT,
@@ -282,11 +282,11 @@ TEST_F(space, move_of_a_hole_is_enoent)
 		       as_move(self->asfd, 6 * PAGE, PAGE, 40 * PAGE, REPLACE));
 	EXPECT_REFUSED(self->asfd, ENOENT,
 		       as_move(self->asfd, 15 * PAGE, 2 * PAGE, 40 * PAGE, 0));
-	EXPECT_EQ('a', peek(self->win));
-	EXPECT_EQ(-SIGBUS, peek(self->win + 40 * PAGE));
+	EXPECT_EQ('a', peek(self->mem));
+	EXPECT_EQ(-SIGBUS, peek(self->mem + 40 * PAGE));
 }
 
-TEST_F(space, move_takes_ranges_that_make_sense)
+TEST_F(space, move_rejects_invalid_ranges)
 {
 	static const struct {
 		uint64_t addr, length, to;
@@ -322,7 +322,7 @@ TEST_F(space, move_takes_ranges_that_make_sense)
 }
 
 struct reader {
-	char *win;
+	char *mem;
 	volatile bool stop;
 	volatile unsigned int seq;	/* odd while a move is under way */
 	volatile unsigned int at;	/* where the page is otherwise */
@@ -336,8 +336,8 @@ static void *follow(void *arg)
 	while (!r->stop) {
 		unsigned int seq = __atomic_load_n(&r->seq, __ATOMIC_ACQUIRE);
 		unsigned int at = r->at;
-		int here = peek(r->win + at * PAGE);
-		int there = peek(r->win + (at ^ 1) * PAGE);
+		int here = peek(r->mem + at * PAGE);
+		int there = peek(r->mem + (at ^ 1) * PAGE);
 
 		__atomic_thread_fence(__ATOMIC_ACQUIRE);
 		if (seq % 2 || seq != r->seq)
@@ -349,9 +349,9 @@ static void *follow(void *arg)
 	return NULL;
 }
 
-TEST_F_TIMEOUT(space, once_moved_it_is_there_and_not_here, 60)
+TEST_F_TIMEOUT(space, moved_page_is_only_at_new_address, 60)
 {
-	struct reader r = { .win = self->win + 32 * PAGE, .at = 0 };
+	struct reader r = { .mem = self->mem + 32 * PAGE, .at = 0 };
 	uint64_t until = now_ms() + race_ms();
 	pthread_t thread;
 	unsigned int i;

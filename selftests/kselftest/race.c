@@ -27,7 +27,7 @@ struct shared {
 FIXTURE(race)
 {
 	int asfd, file;
-	char *win;
+	char *mem;
 	struct shared *shared;
 	uint64_t until;
 };
@@ -47,8 +47,8 @@ FIXTURE_SETUP(race)
 	ASSERT_LE(0, self->asfd);
 	self->file = memfd_pages("race", PAGES, 0);
 	ASSERT_LE(0, self->file);
-	self->win = attach(self->asfd, 0, LEN, RW);
-	ASSERT_NE(NULL, self->win);
+	self->mem = attach(self->asfd, 0, LEN, RW);
+	ASSERT_NE(NULL, self->mem);
 	self->shared = mmap(NULL, PAGE, RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, (void *)self->shared);
 	self->until = now_ms() + race_ms();
@@ -62,7 +62,7 @@ FIXTURE_TEARDOWN(race)
 struct worker {
 	struct shared *shared;
 	int asfd, file;
-	char *win;
+	char *mem;
 	unsigned int seed;
 	uint32_t flags;		/* of the maps */
 };
@@ -102,7 +102,7 @@ static void *look_for_ever(void *arg)
 	struct worker *w = arg;
 
 	while (!w->shared->stop)
-		look(w->shared, w->win + rand_r(&w->seed) % PAGES * PAGE);
+		look(w->shared, w->mem + rand_r(&w->seed) % PAGES * PAGE);
 	return NULL;
 }
 
@@ -113,15 +113,15 @@ static void *attach_for_ever(void *arg)
 
 	while (!w->shared->stop) {
 		unsigned int i;
-		char *win = attach(w->asfd, 0, LEN, RW);
+		char *mem = attach(w->asfd, 0, LEN, RW);
 
-		if (!win) {
+		if (!mem) {
 			bump(&w->shared->odd);
 			break;
 		}
 		for (i = 0; i < PAGES; i++)
-			look(w->shared, win + i * PAGE);
-		munmap(win, LEN);
+			look(w->shared, mem + i * PAGE);
+		munmap(mem, LEN);
 	}
 	return NULL;
 }
@@ -130,19 +130,19 @@ static void *move_for_ever(void *arg)
 {
 	struct worker *w = arg;
 	char *room = mmap(NULL, 4 * LEN, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	char *win = attach(w->asfd, 0, LEN, RW);
+	char *mem = attach(w->asfd, 0, LEN, RW);
 	unsigned int i, step;
 
 	for (step = 0; !w->shared->stop; step++) {
 		char *to = room + step % 3 * LEN + PAGE;
 
-		win = mremap(win, LEN, LEN, MREMAP_MAYMOVE | MREMAP_FIXED, to);
-		if (win != to) {
+		mem = mremap(mem, LEN, LEN, MREMAP_MAYMOVE | MREMAP_FIXED, to);
+		if (mem != to) {
 			bump(&w->shared->odd);
 			break;
 		}
 		for (i = 0; i < PAGES; i++)
-			look(w->shared, win + i * PAGE);
+			look(w->shared, mem + i * PAGE);
 	}
 	return NULL;
 }
@@ -150,15 +150,15 @@ static void *move_for_ever(void *arg)
 static void *protect_for_ever(void *arg)
 {
 	struct worker *w = arg;
-	char *win = attach(w->asfd, 0, LEN, RW);
+	char *mem = attach(w->asfd, 0, LEN, RW);
 
 	while (!w->shared->stop) {
 		unsigned int page = rand_r(&w->seed) % PAGES;
 
-		mprotect(win + page * PAGE, PAGE, PROT_READ);
-		look(w->shared, win + page * PAGE);
-		mprotect(win + page * PAGE, PAGE, RW);
-		look(w->shared, win + page * PAGE);
+		mprotect(mem + page * PAGE, PAGE, PROT_READ);
+		look(w->shared, mem + page * PAGE);
+		mprotect(mem + page * PAGE, PAGE, RW);
+		look(w->shared, mem + page * PAGE);
 	}
 	return NULL;
 }
@@ -176,7 +176,7 @@ static void *fork_for_ever(void *arg)
 
 			prctl(PR_SET_PDEATHSIG, SIGKILL);
 			for (i = 0; i < 64; i++)
-				look(w->shared, w->win + i % PAGES * PAGE);
+				look(w->shared, w->mem + i % PAGES * PAGE);
 			_exit(0);
 		}
 		if (pid < 0 || waitpid(pid, NULL, 0) != pid)
@@ -248,7 +248,7 @@ static int revoke_rounds(struct worker *w, uint64_t until, bool replace, int oth
 	       (uintmax_t)(shared)->signals);				\
 } while (0)
 
-#define WORKER(i)	{ self->shared, self->asfd, self->file, self->win, i, \
+#define WORKER(i)	{ self->shared, self->asfd, self->file, self->mem, i, \
 			  variant->flags }
 
 /* @thread and @process do what they do, while mappings come and go. */
@@ -364,8 +364,8 @@ TEST_F_TIMEOUT(race, two_owners, TIMEOUT)
 	close(self->asfd);
 	self->asfd = w.asfd = as_create(2 * LEN);
 	ASSERT_LE(0, self->asfd);
-	self->win = w.win = attach(self->asfd, 0, LEN, RW);
-	ASSERT_NE(NULL, self->win);
+	self->mem = w.mem = attach(self->asfd, 0, LEN, RW);
+	ASSERT_NE(NULL, self->mem);
 	rounds = race(&w, look_for_ever, map_elsewhere_for_ever, self->until, false, -1);
 	EXPECT_NOTHING_REACHED(self->shared, rounds);
 }

@@ -30,7 +30,7 @@ struct shared {
 FIXTURE(race)
 {
 	int asfd, file;
-	char *win;
+	char *mem;
 	struct shared *shared;
 	uint64_t until;
 };
@@ -56,8 +56,8 @@ FIXTURE_SETUP(race)
 		self->file = memfd_pages("race", PAGES, -1);
 	}
 	ASSERT_LE(0, self->file);
-	self->win = attach(self->asfd, 0, LEN, RW);
-	ASSERT_NE(NULL, self->win);
+	self->mem = attach(self->asfd, 0, LEN, RW);
+	ASSERT_NE(NULL, self->mem);
 	ASSERT_EQ(0, as_map(self->asfd, 0, self->file, 0, LEN, RW, 0));
 	self->shared = mmap(NULL, PAGE, RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, (void *)self->shared);
@@ -73,7 +73,7 @@ FIXTURE_TEARDOWN(race)
 struct worker {
 	struct shared *shared;
 	int asfd;
-	char *win;
+	char *mem;
 	unsigned int seed;
 };
 
@@ -110,7 +110,7 @@ static void *check_for_ever(void *arg)
 		unsigned int seq = __atomic_load_n(&shared->seq, __ATOMIC_ACQUIRE);
 		int64_t want = shared->now, got;
 
-		got = value_at(w->win + rand_r(&w->seed) % PAGES * PAGE);
+		got = value_at(w->mem + rand_r(&w->seed) % PAGES * PAGE);
 		__atomic_thread_fence(__ATOMIC_ACQUIRE);
 		__atomic_add_fetch(&shared->reads, 1, __ATOMIC_RELAXED);
 		if (seq % 2 || seq != shared->seq)
@@ -184,7 +184,7 @@ static int change_rounds(int file, struct shared *shared, uint64_t until,
 	return rounds;
 }
 
-#define WORKER(i)	{ self->shared, self->asfd, self->win, i }
+#define WORKER(i)	{ self->shared, self->asfd, self->mem, i }
 
 #define EXPECT_ALL_RIGHT(shared, rounds) do {				\
 	EXPECT_LE(LEAST, rounds);					\
@@ -238,15 +238,15 @@ static void *change_maps_for_ever(void *arg)
 	struct worker *w = arg;
 
 	while (!w->shared->stop) {
-		char *win = attach(w->asfd, 0, LEN, RW);
+		char *mem = attach(w->asfd, 0, LEN, RW);
 		pid_t pid = fork();
 		unsigned int i;
 
 		if (pid == 0)
 			_exit(0);
 		for (i = 0; i < PAGES; i++)
-			value_at(win + i * PAGE);
-		munmap(win, LEN);
+			value_at(mem + i * PAGE);
+		munmap(mem, LEN);
 		waitpid(pid, NULL, 0);
 		__atomic_add_fetch(&w->shared->reads, 1, __ATOMIC_RELAXED);
 	}
@@ -260,7 +260,7 @@ static void *change_maps_for_ever(void *arg)
  */
 #define SOON_MS	5000
 
-TEST_F_TIMEOUT(race, punch_and_changing_maps, TIMEOUT)
+TEST_F_TIMEOUT(race, punch_and_changing_vmas, TIMEOUT)
 {
 	struct worker w1 = WORKER(1), w2 = WORKER(2);
 	uint64_t worst = 0;
@@ -272,7 +272,7 @@ TEST_F_TIMEOUT(race, punch_and_changing_maps, TIMEOUT)
 	ASSERT_LT(0, pid);
 	ASSERT_EQ(0, pthread_create(&t, NULL, change_maps_for_ever, &w2));
 	for (rounds = 0; now_ms() < self->until || rounds < LEAST; rounds++) {
-		char *at = self->win + rounds % PAGES * PAGE;
+		char *at = self->mem + rounds % PAGES * PAGE;
 		uint64_t start, took;
 
 		ASSERT_EQ(0, poke64(at, rounds + 1));
@@ -299,7 +299,7 @@ TEST_F_TIMEOUT(race, punch_and_changing_maps, TIMEOUT)
 static void *count_for_ever(void *arg)
 {
 	struct worker *w = arg;
-	uint64_t *page = (uint64_t *)(w->win + w->seed * PAGE);
+	uint64_t *page = (uint64_t *)(w->mem + w->seed * PAGE);
 	uint64_t i;
 
 	for (i = 1; !w->shared->stop; i++)
@@ -307,7 +307,7 @@ static void *count_for_ever(void *arg)
 			__atomic_add_fetch(&w->shared->wrong, 1, __ATOMIC_RELAXED);
 	__atomic_add_fetch(&w->shared->reads, i, __ATOMIC_RELAXED);
 	/* the last value, where the test can find it */
-	poke64((uint64_t *)(w->win + w->seed * PAGE) + 1, i - 1);
+	poke64((uint64_t *)(w->mem + w->seed * PAGE) + 1, i - 1);
 	return NULL;
 }
 
@@ -320,8 +320,8 @@ TEST_F_TIMEOUT(race, writeback_and_writes, TIMEOUT)
 	pthread_t t;
 	pid_t pid;
 
-	w[1].win = attach(view, 0, LEN, RW);
-	ASSERT_NE(NULL, w[1].win);
+	w[1].mem = attach(view, 0, LEN, RW);
+	ASSERT_NE(NULL, w[1].mem);
 	pid = in_process(count_for_ever, &w[0]);
 	ASSERT_LT(0, pid);
 	ASSERT_EQ(0, pthread_create(&t, NULL, count_for_ever, &w[1]));
@@ -359,7 +359,7 @@ TEST_F_TIMEOUT(race, punch_and_remap, TIMEOUT)
 	ASSERT_LT(0, pid);
 	for (rounds = 0; now_ms() < self->until || rounds < LEAST; rounds++) {
 		unsigned int page = rounds % PAGES;
-		char *at = self->win + page * PAGE;
+		char *at = self->mem + page * PAGE;
 
 		ASSERT_EQ(0, as_map(self->asfd, page * PAGE, self->file, 0,
 				    PAGE, RW, ADDRESS_SPACE_MAP_REPLACE));

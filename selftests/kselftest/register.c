@@ -9,14 +9,14 @@ FIXTURE(space)
 {
 	struct space s;
 	int asfd;
-	char *win;
+	char *mem;
 };
 
 FIXTURE_SETUP(space)
 {
 	ASSERT_EQ(0, space_init(&self->s));
 	self->asfd = self->s.asfd;
-	self->win = self->s.win;
+	self->mem = self->s.mem;
 }
 
 FIXTURE_TEARDOWN(space)
@@ -24,7 +24,7 @@ FIXTURE_TEARDOWN(space)
 	space_free(&self->s);
 }
 
-TEST_F(space, registering_shows_nothing)
+TEST_F(space, register_makes_nothing_visible)
 {
 	char *layout;
 
@@ -32,11 +32,11 @@ TEST_F(space, registering_shows_nothing)
 	layout = fdinfo_layout(self->asfd);
 	EXPECT_STREQ("", layout);
 	free(layout);
-	EXPECT_EQ(-SIGBUS, peek(self->win));
-	EXPECT_EQ(-SIGBUS, poke(self->win + PAGE, 1));
+	EXPECT_EQ(-SIGBUS, peek(self->mem));
+	EXPECT_EQ(-SIGBUS, poke(self->mem + PAGE, 1));
 }
 
-TEST_F(space, a_registered_file_is_mapped_as_any_other)
+TEST_F(space, registered_file_maps_like_any_other)
 {
 	ASSERT_EQ(0, as_register(self->asfd, self->s.a, 2 * PAGE, 8 * PAGE, RW, 0));
 	/* within it, at its ends, over its end, and outside of it */
@@ -44,57 +44,57 @@ TEST_F(space, a_registered_file_is_mapped_as_any_other)
 	ASSERT_EQ(0, as_map(self->asfd, 10 * PAGE, self->s.a, 2 * PAGE, 8 * PAGE, RW, 0));
 	ASSERT_EQ(0, as_map(self->asfd, 20 * PAGE, self->s.a, 9 * PAGE, 2 * PAGE, RW, 0));
 	ASSERT_EQ(0, as_map(self->asfd, 30 * PAGE, self->s.a, 0, PAGE, RW, 0));
-	EXPECT_EQ('e', peek(self->win));
-	EXPECT_EQ('f', peek(self->win + PAGE));
-	EXPECT_EQ(-SIGBUS, peek(self->win + 2 * PAGE));
-	EXPECT_EQ('c', peek(self->win + 10 * PAGE));
-	EXPECT_EQ('j', peek(self->win + 17 * PAGE));
-	EXPECT_EQ('j', peek(self->win + 20 * PAGE));
-	EXPECT_EQ('k', peek(self->win + 21 * PAGE));
-	EXPECT_EQ('a', peek(self->win + 30 * PAGE));
+	EXPECT_EQ('e', peek(self->mem));
+	EXPECT_EQ('f', peek(self->mem + PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->mem + 2 * PAGE));
+	EXPECT_EQ('c', peek(self->mem + 10 * PAGE));
+	EXPECT_EQ('j', peek(self->mem + 17 * PAGE));
+	EXPECT_EQ('j', peek(self->mem + 20 * PAGE));
+	EXPECT_EQ('k', peek(self->mem + 21 * PAGE));
+	EXPECT_EQ('a', peek(self->mem + 30 * PAGE));
 	/* one page, seen at all of its places */
-	EXPECT_EQ(0, poke(self->win + 17 * PAGE, '!'));
-	EXPECT_EQ('!', peek(self->win + 20 * PAGE));
+	EXPECT_EQ(0, poke(self->mem + 17 * PAGE, '!'));
+	EXPECT_EQ('!', peek(self->mem + 20 * PAGE));
 	EXPECT_EQ('!', file_byte(self->s.a, 9 * PAGE));
 }
 
-TEST_F(space, an_unmap_reaches_what_stays_registered)
+TEST_F(space, unmap_revokes_registered_file)
 {
 	struct agent child;
 
 	ASSERT_EQ(0, as_register(self->asfd, self->s.a, 0, FILE_LEN, RW, 0));
 	ASSERT_EQ(0, as_map(self->asfd, 0, self->s.a, 0, FILE_LEN, RW, 0));
-	EXPECT_EQ(0, poke(self->win, '!'));
+	EXPECT_EQ(0, poke(self->mem, '!'));
 	ASSERT_EQ(0, agent_start(&child));
-	EXPECT_EQ('!', agent_peek(&child, self->win));
+	EXPECT_EQ('!', agent_peek(&child, self->mem));
 	ASSERT_EQ(0, as_unmap(self->asfd, 0, FILE_LEN));
-	EXPECT_EQ(-SIGBUS, peek(self->win));
-	EXPECT_EQ(-SIGBUS, agent_peek(&child, self->win));
+	EXPECT_EQ(-SIGBUS, peek(self->mem));
+	EXPECT_EQ(-SIGBUS, agent_peek(&child, self->mem));
 	ASSERT_EQ(0, as_map(self->asfd, 0, self->s.a, PAGE, PAGE, RW, 0));
-	EXPECT_EQ('b', peek(self->win));
-	EXPECT_EQ('b', agent_peek(&child, self->win));
+	EXPECT_EQ('b', peek(self->mem));
+	EXPECT_EQ('b', agent_peek(&child, self->mem));
 	EXPECT_EQ(0, agent_stop(&child));
 }
 
-TEST_F(space, truncation_of_a_registered_file_shows)
+TEST_F(space, truncation_of_registered_file_is_visible)
 {
 	ASSERT_EQ(0, as_register(self->asfd, self->s.a, 0, FILE_LEN, RW, 0));
 	ASSERT_EQ(0, as_map(self->asfd, 0, self->s.a, 0, FILE_LEN, RW, 0));
-	EXPECT_EQ('e', peek(self->win + 4 * PAGE));
+	EXPECT_EQ('e', peek(self->mem + 4 * PAGE));
 	ASSERT_EQ(0, as_unmap(self->asfd, 0, FILE_LEN));
 	/* while nothing shows it */
 	ASSERT_EQ(0, ftruncate(self->s.a, 2 * PAGE));
 	ASSERT_EQ(0, ftruncate(self->s.a, 6 * PAGE));
 	ASSERT_EQ(0, as_map(self->asfd, 0, self->s.a, 0, FILE_LEN, RW, 0));
-	EXPECT_EQ('b', peek(self->win + PAGE));
-	EXPECT_EQ(0, peek(self->win + 4 * PAGE));
-	EXPECT_EQ(-SIGBUS, peek(self->win + 6 * PAGE));
+	EXPECT_EQ('b', peek(self->mem + PAGE));
+	EXPECT_EQ(0, peek(self->mem + 4 * PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->mem + 6 * PAGE));
 	ASSERT_EQ(0, ftruncate(self->s.a, 0));
-	EXPECT_EQ(-SIGBUS, peek(self->win + PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->mem + PAGE));
 }
 
 /* What is registered holds its file, and with it the file system. */
-TEST_F(space, a_registered_file_is_kept_until_it_is_unregistered)
+TEST_F(space, register_holds_file_until_unregister)
 {
 	char dir[64];
 	int file;
@@ -105,7 +105,7 @@ TEST_F(space, a_registered_file_is_kept_until_it_is_unregistered)
 	ASSERT_LE(0, file);
 	ASSERT_EQ(0, as_register(self->asfd, file, 0, 4 * PAGE, RW, 0));
 	ASSERT_EQ(0, as_map(self->asfd, 0, file, 0, PAGE, RW, 0));
-	EXPECT_EQ('x', peek(self->win));
+	EXPECT_EQ('x', peek(self->mem));
 	ASSERT_EQ(0, as_unmap(self->asfd, 0, PAGE));
 	/* longer than an unused segment is kept for */
 	sleep_ms(1000);
@@ -116,12 +116,12 @@ TEST_F(space, a_registered_file_is_kept_until_it_is_unregistered)
 	ASSERT_EQ(0, as_unmap(self->asfd, 0, PAGE));
 	EXPECT_EQ(-EBUSY, umount_within(dir, 1000));
 	ASSERT_EQ(0, close(self->asfd));
-	ASSERT_EQ(0, munmap(self->win, SPACE_LEN));
-	self->s.win = NULL;
+	ASSERT_EQ(0, munmap(self->mem, SPACE_LEN));
+	self->s.mem = NULL;
 	EXPECT_EQ(0, umount_within(dir, WORKER_MS));
 }
 
-TEST_F(space, an_unregistered_file_is_let_go)
+TEST_F(space, unregister_releases_file)
 {
 	char dir[64], path[80];
 	int file, other;
@@ -148,26 +148,26 @@ TEST_F(space, an_unregistered_file_is_let_go)
 	EXPECT_EQ(0, umount_within(dir, WORKER_MS));
 }
 
-TEST_F(space, unregistering_leaves_what_is_mapped)
+TEST_F(space, unregister_keeps_mappings)
 {
 	ASSERT_EQ(0, as_register(self->asfd, self->s.a, 0, FILE_LEN, RW, 0));
 	ASSERT_EQ(0, as_map(self->asfd, 0, self->s.a, 0, 4 * PAGE, RW, 0));
-	EXPECT_EQ('a', peek(self->win));
+	EXPECT_EQ('a', peek(self->mem));
 	ASSERT_EQ(0, as_unregister(self->asfd, self->s.a));
 	sleep_ms(500);
-	EXPECT_EQ('a', peek(self->win));
-	EXPECT_EQ('b', peek(self->win + PAGE));
-	EXPECT_EQ(0, poke(self->win + 2 * PAGE, '!'));
+	EXPECT_EQ('a', peek(self->mem));
+	EXPECT_EQ('b', peek(self->mem + PAGE));
+	EXPECT_EQ(0, poke(self->mem + 2 * PAGE, '!'));
 	EXPECT_EQ('!', file_byte(self->s.a, 2 * PAGE));
 }
 
-TEST_F(space, no_length_is_to_the_end_of_the_file)
+TEST_F(space, zero_length_reaches_to_end_of_file)
 {
 	ASSERT_EQ(0, ftruncate(self->s.a, 3 * PAGE + 100));
 	ASSERT_EQ(0, as_register(self->asfd, self->s.a, PAGE, 0, RW, 0));
 	ASSERT_EQ(0, as_map(self->asfd, 0, self->s.a, PAGE, 3 * PAGE, RW, 0));
-	EXPECT_EQ('b', peek(self->win));
-	EXPECT_EQ('d', peek(self->win + 2 * PAGE));
+	EXPECT_EQ('b', peek(self->mem));
+	EXPECT_EQ('d', peek(self->mem + 2 * PAGE));
 	/* there is nothing to register */
 	EXPECT_REFUSED(self->asfd, EINVAL,
 		       as_register(self->asfd, self->s.a, 4 * PAGE, 0, RW, 0));
@@ -178,7 +178,7 @@ TEST_F(space, no_length_is_to_the_end_of_the_file)
 		       as_register(self->asfd, self->s.b, 0, 0, RW, 0));
 }
 
-TEST_F(space, populate_brings_the_pages_in)
+TEST_F(space, populate_reads_pages_in)
 {
 	int sparse = memfd_pages("sparse", FILE_PAGES, -1);
 	struct stat st;
@@ -193,21 +193,21 @@ TEST_F(space, populate_brings_the_pages_in)
 	EXPECT_EQ(4 * 8, st.st_blocks);
 }
 
-TEST_F(space, a_map_may_ask_for_more_than_was_registered)
+TEST_F(space, map_may_ask_for_more_protection_than_register)
 {
 	ASSERT_EQ(0, as_register(self->asfd, self->s.a, 0, FILE_LEN, PROT_READ, 0));
 	ASSERT_EQ(0, as_map(self->asfd, 0, self->s.a, 0, PAGE, RW, 0));
-	EXPECT_EQ(0, poke(self->win, '!'));
+	EXPECT_EQ(0, poke(self->mem, '!'));
 	EXPECT_EQ('!', file_byte(self->s.a, 0));
 	/* where it asks for less, it gets less */
 	ASSERT_EQ(0, as_register(self->asfd, self->s.b, 0, FILE_LEN, RW, 0));
 	ASSERT_EQ(0, as_map(self->asfd, PAGE, self->s.b, 0, PAGE, PROT_READ, 0));
-	EXPECT_EQ('A', peek(self->win + PAGE));
-	EXPECT_EQ(-SIGSEGV, poke(self->win + PAGE, '!'));
+	EXPECT_EQ('A', peek(self->mem + PAGE));
+	EXPECT_EQ(-SIGSEGV, poke(self->mem + PAGE, '!'));
 }
 
 /* The checks were made for one open file, as it was then. */
-TEST_F(space, a_registration_is_no_way_past_a_check)
+TEST_F(space, registration_bypasses_no_check)
 {
 	char path[64];
 	int readonly;
@@ -224,11 +224,11 @@ TEST_F(space, a_registration_is_no_way_past_a_check)
 	EXPECT_REFUSED(self->asfd, EPERM,
 		       as_register(self->asfd, self->s.a, 0, PAGE, RW, 0));
 	ASSERT_EQ(0, as_map(self->asfd, 0, self->s.a, 0, PAGE, PROT_READ, 0));
-	EXPECT_EQ(-SIGSEGV, poke(self->win, '!'));
+	EXPECT_EQ(-SIGSEGV, poke(self->mem, '!'));
 	EXPECT_EQ('a', file_byte(self->s.a, 0));
 }
 
-TEST_F(space, what_cannot_be_mapped_cannot_be_registered)
+TEST_F(space, unmappable_file_cannot_be_registered)
 {
 	static const uint32_t prots[] = {
 		PROT_WRITE, PROT_EXEC, PROT_WRITE | PROT_EXEC, PROT_READ | 8, ~0U,
@@ -281,7 +281,7 @@ TEST_F(space, what_cannot_be_mapped_cannot_be_registered)
 }
 
 /* A file registered for writing can be written: so it cannot be sealed. */
-TEST_F(space, sealing_waits_for_the_unregister)
+TEST_F(space, file_can_be_sealed_after_unregister_only)
 {
 	uint64_t until = now_ms() + WORKER_MS;
 	int ret;

@@ -24,22 +24,22 @@ struct shared {
 	volatile int strange;
 };
 
-FIXTURE(space)
+FIXTURE(replace_race)
 {
 	struct space s;
 	struct shared *shared;
 	char *at;		/* the page that is replaced */
 };
 
-FIXTURE_VARIANT(space)
+FIXTURE_VARIANT(replace_race)
 {
 	unsigned int pages;	/* how much is replaced at once */
 	bool write;		/* readers also write */
 };
 
-FIXTURE_VARIANT_ADD(space, one_page) { .pages = 1, .write = false };
-FIXTURE_VARIANT_ADD(space, sixteen_pages) { .pages = FILE_PAGES, .write = false };
-FIXTURE_VARIANT_ADD(space, written) { .pages = 1, .write = true };
+FIXTURE_VARIANT_ADD(replace_race, one_page) { .pages = 1, .write = false };
+FIXTURE_VARIANT_ADD(replace_race, sixteen_pages) { .pages = FILE_PAGES, .write = false };
+FIXTURE_VARIANT_ADD(replace_race, written) { .pages = 1, .write = true };
 
 static int begin(struct space *s, struct shared **shared)
 {
@@ -59,13 +59,13 @@ static int begin(struct space *s, struct shared **shared)
 	return ret;
 }
 
-FIXTURE_SETUP(space)
+FIXTURE_SETUP(replace_race)
 {
 	ASSERT_EQ(0, begin(&self->s, &self->shared));
-	self->at = self->s.win;
+	self->at = self->s.mem;
 }
 
-FIXTURE_TEARDOWN(space)
+FIXTURE_TEARDOWN(replace_race)
 {
 	space_free(&self->s);
 }
@@ -171,7 +171,7 @@ static int replace_rounds(struct space *s, struct shared *shared,
 	EXPECT_LT(20UL, (shared)->checked);				\
 } while (0)
 
-TEST_F_TIMEOUT(space, is_never_a_hole_to_threads, 90)
+TEST_F_TIMEOUT(replace_race, shows_no_hole_to_threads, 90)
 {
 	struct reader r[2];
 	unsigned int i;
@@ -188,7 +188,7 @@ TEST_F_TIMEOUT(space, is_never_a_hole_to_threads, 90)
 	EXPECT_OLD_OR_NEW(self->shared, rounds);
 }
 
-TEST_F_TIMEOUT(space, is_never_a_hole_to_processes_and_views, 90)
+TEST_F_TIMEOUT(replace_race, shows_no_hole_to_processes_and_views, 90)
 {
 	int view = as_view(self->s.asfd, 0, FILE_LEN, RW);
 	char *at_view = attach(view, 0, FILE_LEN, RW);
@@ -219,7 +219,7 @@ FIXTURE(replace)
 FIXTURE_SETUP(replace)
 {
 	ASSERT_EQ(0, begin(&self->s, &self->shared));
-	self->at = self->s.win;
+	self->at = self->s.mem;
 }
 
 FIXTURE_TEARDOWN(replace)
@@ -228,7 +228,7 @@ FIXTURE_TEARDOWN(replace)
 }
 
 /* The middle of a large mapping is swapped: what is around it never blinks. */
-TEST_F_TIMEOUT(replace, leaves_the_neighbours_alone, 90)
+TEST_F_TIMEOUT(replace, leaves_neighbours_alone, 90)
 {
 	struct reader r = { self->shared, self->at + 2 * PAGE, 1, false, 0, 0 };
 	unsigned int i;
@@ -253,7 +253,7 @@ TEST_F_TIMEOUT(replace, leaves_the_neighbours_alone, 90)
 }
 
 /* A replacement that fails has left the old in its place all the while. */
-TEST_F_TIMEOUT(replace, that_fails_is_not_seen_at_all, 60)
+TEST_F_TIMEOUT(replace, that_fails_is_never_visible, 60)
 {
 	struct reader r = { self->shared, self->at, 1, false, 0, 0 };
 	int path = open("/tmp", O_PATH);
@@ -278,7 +278,7 @@ TEST_F_TIMEOUT(replace, that_fails_is_not_seen_at_all, 60)
 }
 
 /* A file that was never mapped before has to be brought in: still no hole. */
-TEST_F_TIMEOUT(replace, by_a_new_file_is_never_a_hole, 90)
+TEST_F_TIMEOUT(replace, by_new_file_shows_no_hole, 90)
 {
 	struct reader r = { self->shared, self->at, 1, false, 0, 0 };
 	unsigned int i;

@@ -9,33 +9,33 @@
 #include "kselftest_harness.h"
 #include "lib/as_util.h"
 
-FIXTURE(space)
+FIXTURE(revocation)
 {
 	struct space s;
-	char *win;
+	char *mem;
 };
 
 /* How the owner takes the page at 0 away: to a hole, or for 'A' of another file */
-FIXTURE_VARIANT(space)
+FIXTURE_VARIANT(revocation)
 {
 	bool replace;
 	int seen;		/* by whoever looks afterwards */
 };
 
-FIXTURE_VARIANT_ADD(space, unmap) { .replace = false, .seen = -SIGBUS };
-FIXTURE_VARIANT_ADD(space, replace) { .replace = true, .seen = 'A' };
+FIXTURE_VARIANT_ADD(revocation, unmap) { .replace = false, .seen = -SIGBUS };
+FIXTURE_VARIANT_ADD(revocation, replace) { .replace = true, .seen = 'A' };
 
-FIXTURE_SETUP(space)
+FIXTURE_SETUP(revocation)
 {
 	ASSERT_EQ(0, space_init(&self->s));
 	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0, FILE_LEN, RW, 0));
-	self->win = self->s.win;
+	self->mem = self->s.mem;
 }
 
-FIXTURE_TEARDOWN(space)
+FIXTURE_TEARDOWN(revocation)
 {
 	/* nobody has taken more than was asked for */
-	EXPECT_EQ('b', peek(self->win + PAGE));
+	EXPECT_EQ('b', peek(self->mem + PAGE));
 	space_free(&self->s);
 }
 
@@ -46,16 +46,16 @@ static int take_away(struct space *s, bool replace)
 			 as_unmap(s->asfd, 0, PAGE);
 }
 
-TEST_F(space, reaches_the_callers_window)
+TEST_F(revocation, reaches_attachment_of_caller)
 {
-	EXPECT_EQ('a', peek(self->win));
-	EXPECT_EQ(0, poke(self->win, '!'));
+	EXPECT_EQ('a', peek(self->mem));
+	EXPECT_EQ(0, poke(self->mem, '!'));
 	ASSERT_EQ(0, take_away(&self->s, variant->replace));
-	EXPECT_EQ(variant->seen, peek(self->win));
+	EXPECT_EQ(variant->seen, peek(self->mem));
 	EXPECT_EQ('!', file_byte(self->s.a, 0));
 }
 
-TEST_F(space, reaches_a_second_window)
+TEST_F(revocation, reaches_second_attachment)
 {
 	char *second = attach(self->s.asfd, 0, 2 * PAGE, RW);
 	char *readonly = attach(self->s.asfd, 0, PAGE, PROT_READ);
@@ -68,60 +68,60 @@ TEST_F(space, reaches_a_second_window)
 	ASSERT_EQ(0, take_away(&self->s, variant->replace));
 	EXPECT_EQ(variant->seen, peek(second));
 	EXPECT_EQ(variant->seen, peek(readonly));
-	EXPECT_EQ(variant->seen, peek(self->win));
+	EXPECT_EQ(variant->seen, peek(self->mem));
 	EXPECT_EQ('b', peek(second + PAGE));
 }
 
-TEST_F(space, reaches_a_forked_child)
+TEST_F(revocation, reaches_forked_child)
 {
 	struct agent child;
 
 	/* the child is given the entries, and makes some of its own */
-	EXPECT_EQ(0, poke(self->win, '!'));
+	EXPECT_EQ(0, poke(self->mem, '!'));
 	ASSERT_EQ(0, agent_start(&child));
-	EXPECT_EQ('!', agent_peek(&child, self->win));
-	EXPECT_EQ('b', agent_peek(&child, self->win + PAGE));
+	EXPECT_EQ('!', agent_peek(&child, self->mem));
+	EXPECT_EQ('b', agent_peek(&child, self->mem + PAGE));
 	ASSERT_EQ(0, take_away(&self->s, variant->replace));
-	EXPECT_EQ(variant->seen, agent_peek(&child, self->win));
-	EXPECT_EQ('b', agent_peek(&child, self->win + PAGE));
+	EXPECT_EQ(variant->seen, agent_peek(&child, self->mem));
+	EXPECT_EQ('b', agent_peek(&child, self->mem + PAGE));
 	EXPECT_EQ(0, agent_stop(&child));
 }
 
-TEST_F(space, reaches_a_child_that_did_not_touch)
+TEST_F(revocation, reaches_child_that_never_faulted)
 {
 	struct agent child;
 
-	EXPECT_EQ('a', peek(self->win));
+	EXPECT_EQ('a', peek(self->mem));
 	ASSERT_EQ(0, agent_start(&child));
 	ASSERT_EQ(0, take_away(&self->s, variant->replace));
-	EXPECT_EQ(variant->seen, agent_peek(&child, self->win));
+	EXPECT_EQ(variant->seen, agent_peek(&child, self->mem));
 	EXPECT_EQ(0, agent_stop(&child));
 }
 
-TEST_F(space, reaches_a_grandchild_whose_parents_are_gone)
+TEST_F(revocation, reaches_orphaned_grandchild)
 {
 	struct agent child;
 
-	EXPECT_EQ('a', peek(self->win));
+	EXPECT_EQ('a', peek(self->mem));
 	ASSERT_EQ(0, agent_start(&child));
-	EXPECT_EQ('a', agent_peek(&child, self->win));
+	EXPECT_EQ('a', agent_peek(&child, self->mem));
 	ASSERT_EQ(0, agent_respawn(&child));
-	EXPECT_EQ('a', agent_peek(&child, self->win));
+	EXPECT_EQ('a', agent_peek(&child, self->mem));
 	ASSERT_EQ(0, agent_respawn(&child));
-	EXPECT_EQ('a', agent_peek(&child, self->win));
+	EXPECT_EQ('a', agent_peek(&child, self->mem));
 	ASSERT_EQ(0, take_away(&self->s, variant->replace));
-	EXPECT_EQ(variant->seen, agent_peek(&child, self->win));
+	EXPECT_EQ(variant->seen, agent_peek(&child, self->mem));
 	EXPECT_EQ(0, agent_stop(&child));
 }
 
-TEST_F(space, reaches_a_process_that_was_given_the_fd)
+TEST_F(revocation, reaches_process_that_received_fd)
 {
 	struct agent other;
 	char *there;
 
-	ASSERT_EQ(0, munmap(self->win, SPACE_LEN));
+	ASSERT_EQ(0, munmap(self->mem, SPACE_LEN));
 	ASSERT_EQ(0, agent_start(&other));
-	self->win = self->s.win = attach(self->s.asfd, 0, SPACE_LEN, RW);
+	self->mem = self->s.mem = attach(self->s.asfd, 0, SPACE_LEN, RW);
 	there = agent_attach(&other, self->s.asfd, 0, 4 * PAGE, RW);
 	ASSERT_NE(NULL, there);
 	EXPECT_EQ(0, agent_poke(&other, there, '!'));
@@ -131,18 +131,18 @@ TEST_F(space, reaches_a_process_that_was_given_the_fd)
 	EXPECT_EQ(0, agent_stop(&other));
 }
 
-TEST_F(space, reaches_a_moved_window)
+TEST_F(revocation, reaches_moved_attachment)
 {
 	char *room = mmap(NULL, 2 * SPACE_LEN, PROT_NONE,
 			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	char *moved;
 
 	ASSERT_NE(MAP_FAILED, (void *)room);
-	EXPECT_EQ(0, poke(self->win, '!'));
-	moved = mremap(self->win, SPACE_LEN, SPACE_LEN,
+	EXPECT_EQ(0, poke(self->mem, '!'));
+	moved = mremap(self->mem, SPACE_LEN, SPACE_LEN,
 		       MREMAP_MAYMOVE | MREMAP_FIXED, room + PAGE);
 	ASSERT_EQ(room + PAGE, moved);
-	self->win = self->s.win = moved;
+	self->mem = self->s.mem = moved;
 	EXPECT_EQ('!', peek(moved));
 	ASSERT_EQ(0, take_away(&self->s, variant->replace));
 	EXPECT_EQ(variant->seen, peek(moved));
@@ -156,138 +156,138 @@ TEST_F(space, reaches_a_moved_window)
 	EXPECT_EQ(-SIGBUS, peek(moved));
 }
 
-TEST_F(space, reaches_a_window_in_pieces)
+TEST_F(revocation, reaches_split_attachment)
 {
-	EXPECT_EQ(0, poke(self->win, '!'));
+	EXPECT_EQ(0, poke(self->mem, '!'));
 	/* cut before and after the page, which then is a window of its own */
-	ASSERT_EQ(0, munmap(self->win + 2 * PAGE, PAGE));
-	ASSERT_EQ(0, mprotect(self->win, PAGE, PROT_READ));
-	EXPECT_EQ('!', peek(self->win));
+	ASSERT_EQ(0, munmap(self->mem + 2 * PAGE, PAGE));
+	ASSERT_EQ(0, mprotect(self->mem, PAGE, PROT_READ));
+	EXPECT_EQ('!', peek(self->mem));
 	ASSERT_EQ(0, take_away(&self->s, variant->replace));
-	EXPECT_EQ(variant->seen, peek(self->win));
-	ASSERT_EQ(0, mprotect(self->win, PAGE, RW));
-	EXPECT_EQ(variant->seen, peek(self->win));
+	EXPECT_EQ(variant->seen, peek(self->mem));
+	ASSERT_EQ(0, mprotect(self->mem, PAGE, RW));
+	EXPECT_EQ(variant->seen, peek(self->mem));
 }
 
-TEST_F(space, reaches_what_is_hidden_by_mprotect)
+TEST_F(revocation, reaches_pages_hidden_by_mprotect)
 {
-	EXPECT_EQ(0, poke(self->win, '!'));
-	ASSERT_EQ(0, mprotect(self->win, PAGE, PROT_NONE));
-	EXPECT_EQ(-SIGSEGV, peek(self->win));
+	EXPECT_EQ(0, poke(self->mem, '!'));
+	ASSERT_EQ(0, mprotect(self->mem, PAGE, PROT_NONE));
+	EXPECT_EQ(-SIGSEGV, peek(self->mem));
 	ASSERT_EQ(0, take_away(&self->s, variant->replace));
-	ASSERT_EQ(0, mprotect(self->win, PAGE, RW));
-	EXPECT_EQ(variant->seen, peek(self->win));
+	ASSERT_EQ(0, mprotect(self->mem, PAGE, RW));
+	EXPECT_EQ(variant->seen, peek(self->mem));
 }
 
-TEST_F(space, reaches_views)
+TEST_F(revocation, reaches_views)
 {
 	int all = as_view(self->s.asfd, 0, SPACE_LEN, RW);
 	int part = as_view(self->s.asfd, 0, 2 * PAGE, PROT_READ);
-	char *all_win = attach(all, 0, SPACE_LEN, RW);
-	char *part_win = attach(part, 0, 2 * PAGE, PROT_READ);
+	char *all_mem = attach(all, 0, SPACE_LEN, RW);
+	char *part_mem = attach(part, 0, 2 * PAGE, PROT_READ);
 	struct agent child;
 
-	ASSERT_NE(NULL, all_win);
-	ASSERT_NE(NULL, part_win);
-	EXPECT_EQ(0, poke(all_win, '!'));
-	EXPECT_EQ('!', peek(part_win));
+	ASSERT_NE(NULL, all_mem);
+	ASSERT_NE(NULL, part_mem);
+	EXPECT_EQ(0, poke(all_mem, '!'));
+	EXPECT_EQ('!', peek(part_mem));
 	ASSERT_EQ(0, agent_start(&child));
-	EXPECT_EQ('!', agent_peek(&child, part_win));
+	EXPECT_EQ('!', agent_peek(&child, part_mem));
 	ASSERT_EQ(0, close(part));
 	ASSERT_EQ(0, take_away(&self->s, variant->replace));
-	EXPECT_EQ(variant->seen, peek(all_win));
-	EXPECT_EQ(variant->seen, peek(part_win));
-	EXPECT_EQ(variant->seen, agent_peek(&child, all_win));
-	EXPECT_EQ(variant->seen, agent_peek(&child, part_win));
-	EXPECT_EQ('b', peek(part_win + PAGE));
+	EXPECT_EQ(variant->seen, peek(all_mem));
+	EXPECT_EQ(variant->seen, peek(part_mem));
+	EXPECT_EQ(variant->seen, agent_peek(&child, all_mem));
+	EXPECT_EQ(variant->seen, agent_peek(&child, part_mem));
+	EXPECT_EQ('b', peek(part_mem + PAGE));
 	EXPECT_EQ(0, agent_stop(&child));
 }
 
 /* The view begins elsewhere: what it shows at 0 is not what the space has at 0. */
-TEST_F(space, reaches_a_view_at_an_offset)
+TEST_F(revocation, reaches_view_at_offset)
 {
 	int before = as_view(self->s.asfd, PAGE, 4 * PAGE, RW);
 	int view = as_view(self->s.asfd, 3 * PAGE, 4 * PAGE, RW);
 	int around = as_view(self->s.asfd, 0, SPACE_LEN, RW);
-	char *before_win = attach(before, PAGE, 2 * PAGE, RW);
-	char *view_win = attach(view, PAGE, 2 * PAGE, RW);
-	char *around_win = attach(around, 4 * PAGE, PAGE, RW);
+	char *before_mem = attach(before, PAGE, 2 * PAGE, RW);
+	char *view_mem = attach(view, PAGE, 2 * PAGE, RW);
+	char *around_mem = attach(around, 4 * PAGE, PAGE, RW);
 
-	ASSERT_NE(NULL, before_win);
-	ASSERT_NE(NULL, view_win);
-	ASSERT_NE(NULL, around_win);
-	EXPECT_EQ('c', peek(before_win));
-	EXPECT_EQ('d', peek(before_win + PAGE));
-	EXPECT_EQ('e', peek(view_win));
-	EXPECT_EQ('e', peek(around_win));
+	ASSERT_NE(NULL, before_mem);
+	ASSERT_NE(NULL, view_mem);
+	ASSERT_NE(NULL, around_mem);
+	EXPECT_EQ('c', peek(before_mem));
+	EXPECT_EQ('d', peek(before_mem + PAGE));
+	EXPECT_EQ('e', peek(view_mem));
+	EXPECT_EQ('e', peek(around_mem));
 	ASSERT_EQ(0, variant->replace ?
 		  as_map(self->s.asfd, 4 * PAGE, self->s.b, 0, PAGE, RW,
 			 ADDRESS_SPACE_MAP_REPLACE) :
 		  as_unmap(self->s.asfd, 4 * PAGE, PAGE));
-	EXPECT_EQ(variant->seen, peek(view_win));
-	EXPECT_EQ(variant->seen, peek(around_win));
-	EXPECT_EQ('f', peek(view_win + PAGE));
-	EXPECT_EQ('c', peek(before_win));
-	EXPECT_EQ('d', peek(before_win + PAGE));
+	EXPECT_EQ(variant->seen, peek(view_mem));
+	EXPECT_EQ(variant->seen, peek(around_mem));
+	EXPECT_EQ('f', peek(view_mem + PAGE));
+	EXPECT_EQ('c', peek(before_mem));
+	EXPECT_EQ('d', peek(before_mem + PAGE));
 }
 
-TEST_F(space, reaches_a_window_whose_fds_are_closed)
+TEST_F(revocation, reaches_attachment_with_closed_fds)
 {
 	int again = dup(self->s.asfd);
 
-	EXPECT_EQ(0, poke(self->win, '!'));
+	EXPECT_EQ(0, poke(self->mem, '!'));
 	ASSERT_EQ(0, close(self->s.asfd));
 	self->s.asfd = again;
 	ASSERT_EQ(0, close(self->s.a));
 	ASSERT_EQ(0, take_away(&self->s, variant->replace));
-	EXPECT_EQ(variant->seen, peek(self->win));
+	EXPECT_EQ(variant->seen, peek(self->mem));
 }
 
 /* Both ways by which the kernel touches memory for a process: no signal then. */
-TEST_F(space, reaches_system_calls)
+TEST_F(revocation, reaches_system_calls)
 {
 	int into = memfd_pages("into", 1, 0);
 	int pipes[2];
 	char byte = 'x';
 
 	ASSERT_EQ(0, pipe(pipes));
-	EXPECT_EQ(1, pwrite(into, self->win, 1, 0));
+	EXPECT_EQ(1, pwrite(into, self->mem, 1, 0));
 	EXPECT_EQ('a', file_byte(into, 0));
 	ASSERT_EQ(1, write(pipes[1], &byte, 1));
-	EXPECT_EQ(1, read(pipes[0], self->win, 1));
+	EXPECT_EQ(1, read(pipes[0], self->mem, 1));
 	EXPECT_EQ('x', file_byte(self->s.a, 0));
 	ASSERT_EQ(0, take_away(&self->s, variant->replace));
 	ASSERT_EQ(1, write(pipes[1], &byte, 1));
 	if (variant->replace) {
-		EXPECT_EQ(1, pwrite(into, self->win, 1, 0));
+		EXPECT_EQ(1, pwrite(into, self->mem, 1, 0));
 		EXPECT_EQ('A', file_byte(into, 0));
-		EXPECT_EQ(1, read(pipes[0], self->win, 1));
+		EXPECT_EQ(1, read(pipes[0], self->mem, 1));
 		EXPECT_EQ('x', file_byte(self->s.b, 0));
 	} else {
-		EXPECT_EQ(-1, pwrite(into, self->win, 1, 0));
+		EXPECT_EQ(-1, pwrite(into, self->mem, 1, 0));
 		EXPECT_EQ(EFAULT, errno);
 		EXPECT_EQ('a', file_byte(into, 0));
-		EXPECT_EQ(-1, read(pipes[0], self->win, 1));
+		EXPECT_EQ(-1, read(pipes[0], self->mem, 1));
 		EXPECT_EQ(EFAULT, errno);
 	}
 }
 
 /* What a debugger sees, by way of the window's access operation. */
-TEST_F(space, reaches_debuggers)
+TEST_F(revocation, reaches_debuggers)
 {
 	int mem = open("/proc/self/mem", O_RDWR);
 	char byte = 'd';
 
 	ASSERT_LE(0, mem);
-	EXPECT_EQ('a', file_byte(mem, (uintptr_t)self->win));
-	EXPECT_EQ(1, pwrite(mem, &byte, 1, (uintptr_t)self->win));
+	EXPECT_EQ('a', file_byte(mem, (uintptr_t)self->mem));
+	EXPECT_EQ(1, pwrite(mem, &byte, 1, (uintptr_t)self->mem));
 	EXPECT_EQ('d', file_byte(self->s.a, 0));
 	ASSERT_EQ(0, take_away(&self->s, variant->replace));
 	EXPECT_EQ(variant->replace ? 'A' : -EIO,
-		  file_byte(mem, (uintptr_t)self->win));
+		  file_byte(mem, (uintptr_t)self->mem));
 	byte = 'e';
 	EXPECT_EQ(variant->replace ? 1 : -1,
-		  pwrite(mem, &byte, 1, (uintptr_t)self->win));
+		  pwrite(mem, &byte, 1, (uintptr_t)self->mem));
 	EXPECT_EQ('d', file_byte(self->s.a, 0));
 }
 
@@ -314,11 +314,11 @@ static void *write_for_ever(void *arg)
  * Writers never rest; once the call has returned no write of theirs reaches
  * the old file any more.
  */
-TEST_F(space, ends_writing_to_the_old_file)
+TEST_F(revocation, stops_writes_to_old_file)
 {
 	int view = as_view(self->s.asfd, 0, PAGE, RW);
 	struct writer w[2] = {
-		{ .at = self->win },
+		{ .at = self->mem },
 		{ .at = attach(view, 0, PAGE, RW) },
 	};
 	pthread_t threads[2];

@@ -40,10 +40,10 @@ static long use_it(void *arg)
 	view = as_view(s.asfd, 0, SPACE_LEN, PROT_READ);
 	if (view < 0)
 		return view;
-	if (peek(s.win + PAGE) != 'b' || as_unmap(s.asfd, PAGE, PAGE) ||
-	    peek(s.win + PAGE) != -SIGBUS)
+	if (peek(s.mem + PAGE) != 'b' || as_unmap(s.asfd, PAGE, PAGE) ||
+	    peek(s.mem + PAGE) != -SIGBUS)
 		return -EPROTO;
-	ret = peek(s.win);
+	ret = peek(s.mem);
 	space_free(&s);
 	return ret;
 }
@@ -76,7 +76,7 @@ FIXTURE_TEARDOWN(user)
 	EXPECT_EQ(0, agent_stop(&self->agent));
 }
 
-TEST_F(user, cannot_open_the_device_as_it_comes)
+TEST_F(user, cannot_open_device_by_default)
 {
 	EXPECT_EQ(0600, (int)self->device.st_mode & 07777);
 	EXPECT_EQ(0, (int)self->device.st_uid);
@@ -85,7 +85,7 @@ TEST_F(user, cannot_open_the_device_as_it_comes)
 }
 
 /* what a rule for udev does */
-TEST_F(user, of_the_devices_group_needs_nothing_else)
+TEST_F(user, in_device_group_needs_no_capability)
 {
 	ASSERT_EQ(0, chown(DEVICE, 0, GROUP));
 	ASSERT_EQ(0, chmod(DEVICE, 0660));
@@ -93,7 +93,7 @@ TEST_F(user, of_the_devices_group_needs_nothing_else)
 	EXPECT_EQ('a', agent_call(&self->agent, use_it, NULL));
 }
 
-TEST_F(user, of_no_group_is_kept_out)
+TEST_F(user, outside_device_group_is_refused)
 {
 	ASSERT_EQ(0, chown(DEVICE, 0, GROUP));
 	ASSERT_EQ(0, chmod(DEVICE, 0660));
@@ -102,7 +102,7 @@ TEST_F(user, of_no_group_is_kept_out)
 }
 
 /* The checks are those of who maps, though root made the space. */
-TEST_F(user, maps_only_what_it_might_mmap)
+TEST_F(user, maps_only_what_it_may_mmap)
 {
 	struct space s;
 	long given;
@@ -115,7 +115,7 @@ TEST_F(user, maps_only_what_it_might_mmap)
 	given = agent_take_fd(&self->agent, s.a);
 	ASSERT_LE(0, given);
 	EXPECT_EQ(0, agent_call(&self->agent, map_given, (void *)(given << 16 | fd)));
-	EXPECT_EQ('a', peek(s.win));
+	EXPECT_EQ('a', peek(s.mem));
 	ASSERT_EQ(0, as_unmap(s.asfd, 0, SPACE_LEN));
 
 	/* open for reading only, though root might open it for more */
@@ -123,7 +123,7 @@ TEST_F(user, maps_only_what_it_might_mmap)
 	given = agent_take_fd(&self->agent, ro);
 	ASSERT_LE(0, given);
 	EXPECT_EQ(-EACCES, agent_call(&self->agent, map_given, (void *)(given << 16 | fd)));
-	EXPECT_EQ(-SIGBUS, peek(s.win));
+	EXPECT_EQ(-SIGBUS, peek(s.mem));
 	close(ro);
 	space_free(&s);
 }

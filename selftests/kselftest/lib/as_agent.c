@@ -11,14 +11,14 @@
 
 enum op { OP_PEEK, OP_POKE, OP_ATTACH, OP_TAKE_FD, OP_CALL, OP_RESPAWN };
 
-struct order {
+struct request {
 	enum op op;
 	uint64_t arg[4];
 };
 
-static int send_order(int sock, const struct order *order, int fd)
+static int send_request(int sock, const struct request *request, int fd)
 {
-	struct iovec iov = { (void *)(uintptr_t)order, sizeof(*order) };
+	struct iovec iov = { (void *)(uintptr_t)request, sizeof(*request) };
 	char control[CMSG_SPACE(sizeof(int))] = { 0 };
 	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
 
@@ -36,9 +36,9 @@ static int send_order(int sock, const struct order *order, int fd)
 	return sendmsg(sock, &msg, MSG_NOSIGNAL) < 0 ? -errno : 0;
 }
 
-static int receive_order(int sock, struct order *order, int *fd)
+static int receive_request(int sock, struct request *request, int *fd)
 {
-	struct iovec iov = { order, sizeof(*order) };
+	struct iovec iov = { request, sizeof(*request) };
 	char control[CMSG_SPACE(sizeof(int))];
 	struct msghdr msg = {
 		.msg_iov = &iov,
@@ -50,7 +50,7 @@ static int receive_order(int sock, struct order *order, int *fd)
 	ssize_t n = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC);
 
 	*fd = -1;
-	if (n != sizeof(*order))
+	if (n != sizeof(*request))
 		return -1;
 	cmsg = CMSG_FIRSTHDR(&msg);
 	if (cmsg && cmsg->cmsg_type == SCM_RIGHTS)
@@ -74,19 +74,19 @@ static long respawn(void)
 	_exit(WIFEXITED(status) ? WEXITSTATUS(status) : 128);
 }
 
-static long obey(const struct order *order, int fd)
+static long run_request(const struct request *request, int fd)
 {
-	void *addr = (void *)(uintptr_t)order->arg[0];
+	void *addr = (void *)(uintptr_t)request->arg[0];
 	long ret;
 
-	switch (order->op) {
+	switch (request->op) {
 	case OP_PEEK:
 		return peek(addr);
 	case OP_POKE:
-		return poke(addr, order->arg[1]);
+		return poke(addr, request->arg[1]);
 	case OP_ATTACH:
-		ret = (long)attach(fd, order->arg[0], order->arg[1],
-				   order->arg[2]);
+		ret = (long)attach(fd, request->arg[0], request->arg[1],
+				   request->arg[2]);
 		if (!ret)
 			ret = -errno;
 		close(fd);
@@ -94,7 +94,7 @@ static long obey(const struct order *order, int fd)
 	case OP_TAKE_FD:
 		return fd;
 	case OP_CALL:
-		return ((agent_fn)order->arg[0])((void *)order->arg[1]);
+		return ((agent_fn)request->arg[0])((void *)request->arg[1]);
 	case OP_RESPAWN:
 		return respawn();
 	}
@@ -103,11 +103,11 @@ static long obey(const struct order *order, int fd)
 
 static void serve(int sock)
 {
-	struct order order;
+	struct request request;
 	int fd;
 
-	while (!receive_order(sock, &order, &fd)) {
-		int64_t ret = obey(&order, fd);
+	while (!receive_request(sock, &request, &fd)) {
+		int64_t ret = run_request(&request, fd);
 
 		if (send(sock, &ret, sizeof(ret), MSG_NOSIGNAL) != sizeof(ret))
 			break;
@@ -140,10 +140,10 @@ int agent_start(struct agent *a)
 static long call(struct agent *a, enum op op, uint64_t arg0, uint64_t arg1,
 		 uint64_t arg2, int fd)
 {
-	struct order order = { .op = op, .arg = { arg0, arg1, arg2 } };
+	struct request request = { .op = op, .arg = { arg0, arg1, arg2 } };
 	int64_t ret;
 	ssize_t n;
-	int err = send_order(a->sock, &order, fd);
+	int err = send_request(a->sock, &request, fd);
 
 	if (err)
 		return err;

@@ -229,16 +229,16 @@ static int disarm_workers(void)
 	return !touched && find_workers() > 0 ? -EAGAIN : 0;
 }
 
-int fail_arm(enum victim victim, unsigned int nth)
+int fail_arm(enum target target, unsigned int nth)
 {
-	return victim == WORKERS ? arm_workers(nth) : set_nth(own, nth);
+	return target == WORKERS ? arm_workers(nth) : set_nth(own, nth);
 }
 
-int fail_disarm(enum victim victim)
+int fail_disarm(enum target target)
 {
 	long left;
 
-	if (victim == WORKERS)
+	if (target == WORKERS)
 		return disarm_workers();
 	/* Reading and writing copy too: an error is one that came too late. */
 	left = get_nth(own);

@@ -6,7 +6,7 @@
 #include "as_util.h"
 
 /* Whose allocations are meant. */
-enum victim {
+enum target {
 	CALLER,		/* the calling thread's: all of them */
 	WORKERS,	/* those that the module makes on kernel workers */
 };
@@ -14,14 +14,14 @@ enum victim {
 /* 0, or -errno where this kernel does not let anything fail on demand */
 int fail_prepare(void);
 
-/* The @nth allocation from now on, one for each victim, fails. */
-int fail_arm(enum victim victim, unsigned int nth);
+/* The @nth allocation from now on, one for each target, fails. */
+int fail_arm(enum target target, unsigned int nth);
 
 /*
- * Ends it. 1: one has failed; 0: the victim made less than that many; or -errno,
+ * Ends it. 1: one has failed; 0: the target made less than that many; or -errno,
  * -EAGAIN where a worker had a hand in it that was not there when it was armed.
  */
-int fail_disarm(enum victim victim);
+int fail_disarm(enum target target);
 
 /* Of allocations below [@start, @end) only; all of them with 0, ~0 */
 int fail_only_below(uint64_t start, uint64_t end);

@@ -282,14 +282,14 @@ int space_init(struct space *s)
 	s->b = memfd_pages("upper", FILE_PAGES, 'A');
 	if (s->a < 0 || s->b < 0)
 		return -EIO;
-	s->win = attach(s->asfd, 0, SPACE_LEN, RW);
-	return s->win ? 0 : -errno;
+	s->mem = attach(s->asfd, 0, SPACE_LEN, RW);
+	return s->mem ? 0 : -errno;
 }
 
 void space_free(struct space *s)
 {
-	if (s->win)
-		munmap(s->win, SPACE_LEN);
+	if (s->mem)
+		munmap(s->mem, SPACE_LEN);
 	close(s->asfd);
 	close(s->a);
 	close(s->b);

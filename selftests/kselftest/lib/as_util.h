@@ -116,7 +116,7 @@ char *state_of(int asfd);
 struct space {
 	int asfd;
 	int a, b;	/* memfds of FILE_PAGES: 'a', 'b', ... and 'A', 'B', ... */
-	char *win;	/* all of the space, RW */
+	char *mem;	/* all of the space, RW */
 };
 
 int space_init(struct space *s);

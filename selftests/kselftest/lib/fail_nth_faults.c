@@ -31,7 +31,7 @@ static int b_shown_absent(struct fail_ctx *c)
 
 static int touch(struct fail_ctx *c, int wanted)
 {
-	int value = peek(c->win + SHOWN_NEW + 3 * PAGE);
+	int value = peek(c->mem + SHOWN_NEW + 3 * PAGE);
 
 	return value == wanted ? 0 : value < 0 ? value : -EIO;
 }
@@ -48,7 +48,7 @@ static int absent_read_run(struct fail_ctx *c)
 
 static int write_run(struct fail_ctx *c)
 {
-	return poke(c->win + SHOWN_NEW + 3 * PAGE, '!');
+	return poke(c->mem + SHOWN_NEW + 3 * PAGE, '!');
 }
 
 static int is_written(struct fail_ctx *c)
@@ -73,7 +73,7 @@ FAULT(write_after_read_fault, .prepare = b_shown_and_read, .run = write_run,
 
 /* the first in a part of the address space where there are no page tables yet */
 
-static int far_window(struct fail_ctx *c)
+static int far_attachment(struct fail_ctx *c)
 {
 	c->more_len = 4 * PAGE;
 	c->more = mmap((void *)0x200000000000, c->more_len, RW,
@@ -91,7 +91,7 @@ static int far_run(struct fail_ctx *c)
 	return value == 'b' ? 0 : value < 0 ? value : -EIO;
 }
 
-SURE(far_fault, .prepare = far_window, .run = far_run);
+SURE(far_fault, .prepare = far_attachment, .run = far_run);
 
 /* of what is on a disk and not in memory: a file system may make it an I/O error */
 
@@ -144,7 +144,7 @@ FAULT(huge_fault, .prepare = huge_shown, .run = huge_run);
 
 static int copy_run(struct fail_ctx *c)
 {
-	ssize_t n = pread(c->s.a, c->win + SHOWN_NEW, 4 * PAGE, 0);
+	ssize_t n = pread(c->s.a, c->mem + SHOWN_NEW, 4 * PAGE, 0);
 
 	return n < 0 ? -errno : n == 4 * PAGE ? 0 : -EFAULT;
 }
@@ -162,7 +162,7 @@ static int a_copied(struct fail_ctx *c)
 	return ret ?: b_shown(c);
 }
 
-CALL(copy_into_window, .prepare = a_copied, .run = copy_run, .verify = copy_verify);
+CALL(copy_into_attachment, .prepare = a_copied, .run = copy_run, .verify = copy_verify);
 
 /* the file changes behind the window: the notifier, which may not fail */
 
@@ -192,13 +192,13 @@ static int vm_made(struct fail_ctx *c)
 
 static int kvm_map_run(struct fail_ctx *c)
 {
-	char *window;
-	int ret = as_kvm_map(c->s.asfd, c->vm.vm, 1, WINDOW_GPA, WINDOW_LEN, 0, 0,
-			     &window);
+	char *mem;
+	int ret = as_kvm_map(c->s.asfd, c->vm.vm, 1, SLOT_GPA, SLOT_LEN, 0, 0,
+			     &mem);
 
 	if (!ret) {
-		c->more = window;
-		c->more_len = WINDOW_LEN;
+		c->more = mem;
+		c->more_len = SLOT_LEN;
 	}
 	return ret;
 }

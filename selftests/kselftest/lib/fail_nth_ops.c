@@ -14,11 +14,11 @@ int fail_ctx_init(struct fail_ctx *c)
 	ret = space_init(&c->s);
 	if (ret)
 		return ret;
-	c->win = c->s.win;
+	c->mem = c->s.mem;
 	ret = as_map(c->s.asfd, 0, c->s.a, 0, FILE_LEN, RW, 0);
 	ret = ret ?: as_map(c->s.asfd, SHOWN_RO, c->s.a, 4 * PAGE, 8 * PAGE, PROT_READ, 0);
 	for (page = 0; !ret && page < FILE_PAGES; page++)
-		if (peek(c->win + page * PAGE) != (int)('a' + page))
+		if (peek(c->mem + page * PAGE) != (int)('a' + page))
 			ret = -EIO;
 	return ret;
 }
@@ -29,7 +29,7 @@ void fail_ctx_free(struct fail_ctx *c)
 		vm_destroy(&c->vm);
 	if (c->more)
 		munmap(c->more, c->more_len);
-	c->s.win = c->win;
+	c->s.mem = c->mem;
 	if (c->fd >= 0)
 		close(c->fd);
 	if (c->other >= 0)
@@ -52,8 +52,8 @@ char *fail_ctx_picture(struct fail_ctx *c)
 		fdinfo_value(c->s.asfd, "registered"),
 		fdinfo_value(c->s.asfd, "attachments"));
 	free(layout);
-	for (page = 0; c->win && page < SPACE_PAGES; page++)
-		fprintf(out, "%d%c", peek(c->win + page * PAGE),
+	for (page = 0; c->mem && page < SPACE_PAGES; page++)
+		fprintf(out, "%d%c", peek(c->mem + page * PAGE),
 			page % 16 == 15 ? '\n' : ' ');
 	fclose(out);
 	return picture;
@@ -160,7 +160,7 @@ static int b_sparse(struct fail_ctx *c)
 }
 
 /* a window that has no page tables yet */
-static int b_sparse_and_a_window(struct fail_ctx *c)
+static int b_sparse_and_an_attachment(struct fail_ctx *c)
 {
 	c->more_len = SPACE_LEN;
 	c->more = mmap((void *)0x200000000000, c->more_len, RW,
@@ -176,7 +176,7 @@ CALL(map_again, .run = map_again_run);
 CALL(map_registered, .prepare = b_registered, .run = map_run);
 CALL(map_replace, .run = map_replace_run);
 CALL(map_anywhere, .run = map_anywhere_run);
-CALL(map_populate, .prepare = b_sparse_and_a_window, .run = map_populate_run);
+CALL(map_populate, .prepare = b_sparse_and_an_attachment, .run = map_populate_run);
 
 /* unmaps; the last but one piece of the other file goes, which has the worker
  * unmap it from the arena after a while
@@ -239,7 +239,7 @@ static int protect_run(struct fail_ctx *c)
 
 static int protect_verify(struct fail_ctx *c)
 {
-	return poke(c->win + 6 * PAGE, '!') == -SIGSEGV ? 0 : -EIO;
+	return poke(c->mem + 6 * PAGE, '!') == -SIGSEGV ? 0 : -EIO;
 }
 
 static int move_run(struct fail_ctx *c)
@@ -331,26 +331,26 @@ static int attach_run(struct fail_ctx *c)
 
 static int detach_run(struct fail_ctx *c)
 {
-	if (munmap(c->win, SPACE_LEN))
+	if (munmap(c->mem, SPACE_LEN))
 		return -errno;
-	c->win = NULL;
+	c->mem = NULL;
 	return 0;
 }
 
-static int split_window_run(struct fail_ctx *c)
+static int split_attachment_run(struct fail_ctx *c)
 {
 	/* at one place: where there are two, the kernel leaves the first split made */
-	return mprotect(c->win + 40 * PAGE, SPACE_LEN - 40 * PAGE, PROT_NONE) ? -errno : 0;
+	return mprotect(c->mem + 40 * PAGE, SPACE_LEN - 40 * PAGE, PROT_NONE) ? -errno : 0;
 }
 
-static int move_window_run(struct fail_ctx *c)
+static int move_attachment_run(struct fail_ctx *c)
 {
-	char *moved = mremap(c->win, SPACE_LEN, SPACE_LEN,
+	char *moved = mremap(c->mem, SPACE_LEN, SPACE_LEN,
 			     MREMAP_MAYMOVE | MREMAP_FIXED, c->more);
 
 	if (moved == MAP_FAILED)
 		return -errno;
-	c->win = moved;
+	c->mem = moved;
 	c->more = NULL;
 	return 0;
 }
@@ -368,8 +368,8 @@ CALL(attach, .run = attach_run, .verify = more_shows_d);
 CALL(attach_view, .prepare = view_made, .run = attach_view_run,
      .verify = more_shows_d);
 CALL(detach, .run = detach_run);
-CALL(split_window, .run = split_window_run);
-CALL(move_window, .prepare = place_found, .run = move_window_run);
+CALL(split_attachment, .run = split_attachment_run);
+CALL(move_attachment, .prepare = place_found, .run = move_attachment_run);
 
 /* fork: the child has the window too, and all that it shows */
 
@@ -381,7 +381,7 @@ static int fork_run(struct fail_ctx *c)
 	if (c->child)
 		return c->child < 0 ? -errno : 0;
 	for (page = 0; page < FILE_PAGES; page++)
-		if (peek(c->win + page * PAGE) != (int)('a' + page))
+		if (peek(c->mem + page * PAGE) != (int)('a' + page))
 			_exit(1);
 	_exit(0);
 }
@@ -422,19 +422,19 @@ CALL(fdinfo, .run = fdinfo_run, .verify = fdinfo_verify);
 
 static int second_space(struct fail_ctx *c)
 {
-	char *win;
+	char *mem;
 	int ret;
 
 	c->fd = as_create(SPACE_LEN);
 	if (c->fd < 0)
 		return c->fd;
 	ret = as_map(c->fd, 0, c->s.a, 0, FILE_LEN, RW, 0);
-	win = attach(c->fd, 0, FILE_LEN, RW);
-	if (!win)
+	mem = attach(c->fd, 0, FILE_LEN, RW);
+	if (!mem)
 		return -errno;
-	if (!ret && peek(win + PAGE) != 'b')
+	if (!ret && peek(mem + PAGE) != 'b')
 		ret = -EIO;
-	munmap(win, FILE_LEN);
+	munmap(mem, FILE_LEN);
 	return ret;
 }
 

@@ -11,7 +11,7 @@
  */
 struct fail_ctx {
 	struct space s;
-	char *win;		/* where all of the space is attached, or NULL */
+	char *mem;		/* where all of the space is attached, or NULL */
 	char *more;		/* another window, of more_len */
 	size_t more_len;
 	int fd;			/* what the operation works on or gives, or -1 */
@@ -54,13 +54,13 @@ int module_users_within(long users, unsigned int ms);
 	each(protect) each(move) each(batch) each(view)			\
 	each(register) each(unregister)					\
 	each(attach) each(attach_view) each(detach)			\
-	each(split_window) each(move_window) each(fork)			\
+	each(split_attachment) each(move_attachment) each(fork)			\
 	each(fdinfo) each(close)					\
 	each(read_fault) each(write_fault)				\
 	each(absent_read_fault) each(absent_write_fault)		\
 	each(write_after_read_fault) each(far_fault)			\
 	each(disk_read_fault) each(huge_fault)			\
-	each(copy_into_window) each(punch) each(truncate)		\
+	each(copy_into_attachment) each(punch) each(truncate)		\
 	each(kvm_map) each(kvm_unmap) each(guest_read) each(guest_write)
 
 #define FAIL_OP_DECLARE(name)	extern const struct fail_op fail_op_##name;

@@ -108,7 +108,7 @@ int vm_start(struct vm *vm, enum program program, unsigned int offset,
 	if (ioctl(vm->vcpu, KVM_GET_SREGS, &sregs))
 		return -errno;
 	segment(&sregs.cs, 0);
-	segment(&sregs.ds, WINDOW_GPA);
+	segment(&sregs.ds, SLOT_GPA);
 	segment(&sregs.es, MIRROR);
 	if (ioctl(vm->vcpu, KVM_SET_SREGS, &sregs) ||
 	    ioctl(vm->vcpu, KVM_SET_REGS, &regs))
@@ -236,7 +236,7 @@ int spin_stop(struct spin *s)
 }
 
 int as_kvm_map(int fd, int vm, uint32_t slot, uint64_t gpa, uint64_t length,
-	       uint64_t offset, uint32_t flags, char **window)
+	       uint64_t offset, uint32_t flags, char **mem)
 {
 	struct kvm_map_address_space arg = {
 		.size = sizeof(arg),
@@ -249,8 +249,8 @@ int as_kvm_map(int fd, int vm, uint32_t slot, uint64_t gpa, uint64_t length,
 	};
 	int ret = as_ioctl(fd, KVM_MAP_ADDRESS_SPACE, &arg);
 
-	if (window)
-		*window = (char *)(uintptr_t)arg.window;
+	if (mem)
+		*mem = (char *)(uintptr_t)arg.window;
 	return ret;
 }
 

@@ -9,8 +9,8 @@
 #include "as_util.h"
 
 #define LOW_LEN		0x10000UL	/* ordinary memory, slot 0 */
-#define WINDOW_GPA	0x10000UL	/* what the tests map, in 64 KiB */
-#define WINDOW_LEN	0x10000UL
+#define SLOT_GPA	0x10000UL	/* what the tests map, in 64 KiB */
+#define SLOT_LEN	0x10000UL
 #define MIRROR		0x2000		/* where a spinning guest tells what it saw */
 
 struct vm {
@@ -73,7 +73,7 @@ int spin_stop(struct spin *s);
 
 /* Maps @length from @offset of @fd at @gpa as @slot; 0 or -errno. */
 int as_kvm_map(int fd, int vm, uint32_t slot, uint64_t gpa, uint64_t length,
-	       uint64_t offset, uint32_t flags, char **window);
+	       uint64_t offset, uint32_t flags, char **mem);
 int as_kvm_unmap(int fd, int vm, uint32_t slot);
 
 #endif
