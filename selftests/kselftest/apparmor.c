@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A security module sees a map as what it is: the caller's, though a worker of the
- * kernel makes it. Who is confined by AppArmor maps into an address space what it
- * might mmap(), and no other file, also when it has it open already.
+ * A security module judges a map as a call of the caller, although a kernel worker
+ * makes the mapping. A process confined by AppArmor can map into an address space
+ * what it may mmap(), and no other file, even if the file is already open.
  */
 #include "kselftest_harness.h"
 #include "lib/as_util.h"
@@ -12,7 +12,7 @@
 #define OPEN	"/tmp/address_space_open"
 #define CLOSED	"/tmp/address_space_closed"
 
-/* What somebody opened who is not confined at all is not looked at again. */
+/* AppArmor does not check a file again that an unconfined process opened. */
 static const char profile[] =
 	"profile " OPENER " flags=(attach_disconnected) {\n"
 	"	file, capability, signal, unix, ptrace,\n"
@@ -33,7 +33,7 @@ static int make_file(const char *path)
 	return ret;
 }
 
-/* The parser is told "r" to load and "R" to remove. */
+/* The parser takes "r" to load and "R" to remove. */
 static int parser(char action)
 {
 	char command[64];
@@ -53,7 +53,7 @@ FIXTURE(confined)
 	struct agent agent;
 };
 
-/* What the agent has, and is told to do; it was forked with the address space. */
+/* What the agent works on; it was forked with the address space. */
 static int asfd, open_file, closed_file;
 
 static long confine(void *arg)
@@ -146,7 +146,7 @@ TEST_F(confined, maps_nothing_else)
 	EXPECT_EQ(-SIGBUS, peek(self->s.mem + FILE_LEN));
 }
 
-/* What somebody else may have is no way around it. */
+/* The rights of another process do not bypass the check. */
 TEST_F(confined, gains_nothing_from_unconfined_process)
 {
 	int fd = open(CLOSED, O_RDWR | O_CLOEXEC);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* What is mapped shows, where it was put and nowhere else. */
+/* What is mapped is visible where it was mapped and nowhere else. */
 #include "kselftest_harness.h"
 #include "lib/as_util.h"
 
@@ -36,7 +36,7 @@ TEST_F(space, map_is_visible_at_once)
 {
 	unsigned int i;
 
-	/* the hole was met before: nothing of it may stay */
+	/* the hole was accessed before: it must leave no trace */
 	EXPECT_EQ(-SIGBUS, peek(self->s.mem + 4 * PAGE));
 	ASSERT_EQ(0, as_map(self->s.asfd, 4 * PAGE, self->s.a, 0, FILE_LEN, RW, 0));
 	for (i = 0; i < FILE_PAGES; i++) {
@@ -66,7 +66,7 @@ TEST_F(space, attachment_shows_its_part_of_the_space)
 	EXPECT_EQ('e', peek(part + PAGE));
 	EXPECT_EQ(0, poke(part + PAGE, '!'));
 	EXPECT_EQ('!', peek(self->s.mem + 4 * PAGE));
-	/* a window cut in two still shows what it showed */
+	/* a split attachment still shows the same pages */
 	ASSERT_EQ(0, munmap(part, PAGE));
 	EXPECT_EQ('!', peek(part + PAGE));
 }
@@ -78,7 +78,7 @@ TEST_F(space, a_file_may_be_mapped_twice)
 			    4 * PAGE, RW, 0));
 	EXPECT_EQ(0, poke(self->s.mem + 2 * PAGE, '!'));
 	EXPECT_EQ('!', peek(self->s.mem + 8 * PAGE));
-	/* and one of the two may go */
+	/* and one of the two parts may be unmapped */
 	ASSERT_EQ(0, as_unmap(self->s.asfd, 0, 4 * PAGE));
 	EXPECT_EQ(-SIGBUS, peek(self->s.mem + 2 * PAGE));
 	EXPECT_EQ('!', peek(self->s.mem + 8 * PAGE));
@@ -105,9 +105,9 @@ TEST_F(space, unmap_leaves_a_hole)
 	EXPECT_EQ(-SIGBUS, peek(self->s.mem));
 	EXPECT_EQ(-SIGBUS, poke(self->s.mem, 1));
 	EXPECT_EQ(-SIGBUS, peek(self->s.mem + PAGE));
-	/* the file is as it was */
+	/* the file is unchanged */
 	EXPECT_EQ('a', file_byte(self->s.a, 0));
-	/* and can come back */
+	/* and can be mapped again */
 	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, PAGE, PAGE, RW, 0));
 	EXPECT_EQ('b', peek(self->s.mem));
 }
@@ -124,7 +124,7 @@ TEST_F(space, unmap_splits_mapping)
 
 		EXPECT_EQ(want, peek(self->s.mem + (8 + i) * PAGE));
 	}
-	/* what is left may be cut again, at its ends */
+	/* the rest may be split again, at its ends */
 	ASSERT_EQ(0, as_unmap(self->s.asfd, 8 * PAGE, PAGE));
 	ASSERT_EQ(0, as_unmap(self->s.asfd, 23 * PAGE, PAGE));
 	EXPECT_EQ(-SIGBUS, peek(self->s.mem + 8 * PAGE));
@@ -141,7 +141,7 @@ TEST_F(space, unmap_spans_holes_and_mappings)
 	for (i = 0; i < 8; i++)
 		ASSERT_EQ(0, as_map(self->s.asfd, 3 * i * PAGE, self->s.a,
 				    i * PAGE, 2 * PAGE, RW, 0));
-	/* from the middle of the first to the middle of the last */
+	/* from the middle of the first mapping to the middle of the last */
 	ASSERT_EQ(0, as_unmap(self->s.asfd, PAGE, 21 * PAGE));
 	EXPECT_EQ('a', peek(self->s.mem));
 	for (i = 1; i < 22; i++)
@@ -165,7 +165,7 @@ TEST_F(space, map_over_a_mapping_is_eexist)
 	EXPECT_EQ(-SIGBUS, peek(self->s.mem + 7 * PAGE));
 	EXPECT_EQ('a', peek(self->s.mem + 8 * PAGE));
 	EXPECT_EQ(-SIGBUS, peek(self->s.mem + 12 * PAGE));
-	/* its neighbours are free */
+	/* the ranges next to it are free */
 	EXPECT_EQ(0, as_map(self->s.asfd, 7 * PAGE, self->s.b, 0, PAGE, RW, 0));
 	EXPECT_EQ(0, as_map(self->s.asfd, 12 * PAGE, self->s.b, PAGE, PAGE, RW, 0));
 	EXPECT_EQ('A', peek(self->s.mem + 7 * PAGE));
@@ -197,7 +197,7 @@ TEST_F(space, replace_covers_mappings_and_holes)
 	EXPECT_EQ('A', peek(self->s.mem + 15 * PAGE));
 	EXPECT_EQ('B', peek(self->s.mem + 16 * PAGE));
 	EXPECT_EQ('A', peek(self->s.mem + 32 * PAGE));
-	/* the same file elsewhere, over several mappings */
+	/* the same file at another offset, over several mappings */
 	ASSERT_EQ(0, as_map(self->s.asfd, 3 * PAGE, self->s.a, 0, 6 * PAGE, RW,
 			    ADDRESS_SPACE_MAP_REPLACE));
 	EXPECT_EQ('c', peek(self->s.mem + 2 * PAGE));
@@ -227,7 +227,7 @@ TEST_F(space, anywhere_finds_holes_until_full)
 	EXPECT_EQ(-ENOSPC, as_map_anywhere(self->s.asfd, &addr, self->s.a, 0,
 					   PAGE, RW));
 	EXPECT_EQ('A', peek(self->s.mem + 5 * PAGE));
-	/* two holes of one page are no hole of two */
+	/* two holes of one page do not make a hole of two */
 	ASSERT_EQ(0, as_unmap(self->s.asfd, 20 * PAGE, PAGE));
 	ASSERT_EQ(0, as_unmap(self->s.asfd, 22 * PAGE, PAGE));
 	EXPECT_EQ(-ENOSPC, as_map_anywhere(self->s.asfd, &addr, self->s.a, 0,
@@ -323,7 +323,7 @@ TEST_F(space, hugetlb_file_is_mapped_at_page_granularity)
 	char *mem;
 
 	if (huge == -ENOMEM)
-		SKIP(return, "no huge pages to be had");
+		SKIP(return, "no huge pages available");
 	ASSERT_LE(0, huge);
 	ASSERT_LE(0, asfd);
 	mem = attach(asfd, 0, 16 * HUGE, RW);
@@ -334,12 +334,12 @@ TEST_F(space, hugetlb_file_is_mapped_at_page_granularity)
 	EXPECT_EQ(0, poke(mem + 7 * PAGE, '!'));
 	EXPECT_EQ(-SIGBUS, peek(mem + 8 * PAGE));
 	EXPECT_EQ(-SIGBUS, peek(mem + 2 * PAGE));
-	/* the kernel aligns what could be entered as huge pages */
+	/* the kernel aligns attachments that could have huge entries */
 	ASSERT_EQ(0, as_map_anywhere(asfd, &addr, huge, 0, 2 * HUGE, RW));
 	EXPECT_EQ(0UL, addr % HUGE);
 	EXPECT_EQ('!', peek(mem + addr + 11 * PAGE));
 	EXPECT_EQ('h', peek(mem + addr + HUGE + 11 * PAGE));
-	/* and a page in the middle of it may go, the others stay */
+	/* a page in the middle of it may be unmapped, the others stay */
 	ASSERT_EQ(0, as_unmap(asfd, addr + 12 * PAGE, PAGE));
 	EXPECT_EQ('!', peek(mem + addr + 11 * PAGE));
 	EXPECT_EQ(-SIGBUS, peek(mem + addr + 12 * PAGE));

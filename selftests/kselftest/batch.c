@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* A batch is done in its order, or not at all, and never seen half done. */
+/* A batch is applied in order, or not at all, and is never visible half applied. */
 #include <pthread.h>
 #include <sched.h>
 
@@ -17,7 +17,7 @@ static struct address_space_op op_map(uint64_t addr, int fd, uint64_t offset,
 	};
 }
 
-/* what an operation does not use is full of what would be wrong elsewhere */
+/* fields that an operation does not use hold values that other operations refuse */
 static struct address_space_op op_unmap(uint64_t addr, uint64_t length)
 {
 	return (struct address_space_op) {
@@ -58,7 +58,7 @@ FIXTURE_TEARDOWN(batch)
 TEST_F(batch, applies_in_order)
 {
 	struct address_space_op ops[] = {
-		/* each of these needs the one before it */
+		/* each of these depends on the one before it */
 		op_unmap(0, 4 * PAGE),
 		op_map(PAGE, self->s.b, 0, 2 * PAGE, RW, 0),
 		op_protect(2 * PAGE, PAGE, PROT_READ),
@@ -110,7 +110,10 @@ TEST_F(batch, reaches_every_attacher)
 	EXPECT_EQ(0, agent_stop(&child));
 }
 
-/* Whatever is wrong, and wherever: nothing is done, and which it was is told. */
+/*
+ * Whatever the error and its position: nothing changes, and the failed index is
+ * reported.
+ */
 TEST_F(batch, applies_nothing_if_one_operation_fails)
 {
 	int dir = open("/tmp", O_RDONLY | O_DIRECTORY);
@@ -119,9 +122,9 @@ TEST_F(batch, applies_nothing_if_one_operation_fails)
 		int err;
 	} wrong[] = {
 		{ op_map(8 * PAGE, self->s.b, 0, PAGE, RW, 0), EEXIST },
-		/* what an earlier one has mapped */
+		/* mapped by an earlier operation */
 		{ op_map(32 * PAGE, self->s.b, 0, PAGE, RW, 0), EEXIST },
-		/* what an earlier one has unmapped */
+		/* unmapped by an earlier operation */
 		{ op_protect(0, PAGE, PROT_READ), ENOENT },
 		{ op_protect(15 * PAGE, 2 * PAGE, PROT_READ), ENOENT },
 		{ op_map(48 * PAGE, closed_fd(), 0, PAGE, RW, 0), EBADF },
@@ -159,7 +162,10 @@ TEST_F(batch, applies_nothing_if_one_operation_fails)
 		struct address_space_op ops[5];
 		uint32_t failed = 0;
 
-		/* after two that would change things, and after all of them */
+		/*
+		 * after two operations that would change the layout, and after all of
+		 * them
+		 */
 		for (at = 2; at <= 4; at += 2) {
 			memcpy(ops, right, at * sizeof(*ops));
 			ops[at] = wrong[i].op;
@@ -188,7 +194,7 @@ TEST_F(batch, that_fails_releases_its_files)
 	ASSERT_EQ(0, mount_tmpfs(dir, "size=1m"));
 	file = file_pages(dir, 4, 'x');
 	ASSERT_LE(0, file);
-	/* refused by its file, and by what is mapped already */
+	/* refused because of its file, and because of an existing mapping */
 	ops[0] = op_map(32 * PAGE, file, 0, 4 * PAGE, RW, 0);
 	ops[1] = op_map(48 * PAGE, closed_fd(), 0, PAGE, RW, 0);
 	EXPECT_EQ(-EBADF, as_batch(self->asfd, ops, 2, NULL));
@@ -247,7 +253,7 @@ TEST_F(batch, rejects_invalid_operation_count)
 		ops[i] = i % 2 ? op_unmap(40 * PAGE, PAGE) :
 				 op_map(40 * PAGE, self->s.b, 0, PAGE, RW, 0);
 	EXPECT_REFUSED(self->asfd, EINVAL, as_batch(self->asfd, ops, 0, &failed));
-	/* that is none of an operation */
+	/* a size that no operation has */
 	EXPECT_EQ(UINT32_MAX, failed);
 	EXPECT_REFUSED(self->asfd, EINVAL, as_batch(self->asfd, NULL, 0, NULL));
 	EXPECT_REFUSED(self->asfd, EINVAL, as_batch(self->asfd, ops, most + 1, NULL));
@@ -278,14 +284,14 @@ TEST_F(batch, with_unreadable_operations_is_efault)
 	EXPECT_EQ(0, as_batch(self->asfd, ops, 2, NULL));
 }
 
-/* More pieces than there were, and operations over all of them. */
+/* Creates more pieces than there were, and operates on all of them. */
 TEST_F(batch, may_rework_its_own_mappings)
 {
 	struct address_space_op ops[69];
 	unsigned int i;
 
 	ASSERT_EQ(0, as_unmap(self->asfd, 0, SPACE_LEN));
-	/* pages of alternating files, so that none joins its neighbour */
+	/* pages of alternating files, so that no mapping merges with the next */
 	for (i = 0; i < SPACE_PAGES; i++)
 		ops[i] = op_map(i * PAGE, i % 2 ? self->s.a : self->s.b,
 				i % FILE_PAGES * PAGE, PAGE, RW, 0);
@@ -300,10 +306,9 @@ TEST_F(batch, may_rework_its_own_mappings)
 }
 
 /*
- * Generations: at each, the same page of a file is shown at FIRST and at SECOND,
- * far apart, and every page has its own number. Whoever reads one and then the
- * other can find that there was a change in between, but not that there was none
- * for the second which there had been for the first.
+ * Generations: each one shows the same page of a file at FIRST and at SECOND, far
+ * apart, and every page holds its own number. A reader of first FIRST and then SECOND
+ * may see a later generation at SECOND, but never an earlier one.
  */
 #define GENERATIONS	1024
 #define FIRST		0
@@ -327,7 +332,7 @@ static void look(struct reader *r, const char *one, const char *then)
 		r->backwards++;
 }
 
-static void *read_for_ever(void *arg)
+static void *read_forever(void *arg)
 {
 	struct reader *r = arg;
 
@@ -338,8 +343,11 @@ static void *read_for_ever(void *arg)
 	return NULL;
 }
 
-/* The one by a window that has no entry yet, the other by one that has. */
-static void *read_afresh_for_ever(void *arg)
+/*
+ * One reads through an attachment without page table entries, the other through one
+ * that has them.
+ */
+static void *read_afresh_forever(void *arg)
 {
 	struct reader *r = arg;
 
@@ -413,7 +421,7 @@ FIXTURE_TEARDOWN(generations)
 TEST_F_TIMEOUT(generations, never_go_backwards, 60)
 {
 	ASSERT_LE(200, run_generations(self->s.asfd, &self->r, self->file,
-				       read_for_ever));
+				       read_forever));
 	EXPECT_LT(100UL, self->r.reads);
 	EXPECT_EQ(0UL, self->r.signals);
 	EXPECT_EQ(0UL, self->r.backwards)
@@ -423,7 +431,7 @@ TEST_F_TIMEOUT(generations, never_go_backwards, 60)
 TEST_F_TIMEOUT(generations, never_go_backwards_for_new_attachment, 60)
 {
 	ASSERT_LE(200, run_generations(self->s.asfd, &self->r, self->file,
-				       read_afresh_for_ever));
+				       read_afresh_forever));
 	EXPECT_LT(100UL, self->r.reads);
 	EXPECT_EQ(0UL, self->r.signals);
 	EXPECT_EQ(0UL, self->r.backwards)

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What is written through a window gets to the disk. The kernel learns of such
- * a write by a fault only, so after every writeback the next write must fault
- * again; disk_byte() tells what is lost if it does not.
+ * What is written through an attachment reaches the disk. The kernel notices such a
+ * write by a fault only, so the next write after each writeback must fault again;
+ * disk_byte() reports what is lost if it does not.
  */
 #include <sys/wait.h>
 
@@ -35,7 +35,7 @@ FIXTURE_TEARDOWN(disk)
 	close(self->file);
 }
 
-/* If this fails, the others prove nothing. */
+/* If this test fails, the others prove nothing. */
 TEST_F(disk, sees_ordinary_write)
 {
 	EXPECT_EQ('a', disk_byte(self->file, 0));
@@ -64,12 +64,12 @@ TEST_F(disk, receives_writes_after_each_sync)
 		ASSERT_EQ(0, poke(self->mem + 3 * PAGE, '0' + round));
 		sync();
 		ASSERT_EQ('0' + (int)round, disk_byte(self->file, 3 * PAGE));
-		/* read in between: the entry is there, and must not be writable */
+		/* a read in between installs an entry, which must not be writable */
 		ASSERT_EQ('0' + (int)round, peek(self->mem + 3 * PAGE));
 	}
 }
 
-/* Two windows and a child: each has an entry that writeback must protect. */
+/* Two attachments and a child: each has an entry that writeback must write-protect. */
 TEST_F(disk, receives_writes_of_other_attachments_after_fsync)
 {
 	char *second = attach(self->asfd, 0, FILE_LEN, RW);
@@ -131,8 +131,8 @@ TEST_F(disk, receives_writes_of_killed_process)
 }
 
 /*
- * msync() of a window may be refused; it may not say that something is on the
- * disk when it is not.
+ * msync() of an attachment may be refused; it must not report success for data that
+ * is not on the disk.
  */
 TEST_F(disk, msync_success_means_data_is_on_disk)
 {
@@ -142,7 +142,7 @@ TEST_F(disk, msync_success_means_data_is_on_disk)
 		ASSERT_EQ(0, poke(self->mem + PAGE, '0' + round));
 		if (!msync(self->mem, FILE_LEN, MS_SYNC))
 			EXPECT_EQ('0' + (int)round, disk_byte(self->file, PAGE));
-		/* in any case the file can be synced by who has it */
+		/* in any case the file can be synced by its owner */
 		ASSERT_EQ(0, fsync(self->file));
 		EXPECT_EQ('0' + (int)round, disk_byte(self->file, PAGE));
 	}
@@ -160,7 +160,10 @@ TEST_F(disk, agrees_with_direct_io)
 	EXPECT_EQ('b', peek(self->mem + PAGE));
 	EXPECT_EQ(0, poke(self->mem + 2 * PAGE, 'w'));
 	memset(block, 'd', sizeof(block));
-	/* invalidates the cache of what it writes, and so the window's entries */
+	/*
+	 * invalidates the page cache of what it writes, and so the entries of the
+	 * attachment
+	 */
 	ASSERT_EQ((ssize_t)PAGE, pwrite(direct, block, PAGE, PAGE));
 	EXPECT_EQ('d', peek(self->mem + PAGE));
 	ASSERT_EQ((ssize_t)PAGE, pwrite(direct, block, PAGE, 2 * PAGE));
@@ -170,7 +173,7 @@ TEST_F(disk, agrees_with_direct_io)
 	EXPECT_EQ('x', disk_byte(self->file, 2 * PAGE));
 }
 
-#define BIG_PAGES	5120		/* 20 MiB, with room for 8 */
+#define BIG_PAGES	5120		/* 20 MiB, in a group limited to 8 */
 #define LIMIT		"8M"
 #define GROUP		"/sys/fs/cgroup/address_space_disk"
 
@@ -197,9 +200,9 @@ static uint64_t pattern(unsigned int page, unsigned int round)
 }
 
 /*
- * A file that does not fit the group's memory, written and read through a
- * window: reclaim takes its pages from under the window all the while, and none
- * may be lost, and nobody killed.
+ * A file larger than the memory limit of the group, written and read through an
+ * attachment: reclaim takes its pages away all the time; no write may be lost and no
+ * process killed.
  */
 TEST_F_TIMEOUT(disk, receives_reclaimed_pages, 120)
 {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * An asfd, and a view, stand where a memfd is only mapped: what programs do
- * with the fd of a memory region works, what would be no mapping does not.
+ * An asfd or a view replaces a memfd that is only mapped: what programs do with the
+ * fd of a memory region works; all but mapping is refused.
  */
 #include <sys/sendfile.h>
 #include <sys/vfs.h>
@@ -61,7 +61,7 @@ TEST_F(fd, view_of_part_reports_its_own_length)
 	ASSERT_EQ(0, fstat(part, &st));
 	EXPECT_EQ((off_t)(5 * PAGE), st.st_size);
 	EXPECT_EQ((off_t)(5 * PAGE), lseek(part, 0, SEEK_END));
-	/* and leaves that of the space alone */
+	/* and leaves the length of the space unchanged */
 	ASSERT_EQ(0, fstat(self->s.asfd, &st));
 	EXPECT_EQ((off_t)SPACE_LEN, st.st_size);
 }
@@ -157,7 +157,7 @@ TEST_F(fd, cannot_be_resized)
 	EXPECT_EQ('a', file_byte(self->s.a, 0));
 }
 
-/* Else a view could be turned into one that allows more. */
+/* Otherwise a view could be turned into one with more rights. */
 TEST_F(fd, cannot_be_reopened)
 {
 	char path[64];
@@ -167,7 +167,7 @@ TEST_F(fd, cannot_be_reopened)
 	EXPECT_EQ(-1, open(path, O_RDONLY));
 }
 
-/* What qemu-storage-daemon and virtiofsd do with a memory region's fd. */
+/* What qemu-storage-daemon and virtiofsd do with the fd of a memory region. */
 TEST_F(fd, supports_vhost_user_backends)
 {
 	struct statfs fs;
@@ -207,7 +207,7 @@ TEST_F(fd, can_be_mapped_at_fixed_address)
 	EXPECT_EQ('a', peek(addr));
 }
 
-/* An agent that never saw the space before it was handed the fd. */
+/* An agent that had no access to the space before it received the fd. */
 TEST_F(fd, works_in_another_process)
 {
 	struct agent other;
@@ -248,7 +248,7 @@ TEST_F(fd, owner_calls_work_in_forked_child)
 	EXPECT_EQ('b', peek(self->s.mem + PAGE));
 	EXPECT_EQ('A', peek(self->s.mem + FILE_LEN));
 	EXPECT_EQ(0, agent_stop(&child));
-	/* which may be gone */
+	/* the child may be gone */
 	EXPECT_EQ('c', peek(self->s.mem + 2 * PAGE));
 	EXPECT_EQ('A', peek(self->s.mem + FILE_LEN));
 }

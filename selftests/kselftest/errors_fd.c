@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Which files can be mapped, and with which protection: as with mmap(). */
+/* Which files can be mapped, and with which protection: the same as with mmap(). */
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mount.h>
@@ -30,7 +30,7 @@ FIXTURE_TEARDOWN(space)
 	space_free(&self->s);
 }
 
-/* in a hole, over what is mapped, and wherever there is room */
+/* into a hole, over a mapping, and at any free address */
 #define EXPECT_NO_MAP(err, fd, prot) do {				\
 	uint64_t __addr;						\
 									\
@@ -43,7 +43,7 @@ FIXTURE_TEARDOWN(space)
 		       as_map_anywhere(self->asfd, &__addr, fd, 0, PAGE, prot)); \
 } while (0)
 
-/* opens the file behind @fd once more */
+/* opens the file behind @fd again */
 static int reopen(int fd, int flags)
 {
 	char path[64];
@@ -93,7 +93,7 @@ TEST_F(space, read_only_fd_cannot_be_mapped_writable)
 	ASSERT_EQ(0, as_map(self->asfd, 0, fd, 0, PAGE, PROT_NONE,
 			    ADDRESS_SPACE_MAP_REPLACE));
 	ASSERT_EQ(0, as_unmap(self->asfd, 0, PAGE));
-	/* not even after the same file was mapped for writing, by another fd */
+	/* not even after another fd has mapped the same file for writing */
 	ASSERT_EQ(0, as_map(self->asfd, PAGE, self->s.b, 0, PAGE, RW, 0));
 	EXPECT_EQ(0, poke(self->s.mem + PAGE, '!'));
 	EXPECT_NO_MAP(EACCES, fd, RW);
@@ -200,7 +200,7 @@ TEST_F(space, write_sealed_file_is_eperm)
 	}
 }
 
-/* A seal that comes after a mapping for reading still holds for the next. */
+/* A seal that is added after a mapping for reading applies to the next mapping. */
 TEST_F(space, later_seal_is_respected)
 {
 	int fd = memfd_pages("later", 2, 's');
@@ -212,7 +212,7 @@ TEST_F(space, later_seal_is_respected)
 	EXPECT_NO_MAP(EPERM, fd, RW);
 	EXPECT_REFUSED(self->asfd, EPERM,
 		       as_map(self->asfd, 2 * PAGE, fd, PAGE, PAGE, RW, 0));
-	/* the one that was there stays, that is what this seal means */
+	/* the existing mapping stays, as this seal promises */
 	EXPECT_EQ(0, poke(self->s.mem + PAGE, '?'));
 	EXPECT_EQ('?', file_byte(fd, 0));
 }
@@ -250,7 +250,7 @@ TEST_F(space, hugetlb_file_may_be_mapped_by_the_page)
 	int huge = hugetlb_memfd(1);
 
 	if (huge == -ENOMEM)
-		SKIP(return, "no huge pages to be had");
+		SKIP(return, "no huge pages available");
 	ASSERT_LE(0, huge);
 	ASSERT_EQ(0, as_map(self->asfd, 0, huge, PAGE, 3 * PAGE, RW, 0));
 	EXPECT_EQ('h', peek(self->s.mem + PAGE));
@@ -275,17 +275,17 @@ static long put_there(void *arg)
 	return dup2(*fd, free_number);
 }
 
-/* The file is looked up among the caller's, whoever made the space. */
+/* The fd is looked up in the caller, whichever process created the space. */
 TEST_F(space, fd_is_looked_up_in_the_caller)
 {
 	struct agent child;
 
 	ASSERT_EQ(0, agent_start(&child));
-	/* the creator has a file under that number, the caller has not */
+	/* the creator has a file under that number, the caller does not */
 	ASSERT_EQ(free_number, dup2(self->s.b, free_number));
 	EXPECT_EQ(-EBADF, agent_call(&child, map_that_number, &self->asfd));
 	EXPECT_EQ(-SIGBUS, peek(self->s.mem));
-	/* and the caller has another one */
+	/* and the caller has a different file there */
 	ASSERT_EQ(free_number, agent_call(&child, put_there, &self->s.a));
 	EXPECT_EQ(0, agent_call(&child, map_that_number, &self->asfd));
 	EXPECT_EQ('a', peek(self->s.mem));

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The contract that all calls share: how long a struct may be, where it may
- * lie, which flags there are, which calls there are. What is refused has
- * changed nothing.
+ * The contract that all calls share: valid lengths of a struct, valid pointers, known
+ * flags, known calls. A refused call changes nothing.
  */
 #include "kselftest_harness.h"
 #include "lib/as_util.h"
@@ -25,7 +24,7 @@ FIXTURE(call)
 {
 	struct space s;
 	int fd;			/* what the call is made on */
-	union any arg;		/* a call that succeeds */
+	union any arg;		/* arguments with which the call succeeds */
 	struct address_space_op op;	/* of a batch */
 };
 
@@ -33,8 +32,8 @@ FIXTURE_VARIANT(call)
 {
 	unsigned long nr;
 	size_t size;
-	uint32_t flags;		/* those that there are */
-	size_t reserved;	/* where there is a field that must be 0 */
+	uint32_t flags;		/* the flags that exist */
+	size_t reserved;	/* offset of a field that must be 0 */
 };
 
 #define CALL(number, type, known, field) {			\
@@ -159,7 +158,7 @@ TEST_F(call, with_longer_nonzero_struct_is_e2big)
 			       as_ioctl(self->fd, variant->nr, &self->arg));
 		self->arg.room[i] = 0;
 	}
-	/* also where the size is absurd */
+	/* even if the size is absurd */
 	self->arg.room[variant->size] = 1;
 	self->arg.head[0] = UINT32_MAX;
 	EXPECT_REFUSED(self->s.asfd, E2BIG,
@@ -179,19 +178,19 @@ TEST_F(call, with_unmapped_struct_is_efault)
 		       as_ioctl(self->fd, variant->nr, (void *)-PAGE));
 	EXPECT_REFUSED(self->s.asfd, EFAULT,
 		       as_ioctl(self->fd, variant->nr, end));
-	/* the size can be read, the rest cannot */
+	/* the size is readable, the rest is not */
 	memcpy(end - 4, &self->arg, 4);
 	EXPECT_REFUSED(self->s.asfd, EFAULT,
 		       as_ioctl(self->fd, variant->nr, end - 4));
 	memcpy(end - variant->size + 4, &self->arg, variant->size - 4);
 	EXPECT_REFUSED(self->s.asfd, EFAULT,
 		       as_ioctl(self->fd, variant->nr, end - variant->size + 4));
-	/* nor can the tail that the size promises */
+	/* nor is the tail that the size announces */
 	self->arg.head[0] = variant->size + 8;
 	memcpy(end - variant->size, &self->arg, variant->size);
 	EXPECT_REFUSED(self->s.asfd, EFAULT,
 		       as_ioctl(self->fd, variant->nr, end - variant->size));
-	/* and so it is the struct before the end that can be read */
+	/* and so is the struct right before the end of readable memory */
 	self->arg.head[0] = variant->size;
 	memcpy(end - variant->size, &self->arg, variant->size);
 	EXPECT_LE(0, as_ioctl(self->fd, variant->nr, end - variant->size));
@@ -229,7 +228,7 @@ TEST_F(call, with_nonzero_reserved_field_is_eopnotsupp)
 	EXPECT_LE(0, as_ioctl(self->fd, variant->nr, &self->arg));
 }
 
-/* The structs are the same for 32-bit programs: so must the calls be. */
+/* The structs are the same for 32-bit programs, so the calls must be the same. */
 static long ioctl32(int fd, unsigned long nr, void *arg)
 {
 	long ret;

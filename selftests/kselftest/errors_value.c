@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
-/* A wrong value in any field gets the errno of the contract, changes nothing. */
+/* An invalid value in any field gives the errno of the contract and changes nothing. */
 #include "kselftest_harness.h"
 #include "lib/as_util.h"
 
 #define TOP	(1ULL << 63)
-#define LAST	(-PAGE)		/* the last page that 64 bits can name */
+#define LAST	(-PAGE)		/* the last page that 64 bits can address */
 
 FIXTURE(space)
 {
@@ -17,7 +17,7 @@ FIXTURE_SETUP(space)
 	ASSERT_EQ(0, space_init(&self->s));
 	self->asfd = self->s.asfd;
 	self->file = self->s.b;
-	/* something to be left alone, in the middle */
+	/* a mapping in the middle that must stay unchanged */
 	ASSERT_EQ(0, as_map(self->asfd, 20 * PAGE, self->s.a, 0, FILE_LEN, RW, 0));
 	ASSERT_EQ('a', peek(self->s.mem + 20 * PAGE));
 }
@@ -60,7 +60,7 @@ struct range_case {
 TEST_F(space, mmap_rejects_invalid_ranges)
 {
 	static const struct range_case cases[] = {
-		/* not of whole pages */
+		/* not a multiple of the page size */
 		{ 1, 0, PAGE, EINVAL },
 		{ PAGE - 1, 0, PAGE, EINVAL },
 		{ 0, 1, PAGE, EINVAL },
@@ -68,7 +68,7 @@ TEST_F(space, mmap_rejects_invalid_ranges)
 		{ 0, 0, 1, EINVAL },
 		{ 0, 0, PAGE + 1, EINVAL },
 		{ 0, 0, UINT64_MAX, EINVAL },
-		/* nothing */
+		/* empty */
 		{ 0, 0, 0, EINVAL },
 		{ SPACE_LEN, 0, 0, EINVAL },
 		/* past the end */
@@ -78,7 +78,7 @@ TEST_F(space, mmap_rejects_invalid_ranges)
 		{ SPACE_LEN, 0, PAGE, EINVAL },
 		{ TOP, 0, PAGE, EINVAL },
 		{ 0, 0, TOP / 2, EINVAL },
-		/* a sum that does not fit */
+		/* the sum overflows */
 		{ LAST, 0, PAGE, EOVERFLOW },
 		{ LAST, 0, 2 * PAGE, EOVERFLOW },
 		{ 2 * PAGE, 0, LAST, EOVERFLOW },
@@ -93,7 +93,7 @@ TEST_F(space, mmap_rejects_invalid_ranges)
 		EXPECT_REFUSED(self->asfd, cases[i].err,
 			       as_map(self->asfd, cases[i].addr, self->file,
 				      cases[i].offset, cases[i].length, RW, 0));
-	/* and the same where REPLACE would have no hole to mind */
+	/* the same where REPLACE would not find a hole */
 	for (i = 0; i < ARRAY_SIZE(cases); i++)
 		EXPECT_REFUSED(self->asfd, cases[i].err,
 			       as_map(self->asfd, cases[i].addr, self->file,
@@ -101,7 +101,7 @@ TEST_F(space, mmap_rejects_invalid_ranges)
 				      ADDRESS_SPACE_MAP_REPLACE));
 }
 
-/* No file is that long: mmap() says EOVERFLOW, the contract a wrong value. */
+/* No file is that long: mmap() gives EOVERFLOW, the contract EINVAL. */
 TEST_F(space, mmap_past_maximum_file_size_is_refused)
 {
 	static const uint64_t offsets[] = { TOP - PAGE, TOP, TOP + PAGE, LAST - PAGE };
@@ -190,7 +190,7 @@ TEST_F(space, anywhere_without_large_enough_hole_is_enospc)
 {
 	uint64_t addr;
 
-	/* holes of 20, 24 and 3 pages are left */
+	/* holes of 20, 24 and 3 pages remain */
 	ASSERT_EQ(0, as_map(self->asfd, 60 * PAGE, self->file, 0, PAGE, RW, 0));
 	EXPECT_REFUSED(self->asfd, ENOSPC,
 		       as_map_anywhere(self->asfd, &addr, self->file, 0,
@@ -210,7 +210,7 @@ TEST_F(space, anywhere_without_large_enough_hole_is_enospc)
 				       2 * PAGE, RW));
 }
 
-/* The address is written back; where that cannot be, nothing was mapped. */
+/* The address is written back; if that fails, nothing stays mapped. */
 TEST_F(space, unwritable_result_undoes_mmap)
 {
 	struct address_space_mmap *arg = mmap(NULL, PAGE, RW, MAP_PRIVATE |
@@ -225,7 +225,7 @@ TEST_F(space, unwritable_result_undoes_mmap)
 	ASSERT_EQ(0, mprotect(arg, PAGE, PROT_READ));
 	EXPECT_REFUSED(self->asfd, EFAULT,
 		       as_ioctl(self->asfd, ADDRESS_SPACE_MMAP, arg));
-	/* where nothing is to be written that does not matter */
+	/* this does not matter if nothing is to be written */
 	ASSERT_EQ(0, mprotect(arg, PAGE, RW));
 	arg->flags = 0;
 	ASSERT_EQ(0, mprotect(arg, PAGE, PROT_READ));
@@ -276,7 +276,7 @@ TEST_F(space, view_rejects_unknown_protections)
 	static const int right[] = { PROT_READ, RW, RX, RWX };
 	unsigned int i;
 
-	/* what nobody may touch is no view */
+	/* a view without any access is refused */
 	EXPECT_REFUSED(self->asfd, EINVAL,
 		       as_view(self->asfd, 0, PAGE, PROT_NONE));
 	for (i = 0; i < ARRAY_SIZE(wrong_prots); i++)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Every allocation that loading the module makes is made to fail, one after the
- * other: it loads all the same, or leaves nothing behind and loads the next time.
+ * Makes every allocation of a module load fail, one after the other: the module loads
+ * all the same, or leaves nothing behind and loads the next time.
  */
 #include <sys/syscall.h>
 
@@ -47,7 +47,7 @@ FIXTURE_SETUP(module_load)
 		SKIP(return, "the module is in use: %s", strerror(-ret));
 }
 
-/* whatever happened, the tests that follow need it */
+/* in any case the following tests need the module */
 FIXTURE_TEARDOWN(module_load)
 {
 	fail_only_below(0, UINT64_MAX);
@@ -57,8 +57,8 @@ FIXTURE_TEARDOWN(module_load)
 }
 
 /*
- * What the module itself allocates and has allocated: all below the call of its
- * init function. What the kernel does around it is the kernel's.
+ * Allocations below the module's init function only. What the kernel does around it
+ * is not the module's.
  */
 TEST_F_TIMEOUT(module_load, survives_each_failed_allocation, PATIENCE)
 {

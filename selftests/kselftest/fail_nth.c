@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Every allocation, and every copy from and to user space, that a call or a fault
- * makes is made to fail, one after the other. Each time the call succeeds all the
- * same or gives an error that it may give; after an error everything is as before,
- * and the call succeeds when it is made again.
+ * Makes every allocation, and every copy from and to user space, of a call or a fault
+ * fail, one after the other. Each time the operation succeeds all the same or gives
+ * one of its possible errors; after an error the state is unchanged, and the
+ * operation succeeds when it is repeated.
  *
- * What "as before" and "as after" mean, one run without failures tells: the layout,
- * the attachments, and each byte that a window shows.
+ * A run without failures defines the state "before" and "after": the layout, the
+ * attachments, and each byte that an attachment shows.
  */
 #include "kselftest_harness.h"
 #include "lib/as_fail.h"
 #include "lib/fail_nth_ops.h"
 
-/* No call makes as many: it would go on for ever. */
+/* No operation makes as many: more means that it never ends. */
 #define MANY		2000
-/* An operation for each allocation, on a debug kernel in an emulated machine */
+/* One run for each allocation, on a debug kernel in an emulated machine. */
 #define PATIENCE	900
 
 FIXTURE(each_allocation)
@@ -100,7 +100,7 @@ FIXTURE_TEARDOWN(each_allocation)
 {
 }
 
-/* A space in which the operation is to be made. */
+/* A space to run the operation in. */
 static int begin(const struct fail_op *op, struct fail_ctx *c)
 {
 	int ret = fail_ctx_init(c);
@@ -119,7 +119,7 @@ TEST_F_TIMEOUT(each_allocation, may_fail, PATIENCE)
 	ret = begin(op, &c);
 	if (ret == -EOPNOTSUPP) {
 		fail_ctx_free(&c);
-		SKIP(return, "cannot be had here");
+		SKIP(return, "not available here");
 	}
 	ASSERT_EQ(0, ret);
 	before = fail_ctx_picture(&c);
@@ -134,14 +134,14 @@ TEST_F_TIMEOUT(each_allocation, may_fail, PATIENCE)
 
 	for (nth = 1; nth < MANY; nth++) {
 		ASSERT_EQ(0, begin(op, &c));
-		/* arming workers opens files, telling the state allocates */
+		/* arming workers opens files, and reading the state allocates */
 		state = variant->of == CALLER ? state_of(c.s.asfd) : NULL;
 		ASSERT_EQ(0, fail_arm(variant->of, nth));
 		state = state ?: state_of(c.s.asfd);
 		ret = op->run(&c);
 		fired = fail_disarm(variant->of);
 		if (fired == -EAGAIN) {
-			/* on a worker that was not armed */
+			/* a worker that was not armed did the work */
 			free(state);
 			fail_ctx_free(&c);
 			nth--;

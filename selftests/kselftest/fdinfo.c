@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* What /proc/PID/fdinfo tells of an asfd and of a view. */
+/* What /proc/PID/fdinfo reports about an asfd and about a view. */
 #include <pthread.h>
 
 #include "kselftest_harness.h"
@@ -10,7 +10,7 @@ struct line {
 	char perms[8], path[128];
 };
 
-/* Parses line @n of the layout; gives how many lines there are, or -1. */
+/* Parses line @n of the layout; returns the number of lines, or -1. */
 static int layout_line(int fd, int n, struct line *line)
 {
 	char *layout = fdinfo_layout(fd), *save, *text;
@@ -154,7 +154,7 @@ TEST_F(fdinfo, counts_attachments)
 	third = attach(view, 0, PAGE, PROT_READ);
 	EXPECT_EQ(3, fdinfo_value(self->s.asfd, "attachments"));
 	ASSERT_EQ(0, munmap(third, PAGE));
-	/* cut in two it is two */
+	/* after a split it counts as two */
 	ASSERT_EQ(0, munmap(second + PAGE, PAGE));
 	EXPECT_EQ(3, fdinfo_value(self->s.asfd, "attachments"));
 	ASSERT_EQ(0, munmap(second, 3 * PAGE));
@@ -186,7 +186,7 @@ TEST_F(fdinfo, counts_faults)
 	EXPECT_EQ('a', peek(self->s.mem));
 	after = fdinfo_value(self->s.asfd, "faults");
 	EXPECT_LT(before, after);
-	/* what is there is not a fault again */
+	/* an access to a present page is not a fault */
 	EXPECT_EQ('a', peek(self->s.mem));
 	EXPECT_EQ(after, fdinfo_value(self->s.asfd, "faults"));
 }
@@ -234,7 +234,7 @@ TEST_F(fdinfo, of_view_has_its_range_and_protection)
 	}
 }
 
-/* The holder of a view is not to learn what it was not given. */
+/* The holder of a view must not see more of the space than the view shows. */
 TEST_F(fdinfo, of_view_hides_layout)
 {
 	int view = as_view(self->s.asfd, 0, PAGE, PROT_READ);
@@ -249,7 +249,7 @@ TEST_F(fdinfo, of_view_hides_layout)
 
 static volatile int stop;
 
-static void *map_for_ever(void *arg)
+static void *map_forever(void *arg)
 {
 	struct space *s = arg;
 
@@ -261,14 +261,14 @@ static void *map_for_ever(void *arg)
 	return NULL;
 }
 
-/* Each read is a layout that there was: whole, cut in two, or empty. */
+/* Each read returns a layout that existed: whole, split in two, or empty. */
 TEST_F(fdinfo, is_consistent_during_changes)
 {
 	uint64_t until = now_ms() + 2000;
 	unsigned int seen = 0;
 	pthread_t thread;
 
-	ASSERT_EQ(0, pthread_create(&thread, NULL, map_for_ever, &self->s));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, map_forever, &self->s));
 	while (now_ms() < until) {
 		struct line line;
 		int lines = layout_line(self->s.asfd, 0, &line);
@@ -283,7 +283,7 @@ TEST_F(fdinfo, is_consistent_during_changes)
 	}
 	stop = 1;
 	pthread_join(thread, NULL);
-	/* else nothing changed while this looked */
+	/* otherwise nothing changed during the reads */
 	EXPECT_NE(0U, seen & (seen - 1));
 }
 

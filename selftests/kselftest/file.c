@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The file and what shows of it are one: writes on either side, truncation and
- * hole punching, on a memfd, on tmpfs and on ext4.
+ * A file and the attachments that show it agree: writes on either side, truncation
+ * and hole punching, on a memfd, on tmpfs and on ext4.
  */
 #include "kselftest_harness.h"
 #include "lib/as_util.h"
@@ -56,7 +56,7 @@ FIXTURE_TEARDOWN(file)
 
 TEST_F(file, shows_what_was_written_to_it)
 {
-	/* the page is there, then it is not, then for writing */
+	/* for a present page, for an absent one, and after a write */
 	EXPECT_EQ('a', peek(self->mem));
 	ASSERT_EQ(0, file_set(self->file, 0, '1'));
 	EXPECT_EQ('1', peek(self->mem));
@@ -128,7 +128,7 @@ TEST_F(file, truncation_is_visible)
 	EXPECT_EQ(-SIGBUS, poke(self->mem + 8 * PAGE, '!'));
 	EXPECT_EQ(-SIGBUS, agent_peek(&child, self->mem + 8 * PAGE));
 	EXPECT_EQ('x', agent_peek(&child, self->mem + 3 * PAGE));
-	/* what comes back is new, and empty */
+	/* the range that comes back is new and empty */
 	ASSERT_EQ(0, ftruncate(self->file, FILE_LEN));
 	for (i = 4; i < FILE_PAGES; i++)
 		EXPECT_EQ(0, peek(self->mem + i * PAGE));
@@ -190,7 +190,7 @@ TEST_F(file, punched_hole_is_visible)
 	struct agent child;
 
 	ASSERT_NE(NULL, view_mem);
-	/* read through one way, written through another */
+	/* read through one attachment, written through another */
 	EXPECT_EQ('b', peek(self->mem + PAGE));
 	EXPECT_EQ(0, poke(view_mem + PAGE, 'x'));
 	EXPECT_EQ('d', peek(view_mem + 2 * PAGE));
@@ -204,7 +204,7 @@ TEST_F(file, punched_hole_is_visible)
 	EXPECT_EQ(0, peek(view_mem + PAGE));
 	EXPECT_EQ('d', peek(view_mem + 2 * PAGE));
 	EXPECT_EQ('a', peek(self->mem));
-	/* what is written now is in the file, not in the page that was */
+	/* a new write goes to the file, not to the page that was removed */
 	EXPECT_EQ(0, poke(self->mem + 2 * PAGE, 'n'));
 	EXPECT_EQ('n', file_byte(self->file, 2 * PAGE));
 	EXPECT_EQ('n', agent_peek(&child, view_mem + PAGE));
@@ -226,7 +226,7 @@ TEST_F(file, repeated_punching_shows_no_old_data)
 	}
 }
 
-/* Punched twice in the layout: at both of its places. */
+/* The file is mapped twice in the layout, and punched at both places. */
 TEST_F(file, punched_hole_is_visible_at_every_mapping)
 {
 	ASSERT_EQ(0, as_map(self->asfd, 20 * PAGE, self->file, 0, 8 * PAGE, RW, 0));
@@ -242,7 +242,7 @@ TEST_F(file, punched_hole_is_visible_at_every_mapping)
 	EXPECT_EQ('d', peek(self->mem + 41 * PAGE));
 }
 
-/* A hole in the file is no hole in the space. */
+/* A hole in the file is not a hole in the space. */
 TEST_F(file, sparse_file_can_be_filled)
 {
 	unsigned int i;
@@ -263,8 +263,8 @@ TEST_F(file, sparse_file_can_be_filled)
 }
 
 /*
- * A swapped-out, migrated or written-back page is changed behind the owner's
- * back as well; compaction is what moves most pages at a word.
+ * A page is also replaced behind the owner's back when it is swapped out, migrated or
+ * written back; compaction moves most pages at once.
  */
 TEST_F(file, compaction_changes_nothing)
 {
@@ -274,7 +274,7 @@ TEST_F(file, compaction_changes_nothing)
 		for (i = 0; i < FILE_PAGES; i++)
 			EXPECT_EQ(0, poke(self->mem + i * PAGE, 'a' + i + round));
 		if (write_text("/proc/sys/vm/compact_memory", "1"))
-			SKIP(return, "this kernel cannot be told to compact");
+			SKIP(return, "this kernel cannot compact on request");
 		for (i = 0; i < FILE_PAGES; i++) {
 			EXPECT_EQ('a' + (int)(i + round),
 				  peek(self->mem + i * PAGE));

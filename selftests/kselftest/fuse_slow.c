@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A file that takes its time, here one of a FUSE server that answers when it is
- * told to, is waited for by who touches it and by nobody and nothing else: not by
- * the same process's other memory, not by the owner of the space, and not by a
- * signal that kills.
+ * A slow file, here one of a FUSE server that answers on request. Only the thread
+ * that accesses it waits for it: not other memory of the same process, not the owner
+ * of the space, and not a signal that kills.
  */
 #define FUSE_USE_VERSION 32
 #include <fuse.h>
@@ -18,11 +17,11 @@
 
 #define SLOW_LEN	(16 * PAGE)
 #define FAST		(SLOW_LEN / PAGE)	/* the page where a memfd begins */
-/* Far less than the server takes, and enough for an emulated debug kernel. */
+/* Far shorter than the server takes, and long enough for an emulated debug kernel. */
 #define SOON_MS		8000
-#define ENOUGH_MS	30000	/* then the server answers, told or not */
+#define ENOUGH_MS	30000	/* then the server answers even without a request */
 
-/* Between the server, the test, and those that touch. */
+/* Shared by the server, the test, and the processes that access the file. */
 struct shared {
 	volatile bool closed;		/* reads wait */
 	volatile bool fail;		/* reads fail */
@@ -157,7 +156,7 @@ FIXTURE_TEARDOWN(slow_file)
 	kill(self->server, SIGKILL);
 	umount2(self->dir, MNT_DETACH);
 	rmdir(self->dir);
-	/* it was the test that told the server, not the clock */
+	/* the test released the server, not the timeout */
 	EXPECT_EQ(0, shared->given_up);
 }
 
@@ -168,7 +167,9 @@ static void *touch_thread(void *arg)
 	return NULL;
 }
 
-/* in the toucher: a thread of it is to wait, itself is to go on */
+/*
+ * runs in the accessing process: one of its threads waits, the process itself goes on
+ */
 static long begin_touching(void *arg)
 {
 	pthread_t thread;
@@ -177,7 +178,7 @@ static long begin_touching(void *arg)
 	return -pthread_create(&thread, NULL, touch_thread, arg);
 }
 
-/* The toucher's thread waits for the server, which has been asked. */
+/* The thread waits for the server, which has received the request. */
 static int wait_until_it_waits(void)
 {
 	uint64_t until = now_ms() + 10000;
@@ -204,7 +205,7 @@ static int wait_until_touched(void)
 } while (0)
 
 #define END_OF_THE_WAIT(expected) do {					\
-	/* all the while nobody was told anything */			\
+	/* the server was not released during all of this */			\
 	ASSERT_EQ(false, shared->touched);				\
 	shared->closed = false;						\
 	ASSERT_EQ(0, wait_until_touched());				\
@@ -270,7 +271,7 @@ TEST_F(slow_file, does_not_block_other_segments)
 
 	BEGIN_TO_TOUCH(self->mem);
 	start = now_ms();
-	/* for the same process, and for another; never touched before */
+	/* for the same process, and for another one that never accessed it */
 	EXPECT_EQ('A', agent_peek(&self->toucher, self->mem + FAST * PAGE));
 	EXPECT_EQ(0, agent_poke(&self->toucher, self->mem + (FAST + 1) * PAGE, '!'));
 	EXPECT_EQ('C', peek(self->mem + (FAST + 2) * PAGE));
@@ -286,14 +287,14 @@ TEST_F(slow_file, does_not_block_the_owner)
 
 	BEGIN_TO_TOUCH(self->mem);
 	start = now_ms();
-	/* a file that was never mapped, so that a segment must be made */
+	/* a file that was never mapped, so that a new segment is needed */
 	EXPECT_EQ(0, as_map(self->asfd, 40 * PAGE, other, 0, 4 * PAGE, RW, 0));
 	EXPECT_EQ('1', peek(self->mem + 41 * PAGE));
 	EXPECT_EQ('2', agent_peek(&self->toucher, self->mem + 42 * PAGE));
 	EXPECT_EQ(0, as_unmap(self->asfd, 40 * PAGE, PAGE));
 	EXPECT_EQ(-SIGBUS, peek(self->mem + 40 * PAGE));
 	EXPECT_EQ(-SIGBUS, agent_peek(&self->toucher, self->mem + 40 * PAGE));
-	/* punching goes by the notifier */
+	/* hole punching calls the notifier */
 	EXPECT_EQ(0, fallocate(other, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 			       PAGE, PAGE));
 	EXPECT_EQ(0, peek(self->mem + 41 * PAGE));
@@ -310,7 +311,7 @@ TEST_F(slow_file, can_be_unmapped_during_a_fault)
 	EXPECT_EQ(0, as_unmap(self->asfd, 0, SLOW_LEN));
 	EXPECT_EQ(-SIGBUS, peek(self->mem));
 	EXPECT_GT(start + SOON_MS, now_ms());
-	/* what comes late is not shown any more */
+	/* an answer that comes too late is not shown */
 	END_OF_THE_WAIT(-SIGBUS);
 }
 
@@ -394,7 +395,7 @@ TEST_F(slow_file, with_read_error_is_sigbus)
 	BEGIN_TO_TOUCH(self->mem);
 	shared->fail = true;
 	END_OF_THE_WAIT(-SIGBUS);
-	/* and is asked again by the next */
+	/* and the next access asks the server again */
 	shared->fail = false;
 	EXPECT_EQ('a', peek(self->mem));
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * No mix of calls stops the machine. Whoever makes a virtual machine takes the
- * lock of every file that its process maps, one after another; whoever punches
- * a file holds that file's lock while the space is told. If the space then
- * waited for a lock of its own, both would wait for ever, and could not even be
- * killed. (See section "why the notifier may not wait" of the design.)
+ * No mix of calls hangs the machine. The creation of a virtual machine takes the lock
+ * of every file that the process maps, one after another; a hole punch holds the lock
+ * of its file while the notifier runs. If the notifier then waited for a lock of the
+ * space, both would wait forever, and could not even be killed. (See section "why the
+ * notifier may not wait" of the design.)
  */
 #include <dirent.h>
 #include <linux/kvm.h>
@@ -18,10 +18,10 @@
 #define PATIENCE_MS	60000ULL
 #define MAX_WORKERS	12
 
-/* In memory that the watchdog, the test itself, shares with its child. */
+/* In memory shared by the watchdog, which is the test itself, and its child. */
 struct shared {
 	volatile bool stop;
-	/* revocations behind the owner's back, and those left to the worker */
+	/* revocations by changes of the file, and those deferred to the worker */
 	volatile long long invalidations, deferred;
 	struct {
 		const char *name;
@@ -129,12 +129,12 @@ static int write_back(struct machine *m, unsigned int *seed)
 	return pwrite(file, "w", 1, 0) != 1 || fsync(file) ? errno : 0;
 }
 
-/* What is not used at this moment goes, mapped or not. */
+/* Drops segments that are unused at the moment, mapped or not. */
 static int reclaim(struct machine *m, unsigned int *seed)
 {
 	(void)m;
 	(void)seed;
-	/* that there was less to be had is no matter */
+	/* it does not matter if less was reclaimable */
 	write_text("/sys/fs/cgroup/memory.reclaim", "4M");
 	return write_text("/proc/sys/vm/drop_caches", "1") ? EIO : 0;
 }
@@ -151,7 +151,7 @@ static void *work(void *arg)
 	return NULL;
 }
 
-/* @dir: on which disk the files are, or NULL for memory */
+/* @dir: the disk directory for the files, or NULL for memory */
 static int set_up(struct machine *m, const char *dir)
 {
 	unsigned int i;
@@ -177,7 +177,7 @@ static int set_up(struct machine *m, const char *dir)
 	return m->mem ? 0 : -errno;
 }
 
-/* Everything at once, in a process that may not come back. */
+/* Everything at once, in a process that may not return. */
 static int run_all(struct shared *shared, bool with_kvm, const char *dir)
 {
 	static struct machine m;
@@ -232,7 +232,7 @@ static int run_all(struct shared *shared, bool with_kvm, const char *dir)
 	return 0;
 }
 
-/* Where every task of @pid and its children is, for whoever reads the log. */
+/* Prints the stack of every task of @pid and its children to the log. */
 static void dump_stacks(pid_t group)
 {
 	DIR *proc = opendir("/proc");
@@ -310,7 +310,7 @@ static void watch(struct __test_metadata *_metadata, unsigned int seconds,
 		       (uintmax_t)last[i], (uintmax_t)(now_ms() - when[i]));
 	dump_stacks(getpgrp());
 	kill(pid, SIGKILL);
-	/* not waited for: it may be beyond killing */
+	/* not waited for: the process may be unkillable */
 	ASSERT_GT(PATIENCE_MS, silence);
 	return;
 ended:

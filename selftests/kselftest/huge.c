@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Huge pages are shown whole where that is possible, and are taken away page by
- * page all the same. Every promise is tested here with a huge entry in place: a
- * touch of every page, and not as many faults, tells that there is one.
+ * Huge pages are mapped by huge entries where that is possible, and are revoked page
+ * by page all the same. Every promise is tested here with a huge entry in place: all
+ * pages were accessed with far fewer faults than pages.
  */
 #include "kselftest_harness.h"
 #include "lib/as_util.h"
 
-#define PAGES	(HUGE / PAGE)		/* of a huge page */
+#define PAGES	(HUGE / PAGE)		/* pages in a huge page */
 #define LEN	(2 * HUGE)
 
 FIXTURE(huge_page)
@@ -18,13 +18,13 @@ FIXTURE(huge_page)
 
 FIXTURE_VARIANT(huge_page)
 {
-	bool hugetlb;		/* else tmpfs with huge pages */
+	bool hugetlb;		/* otherwise tmpfs with huge pages */
 };
 
 FIXTURE_VARIANT_ADD(huge_page, hugetlb) { .hugetlb = true };
 FIXTURE_VARIANT_ADD(huge_page, tmpfs) { .hugetlb = false };
 
-/* attaches at an address that is @more bytes past a multiple of a huge page */
+/* attaches at an address that is @more bytes past a multiple of the huge page size */
 static char *attach_at(int fd, uint64_t offset, uint64_t length, int prot,
 		       uint64_t more)
 {
@@ -46,7 +46,7 @@ FIXTURE_SETUP(huge_page)
 	if (variant->hugetlb) {
 		self->file = hugetlb_memfd(3);
 		if (self->file == -ENOMEM)
-			SKIP(return, "no huge pages to be had");
+			SKIP(return, "no huge pages available");
 	} else {
 		ASSERT_EQ(0, own_mounts());
 		if (mount_tmpfs(dir, "size=16m,huge=always"))
@@ -63,7 +63,7 @@ FIXTURE_SETUP(huge_page)
 	self->small = memfd_pages("small", 4, 'A');
 	self->asfd = as_create(4 * HUGE);
 	ASSERT_LE(0, self->asfd);
-	/* not populated: the first touch is to find out that it can be huge */
+	/* not populated: the first access must detect that the page can be huge */
 	ASSERT_EQ(0, as_map(self->asfd, 0, self->file, 0, LEN, RW, 0));
 	self->mem = attach_at(self->asfd, 0, 4 * HUGE, RW, 0);
 	ASSERT_NE(NULL, self->mem);
@@ -80,7 +80,10 @@ static int content(unsigned int page)
 	return 'a' + page % 26;
 }
 
-/* Touches @n pages from @first on; how many faults that took, or -1 if wrong. */
+/*
+ * Accesses @n pages from @first on; returns the number of faults, or -1 for a wrong
+ * value.
+ */
 static long long touch(int asfd, const char *mem, unsigned int first,
 		       unsigned int n)
 {
@@ -115,7 +118,7 @@ TEST_F(huge_page, is_written_with_few_faults)
 		EXPECT_EQ(0, poke(self->mem + i * PAGE + 1, 'w'));
 	EXPECT_GT(before + 12, fdinfo_value(self->asfd, "faults"));
 	EXPECT_EQ('w', file_byte(self->file, 300 * PAGE + 1));
-	/* also what was read before */
+	/* also pages that were read before */
 	EXPECT_EQ(content(700), peek(self->mem + 700 * PAGE));
 	EXPECT_EQ(0, poke(self->mem + 701 * PAGE + 1, 'w'));
 	EXPECT_EQ('w', file_byte(self->file, 701 * PAGE + 1));
@@ -155,7 +158,7 @@ TEST_F(huge_page, loses_one_page_to_replace)
 	EXPECT_EQ('!', file_byte(self->small, PAGE));
 	EXPECT_EQ(content(6), file_byte(self->file, 6 * PAGE));
 	EXPECT_LE(0, touch(self->asfd, self->mem, 7, 2 * PAGES - 7));
-	/* and takes it back */
+	/* and maps the huge file again */
 	ASSERT_EQ(0, as_map(self->asfd, 0, self->file, 0, LEN, RW,
 			    ADDRESS_SPACE_MAP_REPLACE));
 	EXPECT_LE(0, touch(self->asfd, self->mem, 0, 2 * PAGES));
@@ -175,7 +178,7 @@ TEST_F(huge_page, loses_write_access_to_one_page)
 	EXPECT_EQ(content(100), file_byte(self->file, 100 * PAGE));
 }
 
-/* A huge entry for reading is not made writable by the first write, either. */
+/* The first write does not make a huge entry for reading writable, either. */
 TEST_F(huge_page, for_reading_is_never_written)
 {
 	int view = as_view(self->asfd, 0, LEN, PROT_READ);
@@ -202,7 +205,10 @@ TEST_F(huge_page, for_reading_is_never_written)
 	EXPECT_EQ(content(7), file_byte(self->file, 7 * PAGE));
 }
 
-/* Where addresses do not agree there can be no huge entry: still all is right. */
+/*
+ * If the addresses are not congruent there can be no huge entry; all values are right
+ * all the same.
+ */
 TEST_F(huge_page, is_mapped_at_unaligned_address)
 {
 	int view = as_view(self->asfd, 3 * PAGE, LEN - 3 * PAGE, RW);
@@ -218,7 +224,7 @@ TEST_F(huge_page, is_mapped_at_unaligned_address)
 	EXPECT_LE(0, touch(self->asfd, middle - 100 * PAGE, 100, PAGES));
 	for (i = 0; i < 2 * PAGES - 3; i += 7)
 		EXPECT_EQ(content(i + 3), peek(view_mem + i * PAGE));
-	/* and in the space itself */
+	/* and within the space itself */
 	ASSERT_EQ(0, as_map(self->asfd, LEN + PAGE, self->file, 0, HUGE, RW, 0));
 	for (i = 0; i < PAGES; i += 7)
 		EXPECT_EQ(content(i), peek(self->mem + LEN + (i + 1) * PAGE));
@@ -234,7 +240,7 @@ TEST_F(huge_page, survives_split_and_moved_attachment)
 	ASSERT_EQ(0, munmap(self->mem + 10 * PAGE, PAGE));
 	EXPECT_LE(0, touch(self->asfd, self->mem, 0, 10));
 	EXPECT_LE(0, touch(self->asfd, self->mem, 11, 2 * PAGES - 11));
-	/* the second huge page, to an aligned place and to another */
+	/* moves the second huge page, to an aligned and to an unaligned address */
 	moved = mremap(self->mem + HUGE, HUGE, HUGE, MREMAP_MAYMOVE | MREMAP_FIXED,
 		       room);
 	ASSERT_EQ(room, moved);
@@ -271,7 +277,7 @@ TEST_F(huge_page, follows_punch_and_truncate)
 	EXPECT_EQ(0, agent_stop(&child));
 }
 
-/* tmpfs splits a huge page of which a part is punched. */
+/* tmpfs splits a huge page when a part of it is punched. */
 TEST_F(huge_page, follows_punch_of_one_page)
 {
 	if (variant->hugetlb)

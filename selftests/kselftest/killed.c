@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Whoever is killed, and in the middle of whatever: owner, attacher or VMM. The
- * others go on, nothing stays behind, and the module has nothing to wait for.
+ * A process is killed at any moment: owner, attacher or VMM. The others go on,
+ * nothing stays behind, and the module waits for nothing.
  */
 #include <pthread.h>
 #include <sys/prctl.h>
@@ -22,7 +22,7 @@ static long module_refs(void)
 	return atol(text);
 }
 
-/* What is killed; all are made before, and go on until they are. */
+/* The processes to kill; all are created before, and run until they are killed. */
 struct scene {
 	int asfd, view, a, b;
 	char *mem;
@@ -62,7 +62,7 @@ FIXTURE_TEARDOWN(kill)
 	close(s->asfd);
 	close(s->a);
 	close(s->b);
-	/* the worker may have the last word */
+	/* the worker may be the last to drop it */
 	while (module_refs() != s->refs && now_ms() < until)
 		sleep_ms(10);
 	EXPECT_EQ(s->refs, module_refs());
@@ -102,7 +102,7 @@ static _Noreturn void be_owner(struct scene *s)
 				ADDRESS_SPACE_MAP_REPLACE);
 			break;
 		case 5:
-			/* never seen before, and at once let go of */
+			/* maps a new file and closes it at once */
 			file = memfd_pages("new", 4, 'n');
 			as_register(s->asfd, file, 0, 0, RW, 0);
 			as_map(s->asfd, at, file, 0, 4 * PAGE, RW,
@@ -137,7 +137,7 @@ static _Noreturn void be_attacher(struct scene *s)
 			mremap(mem, PAGES * PAGE, PAGES * PAGE / 2, 0);
 		if (mem && !(i & 8))
 			munmap(mem, PAGES * PAGE);
-		/* windows are left behind, but not for ever */
+		/* some attachments are left behind, but not forever */
 		if (i > 2000)
 			_exit(0);
 	}
@@ -210,7 +210,7 @@ static int start(struct scene *s, void (*victim)(struct scene *s), pid_t *pid)
 	return 0;
 }
 
-/* What the space shows is what is mapped, for the test and for who comes new. */
+/* The space shows what is mapped, to the test and to a new process. */
 static int space_works(struct scene *s)
 {
 	uint64_t until = now_ms() + WORKER_MS;
@@ -233,7 +233,7 @@ static int space_works(struct scene *s)
 		    peek(fresh + i * PAGE) != -SIGBUS)
 			return -5;
 	munmap(fresh, PAGES * PAGE);
-	/* a process that was killed may be a moment in going */
+	/* a killed process may take a moment to exit */
 	while (fdinfo_value(s->asfd, "attachments") != 1)
 		if (now_ms() > until)
 			return -6;

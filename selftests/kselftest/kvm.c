@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* A guest sees what the space shows, and nothing that it no longer shows. */
+/* A guest sees what the space shows, and nothing that the space no longer shows. */
 #include "kselftest_harness.h"
 #include "lib/kvm_guest.h"
 
@@ -40,7 +40,7 @@ TEST_F(guest, reads_what_is_mapped)
 	EXPECT_EQ('p', guest_read(&self->vm, SLOT_LEN - 1));
 	ASSERT_EQ(0, file_set(self->s.a, 5, '!'));
 	EXPECT_EQ('!', guest_read(&self->vm, 5));
-	/* the caller has the same in its window */
+	/* the caller sees the same in its attachment */
 	EXPECT_EQ('!', peek(self->mem + 5));
 	EXPECT_EQ('d', peek(self->mem + 3 * PAGE));
 }
@@ -55,7 +55,7 @@ TEST_F(guest, writes_into_the_file)
 	EXPECT_EQ('1', peek(self->s.mem));
 }
 
-/* A read must not leave an entry with which a write becomes an MMIO exit. */
+/* A read must not leave an entry that turns a write into an MMIO exit. */
 TEST_F(guest, writes_after_reading)
 {
 	MAP_A(RW);
@@ -64,11 +64,11 @@ TEST_F(guest, writes_after_reading)
 	EXPECT_EQ('d', guest_read(&self->vm, 3 * PAGE));
 	EXPECT_EQ('!', guest_write(&self->vm, 3 * PAGE, '!'));
 	EXPECT_EQ('!', file_byte(self->s.a, 3 * PAGE));
-	/* nor must the VMM's own look */
+	/* nor must a read by the VMM */
 	EXPECT_EQ('e', peek(self->mem + 4 * PAGE));
 	EXPECT_EQ('!', guest_write(&self->vm, 4 * PAGE, '!'));
 	EXPECT_EQ('!', file_byte(self->s.a, 4 * PAGE));
-	/* nor somebody else's */
+	/* nor one by another process */
 	EXPECT_EQ('f', peek(self->s.mem + 5 * PAGE));
 	EXPECT_EQ('!', guest_write(&self->vm, 5 * PAGE, '!'));
 	EXPECT_EQ('!', file_byte(self->s.a, 5 * PAGE));
@@ -103,7 +103,7 @@ TEST_F(guest, gets_efault_at_hole_and_can_continue)
 {
 	EXPECT_EQ(-EFAULT, guest_read(&self->vm, 0));
 	EXPECT_EQ(-EFAULT, guest_write(&self->vm, 0, '!'));
-	/* the access is made again, now that there is something */
+	/* the guest repeats the access, now that a page is mapped */
 	ASSERT_EQ(0, vm_start(&self->vm, GUEST_READ, PAGE, 0));
 	EXPECT_EQ(-EFAULT, vm_run(&self->vm));
 	EXPECT_EQ(-EFAULT, vm_run(&self->vm));
@@ -167,7 +167,7 @@ TEST_F_TIMEOUT(guest, writes_nothing_after_unmap_returns, 90)
 	}
 }
 
-/* No call to KVM, no exit: the guest reads the one and then the other. */
+/* No call to KVM, no exit: the guest reads the old page and then the new one. */
 TEST_F_TIMEOUT(guest, sees_replace_while_running, 90)
 {
 	unsigned int round;
@@ -182,7 +182,7 @@ TEST_F_TIMEOUT(guest, sees_replace_while_running, 90)
 		ASSERT_EQ(0, set_word(file, round));
 		ASSERT_EQ(0, as_map(self->s.asfd, 0, file, 0, FILE_LEN, RW,
 				    ADDRESS_SPACE_MAP_REPLACE));
-		/* what it reads from now on is new */
+		/* from now on the guest reads the new page */
 		ASSERT_EQ(0, spin_rounds(&spin, 3))
 			TH_LOG("round %u, KVM_RUN: %d", round, spin.ret);
 		ASSERT_EQ(round, vm_mirror(&self->vm)->value);
@@ -248,7 +248,7 @@ TEST_F(guest, cannot_write_readonly_mapping)
 
 	MAP_A(PROT_READ);
 	EXPECT_EQ('a', guest_read(&self->vm, 0));
-	/* an exit of some kind, never a write */
+	/* any exit, but never a write */
 	ret = guest_write(&self->vm, 0, '!');
 	EXPECT_EQ(true, ret == -EFAULT || ret == -ENXIO) TH_LOG("%d", ret);
 	ret = guest_write(&self->vm, PAGE, '!');
@@ -288,7 +288,7 @@ TEST_F(guest, exits_on_write_to_readonly_slot)
 	EXPECT_EQ(-ENXIO, guest_write(&self->vm, 0, '!'));
 	EXPECT_EQ((uint64_t)SLOT_GPA, self->vm.mmio_gpa);
 	EXPECT_EQ('a', file_byte(self->s.a, 0));
-	/* nor does the window let the VMM write */
+	/* the attachment does not let the VMM write, either */
 	EXPECT_EQ('a', peek(self->mem));
 	EXPECT_EQ(-SIGSEGV, poke(self->mem, '!'));
 }
@@ -302,12 +302,12 @@ TEST_F(guest, has_its_writes_in_dirty_log)
 	ASSERT_EQ(0, as_kvm_map(self->s.asfd, self->vm.vm, SLOT, SLOT_GPA,
 				SLOT_LEN, 0, KVM_MEM_LOG_DIRTY_PAGES, NULL));
 	MAP_A(RW);
-	/* KVM counts what it could have written, so nothing else is touched */
+	/* KVM counts what could have been written, so nothing else is accessed */
 	EXPECT_EQ('!', guest_write(&self->vm, 3 * PAGE, '!'));
 	ASSERT_EQ(0, ioctl(self->vm.vm, KVM_GET_DIRTY_LOG, &log));
 	EXPECT_EQ(8, bitmap[0]);
 	EXPECT_EQ(0, bitmap[1]);
-	/* and again, after it was asked for */
+	/* and again, after the log was read */
 	EXPECT_EQ('!', guest_write(&self->vm, 3 * PAGE, '!'));
 	EXPECT_EQ('j', guest_read_write(&self->vm, 9 * PAGE, '!'));
 	ASSERT_EQ(0, ioctl(self->vm.vm, KVM_GET_DIRTY_LOG, &log));
@@ -335,7 +335,7 @@ TEST_F(guest, is_revoked_through_view)
 	EXPECT_EQ(-EFAULT, guest_read(&self->vm, 0));
 	EXPECT_EQ('g', guest_read(&self->vm, PAGE));
 	ASSERT_EQ(0, as_kvm_unmap(view, self->vm.vm, SLOT));
-	/* a view for reading makes a slot for reading */
+	/* a view for reading allows a slot for reading */
 	ASSERT_EQ(0, as_kvm_map(readonly, self->vm.vm, SLOT, SLOT_GPA,
 				4 * PAGE, 0, KVM_MEM_READONLY, &mem));
 	EXPECT_EQ('g', guest_read(&self->vm, 2 * PAGE));

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Slots and windows: how many, whose, how they end, and what is refused. */
+/*
+ * Slots and their attachments: how many, for which processes, how they end, and what
+ * is refused.
+ */
 #include "kselftest_harness.h"
 #include "lib/kvm_guest.h"
 
@@ -44,7 +47,7 @@ TEST_F(slot, is_removed_with_its_attachment)
 	ASSERT_EQ(0, as_kvm_unmap(self->asfd, self->vm.vm, SLOT));
 	EXPECT_EQ(1, fdinfo_value(self->asfd, "attachments"));
 	EXPECT_EQ(-SIGSEGV, peek(mem));
-	/* where there is no slot KVM asks the VMM */
+	/* without a slot KVM exits to the VMM */
 	EXPECT_EQ(-ENXIO, guest_read(&self->vm, 0));
 	/* and the slot is free again */
 	EXPECT_EQ(-ENOENT, as_kvm_unmap(self->asfd, self->vm.vm, SLOT));
@@ -56,14 +59,14 @@ TEST_F(slot, shows_its_part_of_the_space)
 {
 	char *first, *second;
 
-	/* two of one space, crosswise, in one VM and one process */
+	/* two slots of one space, crosswise, in one VM and one process */
 	ASSERT_EQ(0, as_kvm_map(self->asfd, self->vm.vm, 1, SLOT_GPA,
 				4 * PAGE, 8 * PAGE, 0, &first));
 	ASSERT_EQ(0, as_kvm_map(self->asfd, self->vm.vm, 2, SLOT_GPA + 4 * PAGE,
 				4 * PAGE, 6 * PAGE, 0, &second));
 	EXPECT_EQ('i', guest_read(&self->vm, 0));
 	EXPECT_EQ('g', guest_read(&self->vm, 4 * PAGE));
-	/* page 8 of the space is in both */
+	/* both slots show page 8 of the space */
 	EXPECT_EQ('i', guest_read(&self->vm, 6 * PAGE));
 	EXPECT_EQ('!', guest_write(&self->vm, 6 * PAGE, '!'));
 	EXPECT_EQ('!', guest_read(&self->vm, 0));
@@ -73,7 +76,7 @@ TEST_F(slot, shows_its_part_of_the_space)
 	EXPECT_EQ(-EFAULT, guest_read(&self->vm, 0));
 	EXPECT_EQ(-EFAULT, guest_read(&self->vm, 6 * PAGE));
 	EXPECT_EQ('j', guest_read(&self->vm, 7 * PAGE));
-	/* one of the two goes alone */
+	/* one of the two is removed alone */
 	ASSERT_EQ(0, as_kvm_unmap(self->asfd, self->vm.vm, 1));
 	EXPECT_EQ('g', guest_read(&self->vm, 4 * PAGE));
 	EXPECT_EQ(-SIGSEGV, peek(first));
@@ -95,7 +98,7 @@ TEST_F(slot, shows_one_space_in_two_vms)
 	ASSERT_EQ(0, as_unmap(self->asfd, 0, PAGE));
 	EXPECT_EQ(-EFAULT, guest_read(&self->vm, 0));
 	EXPECT_EQ(-EFAULT, spin_end(&spin, 10000));
-	/* the slot of the one goes, that of the other stays */
+	/* the slot of one VM is removed, that of the other stays */
 	ASSERT_EQ(0, as_kvm_unmap(self->asfd, self->vm.vm, SLOT));
 	EXPECT_EQ(-ENXIO, guest_read(&self->vm, PAGE));
 	EXPECT_EQ('!', guest_read(&other, PAGE));
@@ -114,7 +117,7 @@ TEST_F(slot, shows_two_spaces_in_one_vm)
 				4 * PAGE, 0, 0, NULL));
 	EXPECT_EQ('a', guest_read(&self->vm, 0));
 	EXPECT_EQ('A', guest_read(&self->vm, 4 * PAGE));
-	/* the slot of the one is none of the other */
+	/* the slot of one space does not belong to the other */
 	EXPECT_REFUSED(self->asfd, ENOENT, as_kvm_unmap(self->asfd, self->vm.vm, 2));
 	EXPECT_REFUSED(self->asfd, ENOENT, as_kvm_unmap(other, self->vm.vm, 1));
 	ASSERT_EQ(0, as_unmap(other, 0, SPACE_LEN));
@@ -134,7 +137,7 @@ TEST_F(slot, outlives_the_fds)
 	EXPECT_EQ('!', peek(mem + PAGE));
 }
 
-/* KVM finds the memory of a new VM where that of an old one was. */
+/* KVM may allocate a new VM at the address of the old one. */
 TEST_F(slot, of_destroyed_vm_is_not_found_in_the_next)
 {
 	unsigned int round;
@@ -146,7 +149,7 @@ TEST_F(slot, of_destroyed_vm_is_not_found_in_the_next)
 		ASSERT_EQ(0, map_slot(self->asfd, &vm, NULL));
 		ASSERT_EQ('a', guest_read(&vm, 0));
 		vm_destroy(&vm);
-		/* its window stays, with nobody to unmap it for */
+		/* its attachment stays, as no call remains to unmap it */
 		ASSERT_EQ(0, vm_create(&vm));
 		ASSERT_EQ(-ENOENT, as_kvm_unmap(self->asfd, vm.vm, SLOT));
 		vm_destroy(&vm);
@@ -161,7 +164,7 @@ TEST_F(slot, is_released_if_vmm_unmapped_the_attachment)
 	EXPECT_EQ('a', guest_read(&self->vm, 0));
 	ASSERT_EQ(0, munmap(mem, SLOT_LEN));
 	EXPECT_EQ(-EFAULT, guest_read(&self->vm, 0));
-	/* whatever is at that address now is not for the guest to lose */
+	/* the unmap must spare whatever is mapped at that address now */
 	ASSERT_EQ((void *)mem, mmap(mem, PAGE, RW, MAP_PRIVATE | MAP_FIXED |
 				       MAP_ANONYMOUS, -1, 0));
 	*mem = 'm';
@@ -169,7 +172,7 @@ TEST_F(slot, is_released_if_vmm_unmapped_the_attachment)
 	EXPECT_EQ('m', peek(mem));
 }
 
-/* By KVM's own call, which the space does not hear of. */
+/* Removed by KVM's own call, which the space does not notice. */
 TEST_F(slot, is_released_if_vmm_removed_it)
 {
 	struct kvm_userspace_memory_region gone = { .slot = SLOT };
@@ -186,7 +189,7 @@ TEST_F(slot, is_released_if_vmm_removed_it)
 	EXPECT_EQ('a', guest_read(&self->vm, 0));
 }
 
-/* It need not be all of it, nor its beginning. */
+/* The other mapping need not cover all of the attachment, nor its beginning. */
 TEST_F(slot, unmap_spares_memory_mapped_over_the_attachment)
 {
 	char *mem, *middle;
@@ -210,7 +213,7 @@ TEST_F(slot, cannot_be_mapped_twice)
 		       as_kvm_map(self->asfd, self->vm.vm, 7, SLOT_GPA + PAGE,
 				  PAGE, 0, 0, NULL));
 	EXPECT_EQ('a', guest_read(&self->vm, 0));
-	/* nor is one that the VMM made with other memory: KVM says EINVAL */
+	/* nor is one that the VMM created with other memory: KVM gives EINVAL */
 	EXPECT_REFUSED(self->asfd, EINVAL,
 		       as_kvm_map(self->asfd, self->vm.vm, 0, 0, PAGE, 0, 0, NULL));
 	EXPECT_REFUSED(self->asfd, EINVAL,
@@ -277,7 +280,7 @@ TEST_F(slot, in_vm_of_another_process_is_refused)
 
 	ASSERT_EQ(0, as_kvm_map(self->asfd, self->vm.vm, SLOT, SLOT_GPA,
 				4 * PAGE, 0, 0, NULL));
-	/* the child has the fd of the VM, and a copy of the window */
+	/* the child has the fd of the VM, and a copy of the attachment */
 	ASSERT_EQ(0, agent_start(&child));
 	EXPECT_EQ(-EIO, agent_call(&child, map_in_child, self));
 	EXPECT_EQ(-EIO, agent_call(&child, unmap_in_child, self));
@@ -340,7 +343,7 @@ TEST_F(slot, follows_common_struct_contract)
 	EXPECT_REFUSED(self->asfd, E2BIG,
 		       as_ioctl(self->asfd, KVM_MAP_ADDRESS_SPACE, &arg));
 	arg.room[127] = 0;
-	/* KVM_MEM_GUEST_MEMFD is known to KVM, but not meant here */
+	/* KVM knows KVM_MEM_GUEST_MEMFD, but it is not allowed here */
 	for (bit = 2; bit < 32; bit++) {
 		arg.head[1] = 1U << bit;
 		EXPECT_REFUSED(self->asfd, EOPNOTSUPP,
@@ -375,7 +378,7 @@ TEST_F(slot, follows_common_struct_contract)
 	EXPECT_EQ(0, as_ioctl(self->asfd, KVM_UNMAP_ADDRESS_SPACE, &arg));
 }
 
-/* The window's address is written back; where that cannot be, there is none. */
+/* The address of the attachment is written back; if that fails, there is none. */
 TEST_F(slot, is_undone_if_result_is_unwritable)
 {
 	struct kvm_map_address_space *arg;

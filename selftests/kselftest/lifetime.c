@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Who may go first: fds, files, processes, the creator, the module. */
+/* The order of ends does not matter: fds, files, processes, the creator, the module. */
 #include <pthread.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -30,7 +30,7 @@ TEST_F(space, attachment_outlives_fds)
 	ASSERT_EQ(0, close(self->s.a));
 	ASSERT_EQ(0, close(self->s.asfd));
 	EXPECT_EQ('a', peek(self->s.mem));
-	/* what was never touched before as well */
+	/* including a page that was never accessed before */
 	EXPECT_EQ('b', peek(self->s.mem + PAGE));
 	EXPECT_EQ(0, poke(self->s.mem + 2 * PAGE, '!'));
 	EXPECT_EQ('!', peek(self->s.mem + 2 * PAGE));
@@ -51,7 +51,7 @@ TEST_F(space, view_outlives_asfd)
 	EXPECT_EQ('b', peek(mem));
 	EXPECT_EQ(0, poke(mem + PAGE, '!'));
 	EXPECT_EQ('!', file_byte(self->s.a, 2 * PAGE));
-	/* and its window outlives the view */
+	/* and its attachment outlives the view */
 	ASSERT_EQ(0, close(view));
 	EXPECT_EQ('!', peek(mem + PAGE));
 }
@@ -82,7 +82,7 @@ static long create_and_map(void *arg)
 	return asfd;
 }
 
-/* The test takes the asfd of a child that exits before it is ever used. */
+/* The test receives the asfd from a child that exits before it is ever used. */
 TEST_F(space, creator_may_exit)
 {
 	struct agent creator;
@@ -100,7 +100,7 @@ TEST_F(space, creator_may_exit)
 	mem = attach(asfd, 0, SPACE_LEN, RW);
 	ASSERT_NE(NULL, mem);
 	EXPECT_EQ('p', peek(mem));
-	/* files can still be mapped, and their pages brought in */
+	/* files can still be mapped, and their pages read in */
 	ASSERT_EQ(0, as_map(asfd, FILE_LEN, self->s.b, 0, FILE_LEN, RW, 0));
 	EXPECT_EQ('A', peek(mem + FILE_LEN));
 	ASSERT_EQ(0, as_unmap(asfd, 0, PAGE));
@@ -147,7 +147,7 @@ TEST_F(space, unmap_releases_file)
 	EXPECT_EQ('a', peek(self->s.mem));
 }
 
-/* An unmapped memfd can be sealed; one that can be written cannot. */
+/* A memfd can be sealed unless it is mapped for writing. */
 TEST_F(space, file_can_be_sealed_after_unmap_only)
 {
 	uint64_t until;
@@ -163,14 +163,17 @@ TEST_F(space, file_can_be_sealed_after_unmap_only)
 		sleep_ms(10);
 	} while (ret && now_ms() < until);
 	EXPECT_EQ(0, ret);
-	/* and is then sealed for the space as well, which knew it before */
+	/*
+	 * the seal then applies to the space as well, which had the file mapped
+	 * before
+	 */
 	EXPECT_EQ(-EPERM, as_map(self->s.asfd, 0, self->s.a, 0, PAGE, RW, 0));
 	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0, PAGE, PROT_READ, 0));
 	EXPECT_EQ('!', peek(self->s.mem));
 	EXPECT_EQ(-SIGSEGV, poke(self->s.mem, '?'));
 }
 
-static void *touch_for_ever(void *arg)
+static void *touch_forever(void *arg)
 {
 	struct space *s = arg;
 	unsigned int i;
@@ -194,9 +197,9 @@ static pid_t fork_touchers(struct space *s)
 	if (pid)
 		return pid;
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	pthread_create(&thread, NULL, touch_for_ever, s);
-	pthread_create(&thread, NULL, touch_for_ever, s);
-	touch_for_ever(s);
+	pthread_create(&thread, NULL, touch_forever, s);
+	pthread_create(&thread, NULL, touch_forever, s);
+	touch_forever(s);
 	_exit(1);
 }
 
@@ -209,7 +212,7 @@ TEST_F(space, process_may_die_during_fault)
 		int status;
 
 		ASSERT_LT(0, pid);
-		/* sometimes what it touches is taken away all the while */
+		/* sometimes what the process accesses is unmapped at the same time */
 		while (round % 4 == 0 && rand() % 16) {
 			ASSERT_EQ(0, as_unmap(self->s.asfd, 0, FILE_LEN));
 			ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0,
@@ -221,7 +224,7 @@ TEST_F(space, process_may_die_during_fault)
 		ASSERT_EQ(1, WIFSIGNALED(status));
 	}
 	EXPECT_EQ('a', peek(self->s.mem));
-	/* none of them is still counted */
+	/* no dead process is still counted */
 	EXPECT_EQ(1, fdinfo_value(self->s.asfd, "attachments"));
 }
 
@@ -294,7 +297,7 @@ TEST_F(space, module_stays_while_anything_is_open)
 	self->s.mem = NULL;
 	ASSERT_EQ(0, close(self->s.asfd));
 	EXPECT_EQ(-EWOULDBLOCK, try_rmmod());
-	/* a window alone */
+	/* an attachment alone */
 	mem = attach(view, 0, PAGE, PROT_READ);
 	ASSERT_NE(NULL, mem);
 	ASSERT_EQ(0, close(view));

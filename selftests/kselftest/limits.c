@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What a program can consume by way of address spaces is charged to the memory
- * cgroup of whoever created them, and so bounded by that cgroup's limit.
+ * Memory that a program consumes by way of address spaces is charged to the memory
+ * cgroup of their creator, and so is bounded by the limit of that cgroup.
  */
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -12,25 +12,25 @@
 #define ROOT	"/sys/fs/cgroup"
 #define GROUP	ROOT "/address_space_limits"
 
-/* What is consumed to see how much of it is charged, and what may be at most. */
+/* SOME is consumed to measure how much of it is charged; LIMIT is the limit. */
 #define SOME	(12L << 20)
 #define LIMIT	(24L << 20)
-/* Charges are rounded up and caught up with later, a batch for each CPU. */
+/* Charges are rounded up and updated late, a batch for each CPU. */
 #define SLACK	(2L << 20)
 
 #define BIG	(1UL << 40)
 
-/* What the consumer is told, in memory that it shares with the test. */
+/* A request to the consumer, in memory that it shares with the test. */
 struct request {
 	long (*one)(unsigned int i);
-	long until;	/* stop when the group has this much; 0: never */
+	long until;	/* stop when this much is charged to the group; 0: never */
 	unsigned int done;
 	long error;
 };
 
 static struct request *request;
 
-/* What the consumer has, and takes to ask for more. */
+/* The space and the file of the consumer. */
 static int asfd, file;
 
 static long one_space(unsigned int i)
@@ -39,7 +39,7 @@ static long one_space(unsigned int i)
 	return as_create(BIG);
 }
 
-/* Nothing merges: the offsets do not fit together. */
+/* No mappings merge: their file offsets are not contiguous. */
 static long many_mappings(unsigned int i)
 {
 	static struct address_space_op ops[1024];
@@ -68,7 +68,7 @@ static long one_view(unsigned int i)
 	return as_view(asfd, i * PAGE, PAGE, PROT_READ);
 }
 
-/* A page of the file, and what is needed to remember which it is. */
+/* A page of the file, and the entry of the frame table that describes it. */
 static long one_frame(unsigned int i)
 {
 	static char *mem;
@@ -91,7 +91,7 @@ FIXTURE(kernel_memory)
 FIXTURE_VARIANT(kernel_memory)
 {
 	long (*one)(unsigned int i);
-	unsigned int most;	/* whatever else bounds it */
+	unsigned int most;	/* a bound for kinds that something else limits */
 };
 
 FIXTURE_VARIANT_ADD(kernel_memory, of_spaces) { one_space, 100000 };
@@ -130,7 +130,7 @@ static long prepare(void *arg)
 	return 0;
 }
 
-/* for those that need something to be mapped */
+/* for kinds that need a mapping */
 static long map_all(void *arg)
 {
 	(void)arg;
@@ -182,7 +182,7 @@ FIXTURE_TEARDOWN(kernel_memory)
 		sleep_ms(10);
 }
 
-/* The call may take longer than an agent is given to answer. */
+/* The call may take longer than an agent is allowed to take. */
 static void wait_until_it_rests(struct agent *agent, unsigned int most)
 {
 	long ret = agent_call(agent, consume, (void *)(uintptr_t)most);
@@ -197,8 +197,8 @@ static void wait_until_it_rests(struct agent *agent, unsigned int most)
 }
 
 /*
- * What a debug kernel takes besides, and charges nobody for: kmemleak has a note on
- * each allocation, often larger than that, and KASAN keeps what is freed.
+ * What a debug kernel takes in addition and charges to nobody: kmemleak keeps an
+ * object for each allocation, often larger than that, and KASAN keeps freed memory.
  */
 static long taken_for_debugging(long charged)
 {
@@ -219,11 +219,11 @@ TEST_F(kernel_memory, is_charged_to_the_creator)
 	TH_LOG("%u of them: %ld KiB charged, %ld KiB taken, %ld bytes each",
 	       request->done, paid >> 10, taken >> 10, paid / request->done);
 	EXPECT_LE(taken, 3 * paid / 2 + SLACK + taken_for_debugging(paid));
-	/* else there was nothing to see */
+	/* otherwise there was nothing to measure */
 	EXPECT_LE(SOME / 4, paid);
 }
 
-/* The list of segments is searched from end to end: slow where each step is checked. */
+/* The list of segments is searched from end to end, which is slow on a debug kernel. */
 TEST_F_TIMEOUT(kernel_memory, is_bounded_by_the_limit, 300)
 {
 	long peak, had = machine_has();
@@ -234,7 +234,7 @@ TEST_F_TIMEOUT(kernel_memory, is_bounded_by_the_limit, 300)
 	wait_until_it_rests(&self->agent, variant->most);
 	TH_LOG("ended after %u of them with %ld, at %ld KiB", request->done,
 	       request->error, number_in(GROUP "/memory.peak", NULL) >> 10);
-	/* refused or killed, unless something else was in the way */
+	/* refused or killed, unless another limit was reached first */
 	if (request->done < variant->most && request->error != -ENOMEM &&
 	    request->error != -SIGBUS) {
 		EXPECT_EQ(0, request->error);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Memory that is first touched through an address space is its creator's: it is
- * charged to the creator's cgroup, whoever touches it, and also when the creator
- * has exited.
+ * Memory that is first accessed through an address space belongs to its creator: it
+ * is charged to the creator's cgroup, whichever process accesses it, and also after
+ * the creator has exited.
  */
 #include "kselftest_harness.h"
 #include "lib/as_util.h"
@@ -12,7 +12,7 @@
 #define TOUCHER	ROOT "/address_space_toucher"
 
 #define TOUCHED	(16L << 20)
-#define MOST	(12L << 20)	/* charges are rounded, and caught up with later */
+#define MOST	(12L << 20)	/* charges are rounded and updated late */
 #define LITTLE	(4L << 20)	/* page tables and the like */
 
 FIXTURE(charge)
@@ -56,7 +56,7 @@ static long memory_of(const char *group)
 	return read_text(path, text, sizeof(text)) ? -1 : atol(text);
 }
 
-/* as a fresh group: what an earlier run has left is not counted */
+/* in a fresh group: memory left by an earlier run does not count */
 static int make_group(const char *group)
 {
 	rmdir(group);
@@ -110,7 +110,7 @@ FIXTURE_TEARDOWN(charge)
 	rmdir(TOUCHER);
 }
 
-/* The agent was forked before: what it is told comes by value. */
+/* The agent was forked before: its argument is passed by value. */
 static long read_all(void *arg)
 {
 	char *mem = arg;
@@ -154,7 +154,7 @@ TEST_F_TIMEOUT(charge, goes_to_the_creator, 60)
 	ASSERT_LE(0, creators);
 	ASSERT_LE(0, touchers);
 
-	/* the toucher attaches, and touches what nobody has touched before */
+	/* the agent attaches, and accesses pages that no process has accessed before */
 	mem = agent_attach(&self->toucher, self->asfd, 0, TOUCHED, RW);
 	ASSERT_NE(NULL, mem);
 	EXPECT_EQ(0, agent_call(&self->toucher,
@@ -166,7 +166,10 @@ TEST_F_TIMEOUT(charge, goes_to_the_creator, 60)
 	EXPECT_GT(LITTLE, touchers);
 }
 
-/* Else the above would prove nothing: without a space the toucher pays. */
+/*
+ * Otherwise the test above would prove nothing: without a space the process that
+ * accesses the page pays.
+ */
 TEST_F_TIMEOUT(charge, of_ordinary_mapping_goes_to_the_toucher, 60)
 {
 	long creators = memory_of(CREATOR), touchers = memory_of(TOUCHER);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What a process may do with its own memory does no harm when it is done to a
- * window: either the call is refused, or the window goes on as before. Whatever
- * was done, a revocation reaches what the process can reach afterwards.
+ * What a process may do with its own memory does no harm to an attachment: either the
+ * call is refused, or the attachment works as before. In each case a revocation
+ * reaches all that the process can access afterwards.
  */
 #include <linux/io_uring.h>
 #include <linux/userfaultfd.h>
@@ -57,8 +57,8 @@ FIXTURE_TEARDOWN(attachment)
 	space_free(&self->s);
 }
 
-/* The window still shows the file; then it is revoked, and comes back. */
-static int goes_on(struct space *s, char *mem)
+/* The attachment still shows the file; then it is revoked, and mapped again. */
+static int still_works(struct space *s, char *mem)
 {
 	if (peek(mem) != 'a' || peek(mem + PAGE) != 'b')
 		return -1;
@@ -77,10 +77,10 @@ static int goes_on(struct space *s, char *mem)
 	return peek(mem) == 'a' ? 0 : -8;
 }
 
-/* Every advice there is, and every one there may be. */
+/* Every advice that exists, and every one that may be added. */
 TEST_F(attachment, survives_any_madvise)
 {
-	/* a process that is to be a copy on the next fork stays the test's */
+	/* the checks below need the attachment in children of the test */
 	static const int others[] = { MADV_DONTFORK };
 	int advice;
 
@@ -88,12 +88,12 @@ TEST_F(attachment, survives_any_madvise)
 		if (advice == others[0])
 			continue;
 		madvise(self->mem, FILE_LEN, advice);
-		EXPECT_EQ(0, goes_on(&self->s, self->mem))
+		EXPECT_EQ(0, still_works(&self->s, self->mem))
 			TH_LOG("after madvise %d", advice);
 	}
 }
 
-/* What would take the memory from under the space, or hide what it shows. */
+/* Advice that would take the pages from under the space, or hide what it shows. */
 TEST_F(attachment, refuses_madvise_that_drops_or_hides_pages)
 {
 	static const int refused[] = {
@@ -116,7 +116,7 @@ TEST_F(attachment, is_not_inherited_after_dontfork)
 	ASSERT_EQ(0, madvise(self->mem, SPACE_LEN, MADV_DONTFORK));
 	ASSERT_EQ(0, agent_start(&child));
 	EXPECT_EQ(-SIGSEGV, agent_peek(&child, self->mem));
-	EXPECT_EQ(0, goes_on(&self->s, self->mem));
+	EXPECT_EQ(0, still_works(&self->s, self->mem));
 	EXPECT_EQ(0, agent_stop(&child));
 }
 
@@ -127,17 +127,17 @@ TEST_F(attachment, is_revoked_even_if_mlocked)
 
 	ASSERT_EQ(0, setrlimit(RLIMIT_MEMLOCK, &no));
 	EXPECT_EQ(0, mlock(self->mem, FILE_LEN));
-	EXPECT_EQ(0, goes_on(&self->s, self->mem));
+	EXPECT_EQ(0, still_works(&self->s, self->mem));
 	EXPECT_EQ(0, mlock2(self->mem, FILE_LEN, MLOCK_ONFAULT));
-	EXPECT_EQ(0, goes_on(&self->s, self->mem));
+	EXPECT_EQ(0, still_works(&self->s, self->mem));
 	EXPECT_EQ(0, munlock(self->mem, FILE_LEN));
 	EXPECT_EQ(0, mlockall(MCL_CURRENT | MCL_FUTURE));
 	later = attach(self->fd, 0, SPACE_LEN, RW);
 	ASSERT_NE(NULL, later);
-	EXPECT_EQ(0, goes_on(&self->s, later));
+	EXPECT_EQ(0, still_works(&self->s, later));
 	EXPECT_EQ(-SIGBUS, peek(later + FILE_LEN));
 	EXPECT_EQ(0, munlockall());
-	EXPECT_EQ(0, goes_on(&self->s, self->mem));
+	EXPECT_EQ(0, still_works(&self->s, self->mem));
 }
 
 TEST_F(attachment, survives_mprotect)
@@ -146,12 +146,12 @@ TEST_F(attachment, survives_mprotect)
 	unsigned int i;
 
 	for (i = 0; i < 64; i++) {
-		/* some of it, so that the area is cut and merged */
+		/* a part of it, so that the VMA is split and merged */
 		char *at = self->mem + i % 5 * PAGE;
 
 		EXPECT_EQ(0, mprotect(at, 3 * PAGE, prots[i % 4]));
 		EXPECT_EQ(0, mprotect(self->mem, SPACE_LEN, RW));
-		EXPECT_EQ(0, goes_on(&self->s, self->mem)) TH_LOG("round %u", i);
+		EXPECT_EQ(0, still_works(&self->s, self->mem)) TH_LOG("round %u", i);
 	}
 	EXPECT_EQ(-1, mprotect(self->mem, PAGE, PROT_READ | PROT_EXEC));
 }
@@ -172,25 +172,25 @@ TEST_F(attachment, survives_mremap)
 		ASSERT_EQ((void *)to, mremap(at, SPACE_LEN, SPACE_LEN,
 					     MREMAP_MAYMOVE | MREMAP_FIXED, to));
 		at = to;
-		EXPECT_EQ(0, goes_on(&self->s, at)) TH_LOG("move %u", i);
+		EXPECT_EQ(0, still_works(&self->s, at)) TH_LOG("move %u", i);
 	}
-	/* a second one, by the old way of asking for it: or refused */
+	/* a second attachment, by the old way to ask for one; or refused */
 	copy = mremap(at, 0, SPACE_LEN, MREMAP_MAYMOVE);
 	if (copy != MAP_FAILED)
-		EXPECT_EQ(0, goes_on(&self->s, copy));
-	/* without taking what is there away: or refused */
+		EXPECT_EQ(0, still_works(&self->s, copy));
+	/* without removing the old one; or refused */
 	copy = mremap(at, SPACE_LEN, SPACE_LEN, MREMAP_MAYMOVE | MREMAP_DONTUNMAP);
 	if (copy != MAP_FAILED)
-		EXPECT_EQ(0, goes_on(&self->s, copy));
-	EXPECT_EQ(0, goes_on(&self->s, at));
-	/* shrinking and cutting */
+		EXPECT_EQ(0, still_works(&self->s, copy));
+	EXPECT_EQ(0, still_works(&self->s, at));
+	/* shrink and split */
 	ASSERT_EQ((void *)at, mremap(at, SPACE_LEN, FILE_LEN + PAGE, 0));
 	ASSERT_EQ(0, munmap(at + 4 * PAGE, PAGE));
-	EXPECT_EQ(0, goes_on(&self->s, at));
+	EXPECT_EQ(0, still_works(&self->s, at));
 	EXPECT_EQ(-SIGSEGV, peek(at + 4 * PAGE));
 }
 
-/* An emulation of a call that is long gone, by mapping the file anew. */
+/* The emulation of a removed call, which maps the file again. */
 TEST_F(attachment, shows_no_more_by_remap_file_pages)
 {
 	int part = as_view(self->s.asfd, PAGE, 4 * PAGE, RW);
@@ -200,7 +200,7 @@ TEST_F(attachment, shows_no_more_by_remap_file_pages)
 	ASSERT_EQ('b', peek(mem));
 	EXPECT_EQ(0, syscall(SYS_remap_file_pages, mem, PAGE, 0, 2, 0));
 	EXPECT_EQ('d', peek(mem));
-	/* like any mmap() over a mapping, it may take that away before it fails */
+	/* like any mmap() over a mapping, it may unmap that before it fails */
 	EXPECT_EQ(-1, syscall(SYS_remap_file_pages, mem, PAGE, 0, 4, 0));
 	EXPECT_NE('f', peek(mem));
 	ASSERT_EQ(0, as_unmap(self->s.asfd, 0, SPACE_LEN));
@@ -230,10 +230,10 @@ TEST_F(attachment, refuses_userfaultfd)
 		EXPECT_EQ(-1, ioctl(fd, UFFDIO_REGISTER, &reg));
 		EXPECT_EQ(EINVAL, errno);
 	}
-	EXPECT_EQ(0, goes_on(&self->s, self->mem));
+	EXPECT_EQ(0, still_works(&self->s, self->mem));
 }
 
-/* Pages of a window cannot be held by anybody, so not used past a revocation. */
+/* Pages of an attachment cannot be pinned, so they are not used past a revocation. */
 TEST_F(attachment, has_no_pinnable_page)
 {
 	struct iovec here = { self->mem, PAGE }, out;
@@ -271,10 +271,10 @@ TEST_F(attachment, has_no_pinnable_page)
 	EXPECT_EQ(-1, pwrite(disk, self->mem, PAGE, 0));
 	EXPECT_EQ(EFAULT, errno);
 	close(disk);
-	EXPECT_EQ(0, goes_on(&self->s, self->mem));
+	EXPECT_EQ(0, still_works(&self->s, self->mem));
 }
 
-/* Copies are another matter: the kernel makes them as the process itself would. */
+/* Copies are allowed: the kernel makes them like the process itself would. */
 TEST_F(attachment, is_accessible_to_system_calls)
 {
 	char page[PAGE], byte;
@@ -289,18 +289,21 @@ TEST_F(attachment, is_accessible_to_system_calls)
 	EXPECT_EQ('a', byte);
 	EXPECT_EQ(-1, pread(self->s.b, self->mem + FILE_LEN, PAGE, 0));
 	EXPECT_EQ(EFAULT, errno);
-	/* what has begun ends at the hole */
+	/* a copy that has begun ends at the hole */
 	EXPECT_EQ((ssize_t)PAGE, pread(self->s.b, self->mem + FILE_LEN - PAGE,
 				       2 * PAGE, 0));
 	EXPECT_EQ(0, pread(self->s.b, page, PAGE, FILE_LEN));
 }
 
-/* A futex that is shared by address and not by page would mean nothing. */
+/*
+ * A shared futex is identified by its page; one identified by its address would mean
+ * nothing.
+ */
 TEST_F(attachment, has_no_shared_futex)
 {
 	EXPECT_EQ(-1, syscall(SYS_futex, self->mem, 1 /* FUTEX_WAKE */, 1, NULL, NULL, 0));
 	EXPECT_EQ(EFAULT, errno);
-	/* one of a single process is known by its address */
+	/* a private futex is identified by its address */
 	EXPECT_EQ(0, syscall(SYS_futex, self->mem, 1 | 128, 1, NULL, NULL, 0));
 }
 
@@ -326,9 +329,9 @@ TEST_F(attachment, is_not_in_core_dump)
 {
 	const struct rlimit any = { RLIM_INFINITY, RLIM_INFINITY };
 	char dir[] = "/tmp/address-space-core-XXXXXX", path[64], old[128];
-	/* put together at run time, so that the program itself does not have them */
+	/* assembled at run time, so that the program itself does not contain them */
 	char *mem = self->mem + PAGE, *own;
-	char hidden[32], told[32];
+	char hidden[32], dumped[32];
 	int status;
 	pid_t pid;
 
@@ -338,18 +341,18 @@ TEST_F(attachment, is_not_in_core_dump)
 	if (write_text("/proc/sys/kernel/core_pattern", path))
 		SKIP(return, "core dumps are configured elsewhere");
 	snprintf(hidden, sizeof(hidden), "%s-%d", "hidden", 4711);
-	snprintf(told, sizeof(told), "%s-%d", "told", 4711);
+	snprintf(dumped, sizeof(dumped), "%s-%d", "dumped", 4711);
 	memcpy(mem, hidden, strlen(hidden));
 	own = mmap(NULL, PAGE, RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, (void *)own);
-	memcpy(own, told, strlen(told));
+	memcpy(own, dumped, strlen(dumped));
 
 	pid = fork();
 	ASSERT_LE(0, pid);
 	if (pid == 0) {
 		/* what the fork has copied of them */
 		memset(hidden, 0, sizeof(hidden));
-		memset(told, 0, sizeof(told));
+		memset(dumped, 0, sizeof(dumped));
 		prctl(PR_SET_DUMPABLE, 1);
 		setrlimit(RLIMIT_CORE, &any);
 		signal(SIGABRT, SIG_DFL);
@@ -360,13 +363,13 @@ TEST_F(attachment, is_not_in_core_dump)
 	ASSERT_TRUE(WIFSIGNALED(status));
 	if (access(path, R_OK))	/* kernel.core_uses_pid */
 		snprintf(path, sizeof(path), "%s/core.%d", dir, pid);
-	EXPECT_TRUE(file_has(path, told));
+	EXPECT_TRUE(file_has(path, dumped));
 	EXPECT_FALSE(file_has(path, hidden));
 	unlink(path);
 	rmdir(dir);
 }
 
-/* The fds can be had by who may trace the process; a view stays a view. */
+/* A process that may trace another can get its fds; a view stays a view. */
 TEST_F(attachment, of_pidfd_getfd_has_no_more_access)
 {
 	int pidfd = syscall(SYS_pidfd_open, getpid(), 0);
@@ -384,7 +387,7 @@ TEST_F(attachment, of_pidfd_getfd_has_no_more_access)
 	EXPECT_EQ(-ENOTTY, as_unmap(stolen, 0, PAGE));
 }
 
-/* Whatever is asked of a view's fd but to be shown to a VM. */
+/* Every call on the fd of a view, except those that map it into a VM. */
 TEST_F(attachment, of_view_allows_no_ioctl_but_kvm)
 {
 	static const unsigned int types[] = { 0xb9, 0xae, 'f', 'T', 0x12, 0 };
@@ -396,7 +399,7 @@ TEST_F(attachment, of_view_allows_no_ioctl_but_kvm)
 		for (nr = 0; nr < 256; nr++) {
 			if (types[i] == 0xb9 && (nr == 0x10 || nr == 0x11))
 				continue;
-			/* answered by the file layer for any file */
+			/* answered by the VFS for any file */
 			if (_IO(types[i], nr) == FIONBIO || _IO(types[i], nr) == FIOASYNC ||
 			    _IO(types[i], nr) == FIOCLEX || _IO(types[i], nr) == FIONCLEX ||
 			    _IO(types[i], nr) == FIGETBSZ || _IO(types[i], nr) == FIOQSIZE)
@@ -404,10 +407,10 @@ TEST_F(attachment, of_view_allows_no_ioctl_but_kvm)
 			EXPECT_EQ(-1, ioctl(view, _IO(types[i], nr), arg))
 				TH_LOG("type %#x, number %u", types[i], nr);
 		}
-	EXPECT_EQ(0, goes_on(&self->s, self->mem));
+	EXPECT_EQ(0, still_works(&self->s, self->mem));
 }
 
-/* A debugger sees and changes what the process does, and no more. */
+/* A debugger reads and writes what the process can, and no more. */
 TEST_F(attachment, can_be_debugged)
 {
 	struct agent child;
@@ -434,7 +437,7 @@ TEST_F(attachment, can_be_debugged)
 	EXPECT_EQ(0, agent_stop(&child));
 }
 
-/* What /proc tells of a window's pages is nothing about the files behind it. */
+/* /proc reports nothing about the files behind the pages of an attachment. */
 TEST_F(attachment, is_opaque_in_proc)
 {
 	uint64_t entry = ~0ULL;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Memory that nobody can pay for: whoever wants more than the creator's cgroup may
- * have is killed or gets SIGBUS, and nobody else is hurt.
+ * A memory limit that is too low: a process that touches more than the creator's
+ * cgroup may have is killed or gets SIGBUS, and no other process is affected.
  */
 #include "kselftest_harness.h"
 #include "lib/as_util.h"
@@ -9,11 +9,11 @@
 #define ROOT	"/sys/fs/cgroup"
 #define GROUP	ROOT "/address_space_poor"
 
-/* A space whose creator is in a group that may have far less than it shows. */
+/* A space whose creator is in a group with a limit far below what the space shows. */
 FIXTURE(memory_limit)
 {
 	struct agent creator;
-	struct space rich;	/* somebody else's */
+	struct space rich;	/* of another process */
 	int asfd;
 };
 
@@ -32,7 +32,7 @@ static long create_wanted(void *arg)
 	return ret ?: asfd;
 }
 
-/* 0, or what the first access that failed gave */
+/* 0, or what the first failed access gave */
 static long want(void *mem)
 {
 	unsigned long at;
@@ -91,8 +91,8 @@ TEST_F_TIMEOUT(memory_limit, kills_process_that_touches_too_much, 120)
 }
 
 /*
- * There is nobody to be killed, and whoever touches the memory cannot help it: as
- * with a disk that is full.
+ * There is no process to kill, and the process that accesses the memory cannot reduce
+ * it: the result is the same as with a full disk.
  */
 TEST_F_TIMEOUT(memory_limit, without_process_to_kill_is_sigbus, 120)
 {
@@ -105,7 +105,7 @@ TEST_F_TIMEOUT(memory_limit, without_process_to_kill_is_sigbus, 120)
 	mem = agent_attach(&other, self->asfd, 0, WANTED, RW);
 	ASSERT_NE(NULL, mem);
 	EXPECT_EQ(-SIGBUS, agent_call(&other, want, mem));
-	/* what there was room for goes on */
+	/* pages within the limit stay accessible */
 	EXPECT_EQ(1, agent_peek(&other, mem));
 	EXPECT_EQ('a', peek(self->rich.mem));
 	EXPECT_EQ(0, agent_stop(&other));

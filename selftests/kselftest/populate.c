@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * ADDRESS_SPACE_MAP_POPULATE enters what is mapped in the windows that there are, and
- * gives nobody more, nor for longer, than a page fault would.
+ * ADDRESS_SPACE_MAP_POPULATE installs what is mapped in the existing attachments, and
+ * grants no more access, nor for longer, than a page fault would.
  */
 #include <pthread.h>
 #include <sched.h>
@@ -24,14 +24,14 @@ static struct address_space_op op_map(uint64_t addr, int fd, uint64_t length,
 	};
 }
 
-/* What somebody is to touch, and whether to write it. */
+/* The range to access, and whether to write it. */
 struct touch {
 	char *at;
 	unsigned int pages;
 	bool write;
 };
 
-/* How many page faults that takes, with no signal in it. */
+/* The number of page faults that this takes, if no signal is raised. */
 static long touch(void *arg)
 {
 	const struct touch *touch = arg;
@@ -51,8 +51,8 @@ static long touch(void *arg)
 }
 
 /*
- * The same by a child, which must have touched all else that it needs before. It gets
- * what to touch at a place that is the same in both.
+ * The same in a child, which must have accessed all else that it needs before. Its
+ * argument is at an address that is the same in both.
  */
 static long agent_touch(struct agent *agent, struct touch *shared, char *at,
 			unsigned int pages, bool write)
@@ -81,7 +81,10 @@ FIXTURE_SETUP(space)
 	self->mem = self->s.mem;
 	self->shared = mmap(NULL, PAGE, RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, (void *)self->shared);
-	/* it has the window, and must fault in none of its page tables either */
+	/*
+	 * the child has the attachment, and must not fault in any of its page tables
+	 * either
+	 */
 	ASSERT_EQ(0, agent_start(&self->child));
 }
 
@@ -116,7 +119,7 @@ TEST_F(space, populate_installs_pages_in_every_attachment)
 	EXPECT_EQ('c', peek(mine));
 	EXPECT_EQ('b', peek(second));
 
-	/* and again, in the place of something, once page tables are there */
+	/* and again, in place of another mapping, when page tables exist */
 	ASSERT_EQ(0, as_map(self->asfd, PAGE, self->s.b, 0, 4 * PAGE, RW, POPULATE | REPLACE));
 	EXPECT_EQ(0, touch(&all[1]));
 	EXPECT_EQ(0, agent_touch(&self->child, self->shared, theirs, 3, true));
@@ -124,7 +127,7 @@ TEST_F(space, populate_installs_pages_in_every_attachment)
 	EXPECT_EQ('B', peek(mine));
 }
 
-/* What tells that these tests tell anything. */
+/* Proves that the other tests can fail. */
 TEST_F(space, every_access_faults_without_populate)
 {
 	ASSERT_EQ(0, as_map(self->asfd, 0, self->s.a, 0, FILE_LEN, RW, 0));
@@ -138,7 +141,7 @@ TEST_F(space, populate_in_batch_installs_final_layout)
 		op_map(0, self->s.a, 8 * PAGE, RW, POPULATE),
 		op_map(32 * PAGE, self->s.b, 4 * PAGE, RW, POPULATE),
 		op_map(48 * PAGE, self->s.b, 4 * PAGE, RW, POPULATE),
-		/* of what was populated, this is what is left */
+		/* this is what remains of the populated range */
 		{ .opcode = ADDRESS_SPACE_OP_MUNMAP, .addr = 2 * PAGE, .length = PAGE },
 		{ .opcode = ADDRESS_SPACE_OP_PROTECT, .prot = PROT_READ,
 		  .addr = 33 * PAGE, .length = PAGE },
@@ -157,7 +160,7 @@ TEST_F(space, populate_in_batch_installs_final_layout)
 	EXPECT_EQ('a', agent_peek(&self->child, self->mem + 49 * PAGE));
 }
 
-/* Entered and never touched: it is to be taken away like what was. */
+/* A page that was installed and never accessed must be revoked as well. */
 TEST_F(space, populated_untouched_page_is_revoked)
 {
 	static const unsigned int pages[] = { 1, 2, 3, FILE_PAGES };
@@ -201,7 +204,7 @@ TEST_F(space, populate_is_allowed_for_map_only)
 	EXPECT_EQ(1U, failed);
 }
 
-/* One of view, window and layout forbids it: then it cannot be done. */
+/* If the view, the attachment or the layout forbids an access, it fails. */
 TEST_F(space, populate_respects_every_protection)
 {
 	static const struct {
@@ -241,7 +244,7 @@ TEST_F(space, populate_respects_every_protection)
 	}
 }
 
-/* A window of a part of it is not entered past its ends. */
+/* Entries are not installed past the ends of an attachment that shows a part. */
 TEST_F(space, populate_stays_within_attachment)
 {
 	char *room = mmap(NULL, 4 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -267,7 +270,7 @@ TEST_F(space, populate_installs_huge_page)
 	ASSERT_NE(NULL, mem);
 	ASSERT_EQ(0, as_map(asfd, HUGE, file, 0, HUGE, RW, POPULATE));
 	EXPECT_EQ(0, touch(&(struct touch) { mem + HUGE, HUGE / PAGE, true }));
-	/* with a page table for a part, there are small ones */
+	/* with a page table for a part of the range, there are small entries */
 	ASSERT_EQ(0, as_map(asfd, 3 * HUGE, file, PAGE, PAGE, RW, POPULATE));
 	ASSERT_EQ(0, as_unmap(asfd, 3 * HUGE, PAGE));
 	ASSERT_EQ(0, as_map(asfd, 3 * HUGE, file, 0, HUGE, RW, POPULATE));
@@ -278,7 +281,7 @@ TEST_F(space, populate_installs_huge_page)
 	EXPECT_EQ(-SIGBUS, peek(mem + 3 * HUGE + PAGE));
 }
 
-/* A part past the end of the file is no reason to refuse anything. */
+/* A part past the end of the file is no reason to refuse the call. */
 TEST_F(space, populate_past_end_of_file_succeeds)
 {
 	ASSERT_EQ(0, as_map(self->asfd, 0, self->s.a, 8 * PAGE, FILE_LEN, RW, POPULATE));
@@ -286,7 +289,10 @@ TEST_F(space, populate_past_end_of_file_succeeds)
 	EXPECT_EQ(-SIGBUS, agent_peek(&self->child, self->mem + 8 * PAGE));
 }
 
-/* Attachers are killed while pages are entered in their windows: all is let go of. */
+/*
+ * Attachers are killed while pages are installed in their attachments: all is
+ * released.
+ */
 TEST_F_TIMEOUT(space, populate_survives_killed_attachers, 120)
 {
 	uint64_t until = now_ms() + race_ms();
@@ -311,7 +317,7 @@ TEST_F_TIMEOUT(space, populate_survives_killed_attachers, 120)
 		ASSERT_EQ(pid, waitpid(pid, NULL, 0));
 	}
 	ASSERT_EQ(0, as_unmap(self->asfd, 0, SPACE_LEN));
-	/* the last to let go of an mm may be the kernel's worker */
+	/* the worker of the kernel may be the last to drop an mm */
 	for (until = now_ms() + WORKER_MS; now_ms() < until; sleep_ms(1))
 		if (fdinfo_value(self->asfd, "attachments") == 2)
 			break;
@@ -319,8 +325,8 @@ TEST_F_TIMEOUT(space, populate_survives_killed_attachers, 120)
 }
 
 /*
- * Two at once: one maps and populates while another takes it away. Who of them was
- * the last is to be told by the layout, and then nobody may be behind it.
+ * Two threads race: one maps and populates while the other takes the pages away. The
+ * layout shows which one was last, and all attachments must agree with it.
  */
 #define MANY_PAGES	512
 #define MANY_LEN	(MANY_PAGES * PAGE)
@@ -350,7 +356,7 @@ static int unmap_it(struct duel *duel)
 	return as_unmap(duel->asfd, 0, MANY_LEN);
 }
 
-static int unmap_a_part(struct duel *duel)
+static int unmap_part(struct duel *duel)
 {
 	return as_unmap(duel->asfd, PAGE, (MANY_PAGES / 2 - 1) * PAGE);
 }
@@ -375,7 +381,7 @@ FIXTURE_VARIANT(populate_race)
 };
 
 FIXTURE_VARIANT_ADD(populate_race, with_unmap) { unmap_it, false };
-FIXTURE_VARIANT_ADD(populate_race, with_partial_unmap) { unmap_a_part, false };
+FIXTURE_VARIANT_ADD(populate_race, with_partial_unmap) { unmap_part, false };
 FIXTURE_VARIANT_ADD(populate_race, with_truncate) { truncate_it, true };
 
 FIXTURE_SETUP(populate_race)
@@ -403,7 +409,7 @@ FIXTURE_TEARDOWN(populate_race)
 	agent_stop(&self->child);
 }
 
-/* What @addr shows, to the test and to its child: the same, or minus one */
+/* What @addr shows to both the test and its child, or -1 if they differ. */
 static int seen(struct agent *child, char *mem, char *second, unsigned int page)
 {
 	int value = peek(mem + page * PAGE);
@@ -433,7 +439,7 @@ TEST_F_TIMEOUT(populate_race, leaves_no_revoked_page, 120)
 		pthread_barrier_wait(&duel->barrier);
 		ASSERT_EQ(0, duel->ret);
 		if (variant->truncate) {
-			/* all of the old is gone, whoever was first */
+			/* no old page is left, whichever came first */
 			for (i = 0; i < ARRAY_SIZE(pages); i++)
 				EXPECT_EQ(0, seen(&self->child, self->mem, self->second,
 						  pages[i]));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Memory that a window shows is written out, moved, made huge and cut again like
- * any other, while it is used; what was written is what is read, always.
+ * Memory that an attachment shows is written out, migrated, collapsed and split like
+ * any other, while it is in use; a read always returns what was written.
  */
 #include <pthread.h>
 #include <sys/prctl.h>
@@ -19,9 +19,9 @@
 #define USERS	3u
 
 /*
- * Page i belongs to user i % USERS, who alone writes it, and counts in @stamp
- * how often. Everybody reads: what is there is what was written last, or while
- * it was looked at.
+ * Page i belongs to user i % USERS, which alone writes it, and counts the writes in
+ * @stamp. All users read: a page holds the latest write, or one that was made during
+ * the read.
  */
 struct shared {
 	volatile bool stop;
@@ -122,7 +122,9 @@ static long vmstat(const char *name)
 	return number_in("/proc/vmstat", line);
 }
 
-/* The users: threads of the test, but for the last, a process of its own. */
+/*
+ * The users: threads of the test, except for the last, which is a process of its own.
+ */
 static int start_users(struct __test_metadata *_metadata, FIXTURE_DATA(memory_in_use) *self)
 {
 	unsigned int i;
@@ -162,7 +164,7 @@ FIXTURE_SETUP(memory_in_use)
 	char dir[128];
 	unsigned int i;
 
-	/* what the window shows is charged to it, and can be limited there */
+	/* the pages of the attachment are charged to it, and can be limited there */
 	write_text(ROOT "/cgroup.subtree_control", "+memory");
 	rmdir(GROUP);
 	if (mkdir(GROUP, 0755) || enter_group(GROUP))
@@ -210,13 +212,13 @@ FIXTURE_TEARDOWN(memory_in_use)
 		sleep_ms(10);
 }
 
-/* After the storm: the users have seen no lie, and the file has it all. */
+/* At the end no user has read a wrong value, and the file has every write. */
 #define EXPECT_TRUTH() do {						\
 	struct shared *s_ = self->shared;				\
 	unsigned int i_;						\
 									\
 	stop_users(self);						\
-	TH_LOG("%ju reads, %ju writes, %lld invalidations, %lld of all left to the worker", \
+	TH_LOG("%ju reads, %ju writes, %lld invalidations, %lld of all deferred to the worker", \
 	       (uintmax_t)s_->reads, (uintmax_t)s_->writes,		\
 	       fdinfo_value(self->asfd, "invalidations") - self->before, \
 	       fdinfo_value(self->asfd, "deferred"));			\
@@ -237,7 +239,7 @@ FIXTURE_TEARDOWN(memory_in_use)
 	}								\
 } while (0)
 
-/* The window was there all the time, though it was revoked behind its back. */
+/* The attachment was never unmapped, though it was revoked by changes of the file. */
 #define EXPECT_UNBROKEN() do {						\
 	EXPECT_EQ(0, (int)self->shared->signals);			\
 	EXPECT_LT(self->before,						\
@@ -253,7 +255,7 @@ static int swap_on(char *path, size_t size)
 	if (ret)
 		return ret;
 	snprintf(path, size, "%s/swap", dir);
-	/* what a test that was ended has left */
+	/* left by a test that was stopped */
 	swapoff(path);
 	snprintf(command, sizeof(command),
 		 "dd if=/dev/zero of=%s bs=1M count=64 2>/dev/null && chmod 600 %s && mkswap %s >/dev/null 2>&1",
@@ -269,7 +271,7 @@ static void swap_off(const char *path)
 		fprintf(stderr, "# swap stays on: %s\n", path);
 }
 
-/* Out, and back when it is touched. */
+/* Swaps out, and reads back on access. */
 TEST_F_TIMEOUT(memory_in_use, survives_swap, 170)
 {
 	long out = vmstat("pswpout"), in = vmstat("pswpin");
@@ -281,11 +283,11 @@ TEST_F_TIMEOUT(memory_in_use, survives_swap, 170)
 		SKIP(return, "files on a disk are not swapped");
 	}
 	ASSERT_EQ(0, swap_on(path, sizeof(path)));
-	/* less than the window shows, so that something is always away */
+	/* less than the attachment shows, so that a part is always swapped out */
 	ASSERT_EQ(0, write_text(GROUP "/memory.max", "12582912"));
 	while (now_ms() < until)
 		sleep_ms(20);
-	/* else all of it would have to go out and in once more to be looked at */
+	/* otherwise all of it would be swapped out and in once more to be compared */
 	EXPECT_EQ(0, write_text(GROUP "/memory.max", "max"));
 	EXPECT_TRUTH();
 	EXPECT_UNBROKEN();
@@ -304,7 +306,7 @@ TEST_F_TIMEOUT(memory_in_use, survives_reclaim, 170)
 
 	if (variant->kind != DISK) {
 		stop_users(self);
-		SKIP(return, "memory is nowhere else");
+		SKIP(return, "pages of a memfd have no other place");
 	}
 	while (now_ms() < until) {
 		sync();
@@ -325,7 +327,7 @@ TEST_F_TIMEOUT(memory_in_use, survives_compaction, 170)
 		stop_users(self);
 		SKIP(return, "a huge page is as compact as can be");
 	}
-	/* holes to be filled: every other page of much memory */
+	/* holes to be filled: every second page of a large range */
 	for (i = 0; now_ms() < until || (!moved && now_ms() < patience); i++) {
 		char *some = mmap(NULL, 64 << 20, RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		unsigned long at;
@@ -347,8 +349,8 @@ TEST_F_TIMEOUT(memory_in_use, survives_compaction, 170)
 }
 
 /*
- * What a window has touched is held, and neither collapsed nor split then; so there
- * is a moment without it, in which whoever touches it gets a signal.
+ * A page that an attachment has accessed is held, and is neither collapsed nor split
+ * then; so for a moment there is no mapping, and an access gets a signal.
  */
 TEST_F_TIMEOUT(memory_in_use, survives_collapse_and_split, 170)
 {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What may only be read is never written, by whatever way one goes about it:
- * every sequence here begins with a read, so that a read-only entry is there
- * when the write comes.
+ * What may only be read is never written, in whatever way a process tries: every
+ * sequence here begins with a read, so that a read-only entry exists when the write
+ * comes.
  */
 #include "kselftest_harness.h"
 #include "lib/as_util.h"
@@ -10,7 +10,7 @@
 FIXTURE(readonly)
 {
 	struct space s;
-	char *mem;	/* what only allows reading of 'a', ... */
+	char *mem;	/* allows only reading of 'a', ... */
 	int fd;
 };
 
@@ -19,11 +19,11 @@ FIXTURE_VARIANT(readonly)
 	enum { LAYOUT, VIEW, ATTACHMENT } what;
 };
 
-/* the mapping allows reading only, its window all */
+/* the mapping allows reading only, its attachment all */
 FIXTURE_VARIANT_ADD(readonly, layout) { .what = LAYOUT };
 /* the view allows reading only, the mapping all */
 FIXTURE_VARIANT_ADD(readonly, view) { .what = VIEW };
-/* the window does, for now: the process may ask for more */
+/* the attachment allows reading only, for now: the process may ask for more */
 FIXTURE_VARIANT_ADD(readonly, attachment) { .what = ATTACHMENT };
 
 FIXTURE_SETUP(readonly)
@@ -67,7 +67,7 @@ TEST_F(readonly, write_after_read_is_sigsegv)
 	EXPECT_EQ(-SIGSEGV, poke(self->mem, '!'));
 }
 
-/* The same frame is there to be written through another window. */
+/* The same frame can be written through another attachment. */
 TEST_F(readonly, write_after_write_elsewhere_is_sigsegv)
 {
 	char *other;
@@ -84,7 +84,7 @@ TEST_F(readonly, write_after_write_elsewhere_is_sigsegv)
 	EXPECT_EQ(-SIGSEGV, poke(self->mem, '!'));
 	EXPECT_EQ(0, poke(other, 'a'));
 	EXPECT_EQ(-SIGSEGV, poke(self->mem, '!'));
-	/* never read by this window before */
+	/* never read through this attachment before */
 	EXPECT_EQ(0, poke(other + PAGE, 'b'));
 	EXPECT_EQ(-SIGSEGV, poke(self->mem + PAGE, '!'));
 }
@@ -147,7 +147,7 @@ TEST_F(readonly, mprotect_grants_no_more_than_allowed)
 		EXPECT_EQ(-SIGSEGV, poke(self->mem + PAGE, '!'));
 		break;
 	case ATTACHMENT:
-		/* all rights were there to be had */
+		/* all rights were available */
 		EXPECT_EQ(0, ret);
 		EXPECT_EQ(0, poke(self->mem, '!'));
 		EXPECT_EQ('!', file_byte(self->s.a, 0));
@@ -172,7 +172,7 @@ TEST_F(readonly, system_calls_cannot_write)
 	EXPECT_EQ(1, write(pipes[1], self->mem, 1));
 }
 
-/* As with any shared mapping: forcing is for private ones. */
+/* As with any shared mapping: FOLL_FORCE is for private ones. */
 TEST_F(readonly, debuggers_cannot_write)
 {
 	int proc_mem = open("/proc/self/mem", O_RDWR);
@@ -185,7 +185,7 @@ TEST_F(readonly, debuggers_cannot_write)
 	EXPECT_EQ('c', file_byte(proc_mem, (uintptr_t)self->mem + 2 * PAGE));
 }
 
-/* Any order of the above: the seed is told, so that it can be seen again. */
+/* The above in random order: the seed is printed, so that a run can be repeated. */
 TEST_F(readonly, random_sequence_never_writes)
 {
 	unsigned int seed = getpid() ^ now_ms(), start = seed, i;
@@ -229,7 +229,7 @@ TEST_F(readonly, random_sequence_never_writes)
 			ASSERT_EQ(0, agent_start(&child));
 			break;
 		case 7:
-			/* away and back, where the child has it, too */
+			/* moved away and back; the child has it, too */
 			moved = mmap(NULL, PAGE, PROT_NONE, MAP_PRIVATE |
 				     MAP_ANONYMOUS, -1, 0);
 			ASSERT_EQ(moved, mremap(at, PAGE, PAGE, MREMAP_MAYMOVE |
@@ -297,8 +297,8 @@ TEST_F(space, readonly_view_cannot_be_mapped_writable)
 }
 
 /*
- * The kernel lets no anonymous inode be mapped for execution, and says EPERM. So
- * even where the mapping and the view allow it a process can run nothing.
+ * The kernel refuses to map an anonymous inode for execution, with EPERM. So a
+ * process cannot execute code even where the mapping and the view allow it.
  */
 TEST_F(space, attachment_cannot_be_executed)
 {
@@ -334,7 +334,7 @@ TEST_F(space, reduced_protection_reaches_every_attacher)
 	ASSERT_EQ(0, agent_start(&child));
 	EXPECT_EQ(0, agent_poke(&child, view_mem, 'a'));
 	EXPECT_EQ(0, poke(view_mem, 'a'));
-	/* the very same page, to be read only from now on */
+	/* the same page, for reading only from now on */
 	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0, PAGE, PROT_READ,
 			    ADDRESS_SPACE_MAP_REPLACE));
 	EXPECT_EQ(-SIGSEGV, poke(self->mem, '!'));
@@ -342,12 +342,12 @@ TEST_F(space, reduced_protection_reaches_every_attacher)
 	EXPECT_EQ(-SIGSEGV, agent_poke(&child, self->mem, '!'));
 	EXPECT_EQ(-SIGSEGV, agent_poke(&child, view_mem, '!'));
 	EXPECT_EQ('a', peek(self->mem));
-	/* and by nobody at all */
+	/* with no access at all */
 	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0, PAGE, PROT_NONE,
 			    ADDRESS_SPACE_MAP_REPLACE));
 	EXPECT_EQ(-SIGSEGV, peek(self->mem));
 	EXPECT_EQ(-SIGSEGV, agent_peek(&child, view_mem));
-	/* and by all again */
+	/* and with all access again */
 	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0, PAGE, RW,
 			    ADDRESS_SPACE_MAP_REPLACE));
 	EXPECT_EQ(0, poke(self->mem, '1'));
@@ -357,8 +357,8 @@ TEST_F(space, reduced_protection_reaches_every_attacher)
 }
 
 /*
- * A fault may enter the neighbours of the page that is touched, above all where
- * pages are touched in their order: it is not to enter more than they allow.
+ * A fault may install the pages around the accessed one, above all if accesses are
+ * sequential: it must not install more than their mapping allows.
  */
 TEST_F(space, fault_around_respects_protection_of_each_page)
 {
@@ -413,7 +413,7 @@ TEST_F(space, siginfo_has_code_and_address)
 	EXPECT_EQ((void *)hole, probe_info.si_addr);
 	ASSERT_EQ(0, as_map(self->s.asfd, 2 * PAGE, self->s.a, 0, PAGE, PROT_READ,
 			    ADDRESS_SPACE_MAP_REPLACE));
-	/* x86 says MAPERR for what a fault handler refuses: not tested */
+	/* x86 gives MAPERR for what a fault handler refuses: not tested */
 	EXPECT_EQ(-SIGSEGV, poke(readonly, 1));
 	EXPECT_EQ((void *)readonly, probe_info.si_addr);
 	ASSERT_NE(NULL, mem);

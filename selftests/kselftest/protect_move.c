@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Changing what is mapped in place: its protection, and its address. */
+/* Changes of an existing mapping: its protection and its address. */
 #include <pthread.h>
 #include <sched.h>
 
@@ -51,7 +51,7 @@ TEST_F(space, protect_reaches_every_attacher)
 	ASSERT_EQ(0, as_protect(self->asfd, 0, FILE_LEN, PROT_NONE));
 	EXPECT_EQ(-SIGSEGV, peek(self->mem));
 	EXPECT_EQ(-SIGSEGV, agent_peek(&child, view_mem));
-	/* and back to what it was mapped for */
+	/* and back to the protection of the map */
 	ASSERT_EQ(0, as_protect(self->asfd, 0, FILE_LEN, RW));
 	EXPECT_EQ(0, poke(self->mem, '4'));
 	EXPECT_EQ(0, agent_poke(&child, view_mem + PAGE, '5'));
@@ -118,7 +118,7 @@ TEST_F(space, protect_grants_no_more_than_map_checked)
 	ASSERT_EQ(0, as_map(self->asfd, FILE_LEN, readonly, 0, 4 * PAGE, PROT_READ, 0));
 	EXPECT_REFUSED(self->asfd, EACCES,
 		       as_protect(self->asfd, FILE_LEN, PAGE, RW));
-	/* also where a part of the range could be given it */
+	/* also if a part of the range could be changed */
 	ASSERT_EQ(0, as_protect(self->asfd, 14 * PAGE, 2 * PAGE, PROT_READ));
 	EXPECT_REFUSED(self->asfd, EACCES,
 		       as_protect(self->asfd, 14 * PAGE, 4 * PAGE, RW));
@@ -158,7 +158,7 @@ struct writer {
 	volatile unsigned long writes, refused;
 };
 
-static void *write_for_ever(void *arg)
+static void *write_forever(void *arg)
 {
 	struct writer *w = arg;
 	uint64_t i;
@@ -185,7 +185,7 @@ TEST_F(space, no_write_after_protect_returns)
 	unsigned int round;
 	pthread_t thread;
 
-	ASSERT_EQ(0, pthread_create(&thread, NULL, write_for_ever, &w));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, write_forever, &w));
 	for (round = 0; round < 40; round++) {
 		uint64_t after, later;
 
@@ -241,7 +241,7 @@ TEST_F(space, move_of_part_keeps_protection)
 	EXPECT_EQ(-SIGSEGV, poke(self->mem + 32 * PAGE, '!'));
 	EXPECT_EQ('f', peek(self->mem + 32 * PAGE));
 	EXPECT_EQ(0, poke(self->mem + 33 * PAGE, 'g'));
-	/* to where it came from, side by side with what is there */
+	/* back to its old address, next to what is mapped there */
 	ASSERT_EQ(0, as_move(self->asfd, 30 * PAGE, 4 * PAGE, 3 * PAGE, 0));
 	EXPECT_EQ('d', peek(self->mem + 3 * PAGE));
 	EXPECT_EQ('g', peek(self->mem + 6 * PAGE));
@@ -301,7 +301,7 @@ TEST_F(space, move_rejects_invalid_ranges)
 		{ 0, PAGE, SPACE_LEN, EINVAL },
 		{ 0, PAGE, TOP, EINVAL },
 		{ TOP, PAGE, 0, EINVAL },
-		/* they overlap */
+		/* the ranges overlap */
 		{ 0, PAGE, 0, EINVAL },
 		{ 0, 4 * PAGE, 3 * PAGE, EINVAL },
 		{ 3 * PAGE, 4 * PAGE, 0, EINVAL },

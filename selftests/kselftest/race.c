@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The promises while everything happens at once. Each test runs for race_ms(),
- * and for some rounds at least, and checks in every round that a value which may
- * no longer be reached is not: POISON is only in the file while nothing shows it.
+ * The promises under concurrency. Each test runs for race_ms(), and for a minimum of
+ * rounds, and checks in every round that a revoked value is not readable: POISON is
+ * in the file only while no mapping shows it.
  */
 #include <pthread.h>
 #include <sys/prctl.h>
@@ -14,12 +14,12 @@
 #define PAGES		8
 #define LEN		(PAGES * PAGE)
 #define TIMEOUT		120
-#define LEAST		12	/* rounds, however slow the machine is */
+#define LEAST		12	/* minimum of rounds, however slow the machine is */
 
-/* Between all threads and processes of a test. */
+/* Shared by all threads and processes of a test. */
 struct shared {
 	volatile bool stop;
-	volatile bool revoked;		/* nothing may be reached now */
+	volatile bool revoked;		/* no page may be accessible now */
 	volatile uint64_t reads, hits, poisoned, signals, odd;
 	volatile uint64_t odd_value;
 };
@@ -32,7 +32,7 @@ FIXTURE(race)
 	uint64_t until;
 };
 
-/* Whether pages are entered in all windows when they are mapped. */
+/* Whether pages are installed in all attachments when they are mapped. */
 FIXTURE_VARIANT(race)
 {
 	uint32_t flags;
@@ -64,7 +64,7 @@ struct worker {
 	int asfd, file;
 	char *mem;
 	unsigned int seed;
-	uint32_t flags;		/* of the maps */
+	uint32_t flags;		/* flags of the maps */
 };
 
 static int set_all(int file, uint64_t value)
@@ -82,7 +82,7 @@ static void bump(volatile uint64_t *count)
 	__atomic_add_fetch(count, 1, __ATOMIC_RELAXED);
 }
 
-/* Reads a page; whoever sees POISON has reached what was taken away. */
+/* Reads a page; a reader that sees POISON has reached what was revoked. */
 static void look(struct shared *shared, const char *at)
 {
 	uint64_t value;
@@ -97,7 +97,7 @@ static void look(struct shared *shared, const char *at)
 		bump(&shared->poisoned);
 }
 
-static void *look_for_ever(void *arg)
+static void *look_forever(void *arg)
 {
 	struct worker *w = arg;
 
@@ -106,8 +106,8 @@ static void *look_for_ever(void *arg)
 	return NULL;
 }
 
-/* attach, look, detach: a window that comes while another change is made */
-static void *attach_for_ever(void *arg)
+/* attach, read, detach: an attachment that begins during another change */
+static void *attach_forever(void *arg)
 {
 	struct worker *w = arg;
 
@@ -126,7 +126,7 @@ static void *attach_for_ever(void *arg)
 	return NULL;
 }
 
-static void *move_for_ever(void *arg)
+static void *move_forever(void *arg)
 {
 	struct worker *w = arg;
 	char *room = mmap(NULL, 4 * LEN, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -147,7 +147,7 @@ static void *move_for_ever(void *arg)
 	return NULL;
 }
 
-static void *protect_for_ever(void *arg)
+static void *protect_forever(void *arg)
 {
 	struct worker *w = arg;
 	char *mem = attach(w->asfd, 0, LEN, RW);
@@ -163,8 +163,8 @@ static void *protect_for_ever(void *arg)
 	return NULL;
 }
 
-/* Children that are forked while a change is made, and look for a moment. */
-static void *fork_for_ever(void *arg)
+/* Children that are forked during a change, and read for a moment. */
+static void *fork_forever(void *arg)
 {
 	struct worker *w = arg;
 
@@ -185,7 +185,7 @@ static void *fork_for_ever(void *arg)
 	return NULL;
 }
 
-/* The main thread of a child: threads do not come along with a fork. */
+/* The main thread of a child: a fork does not copy threads. */
 static pid_t in_process(void *(*fn)(void *), struct worker *w)
 {
 	pid_t pid = fork();
@@ -199,8 +199,8 @@ static pid_t in_process(void *(*fn)(void *), struct worker *w)
 }
 
 /*
- * Map; unmap; and only then poison the file, for a while in which nobody may
- * see it; and heal it before it is mapped again. Twice over: part and whole.
+ * Map; unmap; and only then poison the file for a while, in which no reader may see
+ * it; and restore it before it is mapped again. Twice: a part and the whole.
  */
 static int revoke_rounds(struct worker *w, uint64_t until, bool replace, int other)
 {
@@ -241,7 +241,7 @@ static int revoke_rounds(struct worker *w, uint64_t until, bool replace, int oth
 	EXPECT_LE(LEAST, rounds);					\
 	EXPECT_EQ(0ULL, (shared)->poisoned);				\
 	EXPECT_EQ(0ULL, (shared)->odd);					\
-	/* else nobody was there to reach it */				\
+	/* otherwise there was no reader */				\
 	EXPECT_LT(100ULL, (shared)->hits);				\
 	TH_LOG("%d rounds, %ju reads, %ju hits, %ju signals", rounds,	\
 	       (uintmax_t)(shared)->reads, (uintmax_t)(shared)->hits,	\
@@ -251,7 +251,7 @@ static int revoke_rounds(struct worker *w, uint64_t until, bool replace, int oth
 #define WORKER(i)	{ self->shared, self->asfd, self->file, self->mem, i, \
 			  variant->flags }
 
-/* @thread and @process do what they do, while mappings come and go. */
+/* Runs @thread and @process while mappings come and go. */
 static int race(struct worker *w, void *(*thread)(void *),
 		void *(*process)(void *), uint64_t until, bool replace, int other)
 {
@@ -276,7 +276,7 @@ static int race(struct worker *w, void *(*thread)(void *),
 TEST_F_TIMEOUT(race, readers_and_unmap, TIMEOUT)
 {
 	struct worker w = WORKER(1);
-	int rounds = race(&w, look_for_ever, look_for_ever, self->until, false, -1);
+	int rounds = race(&w, look_forever, look_forever, self->until, false, -1);
 
 	EXPECT_NOTHING_REACHED(self->shared, rounds);
 }
@@ -289,7 +289,7 @@ TEST_F_TIMEOUT(race, readers_and_replace, TIMEOUT)
 
 	ASSERT_LE(0, other);
 	ASSERT_EQ(0, as_map(self->asfd, 0, other, 0, LEN, RW, 0));
-	rounds = race(&w, look_for_ever, look_for_ever, self->until, true, other);
+	rounds = race(&w, look_forever, look_forever, self->until, true, other);
 	EXPECT_NOTHING_REACHED(self->shared, rounds);
 	/* nor was there ever a hole */
 	EXPECT_EQ(0ULL, self->shared->signals);
@@ -298,7 +298,7 @@ TEST_F_TIMEOUT(race, readers_and_replace, TIMEOUT)
 TEST_F_TIMEOUT(race, attach_and_unmap, TIMEOUT)
 {
 	struct worker w = WORKER(1);
-	int rounds = race(&w, attach_for_ever, attach_for_ever, self->until, false, -1);
+	int rounds = race(&w, attach_forever, attach_forever, self->until, false, -1);
 
 	EXPECT_NOTHING_REACHED(self->shared, rounds);
 	EXPECT_EQ(1, fdinfo_value(self->asfd, "attachments"));
@@ -307,7 +307,7 @@ TEST_F_TIMEOUT(race, attach_and_unmap, TIMEOUT)
 TEST_F_TIMEOUT(race, fork_and_unmap, TIMEOUT)
 {
 	struct worker w = WORKER(1);
-	int rounds = race(&w, look_for_ever, fork_for_ever, self->until, false, -1);
+	int rounds = race(&w, look_forever, fork_forever, self->until, false, -1);
 
 	EXPECT_NOTHING_REACHED(self->shared, rounds);
 	EXPECT_EQ(1, fdinfo_value(self->asfd, "attachments"));
@@ -320,7 +320,7 @@ TEST_F_TIMEOUT(race, fork_and_replace, TIMEOUT)
 	int rounds;
 
 	ASSERT_EQ(0, as_map(self->asfd, 0, other, 0, LEN, RW, 0));
-	rounds = race(&w, look_for_ever, fork_for_ever, self->until, true, other);
+	rounds = race(&w, look_forever, fork_forever, self->until, true, other);
 	EXPECT_NOTHING_REACHED(self->shared, rounds);
 	EXPECT_EQ(0ULL, self->shared->signals);
 }
@@ -328,7 +328,7 @@ TEST_F_TIMEOUT(race, fork_and_replace, TIMEOUT)
 TEST_F_TIMEOUT(race, mremap_and_unmap, TIMEOUT)
 {
 	struct worker w = WORKER(1);
-	int rounds = race(&w, move_for_ever, move_for_ever, self->until, false, -1);
+	int rounds = race(&w, move_forever, move_forever, self->until, false, -1);
 
 	EXPECT_NOTHING_REACHED(self->shared, rounds);
 }
@@ -336,13 +336,13 @@ TEST_F_TIMEOUT(race, mremap_and_unmap, TIMEOUT)
 TEST_F_TIMEOUT(race, mprotect_and_unmap, TIMEOUT)
 {
 	struct worker w = WORKER(1);
-	int rounds = race(&w, protect_for_ever, protect_for_ever, self->until, false, -1);
+	int rounds = race(&w, protect_forever, protect_forever, self->until, false, -1);
 
 	EXPECT_NOTHING_REACHED(self->shared, rounds);
 }
 
-/* Two owners change the same space: what each has done holds. */
-static void *map_elsewhere_for_ever(void *arg)
+/* Two owners change the same space: the changes of each hold. */
+static void *map_elsewhere_forever(void *arg)
 {
 	struct worker *w = arg;
 	int mine = memfd_pages("mine", 4, 0);
@@ -366,7 +366,7 @@ TEST_F_TIMEOUT(race, two_owners, TIMEOUT)
 	ASSERT_LE(0, self->asfd);
 	self->mem = w.mem = attach(self->asfd, 0, LEN, RW);
 	ASSERT_NE(NULL, self->mem);
-	rounds = race(&w, look_for_ever, map_elsewhere_for_ever, self->until, false, -1);
+	rounds = race(&w, look_forever, map_elsewhere_forever, self->until, false, -1);
 	EXPECT_NOTHING_REACHED(self->shared, rounds);
 }
 

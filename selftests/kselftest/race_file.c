@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Files change behind the owner's back while they are touched: punched,
- * truncated, written, written back, reclaimed. Each test runs for race_ms(), and
- * for some rounds at least.
+ * Files change while they are accessed: punched, truncated, written, written back,
+ * reclaimed. Each test runs for race_ms(), and for a minimum of rounds.
  */
 #include <pthread.h>
 #include <sys/prctl.h>
@@ -13,11 +12,11 @@
 #define PAGES		8
 #define LEN		(PAGES * PAGE)
 #define TIMEOUT		120
-#define LEAST		12	/* rounds, however slow the machine is */
+#define LEAST		12	/* minimum of rounds, however slow the machine is */
 
 /*
- * While @seq is even, every page of the file reads @now (or raises -@now); a
- * reader that finds @seq unchanged has looked in between.
+ * While @seq is even, every page of the file reads as @now (or raises -@now); a
+ * reader that finds @seq unchanged has read in between.
  */
 struct shared {
 	volatile unsigned int seq;
@@ -101,7 +100,7 @@ static int64_t value_at(const char *at)
 	return ret ? ret : (int64_t)value;
 }
 
-static void *check_for_ever(void *arg)
+static void *check_forever(void *arg)
 {
 	struct worker *w = arg;
 	struct shared *shared = w->shared;
@@ -142,7 +141,7 @@ static void begin(struct shared *shared)
 	__atomic_add_fetch(&shared->seq, 1, __ATOMIC_SEQ_CST);
 }
 
-/* What was begun is done, and now everybody must see @now; lets them look. */
+/* The change is complete, and now all readers must see @now; waits for their reads. */
 static void done(struct shared *shared, int64_t now)
 {
 	uint64_t seen = shared->reads, until = now_ms() + 3000;
@@ -205,10 +204,10 @@ static int check_while(struct worker *w, int file, uint64_t until,
 	int rounds;
 
 	w1.seed++;
-	pid = in_process(check_for_ever, &w1);
+	pid = in_process(check_forever, &w1);
 	if (pid < 0)
 		return -errno;
-	if (pthread_create(&t, NULL, check_for_ever, &w2))
+	if (pthread_create(&t, NULL, check_forever, &w2))
 		return -EAGAIN;
 	rounds = change_rounds(file, w->shared, until, change);
 	w->shared->stop = true;
@@ -233,7 +232,7 @@ TEST_F_TIMEOUT(race, truncate_and_fault, TIMEOUT)
 	EXPECT_ALL_RIGHT(self->shared, rounds);
 }
 
-static void *change_maps_for_ever(void *arg)
+static void *change_maps_forever(void *arg)
 {
 	struct worker *w = arg;
 
@@ -254,9 +253,9 @@ static void *change_maps_for_ever(void *arg)
 }
 
 /*
- * Where attached processes change their maps at that very moment it may take
- * milliseconds until it shows. An emulated CPU may sleep for longer than that;
- * what is missed is missed for ever.
+ * If attached processes change their VMAs at that moment it may take milliseconds
+ * until a change is visible. An emulated CPU may sleep for longer than that; a missed
+ * revocation is missed forever.
  */
 #define SOON_MS	5000
 
@@ -268,9 +267,9 @@ TEST_F_TIMEOUT(race, punch_and_changing_vmas, TIMEOUT)
 	int rounds;
 	pid_t pid;
 
-	pid = in_process(change_maps_for_ever, &w1);
+	pid = in_process(change_maps_forever, &w1);
 	ASSERT_LT(0, pid);
-	ASSERT_EQ(0, pthread_create(&t, NULL, change_maps_for_ever, &w2));
+	ASSERT_EQ(0, pthread_create(&t, NULL, change_maps_forever, &w2));
 	for (rounds = 0; now_ms() < self->until || rounds < LEAST; rounds++) {
 		char *at = self->mem + rounds % PAGES * PAGE;
 		uint64_t start, took;
@@ -295,8 +294,8 @@ TEST_F_TIMEOUT(race, punch_and_changing_vmas, TIMEOUT)
 	EXPECT_LT(10ULL, self->shared->reads);
 }
 
-/* A write that was made is in the file, whatever else goes on. */
-static void *count_for_ever(void *arg)
+/* A completed write is in the file, whatever else happens. */
+static void *count_forever(void *arg)
 {
 	struct worker *w = arg;
 	uint64_t *page = (uint64_t *)(w->mem + w->seed * PAGE);
@@ -306,7 +305,7 @@ static void *count_for_ever(void *arg)
 		if (poke64(page, i))
 			__atomic_add_fetch(&w->shared->wrong, 1, __ATOMIC_RELAXED);
 	__atomic_add_fetch(&w->shared->reads, i, __ATOMIC_RELAXED);
-	/* the last value, where the test can find it */
+	/* the last value, where the test can read it */
 	poke64((uint64_t *)(w->mem + w->seed * PAGE) + 1, i - 1);
 	return NULL;
 }
@@ -322,9 +321,9 @@ TEST_F_TIMEOUT(race, writeback_and_writes, TIMEOUT)
 
 	w[1].mem = attach(view, 0, LEN, RW);
 	ASSERT_NE(NULL, w[1].mem);
-	pid = in_process(count_for_ever, &w[0]);
+	pid = in_process(count_forever, &w[0]);
 	ASSERT_LT(0, pid);
-	ASSERT_EQ(0, pthread_create(&t, NULL, count_for_ever, &w[1]));
+	ASSERT_EQ(0, pthread_create(&t, NULL, count_forever, &w[1]));
 	for (rounds = 0; now_ms() < self->until || rounds < LEAST; rounds++) {
 		ASSERT_EQ(0, fsync(self->file));
 		if (rounds % 16 == 0)
@@ -348,14 +347,14 @@ TEST_F_TIMEOUT(race, writeback_and_writes, TIMEOUT)
 	}
 }
 
-/* Segments are found again, dropped and made anew while the file changes. */
+/* Segments are found again, dropped and created while the file changes. */
 TEST_F_TIMEOUT(race, punch_and_remap, TIMEOUT)
 {
 	struct worker w = WORKER(1);
 	int rounds;
 	pid_t pid;
 
-	pid = in_process(change_maps_for_ever, &w);
+	pid = in_process(change_maps_forever, &w);
 	ASSERT_LT(0, pid);
 	for (rounds = 0; now_ms() < self->until || rounds < LEAST; rounds++) {
 		unsigned int page = rounds % PAGES;
@@ -367,7 +366,7 @@ TEST_F_TIMEOUT(race, punch_and_remap, TIMEOUT)
 		ASSERT_EQ(0, punch_all(self->file));
 		ASSERT_EQ(0, as_unmap(self->asfd, page * PAGE, PAGE));
 		ASSERT_EQ(-SIGBUS, value_at(at));
-		/* every so often long enough for the worker to drop segments */
+		/* sometimes long enough for the worker to drop segments */
 		if (rounds % 64 == 0)
 			sleep_ms(150);
 	}

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* A registered file is kept ready, shows nothing, and is no way past a check. */
+/* A registered file is kept ready, is not visible, and does not bypass a check. */
 #include <sys/mount.h>
 
 #include "kselftest_harness.h"
@@ -52,7 +52,7 @@ TEST_F(space, registered_file_maps_like_any_other)
 	EXPECT_EQ('j', peek(self->mem + 20 * PAGE));
 	EXPECT_EQ('k', peek(self->mem + 21 * PAGE));
 	EXPECT_EQ('a', peek(self->mem + 30 * PAGE));
-	/* one page, seen at all of its places */
+	/* one page, visible at all of its addresses */
 	EXPECT_EQ(0, poke(self->mem + 17 * PAGE, '!'));
 	EXPECT_EQ('!', peek(self->mem + 20 * PAGE));
 	EXPECT_EQ('!', file_byte(self->s.a, 9 * PAGE));
@@ -82,7 +82,7 @@ TEST_F(space, truncation_of_registered_file_is_visible)
 	ASSERT_EQ(0, as_map(self->asfd, 0, self->s.a, 0, FILE_LEN, RW, 0));
 	EXPECT_EQ('e', peek(self->mem + 4 * PAGE));
 	ASSERT_EQ(0, as_unmap(self->asfd, 0, FILE_LEN));
-	/* while nothing shows it */
+	/* while no mapping shows it */
 	ASSERT_EQ(0, ftruncate(self->s.a, 2 * PAGE));
 	ASSERT_EQ(0, ftruncate(self->s.a, 6 * PAGE));
 	ASSERT_EQ(0, as_map(self->asfd, 0, self->s.a, 0, FILE_LEN, RW, 0));
@@ -93,7 +93,7 @@ TEST_F(space, truncation_of_registered_file_is_visible)
 	EXPECT_EQ(-SIGBUS, peek(self->mem + PAGE));
 }
 
-/* What is registered holds its file, and with it the file system. */
+/* A registration holds its file, and with it the file system. */
 TEST_F(space, register_holds_file_until_unregister)
 {
 	char dir[64];
@@ -107,7 +107,7 @@ TEST_F(space, register_holds_file_until_unregister)
 	ASSERT_EQ(0, as_map(self->asfd, 0, file, 0, PAGE, RW, 0));
 	EXPECT_EQ('x', peek(self->mem));
 	ASSERT_EQ(0, as_unmap(self->asfd, 0, PAGE));
-	/* longer than an unused segment is kept for */
+	/* longer than an unused segment is kept */
 	sleep_ms(1000);
 	ASSERT_EQ(0, as_unregister(self->asfd, file));
 	ASSERT_EQ(0, as_register(self->asfd, file, 0, 4 * PAGE, RW, 0));
@@ -133,7 +133,7 @@ TEST_F(space, unregister_releases_file)
 	ASSERT_EQ(0, as_register(self->asfd, file, 0, PAGE, RW, 0));
 	ASSERT_EQ(0, as_register(self->asfd, file, PAGE, 2 * PAGE, PROT_READ, 0));
 	ASSERT_EQ(0, as_register(self->asfd, other, 0, 0, PROT_READ, 0));
-	/* all registrations of one, and none of another */
+	/* all registrations of one file, and none of another */
 	ASSERT_EQ(0, as_unregister(self->asfd, file));
 	EXPECT_EQ(-ENOENT, as_unregister(self->asfd, file));
 	ASSERT_EQ(0, close(file));
@@ -168,7 +168,7 @@ TEST_F(space, zero_length_reaches_to_end_of_file)
 	ASSERT_EQ(0, as_map(self->asfd, 0, self->s.a, PAGE, 3 * PAGE, RW, 0));
 	EXPECT_EQ('b', peek(self->mem));
 	EXPECT_EQ('d', peek(self->mem + 2 * PAGE));
-	/* there is nothing to register */
+	/* nothing to register */
 	EXPECT_REFUSED(self->asfd, EINVAL,
 		       as_register(self->asfd, self->s.a, 4 * PAGE, 0, RW, 0));
 	EXPECT_REFUSED(self->asfd, EINVAL,
@@ -199,14 +199,14 @@ TEST_F(space, map_may_ask_for_more_protection_than_register)
 	ASSERT_EQ(0, as_map(self->asfd, 0, self->s.a, 0, PAGE, RW, 0));
 	EXPECT_EQ(0, poke(self->mem, '!'));
 	EXPECT_EQ('!', file_byte(self->s.a, 0));
-	/* where it asks for less, it gets less */
+	/* if it asks for less, it gets less */
 	ASSERT_EQ(0, as_register(self->asfd, self->s.b, 0, FILE_LEN, RW, 0));
 	ASSERT_EQ(0, as_map(self->asfd, PAGE, self->s.b, 0, PAGE, PROT_READ, 0));
 	EXPECT_EQ('A', peek(self->mem + PAGE));
 	EXPECT_EQ(-SIGSEGV, poke(self->mem + PAGE, '!'));
 }
 
-/* The checks were made for one open file, as it was then. */
+/* The checks are valid for one open file at that time. */
 TEST_F(space, registration_bypasses_no_check)
 {
 	char path[64];
@@ -280,7 +280,7 @@ TEST_F(space, unmappable_file_cannot_be_registered)
 	EXPECT_REFUSED(self->asfd, ENOENT, as_unregister(self->asfd, self->asfd));
 }
 
-/* A file registered for writing can be written: so it cannot be sealed. */
+/* A file registered for writing can be written, so it cannot be sealed. */
 TEST_F(space, file_can_be_sealed_after_unregister_only)
 {
 	uint64_t until = now_ms() + WORKER_MS;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A replace is seen as the old or the new by everybody who looks, never as a
- * hole, and once it has returned as the new only.
+ * Every reader sees a replace as the old or the new, never as a hole, and after it
+ * has returned as the new only.
  */
 #include <pthread.h>
 #include <sys/prctl.h>
@@ -9,11 +9,11 @@
 #include "kselftest_harness.h"
 #include "lib/as_util.h"
 
-#define LEAST	100	/* rounds, however slow the machine is */
+#define LEAST	100	/* minimum of rounds, however slow the machine is */
 
 /*
- * Readers and the replacer share this, across processes. @seq is odd while a
- * replace is under way; while it is even, @now is what everybody must see.
+ * Shared by readers and the replacer, across processes. @seq is odd while a replace
+ * is under way; while it is even, all readers must see @now.
  */
 struct shared {
 	volatile unsigned int seq;
@@ -46,7 +46,7 @@ static int begin(struct space *s, struct shared **shared)
 	unsigned int i;
 	int ret = space_init(s);
 
-	/* every page of the one reads 'a', of the other 'A' */
+	/* every page of the first reads as 'a', of the other as 'A' */
 	for (i = 0; !ret && i < FILE_PAGES; i++)
 		ret = file_set(s->a, i * PAGE, 'a') ?:
 		      file_set(s->b, i * PAGE, 'A');
@@ -79,7 +79,7 @@ struct reader {
 	pid_t pid;
 };
 
-static void *read_for_ever(void *arg)
+static void *read_forever(void *arg)
 {
 	struct reader *r = arg;
 	struct shared *shared = r->shared;
@@ -113,11 +113,11 @@ static void *read_for_ever(void *arg)
 static int start_reader(struct reader *r, bool process)
 {
 	if (!process)
-		return pthread_create(&r->thread, NULL, read_for_ever, r);
+		return pthread_create(&r->thread, NULL, read_forever, r);
 	r->pid = fork();
 	if (r->pid == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		read_for_ever(r);
+		read_forever(r);
 		_exit(0);
 	}
 	return r->pid < 0 ? -errno : 0;
@@ -136,7 +136,7 @@ static void stop_readers(struct reader *r, unsigned int n)
 	}
 }
 
-/* swaps the files, and lets a reader in now and then */
+/* swaps the files, and lets a reader run now and then */
 static int replace_rounds(struct space *s, struct shared *shared,
 			  unsigned int pages)
 {
@@ -166,7 +166,7 @@ static int replace_rounds(struct space *s, struct shared *shared,
 	EXPECT_EQ(0UL, (shared)->strangers)				\
 		TH_LOG("a reader saw %#x", (shared)->strange);		\
 	EXPECT_EQ(0UL, (shared)->stale);				\
-	/* else nobody looked */					\
+	/* otherwise there was no reader */					\
 	EXPECT_LT((unsigned long)(rounds) / 4, (shared)->reads);	\
 	EXPECT_LT(20UL, (shared)->checked);				\
 } while (0)
@@ -208,7 +208,7 @@ TEST_F_TIMEOUT(replace_race, shows_no_hole_to_processes_and_views, 90)
 	EXPECT_OLD_OR_NEW(self->shared, rounds);
 }
 
-/* The same once, not by how much is replaced. */
+/* The same, without variants for the length of the replaced range. */
 FIXTURE(replace)
 {
 	struct space s;
@@ -227,7 +227,7 @@ FIXTURE_TEARDOWN(replace)
 	space_free(&self->s);
 }
 
-/* The middle of a large mapping is swapped: what is around it never blinks. */
+/* The middle of a large mapping is swapped: the pages next to it stay mapped. */
 TEST_F_TIMEOUT(replace, leaves_neighbours_alone, 90)
 {
 	struct reader r = { self->shared, self->at + 2 * PAGE, 1, false, 0, 0 };
@@ -235,7 +235,7 @@ TEST_F_TIMEOUT(replace, leaves_neighbours_alone, 90)
 
 	self->shared->now = 'a';
 	ASSERT_EQ(0, start_reader(&r, false));
-	/* As long as it takes until the reader has seen something of it. */
+	/* As long as it takes until the reader has seen a part of it. */
 	for (i = 0; i < 150 || self->shared->checked <= 100; i++) {
 		int file = i % 2 ? self->s.a : self->s.b;
 
@@ -252,7 +252,7 @@ TEST_F_TIMEOUT(replace, leaves_neighbours_alone, 90)
 	EXPECT_LT(100UL, self->shared->checked);
 }
 
-/* A replacement that fails has left the old in its place all the while. */
+/* A failed replace leaves the old pages visible all the time. */
 TEST_F_TIMEOUT(replace, that_fails_is_never_visible, 60)
 {
 	struct reader r = { self->shared, self->at, 1, false, 0, 0 };
@@ -277,7 +277,7 @@ TEST_F_TIMEOUT(replace, that_fails_is_never_visible, 60)
 	EXPECT_EQ(0UL, self->shared->stale);
 }
 
-/* A file that was never mapped before has to be brought in: still no hole. */
+/* A file that was never mapped before has to be read in: there is no hole, either. */
 TEST_F_TIMEOUT(replace, by_new_file_shows_no_hole, 90)
 {
 	struct reader r = { self->shared, self->at, 1, false, 0, 0 };

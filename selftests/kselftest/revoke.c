@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * When an unmap or a replace returns it has reached everybody, by whatever way
- * they came by the memory. Every test has the page touched through that way
- * first, so that there is something to be taken away.
+ * When an unmap or a replace returns it has reached every process, in whatever way
+ * the process got the memory. Every test first accesses the page in that way, so that
+ * there is an entry to zap.
  */
 #include <pthread.h>
 
@@ -15,11 +15,11 @@ FIXTURE(revocation)
 	char *mem;
 };
 
-/* How the owner takes the page at 0 away: to a hole, or for 'A' of another file */
+/* How the owner takes away the page at 0: leaves a hole, or maps 'A' of another file */
 FIXTURE_VARIANT(revocation)
 {
 	bool replace;
-	int seen;		/* by whoever looks afterwards */
+	int seen;		/* by a reader afterwards */
 };
 
 FIXTURE_VARIANT_ADD(revocation, unmap) { .replace = false, .seen = -SIGBUS };
@@ -34,7 +34,7 @@ FIXTURE_SETUP(revocation)
 
 FIXTURE_TEARDOWN(revocation)
 {
-	/* nobody has taken more than was asked for */
+	/* no more than that was taken away */
 	EXPECT_EQ('b', peek(self->mem + PAGE));
 	space_free(&self->s);
 }
@@ -76,7 +76,7 @@ TEST_F(revocation, reaches_forked_child)
 {
 	struct agent child;
 
-	/* the child is given the entries, and makes some of its own */
+	/* the child inherits the entries, and adds some of its own */
 	EXPECT_EQ(0, poke(self->mem, '!'));
 	ASSERT_EQ(0, agent_start(&child));
 	EXPECT_EQ('!', agent_peek(&child, self->mem));
@@ -159,7 +159,7 @@ TEST_F(revocation, reaches_moved_attachment)
 TEST_F(revocation, reaches_split_attachment)
 {
 	EXPECT_EQ(0, poke(self->mem, '!'));
-	/* cut before and after the page, which then is a window of its own */
+	/* cut before and after the page, which then is an attachment of its own */
 	ASSERT_EQ(0, munmap(self->mem + 2 * PAGE, PAGE));
 	ASSERT_EQ(0, mprotect(self->mem, PAGE, PROT_READ));
 	EXPECT_EQ('!', peek(self->mem));
@@ -203,7 +203,7 @@ TEST_F(revocation, reaches_views)
 	EXPECT_EQ(0, agent_stop(&child));
 }
 
-/* The view begins elsewhere: what it shows at 0 is not what the space has at 0. */
+/* The view begins elsewhere: its offset 0 is not offset 0 of the space. */
 TEST_F(revocation, reaches_view_at_offset)
 {
 	int before = as_view(self->s.asfd, PAGE, 4 * PAGE, RW);
@@ -243,7 +243,7 @@ TEST_F(revocation, reaches_attachment_with_closed_fds)
 	EXPECT_EQ(variant->seen, peek(self->mem));
 }
 
-/* Both ways by which the kernel touches memory for a process: no signal then. */
+/* Both ways in which the kernel accesses memory for a process: no signal then. */
 TEST_F(revocation, reaches_system_calls)
 {
 	int into = memfd_pages("into", 1, 0);
@@ -272,7 +272,7 @@ TEST_F(revocation, reaches_system_calls)
 	}
 }
 
-/* What a debugger sees, by way of the window's access operation. */
+/* What a debugger sees, through the access operation of the VMA. */
 TEST_F(revocation, reaches_debuggers)
 {
 	int mem = open("/proc/self/mem", O_RDWR);
@@ -297,7 +297,7 @@ struct writer {
 	volatile unsigned long writes, signals;
 };
 
-static void *write_for_ever(void *arg)
+static void *write_forever(void *arg)
 {
 	struct writer *w = arg;
 	uint64_t i;
@@ -311,8 +311,8 @@ static void *write_for_ever(void *arg)
 }
 
 /*
- * Writers never rest; once the call has returned no write of theirs reaches
- * the old file any more.
+ * Writers never pause; after the call has returned no write of theirs reaches the old
+ * file.
  */
 TEST_F(revocation, stops_writes_to_old_file)
 {
@@ -326,7 +326,7 @@ TEST_F(revocation, stops_writes_to_old_file)
 
 	w[1].at += 8;
 	for (i = 0; i < 2; i++)
-		ASSERT_EQ(0, pthread_create(&threads[i], NULL, write_for_ever, &w[i]));
+		ASSERT_EQ(0, pthread_create(&threads[i], NULL, write_forever, &w[i]));
 	for (round = 0; round < 40; round++) {
 		uint64_t after[2], later[2];
 		unsigned long seen = w[0].writes;
@@ -347,7 +347,7 @@ TEST_F(revocation, stops_writes_to_old_file)
 	w[0].stop = w[1].stop = true;
 	for (i = 0; i < 2; i++)
 		pthread_join(threads[i], NULL);
-	/* a replace has no hole to fall into, an unmap has */
+	/* a replace leaves no hole to access, an unmap does */
 	EXPECT_EQ(variant->replace, w[0].signals == 0);
 	EXPECT_EQ(variant->replace, w[1].signals == 0);
 }

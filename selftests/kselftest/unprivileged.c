@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Who may do what without being root: whoever may open the device, or was given an
- * fd, can use all of it, with no capability; and nobody else can.
+ * Use without root: a process that may open the device, or was given an fd, can use
+ * all of it without any capability; no other process can.
  */
 #include <grp.h>
 #include <sys/prctl.h>
@@ -19,11 +19,11 @@ static long become_user(void *arg)
 
 	if (setgroups(arg ? 1 : 0, &group) || setgid(USER) || setuid(USER))
 		return -errno;
-	/* no way back */
+	/* irreversible */
 	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ? -errno : 0;
 }
 
-/* as ordinary a use as there is; gives what the first page shows */
+/* an ordinary use; returns what the first page shows */
 static long use_it(void *arg)
 {
 	struct space s;
@@ -101,7 +101,7 @@ TEST_F(user, outside_device_group_is_refused)
 	EXPECT_EQ(-EACCES, agent_call(&self->agent, use_it, NULL));
 }
 
-/* The checks are those of who maps, though root made the space. */
+/* The checks apply to the process that maps, although root created the space. */
 TEST_F(user, maps_only_what_it_may_mmap)
 {
 	struct space s;
@@ -118,7 +118,7 @@ TEST_F(user, maps_only_what_it_may_mmap)
 	EXPECT_EQ('a', peek(s.mem));
 	ASSERT_EQ(0, as_unmap(s.asfd, 0, SPACE_LEN));
 
-	/* open for reading only, though root might open it for more */
+	/* open for reading only, although root could open it for more */
 	ro = open("/proc/self/exe", O_RDONLY);
 	given = agent_take_fd(&self->agent, ro);
 	ASSERT_LE(0, given);

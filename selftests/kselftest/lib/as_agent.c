@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Children that do what they are told, over a socket that also carries fds. */
+/* Children that run requests of the test, over a socket that also carries fds. */
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* The calls, one function each. They give what the kernel gave, or -errno. */
+/* The calls, one function each. They return what the kernel returned, or -errno. */
 #include "as_util.h"
 
 int as_ioctl(int fd, unsigned long call, void *arg)

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Control groups, and the numbers that the kernel tells in text. */
+/* Control groups, and numbers in the kernel's text files. */
 #include "as_util.h"
 
-/* for agent_call(): the caller is in @group from now on */
+/* for agent_call(): moves the caller into @group */
 long enter_group(void *group)
 {
 	char path[128], pid[16];
@@ -12,7 +12,7 @@ long enter_group(void *group)
 	return write_text(path, pid);
 }
 
-/* the number after @name in @path, or its first; -1 where there is none */
+/* the number after @name in @path, or the first one; -1 if there is none */
 long number_in(const char *path, const char *name)
 {
 	static char text[1 << 16];

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Fault injection by /proc/PID/task/TID/fail-nth: the task's nth allocation, or
- * copy from or to user space, fails, and no other.
+ * Fault injection by /proc/PID/task/TID/fail-nth: the task's nth allocation, or copy
+ * from or to user space, fails, and no other.
  *
  * What the module does on a worker, it does in one of the kernel's worker threads,
- * and nobody knows in which: so all of them are armed, for allocations below the
+ * and it is unknown in which: so all of them are armed, for allocations below the
  * module's own functions only, since other work of the kernel runs there too.
  */
 #include <dirent.h>
@@ -106,16 +106,16 @@ int fail_prepare(void)
 		if (ret)
 			return ret;
 	}
-	/* also where the allocation may wait, which most may; and single pages */
+	/* also allocations that may wait, which most may; and single pages */
 	ret = set_knob("failslab", "ignore-gfp-wait", "N");
 	ret = ret ?: set_knob("fail_page_alloc", "ignore-gfp-wait", "N");
 	ret = ret ?: set_knob("fail_page_alloc", "ignore-gfp-highmem", "N");
 	ret = ret ?: set_knob("fail_page_alloc", "min-order", "0");
 	ret = ret ?: fail_only_below(0, UINT64_MAX);
 	/*
-	 * kmemleak notes each allocation in one of its own, from a pool if need be:
-	 * to make those fail would double the work and tell nothing, and once the
-	 * pool is empty it gives up.
+	 * kmemleak tracks each allocation in an allocation of its own, from a pool if
+	 * necessary: to make those fail would double the work and test nothing, and
+	 * once the pool is empty kmemleak stops.
 	 */
 	if (!ret && !kernel_text(" __alloc_object\n", &start, &end))
 		ret = set_filter("reject", start, end);
@@ -130,7 +130,7 @@ static int set_nth(int fd, unsigned int nth)
 	return pwrite(fd, text, len, 0) == len ? 0 : -errno;
 }
 
-/* what is left, or -errno */
+/* the remaining count, or -errno */
 static long get_nth(int fd)
 {
 	char text[16];
@@ -150,7 +150,7 @@ static bool is_worker(pid_t pid)
 	return !read_text(path, comm, sizeof(comm)) && !strncmp(comm, "kworker/", 8);
 }
 
-/* Opens the fail-nth of workers that are new; gives how many these are. */
+/* Opens the fail-nth of new workers; returns their number. */
 static int find_workers(void)
 {
 	DIR *dir = opendir("/proc");
@@ -173,7 +173,7 @@ static int find_workers(void)
 		snprintf(path, sizeof(path), "/proc/%d/task/%d/fail-nth", pid, pid);
 		workers[i].fd = open(path, O_RDWR | O_CLOEXEC);
 		if (workers[i].fd < 0)
-			continue;	/* it has ended */
+			continue;	/* the worker has ended */
 		workers[i].pid = pid;
 		workers_count++;
 		found++;
@@ -240,7 +240,7 @@ int fail_disarm(enum target target)
 
 	if (target == WORKERS)
 		return disarm_workers();
-	/* Reading and writing copy too: an error is one that came too late. */
+	/* Reading and writing copy too: such an error comes from a late failure. */
 	left = get_nth(own);
 	if (left > 0)
 		set_nth(own, 0);

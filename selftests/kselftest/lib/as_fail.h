@@ -5,13 +5,13 @@
 
 #include "as_util.h"
 
-/* Whose allocations are meant. */
+/* Which allocations fail. */
 enum target {
-	CALLER,		/* the calling thread's: all of them */
+	CALLER,		/* all those of the calling thread */
 	WORKERS,	/* those that the module makes on kernel workers */
 };
 
-/* 0, or -errno where this kernel does not let anything fail on demand */
+/* 0, or -errno if this kernel has no fault injection */
 int fail_prepare(void);
 
 /* The @nth allocation from now on, one for each target, fails. */
@@ -19,14 +19,14 @@ int fail_arm(enum target target, unsigned int nth);
 
 /*
  * Ends it. 1: one has failed; 0: the target made less than that many; or -errno,
- * -EAGAIN where a worker had a hand in it that was not there when it was armed.
+ * -EAGAIN if a worker was involved that did not exist when the others were armed.
  */
 int fail_disarm(enum target target);
 
-/* Of allocations below [@start, @end) only; all of them with 0, ~0 */
+/* Only allocations below [@start, @end) fail; all of them with 0, ~0 */
 int fail_only_below(uint64_t start, uint64_t end);
 
-/* Where functions whose line in kallsyms contains @what are: 0 or -ENOENT */
+/* The range of functions whose line in kallsyms contains @what: 0 or -ENOENT */
 int kernel_text(const char *what, uint64_t *start, uint64_t *end);
 
 #endif

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* File systems for the tests, in a mount namespace that goes with the test. */
+/* File systems for the tests, in a mount namespace that ends with the test. */
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/vfs.h>
@@ -59,7 +59,7 @@ int disk_dir(char *dir, size_t size)
 	struct statfs fs;
 	int ret;
 
-	/* ext2 to 4 have one magic: /proc/mounts would tell, none else is here */
+	/* ext2 to ext4 have the same magic; no other of them is used here */
 	if (!statfs("/mnt/ext4", &fs) && fs.f_type == EXT4_SUPER_MAGIC) {
 		snprintf(dir, size, "/mnt/ext4");
 		return 0;
@@ -84,9 +84,9 @@ int drop_caches(void)
 }
 
 /*
- * O_DIRECT writes back what the kernel knows to be dirty and then reads the
- * disk. So a byte that was changed behind the dirty tracking's back is not in
- * what this gives, whatever the page cache holds.
+ * O_DIRECT writes back what the kernel knows to be dirty and then reads the disk. So
+ * a byte that was changed without dirty tracking is missing from the result, whatever
+ * the page cache holds.
  */
 int disk_byte(int fd, uint64_t offset)
 {

@@ -14,9 +14,9 @@ void *attach(int fd, uint64_t offset, uint64_t length, int prot)
 }
 
 /*
- * The handlers are installed before main(), for all threads and children. They
- * leave the signal unblocked, so that no jump has to restore a mask. A fault
- * outside of a probe is a fault in the test and kills it.
+ * The handlers are installed before main(), for all threads and children. They leave
+ * the signal unblocked, so that no jump has to restore a mask. A fault outside of a
+ * probe is a bug of the test and kills it.
  */
 static __thread sigjmp_buf probe_env;
 static __thread volatile sig_atomic_t probing;
@@ -145,7 +145,7 @@ int file_set(int fd, uint64_t offset, uint8_t value)
 	return n < 0 ? -errno : n == 1 ? 0 : -EIO;
 }
 
-/* -ENOMEM where the kernel has no huge pages left to reserve */
+/* -ENOMEM if the kernel has no huge pages left to reserve */
 int hugetlb_memfd(unsigned int pages)
 {
 	static const char pool[] =
@@ -164,7 +164,7 @@ int hugetlb_memfd(unsigned int pages)
 		close(fd);
 		return -errno;
 	}
-	/* mmap() reserves; without a reservation a touch would be SIGBUS */
+	/* mmap() reserves; without a reservation an access would be SIGBUS */
 	map = mmap(NULL, pages * HUGE, RW, MAP_SHARED, fd, 0);
 	if (map == MAP_FAILED) {
 		close(fd);

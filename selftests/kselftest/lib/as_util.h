@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the address space selftests share. Nothing in here knows the harness:
- * functions give a value, or a negative errno, and the tests judge it.
+ * What the address space selftests share. No function here uses the harness: each
+ * returns a value, or a negative errno, and the tests check it.
  */
 #ifndef AS_UTIL_H
 #define AS_UTIL_H
@@ -28,8 +28,8 @@
 #include <linux/memfd.h>
 
 /*
- * The harness stops a test after 30 s; an emulated machine with a debug kernel
- * may need more. What really hangs is found by whoever runs the program.
+ * The harness stops a test after 30 s; an emulated machine with a debug kernel may
+ * need more. run-in-vm stops a program that hangs.
  */
 #undef TEST_TIMEOUT_DEFAULT
 #define TEST_TIMEOUT_DEFAULT	120
@@ -40,7 +40,7 @@
 #define RX		(PROT_READ | PROT_EXEC)
 #define RWX		(PROT_READ | PROT_WRITE | PROT_EXEC)
 
-/* The calls. Each gives what the kernel gave, or -errno. */
+/* The calls. Each returns what the kernel returned, or -errno. */
 int as_ioctl(int fd, unsigned long call, void *arg);
 int as_create(uint64_t length);
 int as_map(int asfd, uint64_t addr, int fd, uint64_t offset, uint64_t length,
@@ -55,7 +55,7 @@ int as_unregister(int asfd, int fd);
 int as_protect(int asfd, uint64_t addr, uint64_t length, int prot);
 int as_move(int asfd, uint64_t addr, uint64_t length, uint64_t new_addr,
 	    uint32_t flags);
-/* @failed, where not NULL: what the call left there, UINT32_MAX if nothing */
+/* @failed, if not NULL: what the call stored there, UINT32_MAX if nothing */
 int as_batch(int asfd, const struct address_space_op *ops, uint32_t n,
 	     uint32_t *failed);
 
@@ -63,8 +63,8 @@ int as_batch(int asfd, const struct address_space_op *ops, uint32_t n,
 void *attach(int fd, uint64_t offset, uint64_t length, int prot);
 
 /*
- * Touch memory that may not be there. peek() gives the byte and poke() gives 0,
- * or minus the signal that the access raised; probe_info tells the rest of it.
+ * Access memory that may not be there. peek() returns the byte and poke() returns 0,
+ * or minus the signal that the access raised; probe_info has the details.
  */
 extern __thread siginfo_t probe_info;
 int peek(const void *addr);
@@ -83,20 +83,20 @@ int hugetlb_memfd(unsigned int pages);
 int closed_fd(void);
 
 /*
- * /proc/self/fdinfo: one value by its name (or -ENOENT), and the lines of the
- * layout, to be freed.
+ * /proc/self/fdinfo: one value by its name (or -ENOENT), and the lines of the layout,
+ * to be freed.
  */
 long long fdinfo_value(int fd, const char *name);
 int fdinfo_word(int fd, const char *name, char *word, size_t size);
 char *fdinfo_layout(int fd);
 
 /*
- * All that a failed call must leave alone, as text, to be freed: the layout, the
- * attachments, the caller's fds and its shared mappings.
+ * All that a failed call must leave unchanged, as text, to be freed: the layout, the
+ * attachments, the fds of the caller and its shared mappings.
  */
 char *state_of(int asfd);
 
-/* @call gives -@err and changes nothing. Needs @asfd and the harness. */
+/* @call returns -@err and changes nothing. Needs @asfd and the harness. */
 #define EXPECT_REFUSED(asfd, err, call) do {			\
 	char *__before = state_of(asfd), *__after;		\
 								\
@@ -123,9 +123,9 @@ int space_init(struct space *s);
 void space_free(struct space *s);
 
 /*
- * An agent is a forked child that does what it is told: it has what the test
- * had mapped when it was started. A call that is not answered in time gives
- * -ETIMEDOUT. An agent dies with the test.
+ * An agent is a forked child that runs requests: it has what the test had mapped when
+ * it was started. A request that is not answered in time returns -ETIMEDOUT. An agent
+ * dies with the test.
  */
 struct agent {
 	pid_t pid;
@@ -140,34 +140,34 @@ long agent_poke(struct agent *a, void *addr, uint8_t value);
 /* passes @fd over the socket; the agent maps it and closes it */
 void *agent_attach(struct agent *a, int fd, uint64_t offset, uint64_t length,
 		   int prot);
-/* passes @fd and gives its number in the agent */
+/* passes @fd and returns its number in the agent */
 int agent_take_fd(struct agent *a, int fd);
-/* an fd of the agent's, here; the agent keeps its own */
+/* a copy of an fd of the agent; the agent keeps its own */
 int agent_fd(struct agent *a, int number);
-/* @fn is called in the agent, with memory as it is there */
+/* calls @fn in the agent, with the memory of the agent */
 long agent_call(struct agent *a, agent_fn fn, void *arg);
 /* the agent's child takes its place */
 long agent_respawn(struct agent *a);
 /* its exit status, as from waitpid() */
 int agent_stop(struct agent *a);
 
-/* File systems: in a mount namespace of the test's own, gone with it. */
+/* File systems: in a mount namespace of the test, which ends with it. */
 int own_mounts(void);
 int mount_tmpfs(char *dir, const char *options);
 /*
- * Unmounts it when nothing holds a file of it any more; -EBUSY if that takes
- * longer. An unused segment may be dropped later, by the worker: not much later.
+ * Unmounts the file system when no file of it is held any more; -EBUSY if that takes
+ * longer. The worker drops an unused segment a little later.
  */
 int umount_within(const char *dir, unsigned int ms);
 #define WORKER_MS	5000
 /* a directory on ext4: /mnt/ext4, or a fresh image on a loop device */
 int disk_dir(char *dir, size_t size);
 int drop_caches(void);
-/* what the disk has, past every cache; < 0 for an error */
+/* the byte on the disk, not in any cache; < 0 for an error */
 int disk_byte(int fd, uint64_t offset);
 
 uint64_t now_ms(void);
-/* how long a race is to be run for: RACE_SECONDS, else 3 */
+/* the duration of a race: RACE_SECONDS, by default 3 */
 unsigned int race_ms(void);
 void sleep_ms(unsigned int ms);
 int write_text(const char *path, const char *text);

@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Faults through a window, changes of the file behind it, and a guest.
+ * Faults through an attachment, changes of the file behind it, and a guest.
  *
- * A fault that lacks memory for the window itself is made again by the kernel: who
- * touches it does not notice. One that lacks it for the file's page is SIGBUS, as it
- * is where the space's creator may have no more. A copy of the kernel's into the
- * window may end in EFAULT.
+ * The kernel retries a fault that lacks memory for the attachment itself: the process
+ * does not notice. A fault that lacks memory for the page of the file is SIGBUS, as
+ * it is when the space's creator has reached its limit. A copy by the kernel into the
+ * attachment may end in EFAULT.
  */
 #include "fail_nth_ops.h"
 
 #define OP(op, ...)	const struct fail_op fail_op_##op = { __VA_ARGS__ }
-/* what is never refused */
+/* operations that never fail */
 #define SURE(op, ...)	OP(op, .may_give = { 0 }, __VA_ARGS__)
 #define FAULT(op, ...)	OP(op, .may_give = { SIGBUS }, __VA_ARGS__)
 #define CALL(op, ...)	OP(op, .may_give = { ENOMEM, EFAULT }, __VA_ARGS__)
 
-/* b, in which all is there or nothing is, mapped at SHOWN_NEW */
+/* b, a file with all pages present or none, mapped at SHOWN_NEW */
 
 static int b_shown(struct fail_ctx *c)
 {
@@ -71,7 +71,7 @@ FAULT(absent_write_fault, .prepare = b_shown_absent, .run = write_run,
 FAULT(write_after_read_fault, .prepare = b_shown_and_read, .run = write_run,
       .verify = is_written);
 
-/* the first in a part of the address space where there are no page tables yet */
+/* the first access to a part of the address space without page tables */
 
 static int far_attachment(struct fail_ctx *c)
 {
@@ -93,7 +93,7 @@ static int far_run(struct fail_ctx *c)
 
 SURE(far_fault, .prepare = far_attachment, .run = far_run);
 
-/* of what is on a disk and not in memory: a file system may make it an I/O error */
+/* a page on disk and not in memory: a file system may turn it into an I/O error */
 
 static int disk_shown(struct fail_ctx *c)
 {
@@ -113,7 +113,7 @@ static int disk_shown(struct fail_ctx *c)
 
 FAULT(disk_read_fault, .prepare = disk_shown, .run = read_run);
 
-/* a huge page behind an aligned window, in a space of its own */
+/* a huge page behind an aligned attachment, in a space of its own */
 
 static int huge_shown(struct fail_ctx *c)
 {
@@ -140,7 +140,7 @@ static int huge_run(struct fail_ctx *c)
 
 FAULT(huge_fault, .prepare = huge_shown, .run = huge_run);
 
-/* the kernel writes into a window: a file is read into it */
+/* the kernel writes into an attachment: a file is read into it */
 
 static int copy_run(struct fail_ctx *c)
 {
@@ -154,7 +154,7 @@ static int copy_verify(struct fail_ctx *c)
 	return file_byte(c->s.b, 3 * PAGE) == 'd' ? 0 : -EIO;
 }
 
-/* what was there is what comes in: so it does not matter how far it came */
+/* old and new content are the same, so it does not matter how far the copy got */
 static int a_copied(struct fail_ctx *c)
 {
 	int ret = fill_pages(c->s.b, FILE_PAGES, 'a');
@@ -164,7 +164,7 @@ static int a_copied(struct fail_ctx *c)
 
 CALL(copy_into_attachment, .prepare = a_copied, .run = copy_run, .verify = copy_verify);
 
-/* the file changes behind the window: the notifier, which may not fail */
+/* the file changes behind the attachment: the notifier, which must not fail */
 
 static int punch_run(struct fail_ctx *c)
 {
@@ -180,7 +180,7 @@ static int truncate_run(struct fail_ctx *c)
 SURE(punch, .run = punch_run);
 SURE(truncate, .run = truncate_run);
 
-/* a guest; one that has run, so that what KVM makes once is there */
+/* a guest that has run before, so that KVM has made its one-time allocations */
 
 static int vm_made(struct fail_ctx *c)
 {
@@ -208,7 +208,7 @@ static int kvm_unmap_run(struct fail_ctx *c)
 	int ret = as_kvm_unmap(c->s.asfd, c->vm.vm, 1);
 
 	if (!ret)
-		c->more = NULL;	/* the window went with the slot */
+		c->more = NULL;	/* the attachment was removed with the slot */
 	return ret;
 }
 
@@ -226,7 +226,7 @@ static int guest_shows_b(struct fail_ctx *c)
 
 static int guest_shows_nothing(struct fail_ctx *c)
 {
-	/* where there is no slot KVM asks the VMM */
+	/* without a slot KVM exits to the VMM */
 	return guest_read(&c->vm, PAGE) == -ENXIO ? 0 : -EIO;
 }
 
@@ -238,7 +238,7 @@ static int slot_made(struct fail_ctx *c)
 	return ret ?: guest_value(c, 0, 'a');
 }
 
-/* what the guest is shown is not in its page tables, nor in the window's */
+/* the page is neither in the guest's page tables nor in those of the attachment */
 static int slot_made_absent(struct fail_ctx *c)
 {
 	int ret = slot_made(c);

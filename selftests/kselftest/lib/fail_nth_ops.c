@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Calls and windows; what they are made in. Faults are in fail_nth_faults.c. */
+/*
+ * Calls and attachments, and the state in which they run. Faults are in
+ * fail_nth_faults.c.
+ */
 #include <sys/wait.h>
 
 #include "fail_nth_ops.h"
@@ -116,7 +119,7 @@ static int create_verify(struct fail_ctx *c)
 
 CALL(create, .run = create_run, .verify = create_verify);
 
-/* maps: of a file never seen, of one that is shown, registered, in another's place */
+/* maps: of a new file, of a mapped one, of a registered one, in place of another */
 
 static int map_run(struct fail_ctx *c)
 {
@@ -159,7 +162,7 @@ static int b_sparse(struct fail_ctx *c)
 	return c->s.b < 0 ? c->s.b : 0;
 }
 
-/* a window that has no page tables yet */
+/* an attachment that has no page tables yet */
 static int b_sparse_and_an_attachment(struct fail_ctx *c)
 {
 	c->more_len = SPACE_LEN;
@@ -178,8 +181,9 @@ CALL(map_replace, .run = map_replace_run);
 CALL(map_anywhere, .run = map_anywhere_run);
 CALL(map_populate, .prepare = b_sparse_and_an_attachment, .run = map_populate_run);
 
-/* unmaps; the last but one piece of the other file goes, which has the worker
- * unmap it from the arena after a while
+/*
+ * unmaps; the last but one piece of the other file is removed, after which the worker
+ * unmaps it from the arena
  */
 
 static int unmap_run(struct fail_ctx *c)
@@ -216,11 +220,11 @@ static int unmap_and_reap_run(struct fail_ctx *c)
 {
 	int ret = as_unmap(c->s.asfd, SHOWN_NEW, FILE_LEN);
 
-	sleep_ms(400);	/* it is put off for a tenth of a second */
+	sleep_ms(400);	/* the work is delayed by a tenth of a second */
 	return ret;
 }
 
-static int is_let_go(struct fail_ctx *c)
+static int is_released(struct fail_ctx *c)
 {
 	int ret = umount_within(c->text, WORKER_MS);
 
@@ -230,7 +234,7 @@ static int is_let_go(struct fail_ctx *c)
 CALL(unmap, .run = unmap_run);
 CALL(unmap_in_two, .run = unmap_in_two_run);
 CALL(unmap_and_reap, .prepare = map_mounted, .run = unmap_and_reap_run,
-     .verify = is_let_go);
+     .verify = is_released);
 
 static int protect_run(struct fail_ctx *c)
 {
@@ -339,7 +343,7 @@ static int detach_run(struct fail_ctx *c)
 
 static int split_attachment_run(struct fail_ctx *c)
 {
-	/* at one place: where there are two, the kernel leaves the first split made */
+	/* at one address: with two, the kernel keeps the first split */
 	return mprotect(c->mem + 40 * PAGE, SPACE_LEN - 40 * PAGE, PROT_NONE) ? -errno : 0;
 }
 
@@ -355,7 +359,7 @@ static int move_attachment_run(struct fail_ctx *c)
 	return 0;
 }
 
-/* a place that is kept free for it: mremap() empties it first, whatever becomes of it */
+/* a range reserved for it: mremap() unmaps it first, even if it then fails */
 static int place_found(struct fail_ctx *c)
 {
 	c->more = mmap(NULL, SPACE_LEN, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -371,7 +375,7 @@ CALL(detach, .run = detach_run);
 CALL(split_attachment, .run = split_attachment_run);
 CALL(move_attachment, .prepare = place_found, .run = move_attachment_run);
 
-/* fork: the child has the window too, and all that it shows */
+/* fork: the child has the attachment too, and all that it shows */
 
 static int fork_run(struct fail_ctx *c)
 {
@@ -418,7 +422,7 @@ static int fdinfo_verify(struct fail_ctx *c)
 
 CALL(fdinfo, .run = fdinfo_run, .verify = fdinfo_verify);
 
-/* close: of a space that shows things and of which frames are held; never fails */
+/* close: of a space with mappings and held frames; never fails */
 
 static int second_space(struct fail_ctx *c)
 {

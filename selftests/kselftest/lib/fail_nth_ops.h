@@ -6,15 +6,15 @@
 #include "kvm_guest.h"
 
 /*
- * What an operation is made in: a space that shows pages of `a`, touched, at 0, and
- * others, for reading, at SHOWN_RO; two that are not mapped anywhere at SHOWN_NEW.
+ * The state for an operation: a space that shows pages of `a`, accessed, at 0, and
+ * others, for reading, at SHOWN_RO; two files that are not mapped at SHOWN_NEW.
  */
 struct fail_ctx {
 	struct space s;
-	char *mem;		/* where all of the space is attached, or NULL */
-	char *more;		/* another window, of more_len */
+	char *mem;		/* the attachment of all of the space, or NULL */
+	char *more;		/* another attachment, of more_len */
 	size_t more_len;
-	int fd;			/* what the operation works on or gives, or -1 */
+	int fd;			/* what the operation works on or returns, or -1 */
 	int other;		/* the same */
 	pid_t child;
 	bool has_vm;
@@ -23,17 +23,17 @@ struct fail_ctx {
 };
 
 #define SHOWN_RO	(20 * PAGE)	/* 8 pages of `a` from its page 4 on */
-#define SHOWN_NEW	(40 * PAGE)	/* FILE_PAGES of a file of zeroes, untouched */
+#define SHOWN_NEW	(40 * PAGE)	/* FILE_PAGES of a file of zeroes, never accessed */
 
 struct fail_op {
 	bool needs_kvm;
-	/* errors that it may give, or signals that it may raise */
+	/* errors that it may return, or signals that it may raise */
 	int may_give[4];
-	/* -EOPNOTSUPP: it cannot be tried here */
+	/* -EOPNOTSUPP: the operation is impossible here */
 	int (*prepare)(struct fail_ctx *c);
-	/* what is tried: < 0 is an error */
+	/* the operation: < 0 is an error */
 	int (*run)(struct fail_ctx *c);
-	/* that it did what it should have, when it told so; 0 or -errno */
+	/* checks the effect after a reported success; 0 or -errno */
 	int (*verify)(struct fail_ctx *c);
 };
 
@@ -43,7 +43,7 @@ void fail_ctx_free(struct fail_ctx *c);
 char *fail_ctx_picture(struct fail_ctx *c);
 bool fail_op_may_give(const struct fail_op *op, int error);
 
-/* How many the module says use it; and waits until it is no more than @users. */
+/* The number of users of the module; and waits until it is at most @users. */
 long module_users(void);
 int module_users_within(long users, unsigned int ms);
 

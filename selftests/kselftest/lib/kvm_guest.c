@@ -121,7 +121,7 @@ int vm_run(struct vm *vm)
 	return ioctl(vm->vcpu, KVM_RUN, 0) ? -errno : (int)vm->run->exit_reason;
 }
 
-/* An exit for I/O is only over with the next KVM_RUN: let that do nothing else. */
+/* An exit for I/O is complete only with the next KVM_RUN: that must do nothing else. */
 static void finish_io(struct vm *vm)
 {
 	vm->run->immediate_exit = 1;

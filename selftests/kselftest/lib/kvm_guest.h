@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* A guest of a few bytes in real mode, which looks at a window at 64 KiB. */
+/* A guest of a few bytes in real mode, which accesses a memslot at 64 KiB. */
 #ifndef KVM_GUEST_H
 #define KVM_GUEST_H
 
@@ -9,45 +9,45 @@
 #include "as_util.h"
 
 #define LOW_LEN		0x10000UL	/* ordinary memory, slot 0 */
-#define SLOT_GPA	0x10000UL	/* what the tests map, in 64 KiB */
+#define SLOT_GPA	0x10000UL	/* the memslot of the tests, 64 KiB */
 #define SLOT_LEN	0x10000UL
-#define MIRROR		0x2000		/* where a spinning guest tells what it saw */
+#define MIRROR		0x2000		/* results of a spinning guest */
 
 struct vm {
 	int kvm, vm, vcpu;
 	struct kvm_run *run;
 	size_t run_len;
 	char *low;
-	uint64_t mmio_gpa;	/* of the last exit for what is no memory */
+	uint64_t mmio_gpa;	/* of the last exit for an address without memory */
 };
 
 /* what a guest that never ends writes into its own memory */
 struct mirror {
-	volatile uint32_t value;	/* the last that it has read */
+	volatile uint32_t value;	/* the last value that it has read */
 	volatile uint32_t rounds;
 };
 
 enum program {
-	GUEST_READ,		/* al = [bx], tells al, halts */
-	GUEST_WRITE,		/* [bx] = al, tells al, halts */
-	GUEST_READ_WRITE,	/* dl = [bx], [bx] = al, tells dl, halts */
-	GUEST_SPIN_READ,	/* for ever: mirror.value = [bx], mirror.rounds++ */
-	GUEST_SPIN_WRITE,	/* for ever: [bx]++, mirror.rounds++ */
+	GUEST_READ,		/* al = [bx], outputs al, halts */
+	GUEST_WRITE,		/* [bx] = al, outputs al, halts */
+	GUEST_READ_WRITE,	/* dl = [bx], [bx] = al, outputs dl, halts */
+	GUEST_SPIN_READ,	/* forever: mirror.value = [bx], mirror.rounds++ */
+	GUEST_SPIN_WRITE,	/* forever: [bx]++, mirror.rounds++ */
 };
 
 bool have_kvm(void);
 int vm_create(struct vm *vm);
 void vm_destroy(struct vm *vm);
 
-/* What becomes of one KVM_RUN: KVM_EXIT_*, or -errno. */
+/* The result of one KVM_RUN: KVM_EXIT_*, or -errno. */
 int vm_run(struct vm *vm);
-/* @offset in the window is bx; @value is al */
+/* @offset in the memslot is bx; @value is al */
 int vm_start(struct vm *vm, enum program program, unsigned int offset,
 	     uint8_t value);
 
 /*
- * Runs a program to its end: the byte it tells, or -errno; an exit to the VMM for
- * memory that is no memory is -ENXIO, any other is -EPROTO.
+ * Runs a program to its end: the byte that it outputs, or -errno; an exit to the VMM
+ * for an address without memory is -ENXIO, any other is -EPROTO.
  */
 int guest_read(struct vm *vm, unsigned int offset);
 int guest_write(struct vm *vm, unsigned int offset, uint8_t value);
@@ -65,9 +65,9 @@ struct spin {
 
 int spin_start(struct spin *s, struct vm *vm, enum program program,
 	       unsigned int offset);
-/* until the guest has gone round @n times more: 0 or -ETIMEDOUT, -ECANCELED */
+/* until the guest has made @n more rounds: 0 or -ETIMEDOUT, -ECANCELED */
 int spin_rounds(struct spin *s, unsigned int n);
-/* until it has ended by itself, or -ETIMEDOUT; gives what ended it */
+/* until it has ended by itself, or -ETIMEDOUT; returns its result */
 int spin_end(struct spin *s, unsigned int ms);
 int spin_stop(struct spin *s);
 
