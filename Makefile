@@ -1,4 +1,4 @@
-# Thin: what is built how is in Kbuild, Cargo.toml and scripts/.
+# Entry points only: Kbuild, Cargo.toml and scripts/ have the rules.
 # (kbuild itself reads Kbuild, not this file.)
 
 .PHONY: all module env check check-debug demo demo-viommu bench profile fuzz kselftest shell clean help
@@ -8,22 +8,23 @@ help:
 	@echo 'make            build address_space.ko for the stock Debian kernel'
 	@echo 'make KDIR=DIR   build it for another Rust-enabled kernel, 7.3 or later,'
 	@echo '                with the toolchain of this machine'
-	@echo 'make demo       watch a KVM guest run on memory composed from elsewhere'
-	@echo 'make demo-viommu   watch unmodified devices meet an IOMMU that is enforced'
-	@echo 'make bench      measure it side by side with what is done without it:'
-	@echo '                a table, build/bench.json and build/bench.svg'
-	@echo 'make bench ICOUNT=1   the same in instructions, of one CPU'
+	@echo 'make demo       run a KVM guest on memory composed of several files'
+	@echo 'make demo-viommu   run unmodified devices behind an enforced IOMMU'
+	@echo 'make bench      compare it with the alternatives: a table,'
+	@echo '                build/bench.json and build/bench.svg'
+	@echo 'make bench ICOUNT=1   the same in instructions, on one CPU'
 	@echo '                (ROWS=a,b and ROUNDS=N for both)'
-	@echo 'make profile ROWS=b ONLY="COMPARISON: NAME"   where those instructions are'
-	@echo 'make fuzz TIME=15m   random calls against a model, for so long; KERNEL=debug'
+	@echo 'make profile ROWS=b ONLY="COMPARISON: NAME"   the functions that execute them'
+	@echo 'make fuzz TIME=15m   random calls against a model for that time; KERNEL=debug'
 	@echo '                     for the debug kernel'
 	@echo 'make check      all tests; ends in one line "N passed, N failed"'
-	@echo 'make check-debug   those that run in the VM, on a kernel with KASAN, lockdep,'
-	@echo '                   kmemleak and more (made first: 15 minutes on two CPUs)'
+	@echo '                (scripts/check --list: the stages; scripts/check STAGE: one)'
+	@echo 'make check-debug   the tests in the VM, on a kernel with KASAN, lockdep, kmemleak'
+	@echo '                   and more (built first: 15 minutes on two CPUs)'
 	@echo 'make kselftest  the kselftests alone'
 	@echo 'make shell      a shell in a VM with the module loaded'
-	@echo 'make env        the environment alone (the others make it as needed)'
-	@echo 'make clean      remove what was built, but not the environment'
+	@echo 'make env        make the environment (the other targets do if necessary)'
+	@echo 'make clean      remove all build results, but not the environment'
 
 env:
 	@scripts/env
@@ -63,14 +64,14 @@ fuzz:
 	@scripts/vm $(if $(KERNEL),-k $(KERNEL)) -t 1000000 -- build/fuzz --time $(TIME) \
 		$(if $(SEED),--seed $(SEED))
 
-# A row is silent while it makes its rounds, and nothing is quick with ICOUNT=1.
+# A row prints nothing during its rounds, and all is slow with ICOUNT=1.
 bench: module
 	@scripts/in-env scripts/build-tests bench
 	@scripts/vm -t 7200 -s 1800 $(if $(ICOUNT),--icount) -- build/bench \
 		$(if $(ICOUNT),--instructions) $(if $(ROWS),--rows $(ROWS)) \
 		$(if $(ROUNDS),--rounds $(ROUNDS))
 
-# Where the instructions are that one contender of the bench takes.
+# The functions in which one contender of the bench executes its instructions.
 profile: module
 	@scripts/in-env scripts/build-tests bench profile
 	@scripts/vm -t 7200 -s 1800 --icount --profile build/profile -- sh -c \

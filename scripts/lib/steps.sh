@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# What scripts/env and scripts/debug-kernel have in common: named steps, timed,
-# one run at a time, and none done twice. Source it, set $dir to the folder that
-# is made, call steps_begin, then step for each.
+# Shared by scripts/env and scripts/debug-kernel: named and timed steps, one run at a
+# time, and no step twice. Source it, set $dir to the folder to make, call
+# steps_begin, then step for each step.
 
 # shellcheck disable=SC2154	# dir is the caller's
 me=${0##*/}
@@ -14,7 +14,7 @@ die() {
 child=
 stop() {
 	[ -z "$child" ] || kill -TERM -- "-$child" 2>/dev/null || true
-	echo "$me: interrupted; run it again to go on from here" >&2
+	echo "$me: interrupted; run it again to resume" >&2
 	exit 130
 }
 
@@ -22,20 +22,20 @@ steps_begin() {
 	mkdir -p "$dir/done" "$dir/log"
 	exec 9>"$dir/lock"
 	if ! flock -n 9; then
-		echo "$me: another run is making it; waiting"
+		echo "$me: another run makes it; waiting"
 		flock 9
 	fi
 	trap stop INT TERM HUP
 	echo "$me: making $dir"
 }
 
-# step STAMP NAME WHAT: run step_NAME unless STAMP says that it was done.
+# step STAMP NAME WHAT: runs step_NAME unless STAMP exists.
 step() {
 	local stamp=$dir/done/$1 name=$2 what=$3 log=$dir/log/$2 start=$SECONDS
 
 	[ ! -e "$stamp" ] || return 0
 	[ -t 1 ] || printf '%s: %-9s %s\n' "$me" "$name" "$what"
-	# a job of its own, to be stopped with all its children
+	# a job of its own, so that stop reaches all its children
 	set -m
 	( set -e; "step_$name" ) >"$log" 2>&1 </dev/null &
 	child=$!

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
-"""scripts/vm, as it runs inside the environment: boots QEMU through
-virtme-run, and tells what became of the guest from its console."""
+"""scripts/vm, inside the environment: boots QEMU through virtme-run, and finds out
+from the console how the guest fares."""
 
 import argparse
 import os
@@ -22,7 +22,7 @@ ENV = os.environ.get("ADDRESS_SPACE_ENV", "")
 
 HANG, CRASH = 124, 125
 
-# The module as built for each kernel, and how many times slower that may be.
+# The module for each kernel, and how many times slower that kernel may be.
 MODULE = {"stock": "address_space.ko", "debug": "build/debug/address_space.ko"}
 SLOWER = {"stock": 1, "debug": 3}
 
@@ -72,8 +72,8 @@ Exit status: COMMAND's own, or
   124  the VM hangs: no sign of life, no output for too long, or -t ran out
   125  the kernel panicked, oopsed or reported a bug (BUG, WARNING, KASAN,
        lockdep, ...) after the module was loaded; the report is printed
-       (where it shows that the emulator has run code that was patched away,
-       the VM is booted and COMMAND run once more)
+       (if it shows that the emulator has run code that was patched away, the VM
+       is booted and COMMAND run once more)
   126  address_space.ko does not load
 """,
 )
@@ -82,9 +82,9 @@ parser.add_argument("-c", dest="cpus", type=int, default=2, help="CPUs (default:
 parser.add_argument("-m", dest="memory", default="2G", help="memory (default: 2G)")
 parser.add_argument("-t", dest="limit", type=float, metavar="SECONDS", help="time for all of it (default: 1800; debug: 5400)")
 parser.add_argument("-s", dest="silence", type=float, metavar="SECONDS", help="time without output (default: 300; debug: 900)")
-parser.add_argument("--kvm", action="store_true", help="try the host's KVM; by default the VM is emulated, everywhere the same")
+parser.add_argument("--kvm", action="store_true", help="try the host's KVM; by default the VM is emulated, so that it is the same on every host")
 parser.add_argument("--icount", action="store_true", help="one CPU, whose time stamp counter counts its instructions")
-parser.add_argument("--profile", metavar="FILE", help="count what the command executes between marks (scripts/lib/profile/count.c, as build/count.so)")
+parser.add_argument("--profile", metavar="FILE", help="count the instructions of the command between marks (scripts/lib/profile/count.c, as build/count.so)")
 parser.add_argument("--debug-folder", help=argparse.SUPPRESS)  # scripts/debug-kernel's
 parser.add_argument("command", nargs="*", metavar="COMMAND", help=argparse.SUPPRESS)
 
@@ -115,7 +115,7 @@ def command_script(args):
 
 def image(args):
     if args.kernel == "debug":
-        # All drivers are in it; the initramfs is for the sake of init=, see below.
+        # All drivers are built in; only init= needs the initramfs, see below.
         return ["--kimg", f"{args.debug_folder}/build/vmlinux", "--mods=none", "--force-initramfs"]
     with open(f"{ENV}/release") as file:
         release = file.read().strip()
@@ -126,12 +126,12 @@ def virtme(args, run):
     words = [
         "virtme-run", *image(args),
         "--root", "/", "--rw", "--memory", args.memory, "--cpus", str(args.cpus),
-        # Under emulation a request to virtiofsd takes many times one to 9p.
+        # Under emulation a request to virtiofsd takes much longer than one to 9p.
         "--disable-microvm", "--force-9p", "--blk-disk", f"ext4={run}/disk",
     ]
     options = ["-no-reboot", "-monitor", f"unix:{run}/monitor,server=on,wait=off"]
     if args.icount:
-        # Counted by the emulator, which runs one thread for it.
+        # The emulator counts, and runs one thread for that.
         options += ["-icount", "shift=0"]
     if args.profile:
         options += ["-plugin", f"{TOP}/build/count.so,out={os.path.abspath(args.profile)}"]
@@ -140,7 +140,7 @@ def virtme(args, run):
         options += ["-cpu", "EPYC-Milan,+svm,+npt", "-accel", "tcg"]
     if args.command:
         words += ["--script-sh", "true", "--show-boot-console"]
-    # vm-init mounts these two with the caching that suits them.
+    # vm-init mounts these two, each with the caching that it needs.
     for tag, path in (("as.root", "/"), ("as.top", TOP)):
         options += ["-fsdev", f"local,id={tag},path={path},security_model=none,multidevs=remap",
                     "-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag}"]
@@ -148,7 +148,7 @@ def virtme(args, run):
         options += ["-device", "virtio-serial-pci", "-chardev", f"file,id=as.{name},path={run}/{name}",
                     "-device", f"virtserialport,name=as.{name},chardev=as.{name}"]
     for option in (
-        # The first init= counts, and virtme's own comes last.
+        # The kernel uses the first init=; virtme's own comes last.
         f"init={HERE}/vm-init", f"as_dir={run}", f"as_top={TOP}", f"as_module={MODULE[args.kernel]}",
         "ignore_loglevel", "sysrq_always_enabled", "unknown_nmi_panic", "panic=-1", "oops=panic", "softlockup_panic=1", "watchdog_thresh=30",
     ):
@@ -166,7 +166,7 @@ class Guest:
         self.state = "boot"          # boot, loading, ready
         self.status = None
         self.lines = []              # of the console, since the module was loaded
-        self.hung = []               # what it said when asked who hangs
+        self.hung = []               # what the kernel said about blocked tasks
         self.partial = b""
         self.control = b""
         os.mkdir(f"{self.run}/old")
@@ -191,7 +191,7 @@ class Guest:
                 self.status = int(word[5:])
 
     def report(self):
-        """The kernel's first complaint since the module was loaded."""
+        """The first complaint of the kernel since the module was loaded."""
         lines = self.lines[:len(self.lines) - len(self.hung)]
         for i, line in enumerate(lines):
             if COMPLAINTS.reported(line):
@@ -202,18 +202,18 @@ class Guest:
         return None
 
     def emulator_crashed(self):
-        """An int3 where there is none any more, outside of the module: the kernel had
-        put it there while it patched its own code, and the other CPU, which had been told
-        since, ran what was translated before."""
+        """An int3 outside of the module, where memory has none any more: the kernel had
+        put it there while it patched its own code, and the other CPU, although notified
+        since, ran an old translation."""
         report = b"\n".join(self.report() or [])
         where = re.search(rb"RIP: 0010:(.*)", report)
         code = re.search(rb"Code: ([0-9a-f ]+) <", report)
         return bool(b"Oops: int3" in report and where and b"[address_space]" not in where[1]
                     and code and code[1].split()[-1] != b"cc")
 
-    def ask_who_hangs(self, readers):
-        """Have the kernel print the blocked tasks and where the CPUs are; a
-        kernel that does not even take a key takes an NMI."""
+    def ask_for_blocked_tasks(self, readers):
+        """Has the kernel print the blocked tasks and the stacks of the CPUs, by keys or,
+        if there is no answer, by an NMI."""
         mark = len(self.lines)
         for orders in (("sendkey alt-sysrq-w", "sendkey alt-sysrq-l"), ("nmi",)):
             try:
@@ -236,7 +236,7 @@ class Guest:
         return self.lines[mark:]
 
     def boot(self):
-        """Returns (exit status, a word on why)."""
+        """Returns (exit status, reason or None)."""
         readers = {}
         for name in ("control", "stdout", "stderr"):
             os.mkfifo(f"{self.run}/{name}")
@@ -247,7 +247,7 @@ class Guest:
         try:
             status, why = self.watch(process, readers)
             if status == HANG and why is not None and self.state != "boot":
-                self.hung = self.ask_who_hangs(readers)
+                self.hung = self.ask_for_blocked_tasks(readers)
             return status, why
         finally:
             try:
@@ -327,7 +327,7 @@ def shell(args, log):
 
 
 def open_log():
-    """Two VMs may run from one checkout: a log for each, the latest as vm.log."""
+    """Two VMs may run from one checkout: each has a log, and vm.log is the latest."""
     os.makedirs(f"{TOP}/build", exist_ok=True)
     old = sorted((e for e in os.scandir(f"{TOP}/build") if re.fullmatch(r"vm-\d+\.log", e.name)), key=lambda e: e.stat().st_mtime)
     for entry in old[:-8]:
@@ -359,10 +359,10 @@ def main():
             if attempt == 2 or why is None:
                 break
             if guest.state == "boot":
-                say(f"{why}, before the module was loaded: that is the emulator's doing; booting once more")
+                say(f"{why}, before the module was loaded: a fault of the emulator; booting once more")
             elif guest.emulator_crashed():
                 show("the kernel reports:", guest.report())
-                say("an int3 that the kernel had taken away: that is the emulator's doing; booting once more")
+                say("an int3 that the kernel had removed: a fault of the emulator; booting once more")
             else:
                 break
     report = guest.report()
@@ -370,7 +370,7 @@ def main():
         show("the kernel reports:", report)
         status = CRASH if status != HANG else HANG
     if guest.hung:
-        show("asked who hangs, the kernel says:", guest.hung[:200])
+        show("the blocked tasks, as the kernel reports them:", guest.hung[:200])
     if why is not None:
         say(why)
     if report is not None or why is not None:
@@ -384,6 +384,6 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
-        # whoever read the output has seen enough
+        # the reader of the output has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(141)

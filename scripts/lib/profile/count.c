@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A plugin for QEMU: counts what is executed between two marks, by address.
+ * A plugin for QEMU: counts the executed instructions between two marks, by address.
  *
- * A program in the guest marks what is to be counted with two instructions that do
+ * A program in the guest marks the counted part with two instructions that do
  * nothing: "xchg %bx,%bx" begins, "xchg %cx,%cx" ends (selftests/bench/src/clock.rs).
- * At the end the file of the option "out" has a line for each run of instructions that
- * was executed: its address, how many instructions it is, and how often it was begun.
+ * At the end the file of the option "out" has a line for each executed run of
+ * instructions: its address, its number of instructions, and how often it began.
  *
- * The interface is declared here, as far as it is used: Debian ships no header of it.
+ * The interface is declared here, as far as it is used: Debian ships no header for it.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -35,7 +35,7 @@ size_t qemu_plugin_insn_data(const struct qemu_plugin_insn *insn, void *dest, si
 
 __attribute__((visibility("default"))) int qemu_plugin_version = 4;
 
-/* What was translated: kept for good, since the same address may be translated again. */
+/* Translated code: never freed, since the same address may be translated again. */
 struct run {
 	struct run *next;
 	uint64_t addr;

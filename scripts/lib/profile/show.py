@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""Tells which functions of the kernel the instructions were in that count.c has counted."""
+"""Print the kernel functions that contain the instructions counted by count.c."""
 
 import argparse
 import bisect
@@ -9,10 +9,10 @@ import shutil
 import subprocess
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("counts", help="what count.c has written")
+parser.add_argument("counts", help="the file that count.c has written")
 parser.add_argument("symbols", help="/proc/kallsyms of the same boot")
-parser.add_argument("--per", type=float, metavar="N", help="what all of it is: show parts of N instead of per cent")
-parser.add_argument("--least", type=float, default=0.5, metavar="PERCENT", help="leave out what is less (default: 0.5)")
+parser.add_argument("--per", type=float, metavar="N", help="show parts of N instead of percentages")
+parser.add_argument("--least", type=float, default=0.5, metavar="PERCENT", help="leave out functions with less (default: 0.5)")
 parser.add_argument("--within", metavar="FUNCTION", help="the addresses within one function, as offsets")
 args = parser.parse_args()
 
