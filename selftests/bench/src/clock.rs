@@ -48,7 +48,7 @@ impl Clock {
     }
 }
 
-/// Begins to count instructions by their addresses, if `scripts/profile/count.c` is loaded.
+/// Begins to count instructions by their addresses, if `scripts/lib/profile/count.c` is loaded.
 fn mark_begin() {
     // SAFETY: The instruction exchanges a register with itself and changes nothing.
     unsafe { std::arch::asm!("xchg bx, bx", options(nomem, nostack, preserves_flags)) };
