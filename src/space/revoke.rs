@@ -128,8 +128,8 @@ impl Space {
     }
 
     /// Calls `each` with the pieces of the space that show any of `pages` of a segment, as pages of
-    /// the mapping. No lock
-    /// that the caller of a fault wants is held meanwhile; joins must be on hold.
+    /// the mapping. No lock that the caller of a fault wants is held meanwhile; joins must be on
+    /// hold.
     fn each_piece(
         &self,
         segment: &Segment,
