@@ -2,17 +2,21 @@
 
 //! The tree by segment page: which ranges show these pages of that segment?
 //!
-//! An interval tree. Ranges may overlap here, since a segment's page can be shown more than once.
-//! The summary of a subtree is the highest (segment id, end) within. In a subtree whose ids are all
-//! `s` or less, one that is above (s, a) means that a range of `s` in it ends after page `a`; a
-//! subtree with higher ids in it lies on the one path to where the ranges of `s` end, so it costs
-//! O(log n) at most to be wrong about those.
+//! An interval tree: this file owns its order, its summaries and its search. Ranges may overlap
+//! here, since several ranges may show the same page of a segment.
 //!
-//! The summaries are exact at all times, for notifiers search here with the lock held, and what a
-//! search costs must not depend on what the owner did before. A node that comes raises those above
-//! it until one reaches as far anyway. A node that goes concerns those above it only as long as
-//! none of the others below them reaches as far. A node that loses a part of its subtree when
-//! another goes above it is summarized anew if that part reaches as far as it did.
+//! The summary of a subtree is the highest (segment id, end) within. In a subtree whose ids are all
+//! `s` or less, a summary above (s, a) means that a range of `s` in it ends after page `a`. A
+//! subtree with higher ids in it lies on the one path to where the ranges of `s` end, so a wrong
+//! answer for those costs O(log n) at most.
+//!
+//! The summaries are exact at all times, because notifiers search here with the lock held, and what
+//! a search costs must not depend on what the owner did before. A node that is added raises those
+//! above it until one is high enough already. A node that is removed concerns those above it only
+//! as long as none of the others below them reaches as far. A node that loses a part of its subtree
+//! when another goes above it is summarized anew if that part reaches as far as it did.
+//!
+//! A search is O(log n) for each range that it finds, and a change of a summary O(log n).
 
 use super::{
     node::{
@@ -41,6 +45,12 @@ use core::ops;
 
 pub(super) enum BySegment {}
 
+/// The segment's id and the first page in it.
+#[inline]
+fn own_start<M: Store>(node: &Node<M>) -> Wide {
+    wide(node.segment_id, node.segment_pages().start)
+}
+
 impl Order for BySegment {
     /// The segment's id and the first page in it, and the first page in the space.
     type Key = (Wide, SpacePage);
@@ -49,33 +59,33 @@ impl Order for BySegment {
     type Summary = Wide;
 
     #[inline]
-    fn key<S>(node: &Node<S>) -> Self::Key {
-        (wide(node.segment_id, node.segment_bounds().0), node.start)
+    fn key<M: Store>(node: &Node<M>) -> Self::Key {
+        (own_start(node), node.start)
     }
 
     #[inline]
-    fn is_before<S>(node: &Node<S>, key: &Self::Key) -> bool {
-        let (at, to) = (wide(node.segment_id, node.segment_bounds().0), key.0);
+    fn is_before<M: Store>(node: &Node<M>, key: &Self::Key) -> bool {
+        let (at, to) = (own_start(node), key.0);
         at < to || (at == to && node.start < key.1)
     }
 
     #[inline]
-    fn links<S>(node: &Node<S>) -> &Links {
+    fn links<M: Store>(node: &Node<M>) -> &Links {
         &node.segment
     }
 
     #[inline]
-    fn links_mut<S>(node: &mut Node<S>) -> &mut Links {
+    fn links_mut<M: Store>(node: &mut Node<M>) -> &mut Links {
         &mut node.segment
     }
 
     #[inline]
-    fn summary<S>(node: &Node<S>) -> Self::Summary {
+    fn summary<M: Store>(node: &Node<M>) -> Self::Summary {
         node.reach
     }
 
     #[inline]
-    fn summary_mut<S>(node: &mut Node<S>) -> &mut Self::Summary {
+    fn summary_mut<M: Store>(node: &mut Node<M>) -> &mut Self::Summary {
         &mut node.reach
     }
 
@@ -86,7 +96,7 @@ impl Order for BySegment {
         }
     }
 
-    /// Only those summaries can change that were what `gone` itself reached.
+    /// Only summaries that were as high as the end of `gone` itself can change.
     #[inline]
     fn lost<M: Store>(pool: &mut Pool<M>, parent: u32, gone: u32) {
         let node = pool.get(gone);
@@ -98,20 +108,20 @@ impl Order for BySegment {
 }
 
 impl BySegment {
-    /// The key of the node that stands for `range`.
+    /// The key of a node with the range `range`.
     #[inline]
     pub(super) fn key_of<S: Segment>(range: &Range<S>) -> <Self as Order>::Key {
         (wide(range.segment.id(), range.offset), range.start)
     }
 
-    /// Makes the summary of the subtree under `index` anew from the node itself and from its
-    /// children's summaries, and says whether it changed.
+    /// Computes the summary of the subtree under `index` anew from the node itself and from its
+    /// children's summaries, and returns whether it changed. O(1).
     pub(super) fn summarize<M: Store>(pool: &mut Pool<M>, index: u32) -> bool {
         let node = pool.get(index);
         let mut reach = node.own_reach();
         for below in node.segment.child {
-            if below != NIL {
-                reach = reach.max(pool.get(below).reach);
+            if let Some(below) = pool.linked(below) {
+                reach = reach.max(below.reach);
             }
         }
         let old = &mut pool.get_mut(index).reach;
@@ -120,8 +130,8 @@ impl BySegment {
         changed
     }
 
-    /// Makes the summaries of `index` and of what is above it right, below which something has
-    /// changed that reached as far as `old` and does so no longer. O(log n).
+    /// Corrects the summaries of `index` and of the nodes above it, below which something has
+    /// changed that reached as far as `old` and no longer does. O(log n).
     pub(super) fn lower<M: Store>(pool: &mut Pool<M>, mut index: u32, old: Wide) {
         while index != NIL && pool.get(index).reach == old && Self::summarize(pool, index) {
             index = pool.get(index).segment.parent;
@@ -143,13 +153,12 @@ impl Tree<BySegment> {
             return NIL;
         }
         let may_show = |index: u32| index != NIL && pool.get(index).reach > wide(id, pages.start);
-        while index != NIL {
-            let node = pool.get(index);
-            let (start, end) = node.segment_bounds();
-            if node.segment_id != id || start >= pages.end {
+        while let Some(node) = pool.linked(index) {
+            let shown = node.segment_pages();
+            if node.segment_id != id || shown.start >= pages.end {
                 return NIL;
             }
-            if end > pages.start {
+            if shown.end > pages.start {
                 return index;
             }
             let [_, mut below] = node.segment.child;
@@ -159,7 +168,7 @@ impl Tree<BySegment> {
                 }
                 index = below;
             } else {
-                index = Self::above(pool, index, 1);
+                index = Self::after_subtree(pool, index);
             }
         }
         NIL

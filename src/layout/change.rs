@@ -2,10 +2,12 @@
 
 //! The changes of a layout.
 //!
-//! Each checks first whether it can be made, and only then changes anything. Each goes down the
-//! tree by space page once, to the place before its first page; from there it follows the list. The
-//! usual cases, a map in a hole and an unmap of one whole range, are recognised by that place and
-//! the nodes on its two sides.
+//! This file owns what a change is allowed to do, and the way it looks for the ranges it concerns;
+//! `edit.rs` makes it. Each change first checks everything that stands against it, and only then
+//! changes anything. Each goes down the tree by space page once, to the place before its first
+//! page; from there it follows the list. The usual cases, a map in a hole and an unmap of one whole
+//! range, need that place and the nodes on its two sides only. A change is O(log n), and O(log n)
+//! for each range that it removes.
 
 use super::{
     node::NIL,
@@ -19,35 +21,35 @@ use super::{
 };
 use core::ops;
 
-/// Why a change was not made; nothing has changed then.
+/// Why a change was not made. The layout is as it was before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Error {
-    /// The caller has not brought enough nodes: [`Layout::refill()`] with what [`Layout::need()`]
-    /// wanted.
+    /// The caller asked for a change without enough free nodes: it has not brought with
+    /// [`Layout::refill()`] what [`Layout::need()`] asked for.
     NoNodes,
-    /// The range is empty, does not lie in the space, or runs past the last page a segment can
-    /// have.
+    /// The caller gave a range that is empty, is not within the space, or runs past the last page
+    /// that a segment can have.
     BadRange,
-    /// Something is shown there already, and is not to be replaced.
+    /// The caller gave a range where something is shown, and did not ask to replace it.
     Exists,
-    /// More ranges would be removed than the caller has room for.
+    /// The caller has no room for as many ranges as the change would remove.
     NoRoom,
 }
 
-/// A range that cannot be shown yet, and the place before its first page.
-type Stopped<S> = (Range<S>, Place);
+/// A range where something is shown already, and the place before its first page.
+type Occupied<S> = (Range<S>, Place);
 
 /// What [`Layout::try_remove()`] found.
 enum Removal<S> {
     Nothing,
-    /// One range, which is taken out.
+    /// One range, which is removed.
     Whole(Range<S>),
-    /// Parts of ranges, or more than one. They are shown still, from this place on.
+    /// Parts of ranges, or more than one. They are still shown, from this place on.
     More(Place),
 }
 
 impl<S: Segment> Range<S> {
-    /// Whether `next` is the same mapping going on where this one ends.
+    /// Whether `next` is the same mapping and goes on where this one ends.
     #[inline]
     pub(super) fn continues_as(&self, next: &Self) -> bool {
         self.end == next.start
@@ -56,21 +58,21 @@ impl<S: Segment> Range<S> {
             && self.segment.id() == next.segment.id()
     }
 
-    /// The part from `start` to `end`, which lie within the range.
-    pub(super) fn part(&self, start: SpacePage, end: SpacePage) -> Self {
+    /// The part that has `pages`, which lie within the range.
+    pub(super) fn part(&self, pages: ops::Range<SpacePage>) -> Self {
         Self {
-            start,
-            end,
+            start: pages.start,
+            end: pages.end,
             segment: self.segment.clone(),
-            offset: self.offset + (start - self.start),
+            offset: self.offset + (pages.start - self.start),
             prot: self.prot,
-            installed: self.installed.within(&(start..end)),
+            installed: self.installed.within(&pages),
         }
     }
 }
 
 impl<M: Store> Layout<M> {
-    /// Nodes that one [`Self::replace()`] takes at most.
+    /// Nodes that one [`Self::replace()`] takes at most. No other change takes more.
     pub(crate) const REPLACE_NODES: usize = 2;
     /// Nodes that one [`Self::remove()`] takes at most.
     #[cfg(test)]
@@ -79,12 +81,12 @@ impl<M: Store> Layout<M> {
     #[cfg(test)]
     pub(crate) const PROTECT_NODES: usize = 2;
 
-    /// Shows `range`. What is shown there is replaced if `over`, and passed to `each_removed`, in
-    /// order: ranges, or parts of those that reach beyond; at most `room` of them.
+    /// Shows `range`. If `over`, it replaces what is shown there: `each_removed` gets that, in
+    /// order, as ranges, or parts of ranges that reach beyond; at most `room` of them.
     ///
     /// A neighbour of the same segment and protection that it continues, or that continues it, is
     /// joined with it. In a hole it takes a node at most, and none if it is joined. O(log n), and
-    /// as much for each range that goes.
+    /// O(log n) for each range that is removed.
     pub(crate) fn replace(
         &mut self,
         range: Range<M::Segment>,
@@ -98,11 +100,11 @@ impl<M: Store> Layout<M> {
         }
     }
 
-    /// Shows nothing in `pages` any more, and passes to `each_removed` what was shown, in order:
-    /// ranges, or parts of those that reach beyond; at most `room` of them. Holes are fine.
+    /// Removes what is shown in `pages`: `each_removed` gets that, in order, as ranges, or parts of
+    /// ranges that reach beyond; at most `room` of them. There may be holes.
     ///
-    /// Takes a node only when it cuts a range in two. O(log n), and as much for each range that
-    /// goes.
+    /// Takes a node only if it cuts a range in two. O(log n), and O(log n) for each range that is
+    /// removed.
     pub(crate) fn remove(
         &mut self,
         pages: ops::Range<SpacePage>,
@@ -112,8 +114,7 @@ impl<M: Store> Layout<M> {
         if pages.is_empty() {
             return Ok(());
         }
-        let (start, end) = (pages.start, pages.end);
-        let place = match self.try_remove(start, end, room)? {
+        let place = match self.try_remove(&pages, room)? {
             Removal::Nothing => return Ok(()),
             Removal::Whole(range) => {
                 each_removed(range);
@@ -121,19 +122,19 @@ impl<M: Store> Layout<M> {
             }
             Removal::More(place) => place,
         };
-        self.check_room(place, start, end, room)?;
-        if self.pool.free() < self.nodes_to_cut_out(place, end) {
+        self.check_room(place, &pages, room)?;
+        if !self.pool.has(self.nodes_to_cut_out(place, pages.end)) {
             return Err(Error::NoNodes);
         }
-        self.cut_out(place, start, end, each_removed);
+        self.cut_out(place, pages, each_removed);
         Ok(())
     }
 
-    /// Gives what is shown in `pages` the protection `prot`. Holes are fine; [`Self::covered()`]
-    /// says whether there are any.
+    /// Gives what is shown in `pages` the protection `prot`. There may be holes:
+    /// [`Self::covered()`] finds out.
     ///
-    /// Ranges are cut at the borders where they must, and joined where they can. O(log n), and O(1)
-    /// for each range within that is not joined, O(log n) for each that is.
+    /// Ranges are cut at the borders where they must be, and joined where they can be. O(log n),
+    /// and for each range within O(1) if it is not joined, O(log n) if it is.
     pub(crate) fn protect(
         &mut self,
         pages: ops::Range<SpacePage>,
@@ -142,14 +143,13 @@ impl<M: Store> Layout<M> {
         if pages.is_empty() {
             return Ok(());
         }
-        let (start, end) = (pages.start, pages.end);
-        let borders = [start, end];
+        let borders = [pages.start, pages.end];
         let cuts = borders.map(|page| self.cut_needed(page, prot));
-        if self.pool.free() < cuts.iter().filter(|cut| cut.is_some()).count() {
+        if !self.pool.has(cuts.iter().flatten().count()) {
             return Err(Error::NoNodes);
         }
         for page in borders {
-            // Asked anew, because the first cut may have made another range of the second's.
+            // Searched again, because the first cut may have made another range of the second's.
             if let Some(index) = self.cut_needed(page, prot) {
                 self.cut(index, page);
             }
@@ -158,8 +158,8 @@ impl<M: Store> Layout<M> {
             mut previous,
             next: mut index,
             ..
-        } = self.space.find(&self.pool, &start);
-        while index != NIL && self.pool.get(index).start < end {
+        } = self.space.find(&self.pool, &pages.start);
+        while index != NIL && self.pool.get(index).start < pages.end {
             let node = self.pool.get_mut(index);
             let next = node.next;
             if let Some(range) = &mut node.range {
@@ -174,9 +174,9 @@ impl<M: Store> Layout<M> {
         Ok(())
     }
 
-    /// From now on no two ranges become one, until [`Self::release_joins()`] was called as often.
+    /// Keeps ranges from being joined until [`Self::release_joins()`] was called as often as this.
     ///
-    /// For [`Self::next_showing()`]. What is not joined costs a node more, and nothing else.
+    /// For [`Self::next_showing()`]. A range that is not joined costs a node, and nothing else.
     pub(crate) fn hold_joins(&mut self) {
         self.holds = self.holds.saturating_add(1);
     }
@@ -186,15 +186,15 @@ impl<M: Store> Layout<M> {
         self.holds = self.holds.saturating_sub(1);
     }
 
-    /// Shows `range` if nothing is shown there. If something is, and is to be replaced, the range
-    /// is returned, with its place.
+    /// Shows `range` if nothing is shown there. If something is, and `range` is to replace it,
+    /// returns the range with its place.
     #[inline(never)]
     fn try_show(
         &mut self,
         range: Range<M::Segment>,
         over: bool,
-    ) -> Result<Option<Stopped<M::Segment>>, Error> {
-        self.admit(&range)?;
+    ) -> Result<Option<Occupied<M::Segment>>, Error> {
+        self.check_range(&range)?;
         let place = self.space.find(&self.pool, &range.start);
         let hole = self.hole(place);
         if hole.start <= range.start && range.end <= hole.end {
@@ -207,24 +207,23 @@ impl<M: Store> Layout<M> {
         }
     }
 
-    /// Takes out what is shown in `start..end` if that is nothing, or one range as it is.
+    /// Removes what is shown in `pages` if that is nothing, or one whole range.
     #[inline(never)]
     fn try_remove(
         &mut self,
-        start: SpacePage,
-        end: SpacePage,
+        pages: &ops::Range<SpacePage>,
         room: usize,
     ) -> Result<Removal<M::Segment>, Error> {
-        let place = self.space.find(&self.pool, &start);
+        let place = self.space.find(&self.pool, &pages.start);
         let hole = self.hole(place);
-        if hole.start > start {
+        if hole.start > pages.start {
             return Ok(Removal::More(place));
         }
-        if place.next == NIL || hole.end >= end {
+        if place.next == NIL || hole.end >= pages.end {
             return Ok(Removal::Nothing);
         }
         let node = self.pool.get(place.next);
-        if node.end() > end || self.start_of(node.next) < end {
+        if node.end() > pages.end || self.start_of(node.next) < pages.end {
             return Ok(Removal::More(place));
         }
         if room == 0 {
@@ -236,40 +235,41 @@ impl<M: Store> Layout<M> {
         }
     }
 
-    /// Refuses what could never be a range of this space.
+    /// Checks that `range` can be a range of this space.
     #[inline]
-    fn admit(&self, range: &Range<M::Segment>) -> Result<(), Error> {
-        if range.start < range.end && range.end <= self.end && range.offset <= range.offset_end() {
+    fn check_range(&self, range: &Range<M::Segment>) -> Result<(), Error> {
+        if range.start < range.end
+            && range.end <= self.end
+            && range.offset.checked_add(range.pages()).is_some()
+        {
             Ok(())
         } else {
             Err(Error::BadRange)
         }
     }
 
-    /// The hole at a place, if there is one: else it ends before it starts. Behind the last range
-    /// it has no end.
+    /// The hole at a place, if there is one: else it ends before it starts. After the last range
+    /// it runs to the last page that there can be.
     #[inline]
     pub(super) fn hole(&self, place: Place) -> ops::Range<SpacePage> {
         self.end_of(place.previous)..self.start_of(place.next)
     }
 
-    /// Where the range ends that is the last before a place; 0 if there is none.
+    /// The end of the last range before a place; the first page if there is none.
     #[inline]
     fn end_of(&self, previous: u32) -> SpacePage {
-        if previous == NIL {
-            SpacePage::new(0)
-        } else {
-            self.pool.get(previous).end()
+        match self.pool.linked(previous) {
+            Some(node) => node.end(),
+            None => SpacePage::FIRST,
         }
     }
 
-    /// Where the range starts that is the first after a place; if there is none, no page does.
+    /// The start of the first range after a place; the end of all pages if there is none.
     #[inline]
     fn start_of(&self, next: u32) -> SpacePage {
-        if next == NIL {
-            SpacePage::new(u64::MAX)
-        } else {
-            self.pool.get(next).start
+        match self.pool.linked(next) {
+            Some(node) => node.start,
+            None => SpacePage::END,
         }
     }
 
@@ -282,16 +282,15 @@ impl<M: Store> Layout<M> {
         }
     }
 
-    /// Refuses to remove more than `room` ranges of `start..end`.
+    /// Checks that no more than `room` ranges have pages among `pages`.
     fn check_room(
         &self,
         place: Place,
-        start: SpacePage,
-        end: SpacePage,
+        pages: &ops::Range<SpacePage>,
         mut room: usize,
     ) -> Result<(), Error> {
-        let mut index = self.first_shown(place, start);
-        while self.start_of(index) < end {
+        let mut index = self.first_shown(place, pages.start);
+        while self.start_of(index) < pages.end {
             room = room.checked_sub(1).ok_or(Error::NoRoom)?;
             index = self.pool.get(index).next;
         }
@@ -303,7 +302,7 @@ impl<M: Store> Layout<M> {
         usize::from(self.end_of(place.previous) > end)
     }
 
-    /// Whether the two ranges are to be one.
+    /// Whether the two ranges are to be joined.
     #[inline]
     pub(super) fn joins(
         &self,
@@ -326,12 +325,12 @@ impl<M: Store> Layout<M> {
         room: usize,
         each_removed: impl FnMut(Range<M::Segment>),
     ) -> Result<(), Error> {
-        let (start, end) = (range.start, range.end);
-        self.check_room(place, start, end, room)?;
+        let pages = range.start..range.end;
+        self.check_room(place, &pages, room)?;
         let Place { previous, next, .. } = place;
-        if self.end_of(previous) <= start {
+        if self.end_of(previous) <= pages.start {
             let node = self.pool.get(next);
-            let same = (node.start, node.end()) == (start, end);
+            let same = node.start == pages.start && node.end() == pages.end;
             if same
                 && !self.joins(self.range(previous), Some(&range))
                 && !self.joins(Some(&range), self.range(node.next))
@@ -342,10 +341,10 @@ impl<M: Store> Layout<M> {
                 return Ok(());
             }
         }
-        if self.pool.free() < 1 + self.nodes_to_cut_out(place, end) {
+        if !self.pool.has(1 + self.nodes_to_cut_out(place, pages.end)) {
             return Err(Error::NoNodes);
         }
-        let place = self.cut_out(place, start, end, each_removed);
+        let place = self.cut_out(place, pages, each_removed);
         self.show_at(range, place, true)
     }
 }

@@ -1,12 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What must hold between any two changes, looked at from end to end. Only for tests.
+//! What must hold between any two changes, checked from end to end. Only for tests. O(n log n).
 
 use super::{
     by_segment::BySegment,
     by_space::BySpace,
-    node::NIL,
-    page::SpacePage,
+    node::{
+        wide,
+        NIL, //
+    },
+    page::{
+        SegmentPage,
+        SpacePage, //
+    },
     pool::Store,
     tree::{
         Order,
@@ -19,7 +25,7 @@ use super::{
 impl<M: Store> Layout<M> {
     /// Panics if the layout is not sound in itself.
     ///
-    /// `joined` says that joins were never held, so that no two neighbours may be one mapping.
+    /// If joins were never held, `joined` is set: then no two neighbours may be one mapping.
     pub(crate) fn check(&mut self, joined: bool) {
         self.pool.check();
         self.check_tree(&self.space);
@@ -27,12 +33,12 @@ impl<M: Store> Layout<M> {
         self.check_bounds(false);
         self.check_reach();
 
-        let (mut page, mut previous) = (SpacePage::new(0), None);
-        for range in self.ranges(page..SpacePage::new(u64::MAX)) {
+        let (mut page, mut previous) = (SpacePage::FIRST, None);
+        for range in self.ranges(SpacePage::FIRST..SpacePage::END) {
             assert!(page <= range.start && range.start < range.end && range.end <= self.end);
-            assert!(range.offset <= range.offset_end());
+            assert!(range.offset.checked_add(range.pages()).is_some());
             let installed = range.installed.pages();
-            let none = installed.is_empty();
+            let none = installed == (SpacePage::FIRST..SpacePage::FIRST);
             assert!(none || range.start <= installed.start && installed.end <= range.end);
             assert!(!joined || !self.joins(previous, Some(range)), "{page:?}");
             page = range.end;
@@ -40,8 +46,8 @@ impl<M: Store> Layout<M> {
         }
     }
 
-    /// Panics unless what is known of holes is as good as can be: it must be after a search
-    /// for a single page that found none.
+    /// Panics unless the bounds of holes are exact: they must be after a search for a single page
+    /// that found none.
     pub(crate) fn check_bounds_are_exact(&self) {
         self.check_bounds(true);
     }
@@ -82,14 +88,14 @@ impl<M: Store> Layout<M> {
         assert_eq!(count, self.len(), "nodes in the tree");
     }
 
-    /// The list by space page is the order of the tree; no hole is longer than the bound of its
-    /// range's node, and the bounds are no higher than they must if they are to be `exact`.
+    /// The list by space page is in the order of the tree; no hole is longer than the bound of its
+    /// range's node, and no bound is higher than it must be if they are to be `exact`.
     fn check_bounds(&self, exact: bool) {
-        let mut index = self.space.ending_after(&self.pool, SpacePage::new(0));
+        let mut index = self.space.ending_after(&self.pool, SpacePage::FIRST);
         while index != NIL {
             let node = self.pool.get(index);
             assert_eq!(node.next, Tree::<BySpace>::next(&self.pool, index));
-            let hole = Tree::<BySpace>::hole_behind(&self.pool, index);
+            let hole = Tree::<BySpace>::hole_after(&self.pool, index);
             assert!(hole <= node.gap, "bound of {index}");
             let below = self.summaries_below::<BySpace>(index);
             assert!(!exact || below.fold(hole, u64::max) == node.gap, "{index}");
@@ -99,7 +105,9 @@ impl<M: Store> Layout<M> {
 
     /// The summaries by segment page are what the nodes below make of them.
     fn check_reach(&self) {
-        let mut index = self.segments.lower_bound(&self.pool, &Self::first_of(0));
+        let mut index = self
+            .segments
+            .lower_bound(&self.pool, &(wide(0, SegmentPage::FIRST), SpacePage::FIRST));
         while index != NIL {
             let node = self.pool.get(index);
             let below = self.summaries_below::<BySegment>(index);
@@ -114,4 +122,22 @@ impl<M: Store> Layout<M> {
             .filter(|below| *below != NIL)
             .map(|below| O::summary(self.pool.get(below)))
     }
+
+    /// Breaks a part of the node `index`, as a defect might: one of its links leads to no node
+    /// then, or it has no range.
+    pub(crate) fn break_node(&mut self, index: u32, part: usize) {
+        let node = self.pool.get_mut(index);
+        let nowhere = NIL - 1;
+        match part {
+            0 => node.next = nowhere,
+            1 => node.space.parent = nowhere,
+            2 | 3 => node.space.child[part - 2] = nowhere,
+            4 => node.segment.parent = nowhere,
+            5 | 6 => node.segment.child[part - 5] = nowhere,
+            _ => node.range = None,
+        }
+    }
 }
+
+/// The parts of a node that [`Layout::break_node()`] can break.
+pub(crate) const PARTS: usize = 8;

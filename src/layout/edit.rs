@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the changes of a layout are made of: ranges that come, go, grow, shrink, are cut and
-//! joined, and with them the list, both trees and their summaries.
+//! The steps of which the changes of a layout are made.
 //!
-//! Nothing here fails but for lack of a node, and that is checked before (`change.rs`).
+//! This file owns how ranges are added, removed, grown, shrunk, cut and joined, and keeps the list,
+//! both trees and their summaries in step. A step fails only without a free node, which `change.rs`
+//! has checked before. A step is O(log n).
 
 use super::{
     by_segment::BySegment,
@@ -17,7 +18,10 @@ use super::{
         SegmentPage,
         SpacePage, //
     },
-    pool::Store,
+    pool::{
+        corrupt,
+        Store, //
+    },
     tree::{
         Order,
         Place,
@@ -28,7 +32,6 @@ use super::{
     Range,
     Segment, //
 };
-use crate::sys::warn::warn_on_once;
 use core::ops;
 
 impl<M: Store> Layout<M> {
@@ -47,12 +50,12 @@ impl<M: Store> Layout<M> {
             self.show_joined(range, place, continues, continued);
             return Ok(());
         }
-        self.show_apart(range, place, hole)
+        self.add_node(range, place, hole)
     }
 
     /// Makes a node for `range`, which lies in the `hole` at `place`.
     #[inline(always)]
-    fn show_apart(
+    fn add_node(
         &mut self,
         range: Range<M::Segment>,
         place: Place,
@@ -61,16 +64,16 @@ impl<M: Store> Layout<M> {
         let taken = self.pool.take().ok_or(Error::NoNodes)?;
         let (index, priority) = taken;
         let Place { previous, next, .. } = place;
-        let behind = if next == NIL { 0 } else { hole.end - range.end };
-        if previous != NIL {
-            self.pool.get_mut(previous).next = index;
+        let after = if next == NIL { 0 } else { hole.end - range.end };
+        if let Some(node) = self.pool.linked_mut(previous) {
+            node.next = index;
             if next == NIL {
-                // It had no hole behind it before.
+                // There was no hole after it before.
                 let between = range.start - hole.start;
                 Tree::<BySpace>::raise(&mut self.pool, previous, between);
             }
         }
-        let (space, gap) = self.space.add(&mut self.pool, taken, place, behind);
+        let (space, gap) = self.space.add(&mut self.pool, taken, place, after);
         let key = BySegment::key_of(&range);
         let own = wide(range.segment.id(), range.offset_end());
         let place = self.segments.find(&self.pool, &key);
@@ -96,7 +99,7 @@ impl<M: Store> Layout<M> {
         if join {
             self.show(range, place, hole)
         } else {
-            self.show_apart(range, place, hole)
+            self.add_node(range, place, hole)
         }
     }
 
@@ -125,8 +128,8 @@ impl<M: Store> Layout<M> {
         }
     }
 
-    /// Joins the range with the one before it if they are one mapping, and says which node has its
-    /// pages now.
+    /// Joins the range with the one before it if they are one mapping, and returns the node that
+    /// has its pages now.
     pub(super) fn join(&mut self, previous: u32, index: u32) -> u32 {
         let (Some(left), Some(right)) = (self.range(previous), self.range(index)) else {
             return index;
@@ -136,13 +139,13 @@ impl<M: Store> Layout<M> {
         }
         left.installed.unite(&right.installed);
         let end = right.end;
-        // First, so that no hole is seen between the two.
+        // First, so that no hole appears between the two.
         self.set_end(previous, end);
         self.erase(previous, index);
         previous
     }
 
-    /// Lets the node stand for another range of the same pages.
+    /// Gives the node another range of the same pages, and returns the old one.
     pub(super) fn exchange(
         &mut self,
         index: u32,
@@ -156,7 +159,7 @@ impl<M: Store> Layout<M> {
         old
     }
 
-    /// Takes a node out of the tree by segment page.
+    /// Removes a node from the tree by segment page.
     #[inline(never)]
     fn remove_from_segment(&mut self, index: u32) {
         self.segments.remove(&mut self.pool, index);
@@ -180,13 +183,12 @@ impl<M: Store> Layout<M> {
         self.take_out(previous, index)
     }
 
-    /// Takes out a range, the one after `previous`.
+    /// Removes a range, the one after `previous`.
     #[inline(always)]
     pub(super) fn take_out(&mut self, previous: u32, index: u32) -> Option<Range<M::Segment>> {
         let next = self.pool.get(index).next;
         self.space.remove(&mut self.pool, index);
-        if previous != NIL {
-            let node = self.pool.get_mut(previous);
+        if let Some(node) = self.pool.linked_mut(previous) {
             node.next = next;
             if next != NIL {
                 let end = node.end();
@@ -198,7 +200,7 @@ impl<M: Store> Layout<M> {
         self.pool.put(index)
     }
 
-    /// Lets a range end elsewhere, where it meets no other that stays.
+    /// Moves the end of a range. It must not run into another range that stays.
     fn set_end(&mut self, index: u32, end: SpacePage) {
         let node = self.pool.get_mut(index);
         let old = node.own_reach();
@@ -216,10 +218,10 @@ impl<M: Store> Layout<M> {
         }
     }
 
-    /// Lets a range, the one after `previous`, start elsewhere, where it meets no other; `offset`
+    /// Moves the start of a range, the one after `previous`, which it must not run into; `offset`
     /// is what it shows there.
     fn set_start(&mut self, previous: u32, index: u32, start: SpacePage, offset: SegmentPage) {
-        // Its place among the ranges of its segment may be another then.
+        // Its place among the ranges of its segment may change.
         self.remove_from_segment(index);
         let node = self.pool.get_mut(index);
         node.start = start;
@@ -237,38 +239,35 @@ impl<M: Store> Layout<M> {
     /// The range that must be cut before `page` so that what is on one side of it can have the
     /// protection `prot`.
     pub(super) fn cut_needed(&self, page: SpacePage, prot: Prot) -> Option<u32> {
-        let index = self.space.at(&self.pool, page);
-        match self.range(index) {
-            Some(range) if range.start < page && range.prot != prot => Some(index),
-            _ => None,
-        }
+        let (index, range) = self.space.at(&self.pool, page)?;
+        (range.start < page && range.prot != prot).then_some(index)
     }
 
-    /// Makes two of a range, the second of which starts at `page`, and says which node that is;
+    /// Cuts a range in two, the second of which starts at `page`, and returns the second's node;
     /// there is a free node.
     pub(super) fn cut(&mut self, index: u32, page: SpacePage) -> u32 {
         let Some(range) = self.range(index) else {
             return NIL;
         };
-        let behind = range.part(page, range.end);
+        let second = range.part(page..range.end);
         let next = self.pool.get(index).next;
         self.set_end(index, page);
         let place = Tree::<BySpace>::between(&self.pool, index, next);
-        let shown = self.show_at(behind, place, false);
-        // There is a free node.
-        warn_on_once!(shown.is_err());
+        if self.show_at(second, place, false).is_err() {
+            corrupt::<M>("no free node for a cut");
+        }
         self.pool.get(index).next
     }
 
-    /// Takes out what is shown in `start..end`, and says where that was; `place` is before
-    /// `start`, and there is a free node if it takes one.
+    /// Removes what is shown in `pages`, and returns the place where that was; `place` is before
+    /// the first page, and there is a free node if it takes one.
     pub(super) fn cut_out(
         &mut self,
         place: Place,
-        start: SpacePage,
-        end: SpacePage,
+        pages: ops::Range<SpacePage>,
         mut each_removed: impl FnMut(Range<M::Segment>),
     ) -> Place {
+        let ops::Range { start, end } = pages;
         let Place {
             previous,
             next: mut index,
@@ -276,7 +275,7 @@ impl<M: Store> Layout<M> {
         } = place;
         if let Some(range) = self.range(previous).filter(|range| range.end > start) {
             let to = range.end.min(end);
-            let removed = range.part(start, to);
+            let removed = range.part(start..to);
             if range.end > to {
                 index = self.cut(previous, to);
             }
@@ -285,7 +284,7 @@ impl<M: Store> Layout<M> {
         }
         while let Some(range) = self.range(index).filter(|range| range.start < end) {
             if range.end > end {
-                let removed = range.part(range.start, end);
+                let removed = range.part(range.start..end);
                 let offset = range.offset + (end - range.start);
                 self.set_start(previous, index, end, offset);
                 each_removed(removed);

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which pages of a range were ever installed in an attachment.
+//! Which pages of a range were ever installed in an attachment's page table.
 //!
-//! A hull: no page outside of it was. So nothing need be zapped there, and nothing at all where it
-//! is empty.
+//! This file owns the note of them, which is a hull: no page outside of it was installed. So a zap
+//! can leave out what is outside, and all of the range if the hull is empty. Everything is O(1).
 
-// `sys` says what an atomic is: the kernel's, or on the host one that looks like it.
+// The kernel's, or on the host one with the same methods.
 use crate::sys::atomic::{
     ordering::Relaxed,
     Atomic, //
@@ -20,14 +20,14 @@ use super::page::{
     SpacePage, //
 };
 
-/// The pages of the space between the first and the last that were installed.
+/// The pages of the space from the first that was installed to the last.
 ///
-/// Faults add to it concurrently, with the layout's lock held shared. Exact when that is held
-/// exclusively, which is when it matters; the lock orders everything, so nothing here does.
+/// Faults add to it concurrently, with the layout's lock held shared. It is exact when the lock is
+/// held exclusively, which is when it matters; the lock orders all accesses, so relaxed ones do.
 pub(crate) struct Installed {
-    /// The first page; if there is none, no less than the last page that can be.
+    /// The first page; [`SpacePage::END`] if there is none.
     first: Atomic<u64>,
-    /// The page after the last; if there is none, 0.
+    /// The page after the last; 0 if there is none.
     end: Atomic<u64>,
 }
 
@@ -35,8 +35,8 @@ impl Installed {
     /// No pages.
     pub(crate) const fn new() -> Self {
         Self {
-            first: Atomic::new(u64::MAX),
-            end: Atomic::new(0),
+            first: Atomic::new(SpacePage::END.get()),
+            end: Atomic::new(SpacePage::FIRST.get()),
         }
     }
 
@@ -47,21 +47,21 @@ impl Installed {
         if first < end {
             first..end
         } else {
-            Pages::none()
+            SpacePage::FIRST..SpacePage::FIRST
         }
     }
 
-    /// Adds pages, which are in the range. Writes nothing if they are known.
+    /// Adds pages, which are in the range. Writes nothing if they are in it already.
     pub(crate) fn add(&self, pages: Range<SpacePage>) {
         if pages.is_empty() {
             return;
         }
-        let (start, end) = (pages.start.get(), pages.end.get());
-        Self::change(&self.first, start, |old| start < old);
+        let (first, end) = (pages.start.get(), pages.end.get());
+        Self::change(&self.first, first, |old| first < old);
         Self::change(&self.end, end, |old| end > old);
     }
 
-    /// Writes `new` as long as there is something that is worse.
+    /// Writes `new` unless the word has a value that it is not better than.
     fn change(word: &Atomic<u64>, new: u64, better_than: impl Fn(u64) -> bool) {
         let mut old = word.load(Relaxed);
         while better_than(old) {
@@ -72,14 +72,14 @@ impl Installed {
         }
     }
 
-    /// Adds those of another.
+    /// Adds the pages of another.
     pub(super) fn unite(&self, other: &Self) {
         self.add(other.pages());
     }
 
-    /// Those in `range`.
-    pub(super) fn within(&self, range: &Range<SpacePage>) -> Self {
-        let pages = self.pages().intersect(range);
+    /// Those of the pages that are among `pages`.
+    pub(super) fn within(&self, pages: &Range<SpacePage>) -> Self {
+        let pages = self.pages().intersect(pages);
         if pages.is_empty() {
             return Self::new();
         }
@@ -92,7 +92,7 @@ impl Installed {
 
 impl Clone for Installed {
     fn clone(&self) -> Self {
-        self.within(&(SpacePage::new(0)..SpacePage::new(u64::MAX)))
+        self.within(&(SpacePage::FIRST..SpacePage::END))
     }
 }
 

@@ -2,21 +2,23 @@
 
 //! What an address space shows: ranges of its pages -> pages of segments.
 //!
-//! This room owns the ranges and nothing else. It calls nothing of the kernel, so it is compiled
-//! on the host too, by `selftests/layout`. All numbers are pages, never bytes. Nobody outside of
-//! it can break it: what does not fit is refused, and nothing has changed then.
+//! This directory owns the ranges and nothing else. It calls nothing of the kernel, so
+//! `selftests/layout` compiles it on the host too. All numbers are pages, never bytes; a page of a
+//! space, of a segment and of a file have types of their own (`layout/page.rs`). No caller can
+//! break a layout: a change that does not fit is an error, and changes nothing.
 //!
 //! # Locking
 //!
-//! A [`Layout`] takes no lock. Calls that take `&self` may run together; those that take
-//! `&mut self` need it exclusively. It expects one writer at a time, which may call what takes
-//! `&self` without the lock that keeps the readers out, since nothing else changes anything.
+//! A [`Layout`] takes no lock. Calls that take `&self` may run at the same time; those that take
+//! `&mut self` need it exclusively. It expects one writer at a time, which may read it (`&self`)
+//! without the lock that keeps the readers out, since nothing else changes it.
 //!
 //! # Memory
 //!
-//! Reading and changing neither allocate nor free nor sleep, for they happen where an allocation
-//! may wait for the very same lock. A change takes at most so many nodes as `Layout::*_NODES` say
-//! and its writer brings them beforehand, so that the change cannot fail for lack of memory:
+//! Reading and changing neither allocate nor free nor sleep, because they happen where an
+//! allocation may wait for the very same lock. A change takes at most as many nodes as
+//! `Layout::*_NODES` say. The writer provides them beforehand, so that a lack of memory cannot make
+//! the change fail:
 //!
 //! ```ignore
 //! // The only writer, without the lock:
@@ -24,19 +26,25 @@
 //! // With the lock:
 //! layout.refill(&mut spare);
 //! layout.replace(range, true, room, |old| ...)?;
-//! // Without it again: what the layout did not need or needs no longer.
+//! // Without the lock: what the layout did not need.
 //! drop(spare);
 //! ```
 //!
 //! A batch asks for the sum. Nodes that a change frees serve the changes after it; their memory
-//! stays until the layout's end.
+//! stays until the layout is dropped.
+//!
+//! # Defects
+//!
+//! Nothing here panics in the kernel. A link that leads nowhere and a node that should have a range
+//! and has none are defects of the layout itself: they are reported ([`Store::corrupt()`]), and
+//! the walk that met them ends.
 //!
 //! # Inside
 //!
-//! The ranges are nodes (`node.rs`) of a pool (`pool.rs`), linked to a list and into two trees: by
-//! space page (`by_space.rs`), for faults and holes, and by segment page (`by_segment.rs`), for
-//! revocations that come from the segment. Both are the same treap (`tree.rs`). The changes are in
-//! `change.rs`, and what they are made of in `edit.rs`. Pages have types of their own (`page.rs`).
+//! The ranges are nodes (`layout/node.rs`) of a pool (`layout/pool.rs`), linked into a list and two
+//! trees: by space page (`layout/by_space.rs`), for faults and holes, and by segment page
+//! (`layout/by_segment.rs`), for revocations that come from the segment. Both are the same treap
+//! (`layout/tree.rs`). The changes are in `layout/change.rs`, and their steps in `layout/edit.rs`.
 
 mod by_segment;
 mod by_space;
@@ -46,17 +54,18 @@ mod check;
 mod edit;
 mod installed;
 mod node;
-pub(crate) mod page;
+mod page;
 mod pool;
 mod tree;
 
-#[cfg(not(test))]
-pub(crate) use self::page::FilePage;
+#[cfg(test)]
+pub(crate) use self::check::PARTS;
 pub(crate) use self::{
     change::Error,
     installed::Installed,
     node::Node,
     page::{
+        FilePage,
         Pages,
         SegmentPage,
         SpacePage, //
@@ -74,22 +83,20 @@ use self::{
     by_space::BySpace,
     node::{
         wide,
+        Wide,
         NIL, //
     },
     pool::Pool,
-    tree::{
-        Order,
-        Tree, //
-    },
+    tree::Tree,
 };
 use core::ops;
 
 /// A handle of a segment.
 ///
-/// Cloning and dropping one happens under the layout's lock and must not sleep. Handles with the
-/// same id are taken for the same segment.
+/// The layout clones and drops handles under its lock, where neither may sleep. Handles with the
+/// same id are those of the same segment.
 pub(crate) trait Segment: Clone {
-    /// Tells the segment from all others of the layout, as long as the layout shows it.
+    /// A number that no other segment of the layout has, as long as the layout shows it.
     fn id(&self) -> u64;
 }
 
@@ -125,12 +132,6 @@ impl Prot {
     pub(crate) const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
-
-    /// What both allow.
-    #[cfg(test)]
-    pub(crate) const fn intersect(self, other: Self) -> Self {
-        Self(self.0 & other.0)
-    }
 }
 
 impl ops::BitOr for Prot {
@@ -148,14 +149,14 @@ pub(crate) struct Range<S> {
     pub(crate) start: SpacePage,
     /// Page after the last in the space.
     pub(crate) end: SpacePage,
-    /// What is shown.
+    /// The segment that is shown.
     pub(crate) segment: S,
     /// Page of the segment that `start` shows.
     pub(crate) offset: SegmentPage,
-    /// For which access.
+    /// The accesses that are allowed.
     pub(crate) prot: Prot,
-    /// Which of the pages were installed in an attachment since they are shown: all in the range.
-    /// Goes with the pages when a range is cut or joined, and is no part of what a range *is*.
+    /// Which of the pages were installed in an attachment's page table since they are shown. Stays
+    /// with the pages when the range is cut or joined; two ranges may be equal without it.
     pub(crate) installed: Installed,
 }
 
@@ -182,14 +183,14 @@ impl<S> Range<S> {
     /// Page of the segment that `page` of the space shows; [`None`] outside of the range.
     pub(crate) fn offset_of(&self, page: SpacePage) -> Option<SegmentPage> {
         if (self.start..self.end).contains(&page) {
-            Some(self.offset_end() - (self.end - page))
+            Some(self.offset + (page - self.start))
         } else {
             None
         }
     }
 }
 
-/// A run of pages of the space that shows some of the pages of a segment that were asked for.
+/// A run of pages of the space that shows some of the pages of a segment that a search is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Piece {
     /// First page in the space.
@@ -198,13 +199,13 @@ pub(crate) struct Piece {
     pub(crate) end: SpacePage,
     /// Page of the segment that `start` shows.
     pub(crate) offset: SegmentPage,
-    /// For which access.
+    /// The accesses that are allowed.
     pub(crate) prot: Prot,
-    /// Where to go on.
+    /// From where the search continues.
     pub(crate) cursor: Cursor,
 }
 
-/// How far [`Layout::next_showing()`] has come. It stays good when the layout changes.
+/// How far [`Layout::next_showing()`] has come. It stays valid when the layout changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Cursor {
     /// As in the range of the last piece.
@@ -215,21 +216,21 @@ pub(crate) struct Cursor {
 
 /// The ranges of one address space.
 ///
-/// *n* is their number in what is said of costs.
+/// In all costs, *n* is their number.
 pub(crate) struct Layout<M: Store> {
     pool: Pool<M>,
     space: Tree<BySpace>,
     segments: Tree<BySegment>,
     /// Page after the last of the space.
     end: SpacePage,
-    /// How many callers have put joins on hold.
+    /// The number of callers that need ranges not to be joined.
     holds: usize,
 }
 
 impl<M: Store> Layout<M> {
     /// A space of `pages` pages with nothing in it. Allocates nothing.
     ///
-    /// `seed` is to be random, so that no owner can choose changes that make the trees deep.
+    /// `seed` must be random, so that no owner can choose changes that make the trees deep.
     pub(crate) fn new(pages: u64, seed: u64) -> Self {
         Self {
             pool: Pool::new(seed),
@@ -238,12 +239,6 @@ impl<M: Store> Layout<M> {
             end: SpacePage::new(pages),
             holds: 0,
         }
-    }
-
-    /// Length of the space.
-    #[cfg(test)]
-    pub(crate) fn pages(&self) -> u64 {
-        self.end.get()
     }
 
     /// Number of ranges: neighbours that continue each other count as one.
@@ -257,14 +252,14 @@ impl<M: Store> Layout<M> {
         self.len() == 0
     }
 
-    /// What memory [`Self::refill()`] must bring before changes can take `nodes` nodes.
+    /// The memory that [`Self::refill()`] must bring before changes can take `nodes` nodes.
     ///
     /// For the only writer, which needs no lock for it. O(1).
     pub(crate) fn need(&self, nodes: usize) -> Need {
         self.pool.need(nodes)
     }
 
-    /// Takes the memory of `spare`, and leaves in it what is to be freed without the lock.
+    /// Takes the memory of `spare`, and leaves in it what the caller frees without the lock.
     ///
     /// O(new chunks); now and then, when the directory must grow, O(all chunks), which is O(1) for
     /// each chunk over the layout's life.
@@ -273,32 +268,28 @@ impl<M: Store> Layout<M> {
     }
 
     fn range(&self, index: u32) -> Option<&Range<M::Segment>> {
-        if index == NIL {
-            None
-        } else {
-            self.pool.get(index).range.as_ref()
-        }
+        self.pool.linked(index)?.shown()
     }
 
     /// What `page` shows. O(log n).
     pub(crate) fn lookup(&self, page: SpacePage) -> Option<&Range<M::Segment>> {
-        self.range(self.space.at(&self.pool, page))
+        let (_, range) = self.space.at(&self.pool, page)?;
+        Some(range)
     }
 
     /// The first range that ends after `page`: the one that has it, or else the next. O(log n).
     ///
-    /// Going on from the end of the range found visits all ranges, and it does not matter what
-    /// changes in between.
+    /// A walk that goes on from the end of each range visits all ranges, whatever changes in
+    /// between.
     pub(crate) fn next(&self, page: SpacePage) -> Option<&Range<M::Segment>> {
         self.range(self.space.ending_after(&self.pool, page))
     }
 
-    /// The ranges that have any of `pages`, in order. O(log n), and O(1) for each.
+    /// The ranges that have a page of `pages`, in order. O(log n), and O(1) for each.
     pub(crate) fn ranges(
         &self,
         pages: ops::Range<SpacePage>,
     ) -> impl Iterator<Item = &Range<M::Segment>> {
-        let end = pages.end;
         let mut index = if pages.is_empty() {
             NIL
         } else {
@@ -307,69 +298,64 @@ impl<M: Store> Layout<M> {
         core::iter::from_fn(move || {
             let range = self.range(index)?;
             index = self.pool.get(index).next;
-            (range.start < end).then_some(range)
+            (range.start < pages.end).then_some(range)
         })
         .fuse()
     }
 
-    /// Whether any of `pages` shows something. O(log n).
+    /// Whether any page of `pages` shows something. O(log n).
     pub(crate) fn overlaps(&self, pages: ops::Range<SpacePage>) -> bool {
         self.ranges(pages).next().is_some()
     }
 
-    /// Whether each of `pages` shows something. O(log n), and O(1) for each range.
+    /// Whether every page of `pages` shows something. O(log n), and O(1) for each range.
     pub(crate) fn covered(&self, pages: ops::Range<SpacePage>) -> bool {
-        let (mut page, end) = (pages.start, pages.end);
-        for range in self.ranges(pages) {
-            if range.start > page {
+        let ops::Range { mut start, end } = pages;
+        for range in self.ranges(start..end) {
+            if range.start > start {
                 return false;
             }
-            page = range.end;
+            start = range.end;
         }
-        page >= end
+        start >= end
     }
 
-    /// The lowest start of a hole of `pages` pages that leaves the same remainder as `congruent`
-    /// when divided by `align`.
+    /// The lowest start of a hole of `pages` pages that leaves the same remainder as `first` when
+    /// divided by `align`.
     ///
     /// For an address at which huge pages are possible: first with their size as `align` and the
-    /// file's page as `congruent`, then with 1. O(log n), amortized over the changes before, and
-    /// O(log n) for each hole that is long enough and has no such start, of which there can be no
-    /// more than ranges. Changes nothing but what is remembered of holes.
+    /// first page of the file that is to be shown, then with 1. O(log n), amortized over the
+    /// changes before, and O(log n) for each hole that is long enough and has no such start, of
+    /// which there can be no more than ranges. Changes only the bounds of holes.
     pub(crate) fn find_hole(
         &mut self,
         pages: u64,
         align: u64,
-        congruent: u64,
+        first: FilePage,
     ) -> Option<SpacePage> {
         if pages == 0 {
             return None;
         }
         let align = align.max(1);
-        let want = congruent % align;
-        self.space
-            .holes(&mut self.pool, self.end, pages, |start, end| {
-                let (start, end) = (start.get(), end.get());
-                let have = start % align;
-                let skip = if want >= have {
-                    want - have
-                } else {
-                    align - (have - want)
-                };
-                let start = start.checked_add(skip)?;
-                (start.checked_add(pages)? <= end).then_some(SpacePage::new(start))
-            })
-    }
-
-    /// What is not after any range of the segment `id` in the tree by segment page.
-    fn first_of(id: u64) -> <BySegment as Order>::Key {
-        (wide(id, SegmentPage::new(0)), SpacePage::new(0))
+        let want = first.get() % align;
+        self.space.holes(&mut self.pool, self.end, pages, |hole| {
+            let have = hole.start.get() % align;
+            let skip = if want >= have {
+                want - have
+            } else {
+                // A remainder is less than `align`.
+                align.wrapping_sub(have - want)
+            };
+            let start = hole.start.checked_add(skip)?;
+            (start.checked_add(pages)? <= hole.end).then_some(start)
+        })
     }
 
     /// Whether any range shows the segment `id`. O(log n).
     pub(crate) fn shows(&self, id: u64) -> bool {
-        let index = self.segments.lower_bound(&self.pool, &Self::first_of(id));
-        index != NIL && self.pool.get(index).segment_id == id
+        let index = self.segments.lower_bound(&self.pool, &first_of(id));
+        let node = self.pool.linked(index);
+        node.is_some_and(|node| node.segment_id == id)
     }
 
     /// The pieces of the space that show any of `pages` of the segment `id`. O(log n + pieces).
@@ -381,7 +367,7 @@ impl<M: Store> Layout<M> {
         id: u64,
         pages: ops::Range<SegmentPage>,
     ) -> impl Iterator<Item = Piece> + '_ {
-        let mut index = self.segments.lower_bound(&self.pool, &Self::first_of(id));
+        let mut index = self.segments.lower_bound(&self.pool, &first_of(id));
         core::iter::from_fn(move || {
             index = Tree::<BySegment>::showing(&self.pool, index, id, &pages);
             let piece = self.piece(index, &pages)?;
@@ -391,14 +377,14 @@ impl<M: Store> Layout<M> {
     }
 
     /// The next piece of the space that shows any of `pages` of the segment `id`: the first, or the
-    /// one after the piece that left the cursor `after`. O(log n).
+    /// one after the piece with the cursor `after`. O(log n).
     ///
-    /// For a caller that releases the lock in between. Whatever shows any of the pages from the
-    /// first call to the last is in some piece (it may be in two if it is cut at the right
-    /// moment), provided that [`Self::hold_joins()`] was called before the first, and
-    /// [`Self::release_joins()`] not until the last: a range that joins one which was passed
-    /// already would be passed with it. What is replaced is gone, even by the very same; finding
-    /// that is up to the caller that replaces it.
+    /// For a caller that drops the lock in between. A page that shows any of `pages` from the first
+    /// call to the last is in some piece (in two if its range is cut at the right moment), provided
+    /// that [`Self::hold_joins()`] was called before the first, and [`Self::release_joins()`] not
+    /// before the last: the search would miss a range that joins one which it has passed. It may
+    /// also miss a range that is replaced meanwhile, even by an equal one; to revoke that is the
+    /// task of the caller that replaces it.
     pub(crate) fn next_showing(
         &self,
         id: u64,
@@ -406,8 +392,8 @@ impl<M: Store> Layout<M> {
         after: Option<Cursor>,
     ) -> Option<Piece> {
         let from = match after {
-            None => Self::first_of(id),
-            // What follows in the order of the tree: no two ranges start at the same page.
+            None => first_of(id),
+            // What follows in the order of the tree. A range starts before the last page number.
             Some(cursor) => (wide(id, cursor.offset), cursor.start + 1),
         };
         let index = self.segments.lower_bound(&self.pool, &from);
@@ -418,12 +404,12 @@ impl<M: Store> Layout<M> {
     /// The piece of a range that shows any of `pages`.
     fn piece(&self, index: u32, pages: &ops::Range<SegmentPage>) -> Option<Piece> {
         let range = self.range(index)?;
-        let before = pages.start.max(range.offset) - range.offset;
-        let behind = range.offset_end() - pages.end.min(range.offset_end());
+        let shown = (range.offset..range.offset_end()).intersect(pages);
+        let start = range.start + (shown.start - range.offset);
         Some(Piece {
-            start: range.start + before,
-            end: range.end - behind,
-            offset: range.offset + before,
+            start,
+            end: start + shown.count(),
+            offset: shown.start,
             prot: range.prot,
             cursor: Cursor {
                 offset: range.offset,
@@ -431,4 +417,10 @@ impl<M: Store> Layout<M> {
             },
         })
     }
+}
+
+/// The least key that a range of the segment `id` can have in the tree by segment page.
+#[inline]
+fn first_of(id: u64) -> (Wide, SpacePage) {
+    (wide(id, SegmentPage::FIRST), SpacePage::FIRST)
 }

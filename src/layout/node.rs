@@ -1,16 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! A node of a layout: one range, and its place in the list and in the two trees.
+//!
+//! This file owns what a node holds and what it costs: 128 bytes, two cache lines. All functions
+//! are O(1).
 
 use super::{
     page::{
         SegmentPage,
         SpacePage, //
     },
+    pool::{
+        corrupt,
+        Store, //
+    },
     Range,
     Segment, //
 };
-use crate::sys::warn::warn_on_once;
+use core::ops;
 
 /// The index that is no node.
 pub(super) const NIL: u32 = u32::MAX;
@@ -30,7 +37,7 @@ impl Links {
     };
 }
 
-/// A segment's id and a page in it, in this order, so that they are compared at once.
+/// A segment's id and a page in it, in this order, so that one comparison compares both.
 pub(super) type Wide = u128;
 
 /// See [`Wide`].
@@ -39,16 +46,16 @@ pub(super) fn wide(id: u64, page: SegmentPage) -> Wide {
     (Wide::from(id) << 64) | Wide::from(page.get())
 }
 
-/// One range and its place in the two trees.
+/// One range and its place in the list and in the two trees.
 ///
 /// The way down the tree by space page reads only the first cache line.
 #[repr(C, align(64))]
-pub(crate) struct Node<S> {
-    /// First page of the range in the space: a copy that can be read without asking whether the
+pub(crate) struct Node<M: Store> {
+    /// First page of the range in the space: a copy that can be read without a look at whether the
     /// node is vacant.
     pub(super) start: SpacePage,
-    /// Of the subtree by space page, no less than the pages of the longest hole behind any of its
-    /// ranges and in front of another.
+    /// Of the subtree by space page, no less than the pages of the longest hole between any of its
+    /// ranges and the range after that.
     pub(super) gap: u64,
     /// In the tree by space page.
     pub(super) space: Links,
@@ -62,15 +69,15 @@ pub(crate) struct Node<S> {
     pub(super) reach: Wide,
     /// The id of the range's segment, which would otherwise be a pointer away.
     pub(super) segment_id: u64,
-    /// What the node stands for; [`None`] while it is vacant.
-    pub(super) range: Option<Range<S>>,
+    /// The range; [`None`] while the node is vacant.
+    pub(super) range: Option<Range<M::Segment>>,
 }
 
-impl<S> Node<S> {
-    /// A node that stands for nothing: what new chunks are filled with.
+impl<M: Store> Node<M> {
+    /// A node without a range: what new chunks are filled with.
     pub(crate) const fn vacant() -> Self {
         Self {
-            start: SpacePage::new(0),
+            start: SpacePage::FIRST,
             gap: 0,
             space: Links::NONE,
             next: NIL,
@@ -82,52 +89,41 @@ impl<S> Node<S> {
         }
     }
 
-    /// Lets the node, which is not in the tree by segment page, stand for `range`.
+    /// Gives the node, which is not in the tree by segment page, the range `range`.
     #[inline]
-    pub(super) fn fill(&mut self, range: Range<S>)
-    where
-        S: Segment,
-    {
+    pub(super) fn fill(&mut self, range: Range<M::Segment>) {
         self.start = range.start;
         self.segment_id = range.segment.id();
         self.range = Some(range);
     }
 
-    /// Page after the last in the space. Of a vacant node, which only a corrupt tree leads to, that
-    /// is its first: it stands for nothing.
+    /// The range of the node, which is in use: only in a corrupt layout there is none.
+    #[inline]
+    pub(super) fn shown(&self) -> Option<&Range<M::Segment>> {
+        if self.range.is_none() {
+            corrupt::<M>("a vacant node is in use");
+        }
+        self.range.as_ref()
+    }
+
+    /// Page after the last in the space.
     #[inline]
     pub(super) fn end(&self) -> SpacePage {
-        match &self.range {
-            Some(range) => range.end,
-            None => {
-                vacant();
-                self.start
-            }
-        }
+        self.shown().map_or(self.start, |range| range.end)
     }
 
     /// The segment's id, and the page after the last in it.
     #[inline]
     pub(super) fn own_reach(&self) -> Wide {
-        wide(self.segment_id, self.segment_bounds().1)
+        wide(self.segment_id, self.segment_pages().end)
     }
 
-    /// First page and page after the last in the segment; none of a vacant node.
+    /// The pages of the segment.
     #[inline]
-    pub(super) fn segment_bounds(&self) -> (SegmentPage, SegmentPage) {
-        match &self.range {
-            Some(range) => (range.offset, range.offset_end()),
-            None => {
-                vacant();
-                (SegmentPage::new(0), SegmentPage::new(0))
-            }
-        }
+    pub(super) fn segment_pages(&self) -> ops::Range<SegmentPage> {
+        self.shown()
+            .map_or(SegmentPage::FIRST..SegmentPage::FIRST, |range| {
+                range.offset..range.offset_end()
+            })
     }
-}
-
-/// A node is in a tree and stands for nothing: the trees are corrupt.
-#[cold]
-#[inline(never)]
-fn vacant() {
-    warn_on_once!(true);
 }

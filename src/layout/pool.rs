@@ -2,10 +2,14 @@
 
 //! The nodes of a layout, and the memory they live in.
 //!
-//! A node is known by its index: its number within the pool, which never changes while the node is
-//! in use. The memory comes from outside, in chunks of [`CHUNK_NODES`] nodes that a directory of
-//! boxes leads to. It is allocated ahead of time ([`Need`], [`Spare`]) and handed over under the
-//! lock, so that taking and returning a node never allocates and never frees.
+//! This file owns the nodes. A node is known by its index: its number within the pool, which never
+//! changes while the node is in use. The memory comes from outside, in chunks of [`CHUNK_NODES`]
+//! nodes that a directory of boxes leads to. It is allocated ahead of time ([`Need`], [`Spare`])
+//! and moved in under the lock, so that taking and returning a node never allocates and never
+//! frees. Both are O(1), and so is finding the node of an index.
+//!
+//! Nothing here panics on a link that leads to no node, which only a corrupt layout has: it is
+//! reported ([`Store::corrupt()`]), and a vacant node is found there, whose links end every walk.
 
 use super::{
     node::{
@@ -15,7 +19,6 @@ use super::{
     Range,
     Segment, //
 };
-use crate::sys::warn::warn_on_once;
 use core::ops::DerefMut;
 
 /// Nodes in a chunk: as many as fit 4096 bytes.
@@ -28,15 +31,15 @@ const MAX_CHUNKS: usize = (NIL >> CHUNK_SHIFT) as usize;
 /// The unit in which a pool gets memory: one allocation of at most 4096 bytes, aligned to 64.
 ///
 /// A new chunk is filled with [`Node::vacant()`].
-pub(crate) type Chunk<S> = [Node<S>; CHUNK_NODES];
+pub(crate) type Chunk<M> = [Node<M>; CHUNK_NODES];
 
-/// Where the memory of a layout comes from.
+/// Where the memory of a layout comes from, and where its defects are reported.
 pub(crate) trait Store: Sized {
     /// The handle of a segment.
     type Segment: Segment;
 
     /// A box that owns one chunk.
-    type Chunk: DerefMut<Target = Chunk<Self::Segment>>;
+    type Chunk: DerefMut<Target = Chunk<Self>>;
 
     /// A vector of chunks that never allocates by itself; the default has no room and needs no
     /// memory.
@@ -60,6 +63,18 @@ pub(crate) trait Store: Sized {
 
     /// Takes the last chunk out.
     fn pop(directory: &mut Self::Directory) -> Option<Self::Chunk>;
+
+    /// Reports that the layout is corrupt, which is a defect of the layout itself; `what` says in
+    /// which respect. The layout then carries on as well as it can, and may call this again. May
+    /// be called under the layout's lock, and must not sleep.
+    fn corrupt(what: &'static str);
+}
+
+/// As [`Store::corrupt()`], out of the way of code that never calls it.
+#[cold]
+#[inline(never)]
+pub(super) fn corrupt<M: Store>(what: &'static str) {
+    M::corrupt(what);
 }
 
 /// What a pool lacks before it can give a certain number of nodes.
@@ -67,8 +82,8 @@ pub(crate) trait Store: Sized {
 pub(crate) struct Need {
     /// New chunks.
     chunks: usize,
-    /// Slots of the directory in which they are handed over. More than the present directory has
-    /// means that it is to be the new directory.
+    /// Slots of the directory that they come in. If those are more than the present directory has,
+    /// it becomes the new directory.
     slots: usize,
 }
 
@@ -79,7 +94,7 @@ impl Need {
     }
 }
 
-/// Memory on its way into a layout, and what the layout gave back for it.
+/// Memory on its way into a layout, and then what the layout does not need.
 ///
 /// Made and dropped without the lock.
 pub(crate) struct Spare<M: Store> {
@@ -87,7 +102,7 @@ pub(crate) struct Spare<M: Store> {
 }
 
 impl<M: Store> Spare<M> {
-    /// Allocates what `need` says. May sleep.
+    /// Allocates `need`. May sleep.
     pub(crate) fn new(need: Need) -> Result<Self, M::Error> {
         if need.is_none() {
             return Ok(Self {
@@ -113,17 +128,18 @@ pub(super) struct Pool<M: Store> {
     used: usize,
     /// State of the generator of priorities.
     seed: u64,
-    /// Where a link ends that leads nowhere: a vacant node, below which there is nothing, so that
-    /// every walk ends.
-    nowhere: Node<M::Segment>,
+    /// What [`Self::get()`] finds where there is no node. Nothing ever writes to it.
+    missing: Node<M>,
+    /// What [`Self::get_mut()`] finds there: made vacant each time.
+    scratch: Node<M>,
 }
 
 impl<M: Store> Pool<M> {
     /// A pool with no memory. `seed` makes its priorities.
     pub(super) fn new(seed: u64) -> Self {
         const {
-            assert!(size_of::<Node<M::Segment>>() <= 128);
-            assert!(size_of::<Chunk<M::Segment>>() <= 4096);
+            assert!(size_of::<Node<M>>() <= 128);
+            assert!(size_of::<Chunk<M>>() <= 4096);
         }
         Self {
             directory: M::Directory::default(),
@@ -131,7 +147,8 @@ impl<M: Store> Pool<M> {
             vacant: NIL,
             used: 0,
             seed,
-            nowhere: Node::vacant(),
+            missing: Node::vacant(),
+            scratch: Node::vacant(),
         }
     }
 
@@ -146,14 +163,15 @@ impl<M: Store> Pool<M> {
         self.directory.len() << CHUNK_SHIFT
     }
 
-    /// Nodes that can be taken.
-    pub(super) fn free(&self) -> usize {
-        self.room() - self.used
+    /// Whether `nodes` can be taken.
+    pub(super) fn has(&self, nodes: usize) -> bool {
+        self.used.saturating_add(nodes) <= self.room()
     }
 
     /// What is lacking before `nodes` can be taken.
     pub(super) fn need(&self, nodes: usize) -> Need {
-        let chunks = nodes.saturating_sub(self.free()).div_ceil(CHUNK_NODES);
+        let nodes = self.used.saturating_add(nodes);
+        let chunks = nodes.saturating_sub(self.room()).div_ceil(CHUNK_NODES);
         let total = self.directory.len().saturating_add(chunks);
         let length = M::slots(&self.directory);
         let slots = if total <= length {
@@ -175,7 +193,7 @@ impl<M: Store> Pool<M> {
         let slots = M::slots(spare);
         if slots > M::slots(&self.directory) {
             core::mem::swap(&mut self.directory, spare);
-            let total = self.directory.len() + spare.len();
+            let total = self.directory.len().saturating_add(spare.len());
             let surplus = total.saturating_sub(slots.min(MAX_CHUNKS)).min(spare.len());
             // A chunk's nodes are known by its place, so the old ones go in front, as they were;
             // of the new ones the surplus takes their places, and the others go behind.
@@ -191,7 +209,9 @@ impl<M: Store> Pool<M> {
                 let Some(old) = M::pop(spare) else { break };
                 M::push(&mut self.directory, old);
             }
-            self.directory[surplus..].reverse();
+            if let Some(kept) = self.directory.get_mut(surplus..) {
+                kept.reverse();
+            }
         }
         let room = M::slots(&self.directory).min(MAX_CHUNKS);
         while self.directory.len() < room {
@@ -207,35 +227,59 @@ impl<M: Store> Pool<M> {
         (place >> CHUNK_SHIFT, place & (CHUNK_NODES - 1))
     }
 
-    /// The node `index`, which is in use: only a broken tree can lead elsewhere.
+    /// The node `index`, which is in use: only in a corrupt layout there is none.
     #[inline]
-    pub(super) fn get(&self, index: u32) -> &Node<M::Segment> {
+    pub(super) fn get(&self, index: u32) -> &Node<M> {
         let (chunk, node) = Self::place(index);
         match self.directory.get(chunk) {
             Some(chunk) => &chunk[node],
             None => {
-                lost();
-                &self.nowhere
+                corrupt::<M>(NO_NODE);
+                &self.missing
             }
         }
     }
 
     /// As [`Self::get()`].
     #[inline]
-    pub(super) fn get_mut(&mut self, index: u32) -> &mut Node<M::Segment> {
+    pub(super) fn get_mut(&mut self, index: u32) -> &mut Node<M> {
         let (chunk, node) = Self::place(index);
         match self.directory.get_mut(chunk) {
             Some(chunk) => &mut chunk[node],
+            None => renewed(&mut self.scratch),
+        }
+    }
+
+    /// The node that a link leads to; [`None`] if the link is [`NIL`], and in a corrupt layout.
+    ///
+    /// This compares no more than [`Self::get()`] does: no chunk has the node [`NIL`].
+    #[inline]
+    pub(super) fn linked(&self, index: u32) -> Option<&Node<M>> {
+        let (chunk, node) = Self::place(index);
+        match self.directory.get(chunk) {
+            Some(chunk) => Some(&chunk[node]),
             None => {
-                lost();
-                self.nowhere = Node::vacant();
-                &mut self.nowhere
+                no_node::<M>(index);
+                None
             }
         }
     }
 
-    /// Takes a node, which is to be filled and given its new priority; returns both, or [`None`] if
-    /// there is no free node. O(1).
+    /// As [`Self::linked()`].
+    #[inline]
+    pub(super) fn linked_mut(&mut self, index: u32) -> Option<&mut Node<M>> {
+        let (chunk, node) = Self::place(index);
+        match self.directory.get_mut(chunk) {
+            Some(chunk) => Some(&mut chunk[node]),
+            None => {
+                no_node::<M>(index);
+                None
+            }
+        }
+    }
+
+    /// Takes a node; the caller fills it and gives it the new priority, which is returned too.
+    /// [`None`] if there is no free node. O(1).
     #[inline]
     pub(super) fn take(&mut self) -> Option<(u32, u32)> {
         let index = if self.vacant != NIL {
@@ -247,10 +291,10 @@ impl<M: Store> Pool<M> {
             if index as usize >= self.room() {
                 return None;
             }
-            self.fresh += 1;
+            self.fresh = index.wrapping_add(1);
             index
         };
-        self.used += 1;
+        self.used = self.used.wrapping_add(1);
         Some((index, self.priority()))
     }
 
@@ -258,15 +302,19 @@ impl<M: Store> Pool<M> {
     #[inline]
     pub(super) fn put(&mut self, index: u32) -> Option<Range<M::Segment>> {
         let vacant = self.vacant;
-        self.vacant = index;
-        self.used -= 1;
         let node = self.get_mut(index);
+        let Some(range) = node.range.take() else {
+            // It must not be vacant twice.
+            corrupt::<M>("a vacant node is put");
+            return None;
+        };
         node.next = vacant;
-        node.range.take()
+        self.vacant = index;
+        self.used = self.used.wrapping_sub(1);
+        Some(range)
     }
 
-    /// Panics unless the accounts are right: memory where it is said to be, and every node either
-    /// in use or vacant.
+    /// Panics unless the counts are right, and every node is either in use or vacant.
     #[cfg(test)]
     pub(super) fn check(&self) {
         assert!(self.fresh as usize <= self.room());
@@ -284,8 +332,9 @@ impl<M: Store> Pool<M> {
         assert_eq!(self.used + vacant, self.fresh as usize, "nodes were lost");
     }
 
-    /// The next priority (as wyrand makes numbers): fresh for every use of a node, so that an
-    /// owner that does not know the seed cannot choose changes that make the trees deep.
+    /// The next priority, a number of the generator wyrand: a new one for every use of a node, so
+    /// that an owner that does not know the seed can choose no order of changes that makes the
+    /// trees deep.
     #[inline]
     fn priority(&mut self) -> u32 {
         self.seed = self.seed.wrapping_add(0xa076_1d64_78bd_642f);
@@ -294,9 +343,22 @@ impl<M: Store> Pool<M> {
     }
 }
 
-/// A link leads to no node: the trees are corrupt.
+/// How a link that leads to no node is reported.
+const NO_NODE: &str = "a link leads to no node";
+
+/// Reports a link that leads to no node, unless it is [`NIL`].
+#[inline]
+fn no_node<M: Store>(index: u32) {
+    if index != NIL {
+        corrupt::<M>(NO_NODE);
+    }
+}
+
+/// What [`Pool::get_mut()`] finds where there is no node.
 #[cold]
 #[inline(never)]
-fn lost() {
-    warn_on_once!(true);
+fn renewed<M: Store>(scratch: &mut Node<M>) -> &mut Node<M> {
+    corrupt::<M>(NO_NODE);
+    *scratch = Node::vacant();
+    scratch
 }

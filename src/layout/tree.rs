@@ -1,29 +1,29 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A search tree through the nodes of a pool: a treap.
+//! A search tree whose nodes are those of a pool: a treap.
 //!
-//! Both trees of a layout are this one, with different links, keys and summaries ([`Order`]). A
-//! treap is ordered by key from left to right and by priority from the root down; with random
-//! priorities it is as deep as a tree that was built in random order: O(log n), whatever the order
-//! of the keys. Nothing here recurses.
+//! This file owns the shape of both trees of a layout, which differ in links, keys and summaries
+//! ([`Order`]). A treap is ordered by key from left to right and by priority from the root down;
+//! with random priorities it is as deep as a tree that was built in random order: O(log n),
+//! whatever the order of the keys. Nothing here recurses.
 //!
 //! There are no rotations. A new node goes to a leaf's place, and then above all the nodes on its
-//! path that have a lower priority: these are dealt out, from the lowest up, to the two halves
-//! that hang below it then. When a node goes, the two trees below it are merged from the top down.
-//! On average that concerns less than two nodes, whatever the number of nodes.
+//! path that have a lower priority: these are split, from the lowest up, into the two halves that
+//! are below it then. When a node goes, the two trees below it are merged from the top down. On
+//! average that changes less than two nodes, whatever the number of nodes.
 //!
 //! # Summaries
 //!
-//! A summary is the maximum of something over a subtree, or a bound of it from above; it is never
-//! less than those of the nodes right below, so code that raises one can stop going up where it is
-//! high enough.
+//! A summary is the maximum of something over a subtree, or an upper bound of it; it is never less
+//! than those of the nodes right below, so a walk up that raises summaries can stop at the first
+//! that is high enough.
 //!
 //! - The node that goes above others gets the summary of the topmost of them, whose subtree it has
-//!   now, raised by what it brings itself.
+//!   now, raised by its own.
 //! - Of two trees that are merged, the higher root has all of both below it then, so its summary
 //!   is the greater of both; and so on, down the seam.
-//! - What the nodes keep that lose something below them, [`Order`] decides: those that are dealt
-//!   out ([`Order::narrowed`]), and those above a node that goes ([`Order::lost`]).
+//! - [`Order`] decides on the summaries of nodes that lose something below them: those that are
+//!   split ([`Order::narrowed`]), and those above a node that goes ([`Order::lost`]).
 
 use super::{
     node::{
@@ -43,28 +43,28 @@ pub(super) trait Order {
     /// What the tree is sorted by. No two nodes have the same.
     type Key: Ord;
 
-    /// What is known of a subtree.
+    /// What a node keeps of its subtree.
     type Summary: Copy + Ord;
 
     /// The node's key.
-    fn key<S>(node: &Node<S>) -> Self::Key;
+    fn key<M: Store>(node: &Node<M>) -> Self::Key;
 
     /// Whether the node's key is less than `key`.
-    fn is_before<S>(node: &Node<S>, key: &Self::Key) -> bool;
+    fn is_before<M: Store>(node: &Node<M>, key: &Self::Key) -> bool;
 
     /// The node's place in this tree.
-    fn links<S>(node: &Node<S>) -> &Links;
+    fn links<M: Store>(node: &Node<M>) -> &Links;
 
     /// As [`Self::links()`].
-    fn links_mut<S>(node: &mut Node<S>) -> &mut Links;
+    fn links_mut<M: Store>(node: &mut Node<M>) -> &mut Links;
 
     /// The summary of the subtree under the node.
-    fn summary<S>(node: &Node<S>) -> Self::Summary;
+    fn summary<M: Store>(node: &Node<M>) -> Self::Summary;
 
     /// As [`Self::summary()`].
-    fn summary_mut<S>(node: &mut Node<S>) -> &mut Self::Summary;
+    fn summary_mut<M: Store>(node: &mut Node<M>) -> &mut Self::Summary;
 
-    /// All that is below `gone`, and that itself, is no longer below `index`.
+    /// `gone`, and all that is below it, is no longer below `index`.
     fn narrowed<M: Store>(pool: &mut Pool<M>, index: u32, gone: u32);
 
     /// `gone`, which had this summary, is no longer below `parent`, but what was below it is.
@@ -78,7 +78,7 @@ pub(super) struct Place {
     pub(super) previous: u32,
     /// The first node after it, or [`NIL`].
     pub(super) next: u32,
-    /// Whether it is the one before that has nothing below it at this place; else the one after.
+    /// Whether the node before has nothing below it at this place; else the node after has not.
     below_previous: bool,
 }
 
@@ -115,12 +115,11 @@ impl<O: Order> Tree<O> {
     }
 
     /// The place before the first node whose key is not less than `key`. O(log n).
-    #[inline]
+    #[inline(always)]
     pub(super) fn find<M: Store>(&self, pool: &Pool<M>, key: &O::Key) -> Place {
         let (mut previous, mut next) = (NIL, NIL);
         let (mut index, mut below_previous) = (self.root, false);
-        while index != NIL {
-            let node = pool.get(index);
+        while let Some(node) = pool.linked(index) {
             below_previous = O::is_before(node, key);
             (previous, next) = if below_previous {
                 (index, next)
@@ -157,7 +156,7 @@ impl<O: Order> Tree<O> {
     pub(super) fn next<M: Store>(pool: &Pool<M>, index: u32) -> u32 {
         let mut below = Self::links(pool, index).child[1];
         if below == NIL {
-            return Self::above(pool, index, 1);
+            return Self::after_subtree(pool, index);
         }
         loop {
             let next = Self::links(pool, below).child[0];
@@ -168,12 +167,12 @@ impl<O: Order> Tree<O> {
         }
     }
 
-    /// The nearest node above `index` that has it on the other side than `side`, or [`NIL`]: with
-    /// side 1, the one that follows everything below `index`.
-    pub(super) fn above<M: Store>(pool: &Pool<M>, mut index: u32, side: usize) -> u32 {
+    /// The node that follows everything below `index`, or [`NIL`]: the nearest above that has it
+    /// on the left.
+    pub(super) fn after_subtree<M: Store>(pool: &Pool<M>, mut index: u32) -> u32 {
         loop {
             let parent = Self::links(pool, index).parent;
-            if parent == NIL || Self::links(pool, parent).child[1 - side] == index {
+            if parent == NIL || Self::links(pool, parent).child[0] == index {
                 return parent;
             }
             index = parent;
@@ -181,9 +180,8 @@ impl<O: Order> Tree<O> {
     }
 
     /// Makes the node `index`, which is not in the tree, part of it at `place`, where its key
-    /// belongs; it brings `own` into the summaries. Its links and its summary are left to the
-    /// caller, which gets both. O(1) on average but for the summaries; with those
-    /// O(log n).
+    /// belongs; `own` is its own part in the summaries. Returns its links and its summary, which
+    /// the caller stores in it. O(1) on average but for the summaries; with those O(log n).
     #[inline(always)]
     #[must_use]
     pub(super) fn add<M: Store>(
@@ -200,11 +198,10 @@ impl<O: Order> Tree<O> {
         let mut summary = own;
         let mut from = NIL;
         loop {
-            if parent == NIL {
+            let Some(node) = pool.linked_mut(parent) else {
                 self.root = index;
                 break;
-            }
-            let node = pool.get_mut(parent);
+            };
             if from != NIL {
                 on_right = O::links(node).child[1] == from;
             }
@@ -218,19 +215,19 @@ impl<O: Order> Tree<O> {
             // As long as the path does not turn, all stays as it is.
             if on_right {
                 if greater != NIL {
-                    Self::deal_out(pool, from, 1, less, greater);
+                    Self::narrow(pool, from, true, less, greater);
                 }
                 less = from;
             } else {
                 if less != NIL {
-                    Self::deal_out(pool, from, 0, greater, less);
+                    Self::narrow(pool, from, false, greater, less);
                 }
                 greater = from;
             }
         }
         for half in [less, greater] {
-            if half != NIL {
-                Self::links_mut(pool, half).parent = index;
+            if let Some(node) = pool.linked_mut(half) {
+                O::links_mut(node).parent = index;
             }
         }
         Self::raise(pool, parent, own);
@@ -241,12 +238,12 @@ impl<O: Order> Tree<O> {
         (links, summary.max(own))
     }
 
-    /// Lets `half` be all that is below `index` on one side, where `gone` was among it too.
+    /// Makes `half` all that is below `index` on one side, where `gone` was too.
     #[inline]
-    fn deal_out<M: Store>(pool: &mut Pool<M>, index: u32, side: usize, half: u32, gone: u32) {
-        Self::links_mut(pool, index).child[side] = half;
-        if half != NIL {
-            Self::links_mut(pool, half).parent = index;
+    fn narrow<M: Store>(pool: &mut Pool<M>, index: u32, on_right: bool, half: u32, gone: u32) {
+        Self::links_mut(pool, index).child[usize::from(on_right)] = half;
+        if let Some(node) = pool.linked_mut(half) {
+            O::links_mut(node).parent = index;
         }
         O::narrowed(pool, index, gone);
     }
@@ -265,7 +262,7 @@ impl<O: Order> Tree<O> {
             let summary = O::summary(less).max(O::summary(greater));
             let is_less = less.priority > greater.priority;
             let top = if is_less { left } else { right };
-            self.hang(pool, above, on_right, top);
+            self.link(pool, above, on_right, top);
             let node = pool.get_mut(top);
             *O::summary_mut(node) = summary;
             (above, on_right) = (top, is_less);
@@ -276,29 +273,27 @@ impl<O: Order> Tree<O> {
             }
         }
         let last = if left != NIL { left } else { right };
-        self.hang(pool, above, on_right, last);
+        self.link(pool, above, on_right, last);
         O::lost(pool, parent, index);
     }
 
-    /// Lets `index` hang below `parent`.
+    /// Links `index` below `parent`, or as the root.
     #[inline]
-    fn hang<M: Store>(&mut self, pool: &mut Pool<M>, parent: u32, on_right: bool, index: u32) {
-        if parent == NIL {
-            self.root = index;
-        } else {
-            Self::links_mut(pool, parent).child[usize::from(on_right)] = index;
+    fn link<M: Store>(&mut self, pool: &mut Pool<M>, parent: u32, on_right: bool, index: u32) {
+        match pool.linked_mut(parent) {
+            Some(node) => O::links_mut(node).child[usize::from(on_right)] = index,
+            None => self.root = index,
         }
-        if index != NIL {
-            Self::links_mut(pool, index).parent = parent;
+        if let Some(node) = pool.linked_mut(index) {
+            O::links_mut(node).parent = parent;
         }
     }
 
-    /// Sees to it that the summaries of `index` and of what is above it are no less than `least`.
-    /// O(log n); only as many as are less cost anything.
+    /// Raises the summaries of `index` and of the nodes above it to `least` where they are less.
+    /// O(log n), and O(1) for each that is less.
     #[inline]
     pub(super) fn raise<M: Store>(pool: &mut Pool<M>, mut index: u32, least: O::Summary) {
-        while index != NIL {
-            let node = pool.get_mut(index);
+        while let Some(node) = pool.linked_mut(index) {
             if O::summary(node) >= least {
                 break;
             }

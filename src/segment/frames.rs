@@ -102,7 +102,7 @@ impl Frames {
 
     /// The slot of a page, and which page of it that is; [`None`] past the last page.
     fn slot(&self, page: SegmentPage) -> Option<(usize, usize)> {
-        let index = page.index();
+        let index = page.as_usize();
         (index < self.pages).then(|| {
             let index = self.lead + index;
             (index / HUGE_PAGES, index % HUGE_PAGES)
@@ -186,7 +186,7 @@ impl Frames {
 
     /// Whether a huge page can begin at `page`.
     pub(crate) fn can_be_huge(&self, page: SegmentPage) -> bool {
-        (self.lead + page.index()) % HUGE_PAGES == 0 && self.holds_huge(page)
+        (self.lead + page.as_usize()) % HUGE_PAGES == 0 && self.holds_huge(page)
     }
 
     /// The huge frame that begins at `page`, if one is known.
@@ -318,7 +318,7 @@ impl Frames {
 
     /// Whether the huge page's worth of pages around `page` is all the segment's.
     pub(crate) fn holds_huge(&self, page: SegmentPage) -> bool {
-        let start = (self.lead + page.index()) / HUGE_PAGES * HUGE_PAGES;
+        let start = (self.lead + page.as_usize()) / HUGE_PAGES * HUGE_PAGES;
         // The arena may have merged the VMAs of two segments of one file, and have a huge page
         // across the seam.
         start >= self.lead && start + HUGE_PAGES <= self.lead + self.pages
@@ -341,7 +341,7 @@ impl Frames {
         }
         if is_huge(pages.start) {
             // A huge entry lies within the segment, so there are as many pages before.
-            let index = (self.lead + pages.start.index()) % HUGE_PAGES;
+            let index = (self.lead + pages.start.as_usize()) % HUGE_PAGES;
             wide.start = pages.start - index as u64;
         }
         if is_huge(pages.end - 1) {
@@ -352,8 +352,8 @@ impl Frames {
 
     /// The first page of the slot after that of `page`.
     fn next_slot(&self, page: SegmentPage) -> SegmentPage {
-        let next = (self.lead + page.index()) / HUGE_PAGES * HUGE_PAGES + HUGE_PAGES;
-        SegmentPage::from_index(next - self.lead)
+        let next = (self.lead + page.as_usize()) / HUGE_PAGES * HUGE_PAGES + HUGE_PAGES;
+        SegmentPage::from_usize(next - self.lead)
     }
 
     /// Whether any frame of `pages` is known. `_install` is the install lock.
@@ -417,7 +417,7 @@ impl Frames {
 impl Drop for Frames {
     fn drop(&mut self) {
         // Nothing has the table any more, so no lock is needed.
-        let mut rest = SegmentPage::new(0)..SegmentPage::from_index(self.pages);
+        let mut rest = SegmentPage::new(0)..SegmentPage::from_usize(self.pages);
         loop {
             let mut taken = [const { None }; 16];
             match self.take_unlocked(&rest, &mut taken) {

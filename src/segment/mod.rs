@@ -309,7 +309,7 @@ impl Segment {
 
     /// Where page `page` of it is in the arena.
     pub(crate) fn addr_of(&self, page: SegmentPage) -> usize {
-        self.addr + page.index() * PAGE_SIZE
+        self.addr + page.as_usize() * PAGE_SIZE
     }
 
     /// Has the arena map a page that is in memory already, and those in `around` it, without
@@ -358,6 +358,6 @@ impl Segment {
         let (addr, length) = self.area();
         let from = start.clamp(addr, addr + length) - addr;
         let to = end.clamp(addr, addr + length) - addr;
-        SegmentPage::from_index(from >> PAGE_SHIFT)..SegmentPage::from_index(to.div_ceil(PAGE_SIZE))
+        SegmentPage::from_usize(from >> PAGE_SHIFT)..SegmentPage::from_usize(to.div_ceil(PAGE_SIZE))
     }
 }

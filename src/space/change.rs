@@ -317,12 +317,12 @@ impl Space {
         let mut shown = self.install.write();
         let huge = HUGE_PAGES as u64;
         let aligned = if pages >= huge {
-            shown.layout.find_hole(pages, huge, part.start.get() % huge)
+            shown.layout.find_hole(pages, huge, part.start)
         } else {
             None
         };
         aligned
-            .or_else(|| shown.layout.find_hole(pages, 1, 0))
+            .or_else(|| shown.layout.find_hole(pages, 1, part.start))
             .ok_or(ENOSPC)
     }
 }

@@ -18,7 +18,7 @@ pub(crate) struct Kernel;
 
 impl layout::Store for Kernel {
     type Segment = Arc<Segment>;
-    type Chunk = KBox<layout::Chunk<Arc<Segment>>>;
+    type Chunk = KBox<layout::Chunk<Kernel>>;
     type Directory = KVVec<Self::Chunk>;
     type Error = Error;
 
@@ -38,10 +38,18 @@ impl layout::Store for Kernel {
     }
 
     fn push(directory: &mut Self::Directory, chunk: Self::Chunk) {
-        warn_on_once!(directory.push_within_capacity(chunk).is_err());
+        if directory.push_within_capacity(chunk).is_err() {
+            Self::corrupt("a directory is full");
+        }
     }
 
     fn pop(directory: &mut Self::Directory) -> Option<Self::Chunk> {
         directory.pop()
+    }
+
+    #[cold]
+    fn corrupt(what: &'static str) {
+        kernel::pr_err_once!("layout: {what}\n");
+        warn_on_once!(true);
     }
 }

@@ -8,20 +8,19 @@
 
 #![cfg(test)]
 
-// Some of it only the module uses.
-#[allow(dead_code)]
 #[forbid(unsafe_code)]
 #[path = "../../../src/layout/mod.rs"]
 mod layout;
 
+mod corrupt;
 mod host;
 mod memory;
 mod model;
+mod page;
 mod promises;
 mod scale;
 /// What `layout` takes from the kernel.
 mod sys {
     pub(crate) mod atomic;
-    pub(crate) mod warn;
 }
 mod walk;

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How a layout gets memory and gives it back.
+//! Where the memory of a layout comes from and goes to.
 
 use crate::{
-    host::{clear, insert, range, refill, space, span, Heap, Layout, Segment},
+    host::{clear, insert, pages, range, refill, space, Heap, Layout, Segment, INSERT_NODES},
     layout::{Chunk, Error, Node, Spare},
 };
 
 #[test]
 fn a_range_costs_at_most_128_bytes() {
-    assert!(size_of::<Node<Segment>>() <= 128);
-    assert!(size_of::<Chunk<Segment>>() <= 4096);
+    assert!(size_of::<Node<Heap>>() <= 128);
+    assert!(size_of::<Chunk<Heap>>() <= 4096);
 }
 
 #[test]
@@ -42,11 +42,11 @@ fn without_memory_a_change_is_refused_and_changes_nothing() {
         Err(Error::NoNodes)
     );
     assert_eq!(
-        layout.protect(span(3, 5), crate::layout::Prot::NONE),
+        layout.protect(pages(3, 5), crate::layout::Prot::NONE),
         Err(Error::NoNodes)
     );
     assert_eq!(crate::host::listed(&layout), before);
-    // A change that cuts no range in two needs no memory, not even at the end of a range.
+    // What cuts nothing in two needs nothing, not even where it ends with the range.
     assert_eq!(clear(&mut layout, 8, 10), Ok(()));
     insert(&mut layout, range(9, 10, &segment, 0)).unwrap_err();
     assert_eq!(clear(&mut layout, 5, 11), Ok(()));
@@ -71,10 +71,27 @@ fn freed_nodes_serve_again() {
 }
 
 #[test]
+fn memory_grows_with_the_ranges_and_stays() {
+    let segment = Segment::new(1);
+    let mut layout = Layout::new(10_000, 1);
+    for page in 0..5000 {
+        refill(&mut layout, INSERT_NODES);
+        insert(&mut layout, range(2 * page, 2 * page + 1, &segment, 0)).unwrap();
+    }
+    layout.check(true);
+    assert_eq!(layout.len(), 5000);
+
+    clear(&mut layout, 0, 9_999).unwrap();
+    assert!(layout.need(5000).is_none());
+    assert!(layout.is_empty());
+    layout.check(true);
+}
+
+#[test]
 fn more_memory_than_needed_is_taken_or_left_but_not_lost() {
     let segment = Segment::new(1);
     let mut layout = Layout::new(100_000, 1);
-    // All needs are computed before the first is met, and each spare is offered twice.
+    // Asked for one after another, and one of them twice as it were.
     let needs = [1, 40, 500, 500, 100, 3000, 1].map(|nodes| layout.need(nodes));
     for need in needs {
         let Ok(mut spare) = Spare::<Heap>::new(need);

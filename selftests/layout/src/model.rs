@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Random changes, compared with a model that is only an array of pages.
+//! Random changes, against a model that is only an array of pages.
 
 use crate::{
     host::{
-        insert, listed, numbers, page, refill, segment_page, segment_span, span, Layout, Range,
-        Segment, INSERT_NODES,
+        all, insert, listed, numbers, of_segment, page, pages, refill, Layout, Range, Segment,
+        INSERT_NODES,
     },
-    layout::{Error, Installed, Pages, Prot, SpacePage},
+    layout::{Error, FilePage, Installed, Pages, Prot, SegmentPage},
 };
 use proptest::prelude::*;
 use std::rc::Rc;
 
-/// The length of the space: short, so that changes overlap.
+/// Length of the space: short, so that changes meet.
 const PAGES: u64 = 48;
 const SEGMENTS: u64 = 3;
 
@@ -39,6 +39,8 @@ pub(crate) struct Shown {
     segment: u64,
     offset: u64,
     prot: Prot,
+    /// Whether its pages were installed before: it is put back.
+    installed: bool,
 }
 
 fn prots() -> impl Strategy<Value = Prot> {
@@ -51,23 +53,25 @@ fn spans() -> impl Strategy<Value = (u64, u64)> {
         .prop_map(|(start, pages)| (start, start + pages))
 }
 
-/// Segments, mostly the first, so that many ranges show the same.
+/// Segments, mostly the first, so that many a range has to do with another.
 pub(crate) fn segments() -> impl Strategy<Value = u64> {
     prop_oneof![3 => Just(0), 1 => 0..SEGMENTS]
 }
 
 fn shown() -> impl Strategy<Value = Shown> {
-    // Few distances between space and segment, so that many ranges continue another.
+    // Few distances between space and segment, so that many a range continues another.
     let distances = prop_oneof![3 => Just(0), 1 => Just(5), 1 => 0..PAGES];
-    (spans(), segments(), distances, prots()).prop_map(|((start, end), segment, distance, prot)| {
-        Shown {
+    let installed = prop_oneof![4 => Just(false), 1 => Just(true)];
+    (spans(), segments(), distances, prots(), installed).prop_map(
+        |((start, end), segment, distance, prot, installed)| Shown {
             start,
             end,
             segment,
             offset: start + distance,
             prot,
-        }
-    })
+            installed,
+        },
+    )
 }
 
 pub(crate) fn changes() -> impl Strategy<Value = Change> {
@@ -80,7 +84,7 @@ pub(crate) fn changes() -> impl Strategy<Value = Change> {
     ]
 }
 
-/// The same as [`changes()`], and rarer ones.
+/// Rarer things than those that [`changes()`] are.
 fn changes_and_more() -> impl Strategy<Value = Change> {
     prop_oneof![
         30 => changes(),
@@ -89,7 +93,7 @@ fn changes_and_more() -> impl Strategy<Value = Change> {
     ]
 }
 
-/// A layout and its model.
+/// A layout, and what it should be.
 pub(crate) struct Pair {
     pub(crate) layout: Layout,
     pub(crate) pages: Vec<Page>,
@@ -116,13 +120,13 @@ impl Pair {
         }
     }
 
-    /// The part of these pages that is within the space.
+    /// What lies within the space of these pages.
     fn span(start: u64, end: u64) -> core::ops::Range<usize> {
         let end = end.min(PAGES) as usize;
         (start as usize).min(end)..end
     }
 
-    /// The pages that must be removed as removed.
+    /// What a change of these pages removes from the model, page by page.
     fn old(&self, start: u64, end: u64) -> Vec<(u64, Page)> {
         Self::span(start, end)
             .filter(|&page| self.pages[page].is_some())
@@ -130,7 +134,7 @@ impl Pair {
             .collect()
     }
 
-    /// Makes a change in both. With `frugal` it gives memory only if the layout needs some.
+    /// Makes a change in both. If `frugal`, it brings memory only when the layout needs some.
     pub(crate) fn change(&mut self, change: &Change, frugal: bool) {
         let nodes = match change {
             Change::Insert(_) => INSERT_NODES,
@@ -181,12 +185,12 @@ impl Pair {
             }
             Change::Remove { start, end } => {
                 self.check_room(*start, *end, |layout, room, each| {
-                    layout.remove(span(*start, *end), room, each)
+                    layout.remove(pages(*start, *end), room, each)
                 });
                 let mut removed = Vec::new();
                 let room = self.parts(*start, *end);
                 let each = |old| removed.push(old);
-                let result = self.layout.remove(span(*start, *end), room, each);
+                let result = self.layout.remove(pages(*start, *end), room, each);
                 Self::expect(result, None)?;
                 self.check_removed(*start, *end, &removed);
                 let span = Self::span(*start, *end);
@@ -195,15 +199,15 @@ impl Pair {
                 self.touched[span].fill(true);
             }
             Change::Install { start, end } => {
-                for range in self.layout.ranges(span(*start, *end)) {
-                    let pages = (range.start..range.end).intersect(&span(*start, *end));
-                    range.installed.add(pages.clone());
-                    let numbers = numbers(&pages);
-                    self.installed[numbers.start as usize..numbers.end as usize].fill(true);
+                for range in self.layout.ranges(pages(*start, *end)) {
+                    let wanted = (range.start..range.end).intersect(&pages(*start, *end));
+                    range.installed.add(wanted.clone());
+                    let known = wanted.start.as_usize()..wanted.end.as_usize();
+                    self.installed[known].fill(true);
                 }
             }
             Change::Protect { start, end, prot } => {
-                let result = self.layout.protect(span(*start, *end), *prot);
+                let result = self.layout.protect(pages(*start, *end), *prot);
                 Self::expect(result, None)?;
                 for page in self.pages[Self::span(*start, *end)].iter_mut().flatten() {
                     page.2 = *prot;
@@ -225,22 +229,26 @@ impl Pair {
     }
 
     fn range(&self, shown: &Shown) -> Range {
+        let installed = Installed::new();
+        if shown.installed {
+            installed.add(pages(shown.start, shown.end));
+        }
         Range {
             start: page(shown.start),
             end: page(shown.end),
             segment: self.segments[shown.segment as usize].clone(),
-            offset: segment_page(shown.offset),
+            offset: SegmentPage::new(shown.offset),
             prot: shown.prot,
-            installed: Installed::new(),
+            installed,
         }
     }
 
     /// How many ranges the layout has in these pages.
     fn parts(&self, start: u64, end: u64) -> usize {
-        self.layout.ranges(span(start, end)).count()
+        self.layout.ranges(pages(start, end)).count()
     }
 
-    /// Checks that a change is refused that may remove one range less than it has to.
+    /// With room for one range less than it removes, a change is refused.
     fn check_room(
         &mut self,
         start: u64,
@@ -261,7 +269,7 @@ impl Pair {
         shown.start < shown.end && shown.end <= PAGES
     }
 
-    /// Returns a refusal for lack of nodes and the expected one; fails for any other.
+    /// Passes on an error for a lack of nodes, and the expected one; panics for any other.
     fn expect(result: Result<(), Error>, refused: Option<Error>) -> Result<(), Error> {
         match refused {
             None => assert!(matches!(result, Ok(()) | Err(Error::NoNodes)), "{result:?}"),
@@ -275,7 +283,7 @@ impl Pair {
             let offset = shown.offset + (page - shown.start);
             self.pages[page as usize] = Some((shown.segment, offset, shown.prot));
             self.touched[page as usize] = true;
-            self.installed[page as usize] = false;
+            self.installed[page as usize] = shown.installed;
         }
     }
 
@@ -284,27 +292,24 @@ impl Pair {
         let removed: Vec<_> = removed
             .iter()
             .flat_map(|range| {
-                numbers(&(range.start..range.end)).map(|number| {
-                    let offset = range.offset_of(page(number)).unwrap().get();
-                    (number, Some((*range.segment, offset, range.prot)))
+                numbers(range.start..range.end).map(|number| {
+                    let offset = range.offset_of(page(number)).unwrap();
+                    (number, Some((*range.segment, offset.get(), range.prot)))
                 })
             })
             .collect();
         assert_eq!(removed, self.old(start, end));
     }
 
-    /// What was installed is known to have been, and lies within the range.
+    /// Every page that was installed is known, and only pages of the range are.
     fn check_installed<'a>(&self, ranges: impl Iterator<Item = &'a Range>) {
         for range in ranges {
-            let known = numbers(&range.installed.pages());
-            let span = numbers(&(range.start..range.end));
-            for number in span
-                .clone()
-                .filter(|number| self.installed[*number as usize])
-            {
-                assert!(known.contains(&number), "page {number} of {range:?}");
+            let known = range.installed.pages();
+            for number in numbers(range.start..range.end) {
+                let missed = self.installed[number as usize] && !known.contains(&page(number));
+                assert!(!missed, "page {number} of {range:?}");
             }
-            assert!(known.is_empty() || known.start >= span.start && known.end <= span.end);
+            assert!(known.is_empty() || known.start >= range.start && known.end <= range.end);
         }
     }
 
@@ -313,13 +318,17 @@ impl Pair {
         self.layout.check(self.joined);
         self.check_pages();
         self.check_runs();
-        self.check_installed(self.layout.ranges(span(0, PAGES)));
+        self.check_installed(self.layout.ranges(all()));
         for id in 0..=SEGMENTS {
             for (start, end) in [(0, u64::MAX), (0, 3), (7, 8), (10, 30), (20, 20), (45, 60)] {
                 self.check_showing(id, start..end);
             }
         }
-        if self.layout.find_hole(1, PAGES, PAGES - 1).is_none() {
+        if self
+            .layout
+            .find_hole(1, PAGES, FilePage::new(PAGES - 1))
+            .is_none()
+        {
             self.layout.check_bounds_are_exact();
         }
         for pages in [1, 2, 3, 5, 8, 13, PAGES, PAGES + 1] {
@@ -328,7 +337,7 @@ impl Pair {
             }
         }
         for (id, segment) in self.segments.iter().enumerate() {
-            let ranges = self.layout.ranges(span(0, PAGES));
+            let ranges = self.layout.ranges(all());
             let handles = ranges.filter(|range| *range.segment == id as u64).count();
             assert_eq!(Rc::strong_count(segment), 1 + handles, "handles of {id}");
         }
@@ -337,31 +346,31 @@ impl Pair {
     fn check_pages(&self) {
         for number in 0..PAGES + 3 {
             let shown = self.layout.lookup(page(number)).map(|range| {
-                let offset = range.offset_of(page(number)).unwrap().get();
-                (*range.segment, offset, range.prot)
+                let offset = range.offset_of(page(number)).unwrap();
+                (*range.segment, offset.get(), range.prot)
             });
             let expected = self.pages.get(number as usize).copied().flatten();
             assert_eq!(shown, expected, "page {number}");
             let next = self.layout.next(page(number));
-            let first = (number..PAGES).find(|&number| self.pages[number as usize].is_some());
+            let first = (number..PAGES).find(|&page| self.pages[page as usize].is_some());
             assert_eq!(
                 next.map(|range| range.start.get().max(number)),
                 first,
                 "after {number}"
             );
             for end in number..PAGES {
-                let mut shows = (number..end).map(|number| self.pages[number as usize].is_some());
-                let pages = span(number, end);
+                let mut shows = (number..end).map(|page| self.pages[page as usize].is_some());
+                let span = pages(number, end);
                 assert_eq!(
-                    self.layout.covered(pages.clone()),
+                    self.layout.covered(span.clone()),
                     shows.clone().all(|it| it)
                 );
-                assert_eq!(self.layout.overlaps(pages), shows.any(|it| it));
+                assert_eq!(self.layout.overlaps(span), shows.any(|it| it));
             }
         }
     }
 
-    /// Checks that the ranges are the longest runs of pages that continue each other.
+    /// The ranges are the runs of pages that continue each other, and no shorter.
     fn check_runs(&self) {
         let mut runs = 0;
         let mut expected = None;
@@ -371,7 +380,7 @@ impl Pair {
             }
             expected = page.map(|(id, offset, prot)| (id, offset + 1, prot));
         }
-        let count = self.layout.ranges(span(0, PAGES)).count();
+        let count = self.layout.ranges(all()).count();
         assert_eq!(self.layout.len(), count);
         assert!(if self.joined {
             count == runs
@@ -380,36 +389,36 @@ impl Pair {
         });
     }
 
-    fn check_showing(&self, id: u64, pages: core::ops::Range<u64>) {
+    fn check_showing(&self, id: u64, wanted: core::ops::Range<u64>) {
         let mut expected: Vec<_> = (0..PAGES)
             .filter_map(|page| {
                 let (segment, offset, prot) = self.pages[page as usize]?;
-                (segment == id && pages.contains(&offset)).then_some((page, offset, prot))
+                (segment == id && wanted.contains(&offset)).then_some((page, offset, prot))
             })
             .collect();
         let pieces: Vec<_> = self
             .layout
-            .showing(id, segment_span(pages.clone()))
+            .showing(id, of_segment(wanted.clone()))
             .collect();
         let mut shown: Vec<_> = pieces
             .iter()
             .flat_map(|piece| {
                 assert!(piece.start < piece.end);
                 let offsets = piece.offset.get()..;
-                numbers(&(piece.start..piece.end))
+                numbers(piece.start..piece.end)
                     .zip(offsets)
                     .map(|(page, offset)| (page, offset, piece.prot))
             })
             .collect();
         shown.sort_unstable_by_key(|shown| shown.0);
         expected.sort_unstable_by_key(|shown| shown.0);
-        assert_eq!(shown, expected, "{id} {pages:?}");
+        assert_eq!(shown, expected, "{id} {wanted:?}");
 
         let mut after = None;
         let stepped = std::iter::from_fn(|| {
             let piece = self
                 .layout
-                .next_showing(id, segment_span(pages.clone()), after)?;
+                .next_showing(id, of_segment(wanted.clone()), after)?;
             after = Some(piece.cursor);
             Some(piece)
         });
@@ -426,9 +435,14 @@ impl Pair {
                     .iter()
                     .all(Option::is_none)
         });
-        let found = self.layout.find_hole(pages, align, congruent);
-        let found = found.map(SpacePage::get);
-        assert_eq!(found, expected, "{pages} pages, {congruent} mod {align}");
+        let found = self
+            .layout
+            .find_hole(pages, align, FilePage::new(congruent));
+        assert_eq!(
+            found,
+            expected.map(page),
+            "{pages} pages, {congruent} mod {align}"
+        );
     }
 }
 

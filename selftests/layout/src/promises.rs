@@ -1,28 +1,28 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a layout promises: each test has the name of a promise.
+//! What a layout promises, one test for each, named after it.
 
 use crate::{
     host::{
-        clear, insert, listed, numbers, page, range, segment_page, segment_span, space, span,
-        Layout, Range, Segment,
+        all, clear, insert, listed, numbers, of_segment, page, pages, range, space, Layout, Range,
+        Segment,
     },
-    layout::{Error, Prot},
+    layout::{Error, FilePage, Prot, SegmentPage},
 };
 
 /// What [`Layout::remove()`] removes.
 fn removed(layout: &mut Layout, start: u64, end: u64) -> Vec<(u64, u64, u64)> {
     let mut all = Vec::new();
     let each = |old: Range| all.push((old.start.get(), old.end.get(), old.offset.get()));
-    layout.remove(span(start, end), usize::MAX, each).unwrap();
+    layout.remove(pages(start, end), usize::MAX, each).unwrap();
     layout.check(true);
     all
 }
 
 /// Where the pieces are that show these pages.
-fn shown(layout: &Layout, id: u64, pages: core::ops::Range<u64>) -> Vec<(u64, u64, u64)> {
+fn shown(layout: &Layout, id: u64, wanted: core::ops::Range<u64>) -> Vec<(u64, u64, u64)> {
     layout
-        .showing(id, segment_span(pages))
+        .showing(id, of_segment(wanted))
         .map(|piece| (piece.start.get(), piece.end.get(), piece.offset.get()))
         .collect()
 }
@@ -30,13 +30,13 @@ fn shown(layout: &Layout, id: u64, pages: core::ops::Range<u64>) -> Vec<(u64, u6
 #[test]
 fn a_new_space_shows_nothing() {
     let mut layout = Layout::new(10, 1);
-    assert_eq!((layout.pages(), layout.len()), (10, 0));
+    assert_eq!(layout.len(), 0);
     assert!(layout.is_empty());
     assert!(layout.lookup(page(0)).is_none() && layout.next(page(0)).is_none());
-    assert!(!layout.overlaps(span(0, 10)) && !layout.shows(0));
-    assert_eq!(layout.find_hole(10, 1, 0), Some(page(0)));
-    assert_eq!(layout.find_hole(11, 1, 0), None);
-    assert_eq!(layout.showing(0, segment_span(0..u64::MAX)).count(), 0);
+    assert!(!layout.overlaps(pages(0, 10)) && !layout.shows(0));
+    assert_eq!(layout.find_hole(10, 1, FilePage::new(0)), Some(page(0)));
+    assert_eq!(layout.find_hole(11, 1, FilePage::new(0)), None);
+    assert_eq!(layout.showing(0, of_segment(0..u64::MAX)).count(), 0);
 }
 
 #[test]
@@ -46,15 +46,37 @@ fn a_range_is_found_from_its_first_page_to_its_last() {
     insert(&mut layout, range(10, 20, &segment, 5)).unwrap();
     assert!(layout.lookup(page(9)).is_none() && layout.lookup(page(20)).is_none());
     assert_eq!(
-        layout.lookup(page(10)).unwrap().offset_of(page(10)),
-        Some(segment_page(5))
+        layout
+            .lookup(page(10))
+            .unwrap()
+            .offset_of(page(10))
+            .map(SegmentPage::get),
+        Some(5)
     );
     assert_eq!(
-        layout.lookup(page(19)).unwrap().offset_of(page(19)),
-        Some(segment_page(14))
+        layout
+            .lookup(page(19))
+            .unwrap()
+            .offset_of(page(19))
+            .map(SegmentPage::get),
+        Some(14)
     );
-    assert_eq!(layout.lookup(page(10)).unwrap().offset_of(page(20)), None);
-    assert_eq!(layout.lookup(page(10)).unwrap().offset_of(page(9)), None);
+    assert_eq!(
+        layout
+            .lookup(page(10))
+            .unwrap()
+            .offset_of(page(20))
+            .map(SegmentPage::get),
+        None
+    );
+    assert_eq!(
+        layout
+            .lookup(page(10))
+            .unwrap()
+            .offset_of(page(9))
+            .map(SegmentPage::get),
+        None
+    );
     assert_eq!(layout.next(page(0)).unwrap().start, page(10));
     assert_eq!(layout.next(page(19)).unwrap().start, page(10));
     assert!(layout.next(page(20)).is_none());
@@ -170,8 +192,12 @@ fn the_last_pages_of_space_and_segment_can_be_shown() {
     let last = u64::MAX - 1;
     insert(&mut layout, range(last, u64::MAX, &segment, last)).unwrap();
     assert_eq!(
-        layout.lookup(page(last)).unwrap().offset_of(page(last)),
-        Some(segment_page(last))
+        layout
+            .lookup(page(last))
+            .unwrap()
+            .offset_of(page(last))
+            .map(SegmentPage::get),
+        Some(last)
     );
     assert!(layout.lookup(page(u64::MAX)).is_none() && layout.next(page(u64::MAX)).is_none());
     assert_eq!(
@@ -179,18 +205,18 @@ fn the_last_pages_of_space_and_segment_can_be_shown() {
         [(last, u64::MAX, last)]
     );
     let first = layout
-        .next_showing(u64::MAX, segment_span(0..u64::MAX), None)
+        .next_showing(u64::MAX, of_segment(0..u64::MAX), None)
         .unwrap();
-    let after = layout.next_showing(u64::MAX, segment_span(0..u64::MAX), Some(first.cursor));
+    let after = layout.next_showing(u64::MAX, of_segment(0..u64::MAX), Some(first.cursor));
     assert_eq!(after, None);
-    assert_eq!(layout.find_hole(1, u64::MAX, last), None);
-    assert_eq!(layout.find_hole(last, 1, 0), Some(page(0)));
-    assert_eq!(layout.find_hole(u64::MAX, 1, 0), None);
+    assert_eq!(layout.find_hole(1, u64::MAX, FilePage::new(last)), None);
+    assert_eq!(layout.find_hole(last, 1, FilePage::new(0)), Some(page(0)));
+    assert_eq!(layout.find_hole(u64::MAX, 1, FilePage::new(0)), None);
     assert_eq!(removed(&mut layout, 0, u64::MAX), [(last, u64::MAX, last)]);
 }
 
 #[test]
-fn replace_removes_the_old_and_shows_the_new() {
+fn replace_returns_the_old_and_shows_the_new() {
     let (one, two) = (Segment::new(1), Segment::new(2));
     let mut layout = space(100, 5);
     insert(&mut layout, range(0, 30, &one, 0)).unwrap();
@@ -207,7 +233,7 @@ fn replace_removes_the_old_and_shows_the_new() {
         [(0, 10, 1, 0), (10, 20, 2, 7), (20, 30, 1, 20)]
     );
 
-    // The same pages: the node stays, and is found only by its new segment.
+    // The very same pages: the node stays, and is found by its new segment only.
     old.clear();
     layout
         .replace(range(10, 20, &one, 70), true, usize::MAX, |range| {
@@ -219,7 +245,7 @@ fn replace_removes_the_old_and_shows_the_new() {
     assert!(!layout.shows(2));
     assert_eq!(shown(&layout, 1, 75..76), [(15, 16, 75)]);
 
-    // And back: all three are one range again.
+    // And back: all three are one again.
     layout
         .replace(range(10, 20, &one, 10), true, usize::MAX, |_| ())
         .unwrap();
@@ -245,7 +271,7 @@ fn replace_in_place_needs_no_node() {
     assert_eq!(layout.lookup(page(10)).unwrap().segment, two);
 }
 
-/// How many nodes are left.
+/// Nodes that are left.
 fn layout_room(layout: &Layout) -> u64 {
     (0..)
         .find(|&nodes| !layout.need(nodes + 1).is_none())
@@ -257,15 +283,15 @@ fn protect_cuts_at_its_borders_and_joins_what_is_alike_again() {
     let segment = Segment::new(1);
     let mut layout = space(100, 4);
     insert(&mut layout, range(0, 30, &segment, 0)).unwrap();
-    layout.protect(span(10, 20), Prot::NONE).unwrap();
+    layout.protect(pages(10, 20), Prot::NONE).unwrap();
     layout.check(true);
     assert_eq!(
         listed(&layout),
         [(0, 10, 1, 0), (10, 20, 1, 10), (20, 30, 1, 20)]
     );
-    let prots = [5, 15, 25].map(|number| layout.lookup(page(number)).unwrap().prot);
+    let prots = [5, 15, 25].map(|at| layout.lookup(page(at)).unwrap().prot);
     assert_eq!(prots, [Prot::READ, Prot::NONE, Prot::READ]);
-    layout.protect(span(0, 100), Prot::READ).unwrap();
+    layout.protect(pages(0, 100), Prot::READ).unwrap();
     layout.check(true);
     assert_eq!(listed(&layout), [(0, 30, 1, 0)]);
 }
@@ -278,24 +304,24 @@ fn covered_means_no_hole_and_overlaps_means_not_all_hole() {
     insert(&mut layout, range(20, 30, &segment, 0)).unwrap();
     insert(&mut layout, range(31, 40, &segment, 0)).unwrap();
     assert!(
-        layout.covered(span(10, 30))
-            && layout.covered(span(15, 25))
-            && layout.covered(span(39, 40))
+        layout.covered(pages(10, 30))
+            && layout.covered(pages(15, 25))
+            && layout.covered(pages(39, 40))
     );
     assert!(
-        !layout.covered(span(9, 12))
-            && !layout.covered(span(25, 32))
-            && !layout.covered(span(39, 41))
+        !layout.covered(pages(9, 12))
+            && !layout.covered(pages(25, 32))
+            && !layout.covered(pages(39, 41))
     );
     assert!(
-        layout.overlaps(span(0, 11))
-            && layout.overlaps(span(29, 31))
-            && layout.overlaps(span(0, 100))
+        layout.overlaps(pages(0, 11))
+            && layout.overlaps(pages(29, 31))
+            && layout.overlaps(pages(0, 100))
     );
     assert!(
-        !layout.overlaps(span(0, 10))
-            && !layout.overlaps(span(30, 31))
-            && !layout.overlaps(span(12, 12))
+        !layout.overlaps(pages(0, 10))
+            && !layout.overlaps(pages(30, 31))
+            && !layout.overlaps(pages(12, 12))
     );
 }
 
@@ -306,16 +332,25 @@ fn a_hole_is_the_lowest_that_is_congruent() {
     insert(&mut layout, range(0, 100, &segment, 0)).unwrap();
     insert(&mut layout, range(600, 1000, &segment, 0)).unwrap();
     insert(&mut layout, range(1030, 1600, &segment, 0)).unwrap();
-    // Long enough, but there is no congruent place before the next.
-    assert_eq!(layout.find_hole(500, 1, 0), Some(page(100)));
-    assert_eq!(layout.find_hole(501, 1, 0), Some(page(1600)));
-    assert_eq!(layout.find_hole(6, 512, 0), Some(page(512)));
-    assert_eq!(layout.find_hole(6, 512, 512 * 9 + 3), Some(page(515)));
-    assert_eq!(layout.find_hole(100, 512, 0), Some(page(2048)));
-    assert_eq!(layout.find_hole(6, 0, 3), Some(page(100)));
-    assert_eq!(layout.find_hole(0, 1, 0), None);
-    assert_eq!(layout.find_hole(8400, 1, 0), Some(page(1600)));
-    assert_eq!(layout.find_hole(8401, 1, 0), None);
+    assert_eq!(layout.find_hole(500, 1, FilePage::new(0)), Some(page(100)));
+    assert_eq!(layout.find_hole(501, 1, FilePage::new(0)), Some(page(1600)));
+    assert_eq!(layout.find_hole(6, 512, FilePage::new(0)), Some(page(512)));
+    assert_eq!(
+        layout.find_hole(6, 512, FilePage::new(512 * 9 + 3)),
+        Some(page(515))
+    );
+    // Long enough, but nowhere congruent before the next.
+    assert_eq!(
+        layout.find_hole(100, 512, FilePage::new(0)),
+        Some(page(2048))
+    );
+    assert_eq!(layout.find_hole(6, 0, FilePage::new(3)), Some(page(100)));
+    assert_eq!(layout.find_hole(0, 1, FilePage::new(0)), None);
+    assert_eq!(
+        layout.find_hole(8400, 1, FilePage::new(0)),
+        Some(page(1600))
+    );
+    assert_eq!(layout.find_hole(8401, 1, FilePage::new(0)), None);
 }
 
 #[test]
@@ -363,12 +398,11 @@ fn protections_are_the_bits_of_mmap() {
     assert_eq!(all.bits(), 7);
     assert!(all.contains(Prot::EXEC) && !Prot::READ.contains(all));
     assert!(Prot::NONE.contains(Prot::NONE) && !Prot::NONE.contains(Prot::READ));
-    assert_eq!(all.intersect(Prot::WRITE), Prot::WRITE);
 }
 
-/// What a refused change must not alter.
+/// Everything that a refused change must not alter.
 fn state(layout: &Layout) -> impl PartialEq + std::fmt::Debug {
-    let installed = layout.ranges(span(0, layout.pages()));
+    let installed = layout.ranges(all());
     let installed: Vec<_> = installed.map(|range| range.installed.pages()).collect();
     (listed(layout), installed)
 }
@@ -380,7 +414,11 @@ fn a_refusal_for_what_is_shown_or_for_lack_of_room_changes_nothing() {
     insert(&mut layout, range(10, 20, &one, 0)).unwrap();
     insert(&mut layout, range(20, 30, &two, 0)).unwrap();
     insert(&mut layout, range(40, 50, &one, 0)).unwrap();
-    layout.lookup(page(15)).unwrap().installed.add(span(12, 18));
+    layout
+        .lookup(page(15))
+        .unwrap()
+        .installed
+        .add(pages(12, 18));
     let before = state(&layout);
     let never = |_: Range| panic!("removed, and refused");
 
@@ -401,35 +439,41 @@ fn a_refusal_for_what_is_shown_or_for_lack_of_room_changes_nothing() {
     ] {
         for room in 0..parts {
             let shown = layout.replace(range(start, end, &two, 7), true, room, never);
-            let removed = layout.remove(span(start, end), room, never);
+            let removed = layout.remove(pages(start, end), room, never);
             assert_eq!((shown, removed), (Err(Error::NoRoom), Err(Error::NoRoom)));
             assert_eq!(state(&layout), before);
         }
         let mut copy = space(100, 10);
-        for range in layout.ranges(span(0, 100)) {
+        for range in layout.ranges(all()) {
             insert(&mut copy, range.clone()).unwrap();
         }
         let mut removed = 0;
-        copy.remove(span(start, end), parts, |_| removed += 1)
+        copy.remove(pages(start, end), parts, |_| removed += 1)
             .unwrap();
         assert_eq!(removed, parts);
         copy.check(true);
     }
-    assert_eq!(layout.remove(span(50, 100), 0, never), Ok(()));
+    assert_eq!(layout.remove(pages(50, 100), 0, never), Ok(()));
     layout.check(true);
 }
 
 #[test]
-fn installed_pages_go_with_their_range() {
+fn what_was_installed_goes_with_its_pages() {
     let (one, two) = (Segment::new(1), Segment::new(2));
     let mut layout = space(100, 10);
-    let installed =
-        |layout: &Layout, number| numbers(&layout.lookup(page(number)).unwrap().installed.pages());
+    let installed = |layout: &Layout, at| {
+        let range = layout.lookup(page(at)).unwrap();
+        numbers(range.installed.pages())
+    };
     insert(&mut layout, range(10, 30, &one, 10)).unwrap();
     assert_eq!(installed(&layout, 10), 0..0);
-    layout.lookup(page(10)).unwrap().installed.add(span(12, 12));
+    layout
+        .lookup(page(10))
+        .unwrap()
+        .installed
+        .add(pages(12, 12));
     assert_eq!(installed(&layout, 10), 0..0);
-    for (pages, hull) in [
+    for (wanted, hull) in [
         (20..22, 20..22),
         (15..16, 15..22),
         (17..25, 15..25),
@@ -439,42 +483,39 @@ fn installed_pages_go_with_their_range() {
             .lookup(page(10))
             .unwrap()
             .installed
-            .add(span(pages.start, pages.end));
+            .add(page(wanted.start)..page(wanted.end));
         assert_eq!(installed(&layout, 10), hull);
     }
 
-    // Cut by a change in the middle: what is removed and what stays have each their part.
+    // Cut, by a change in the middle: what comes out and what stays knows its own part.
     let mut old = Vec::new();
     let each = |range| old.push(range);
     layout
         .replace(range(18, 21, &two, 0), true, 1, each)
         .unwrap();
     layout.check(true);
-    assert_eq!(numbers(&old[0].installed.pages()), 18..21);
-    let parts = [10, 18, 21].map(|page| installed(&layout, page));
+    assert_eq!(numbers(old[0].installed.pages()), 18..21);
+    let parts = [10, 18, 21].map(|at| installed(&layout, at));
     assert_eq!(parts, [15..18, 0..0, 21..25]);
     // Cut at either end, and where nothing was installed.
     let mut parts = Vec::new();
     layout
-        .remove(span(10, 16), 1, |range| {
-            parts.push(numbers(&range.installed.pages()))
+        .remove(pages(10, 16), 1, |range| {
+            parts.push(numbers(range.installed.pages()))
         })
         .unwrap();
     layout
-        .remove(span(23, 28), 1, |range| {
-            parts.push(numbers(&range.installed.pages()))
+        .remove(pages(23, 28), 1, |range| {
+            parts.push(numbers(range.installed.pages()))
         })
         .unwrap();
     layout
-        .remove(span(28, 30), 1, |range| {
-            parts.push(numbers(&range.installed.pages()))
+        .remove(pages(28, 30), 1, |range| {
+            parts.push(numbers(range.installed.pages()))
         })
         .unwrap();
     assert_eq!(parts, [15..16, 23..25, 0..0]);
-    assert_eq!(
-        [16, 21].map(|page| installed(&layout, page)),
-        [16..18, 21..23]
-    );
+    assert_eq!([16, 21].map(|at| installed(&layout, at)), [16..18, 21..23]);
 
     // Put back, as a batch that is undone does: joined on both sides.
     layout.replace(old.remove(0), true, 1, drop).unwrap();
@@ -486,16 +527,13 @@ fn installed_pages_go_with_their_range() {
     assert_eq!((listed(&layout).len(), installed(&layout, 10)), (1, 16..23));
 
     // It stays when the protection changes, here and back, and goes when another is shown.
-    layout.protect(span(20, 30), Prot::NONE).unwrap();
-    assert_eq!(
-        [10, 20].map(|page| installed(&layout, page)),
-        [16..20, 20..23]
-    );
-    layout.protect(span(0, 100), Prot::NONE).unwrap();
+    layout.protect(pages(20, 30), Prot::NONE).unwrap();
+    assert_eq!([10, 20].map(|at| installed(&layout, at)), [16..20, 20..23]);
+    layout.protect(pages(0, 100), Prot::NONE).unwrap();
     layout.check(true);
     assert_eq!(installed(&layout, 10), 16..23);
     let copy = layout.lookup(page(10)).unwrap().clone();
-    assert_eq!(numbers(&copy.installed.pages()), 16..23);
+    assert_eq!(numbers(copy.installed.pages()), 16..23);
     layout
         .replace(range(10, 30, &two, 0), true, 1, drop)
         .unwrap();
@@ -503,21 +541,36 @@ fn installed_pages_go_with_their_range() {
 }
 
 #[test]
-fn installed_pages_are_no_part_of_what_a_range_is() {
+fn a_range_that_is_put_back_brings_what_was_installed() {
+    let segment = Segment::new(1);
+    for part in [pages(10, 11), pages(14, 15), pages(10, 20)] {
+        let mut layout = space(100, 10);
+        insert(&mut layout, range(0, 10, &segment, 0)).unwrap();
+        insert(&mut layout, range(20, 30, &segment, 20)).unwrap();
+        let old = range(10, 20, &segment, 10);
+        old.installed.add(part.clone());
+        insert(&mut layout, old).unwrap();
+        assert_eq!(layout.len(), 1);
+        assert_eq!(layout.lookup(page(0)).unwrap().installed.pages(), part);
+    }
+}
+
+#[test]
+fn what_was_installed_is_no_part_of_what_a_range_is() {
     let segment = Segment::new(1);
     let (one, other) = (range(0, 9, &segment, 0), range(0, 9, &segment, 0));
-    one.installed.add(span(3, 4));
+    one.installed.add(pages(3, 4));
     assert_eq!(one, other);
 }
 
 #[test]
-fn a_search_for_a_hole_corrects_bounds_that_changes_have_left_wrong() {
+fn a_search_for_a_hole_makes_up_for_what_changes_have_left_wrong() {
     let segment = Segment::new(1);
     let mut layout = space(10_000, 1000);
     for page in 0..900 {
         insert(&mut layout, range(11 * page, 11 * page + 1, &segment, 0)).unwrap();
     }
-    // Long holes are filled, except for one page.
+    // Long holes are filled, but for a page.
     for page in 0..899 {
         insert(
             &mut layout,
@@ -526,9 +579,9 @@ fn a_search_for_a_hole_corrects_bounds_that_changes_have_left_wrong() {
         .unwrap_or(());
     }
     layout.check(true);
-    assert_eq!(layout.find_hole(1, 10_001, 10_000), None);
+    assert_eq!(layout.find_hole(1, 10_001, FilePage::new(10_000)), None);
     layout.check_bounds_are_exact();
     clear(&mut layout, 0, 500).unwrap();
     layout.check(true);
-    assert_eq!(layout.find_hole(500, 1, 0), Some(page(0)));
+    assert_eq!(layout.find_hole(500, 1, FilePage::new(0)), Some(page(0)));
 }

@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A million ranges. The time is printed and not judged, but the tests would not end if an
-//! operation went through all ranges.
+//! A million ranges. The tests print the time and set no limit for it; but they would not end if an
+//! operation visited all ranges.
 
-use crate::host::{
-    clear, insert, page, range, refill, segment_span, space, span, Layout, Range, Segment,
+use crate::{
+    host::{all, clear, insert, of_segment, page, range, refill, space, Layout, Range, Segment},
+    layout::FilePage,
 };
 use std::{hint::black_box, time::Instant};
 
 const RANGES: u64 = 1_000_000;
 
-/// How often an operation is made to measure it, if not for all ranges.
+/// How often something is done to measure it, where it need not be done to all ranges.
 const OPERATIONS: u64 = RANGES / 5;
 
-/// The numbers `0..RANGES` in a scattered order.
+/// The numbers `0..RANGES` in an order that jumps about.
 fn scattered() -> impl Iterator<Item = u64> {
     (0..RANGES).map(|step| step * 611_953 % RANGES)
 }
@@ -32,13 +33,13 @@ fn timed<T>(what: &str, operations: u64, work: impl FnOnce() -> T) -> T {
 }
 
 /// Pages that show the same pages of the segment.
-fn pages(start: u64, end: u64, segment: &Segment) -> Range {
+fn same(start: u64, end: u64, segment: &Segment) -> Range {
     range(start, end, segment, start)
 }
 
 /// The range number `number`: one page, with a hole of one page behind it.
 fn one(number: u64, segment: &Segment) -> Range {
-    pages(2 * number, 2 * number + 1, segment)
+    same(2 * number, 2 * number + 1, segment)
 }
 
 #[test]
@@ -66,24 +67,24 @@ fn a_million_ranges_are_inserted_found_and_removed() {
             assert!(black_box(layout.lookup(page(2 * number))).is_some());
         }
     });
-    timed("what shows this page, scattered", OPERATIONS, || {
+    timed("pieces that show a page, scattered", OPERATIONS, || {
         for number in some() {
-            let mut pieces = layout.showing(1, segment_span(2 * number..2 * number + 1));
+            let mut pieces = layout.showing(1, of_segment(2 * number..2 * number + 1));
             assert_eq!(
-                pieces.next().map(|piece| piece.start.get()),
-                Some(2 * number)
+                pieces.next().map(|piece| piece.start),
+                Some(page(2 * number))
             );
         }
     });
     timed("all that show the segment, in one walk", RANGES, || {
         assert_eq!(
-            layout.showing(1, segment_span(0..u64::MAX)).count() as u64,
+            layout.showing(1, of_segment(0..u64::MAX)).count() as u64,
             RANGES
         );
     });
     timed("search for a hole that is not there", OPERATIONS, || {
         for _ in 0..OPERATIONS {
-            assert_eq!(layout.find_hole(black_box(2), 1, 0), None);
+            assert_eq!(layout.find_hole(black_box(2), 1, FilePage::FIRST), None);
         }
     });
     timed("remove and insert, scattered", OPERATIONS, || {
@@ -102,9 +103,7 @@ fn a_million_ranges_are_inserted_found_and_removed() {
     layout.check(true);
     let mut removed = 0;
     timed("remove all in one call", RANGES, || {
-        layout
-            .remove(span(0, 2 * RANGES), usize::MAX, |_| removed += 1)
-            .unwrap();
+        layout.remove(all(), usize::MAX, |_| removed += 1).unwrap();
     });
     assert_eq!(removed, RANGES);
     assert!(layout.is_empty());
@@ -123,7 +122,7 @@ fn a_million_holes_filled_leave_one_range() {
     timed("fill a hole and join both sides, scattered", RANGES, || {
         for number in scattered() {
             let start = 2 * number + 1;
-            insert(&mut layout, pages(start, start + 1, &segment)).unwrap();
+            insert(&mut layout, same(start, start + 1, &segment)).unwrap();
         }
     });
     layout.check(true);
@@ -136,7 +135,7 @@ fn a_million_pages_of_one_buffer_are_one_range() {
     let mut layout = space(RANGES, 1);
     timed("insert that continues the last", RANGES, || {
         for start in 0..RANGES {
-            insert(&mut layout, pages(start, start + 1, &segment)).unwrap();
+            insert(&mut layout, same(start, start + 1, &segment)).unwrap();
         }
     });
     assert_eq!(layout.len(), 1);
@@ -155,7 +154,7 @@ fn a_change_costs_little_more_with_a_million_ranges_than_with_ten() {
             OPERATIONS,
             || {
                 for number in some() {
-                    // It continues no neighbour.
+                    // No neighbour is continued.
                     let start = 2 * (number % present) + 1;
                     insert(&mut layout, range(start, start + 1, &segment, 0)).unwrap();
                     clear(&mut layout, start, start + 1).unwrap();
