@@ -103,7 +103,7 @@ TEST_F(space, read_only_fd_cannot_be_mapped_writable)
 	EXPECT_EQ('!', file_byte(self->s.b, 0));
 }
 
-TEST_F(space, fd_without_page_cache_is_enodev)
+TEST_F(space, unmappable_fd_is_enodev)
 {
 	int pipes[2], sockets[2];
 	int dir = open("/tmp", O_RDONLY | O_DIRECTORY);
