@@ -277,6 +277,29 @@ TEST_F(huge_page, follows_punch_and_truncate)
 	EXPECT_EQ(0, agent_stop(&child));
 }
 
+/*
+ * fork() reads a huge entry without a lock and copies it later; an unmap in between
+ * would not reach the copy. There must be no huge entry that it could copy.
+ */
+TEST_F(huge_page, is_not_copied_by_fork)
+{
+	struct agent child;
+	long long before;
+
+	EXPECT_HUGE(self->mem);
+	EXPECT_EQ(0, poke(self->mem + 1, 'w'));
+	before = fdinfo_value(self->asfd, "faults");
+	ASSERT_EQ(0, agent_start(&child));
+	EXPECT_EQ(content(3), agent_peek(&child, self->mem + 3 * PAGE));
+	EXPECT_EQ(content(PAGES + 3),
+		  agent_peek(&child, self->mem + HUGE + 3 * PAGE));
+	EXPECT_LE(before + 2, fdinfo_value(self->asfd, "faults"));
+	EXPECT_EQ(0, agent_poke(&child, self->mem + 2, 'c'));
+	EXPECT_EQ('c', peek(self->mem + 2));
+	EXPECT_HUGE(self->mem);
+	EXPECT_EQ(0, agent_stop(&child));
+}
+
 /* tmpfs splits a huge page when a part of it is punched. */
 TEST_F(huge_page, follows_punch_of_one_page)
 {

@@ -52,6 +52,14 @@ impl<const SLOT: bool> VmOperations for Operations<SLOT> {
     fn open(attachment: Attachment<'_>) {
         let counts = &attachment.space().counts;
         counts.attachments.fetch_add(1, Relaxed);
+        // fork() is about to copy the parent's entries. copy_huge_pmd() reads a special one
+        // without a lock and does not look again, relying on the parent's mmap lock, which the
+        // module's zaps do not take. An entry that is zapped in between would get into the child
+        // after the zap has passed it, and its page is put. So there must be none to be copied,
+        // and none can be made before the copy is complete: the parent's VMA is write-locked.
+        // (Entries of single pages are copied under both page table locks, and the child's VMA
+        // is after the parent's in `i_mmap` by then, so a zap reaches it after the copy.)
+        attachment.zap_huge_of_parent();
     }
 
     fn close(attachment: Attachment<'_>) {

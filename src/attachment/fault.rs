@@ -42,7 +42,8 @@ use crate::{
             FaultContext,
             VmFault,
             FALLBACK,
-            HUGE_SIZE, //
+            HUGE_SIZE,
+            NOPAGE, //
         },
     },
     layout::{
@@ -67,7 +68,6 @@ use crate::{
     },
 };
 
-const NOPAGE: VmFault = bindings::vm_fault_reason_VM_FAULT_NOPAGE;
 const RETRY: VmFault = bindings::vm_fault_reason_VM_FAULT_RETRY;
 const SIGBUS: VmFault = bindings::vm_fault_reason_VM_FAULT_SIGBUS;
 const SIGSEGV: VmFault = bindings::vm_fault_reason_VM_FAULT_SIGSEGV;

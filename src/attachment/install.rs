@@ -18,7 +18,8 @@ use crate::{
         FaultContext,
         VmFault,
         FALLBACK,
-        HUGE_SIZE, //
+        HUGE_SIZE,
+        NOPAGE, //
     },
     layout::SpacePage,
     space::resolve::{
@@ -139,16 +140,29 @@ pub(crate) fn is_empty(context: &FaultContext<'_>) -> bool {
 
 /// Installs a huge frame for a fault; the attachment must have room for all of it.
 pub(crate) fn insert_huge(context: &FaultContext<'_>, frame: &Resolved<'_>) -> VmFault {
-    let flags = context.attachment().vma().flags();
-    // Another fault may have been faster; what it installed under the same lock is as good, but
-    // may be a page table. And the protection is the VMA's.
-    if !is_empty(context) || (flags & bindings::VM_EXEC != 0 && !frame.executable) {
-        return FALLBACK;
+    use bindings::{
+        VM_EXEC,
+        VM_WRITE, //
+    };
+    let mut flags = context.attachment().vma().flags();
+    if !frame.executable {
+        flags &= !VM_EXEC;
     }
-    let writable = frame.frame.writable && flags & bindings::VM_WRITE != 0;
-    // SAFETY: The VMA is a PFN map that is held still and has room for the huge page, of which the
-    // entry is empty; nothing is allocated on this architecture.
-    unsafe { bindings::vmf_insert_pfn_pmd(context.as_raw(), frame.frame.pfn, writable) }
+    if !frame.frame.writable {
+        flags &= !VM_WRITE;
+    }
+    // SAFETY: The VMA is a PFN map that is held still and has room for the huge page.
+    let installed = unsafe {
+        let prot = bindings::vm_get_page_prot(flags);
+        bindings::address_space_helper_install_huge(context.as_raw(), frame.frame.pfn, prot)
+    };
+    if installed {
+        NOPAGE
+    } else {
+        // Another fault was faster; what it installed under the same lock is as good, but may be
+        // a page table, in which the ordinary fault looks.
+        FALLBACK
+    }
 }
 
 /// How many pages there are from `addr` to the end of its page table.

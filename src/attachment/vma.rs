@@ -42,6 +42,8 @@ use crate::{
 /// What a fault returns.
 pub(crate) type VmFault = bindings::vm_fault_t;
 
+/// The page is installed.
+pub(crate) const NOPAGE: VmFault = bindings::vm_fault_reason_VM_FAULT_NOPAGE;
 /// There is no huge page to install.
 pub(crate) const FALLBACK: VmFault = bindings::vm_fault_reason_VM_FAULT_FALLBACK;
 
@@ -118,6 +120,21 @@ impl<'a> Attachment<'a> {
         if start < end {
             // SAFETY: The bytes lie in the VMA, a PFN map that is held still.
             unsafe { bindings::zap_special_vma_range(self.vma.as_ptr(), start, end - start) };
+        }
+    }
+
+    /// If this is the copy that fork() makes of an attachment of the current process: zaps all huge
+    /// entries of that. Nothing installs any before fork() is done.
+    pub(super) fn zap_huge_of_parent(&self) {
+        let current = current!();
+        if let Some(mm) = current.mm().filter(|mm| mm.as_raw() != self.mm) {
+            // SAFETY: A task makes VMAs of another mm than its own in fork() only, with its own
+            // mmap lock held for writing until the copy is complete. The original is at the same
+            // address, and a PFN map too.
+            unsafe {
+                let parent = bindings::vma_lookup(mm.as_raw(), self.vma.start());
+                bindings::address_space_helper_zap_huge(parent);
+            }
         }
     }
 

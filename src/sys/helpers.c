@@ -101,9 +101,9 @@ void address_space_helper_mem_cgroup_put(struct mem_cgroup *memcg)
 	mem_cgroup_put(memcg);
 }
 
-struct workqueue_struct *address_space_helper_alloc_workqueue(const char *name)
+struct workqueue_struct *address_space_helper_alloc_workqueue(void)
 {
-	return alloc_workqueue("%s", WQ_UNBOUND | WQ_MEM_RECLAIM, 0, name);
+	return alloc_workqueue("address_space", WQ_UNBOUND | WQ_MEM_RECLAIM, 0);
 }
 
 void address_space_helper_interval_set_seq(struct mmu_interval_notifier *sub, unsigned long seq)

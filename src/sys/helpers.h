@@ -31,7 +31,7 @@ void address_space_helper_revert_creds(const struct cred *cred);
 struct mem_cgroup *address_space_helper_set_active_memcg(struct mem_cgroup *memcg);
 struct mem_cgroup *address_space_helper_mm_memcg(struct mm_struct *mm);
 void address_space_helper_mem_cgroup_put(struct mem_cgroup *memcg);
-struct workqueue_struct *address_space_helper_alloc_workqueue(const char *name);
+struct workqueue_struct *address_space_helper_alloc_workqueue(void);
 
 /* The mmu notifier and HMM. */
 void address_space_helper_interval_set_seq(struct mmu_interval_notifier *sub, unsigned long seq);
@@ -47,6 +47,8 @@ bool address_space_helper_map_pages(struct mm_struct *mm, unsigned long addr,
 bool address_space_helper_pmd_none(struct vm_fault *vmf);
 bool address_space_helper_make_page_table(struct vm_fault *vmf);
 pmd_t *address_space_helper_find_page_table(struct mm_struct *mm, unsigned long addr);
+void address_space_helper_zap_huge(struct vm_area_struct *vma);
+bool address_space_helper_install_huge(struct vm_fault *vmf, unsigned long pfn, pgprot_t prot);
 void address_space_helper_install_frames(struct mm_struct *mm, pmd_t *pmd, unsigned long addr,
 					 const unsigned long *frames, unsigned long count,
 					 pgprot_t readable, pgprot_t writable);

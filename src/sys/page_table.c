@@ -176,3 +176,46 @@ void address_space_helper_install_frames(struct mm_struct *mm, pmd_t *pmd, unsig
 	}
 	spin_unlock(ptl);
 }
+
+/*
+ * Zaps the huge entries of a PFN map. Its mmap lock is held for writing, and
+ * the VMA's too, so that nothing installs others meanwhile.
+ */
+void address_space_helper_zap_huge(struct vm_area_struct *vma)
+{
+	unsigned long addr;
+
+	if (WARN_ON_ONCE(!vma))
+		return;
+	vma_assert_write_locked(vma);
+	addr = ALIGN(vma->vm_start, PMD_SIZE);
+	while (addr < vma->vm_end && vma->vm_end - addr >= PMD_SIZE) {
+		pmd_t *pmd = find_pmd(vma->vm_mm, addr);
+
+		if (!pmd) {
+			addr = pud_addr_end(addr, vma->vm_end);
+			continue;
+		}
+		if (pmd_leaf(pmdp_get(pmd)))
+			zap_special_vma_range(vma, addr, PMD_SIZE);
+		addr += PMD_SIZE;
+	}
+}
+
+/*
+ * As vmf_insert_pfn_pmd() does, but with a protection of the caller's, and nothing is done,
+ * and false returned, where another fault has installed something meanwhile: what that is
+ * can only be looked at under the lock.
+ */
+bool address_space_helper_install_huge(struct vm_fault *vmf, unsigned long pfn, pgprot_t prot)
+{
+	struct vm_area_struct *vma = vmf->vma;
+	spinlock_t *ptl = pmd_lock(vma->vm_mm, vmf->pmd);
+	const bool empty = pmd_none(*vmf->pmd);
+
+	if (empty)
+		set_pmd_at(vma->vm_mm, vmf->address & PMD_MASK, vmf->pmd,
+			   pmd_mkspecial(pmd_mkhuge(pfn_pmd(pfn, prot))));
+	spin_unlock(ptl);
+	return empty;
+}

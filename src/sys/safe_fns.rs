@@ -66,6 +66,7 @@ macro_rules! safe_fns {
 
 safe_fns! {
     fn get_random_u64() -> u64;
+    fn address_space_helper_alloc_workqueue() -> *mut bindings::workqueue_struct;
 
     fn address_space_helper_lockdep_off() -> ();
     fn address_space_helper_lockdep_on() -> ();

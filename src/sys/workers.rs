@@ -28,7 +28,10 @@ use kernel::{
     },
 };
 
-use crate::sys::bindings;
+use crate::sys::{
+    bindings,
+    safe_fns, //
+};
 
 static QUEUE: Atomic<*mut bindings::workqueue_struct> = Atomic::new(null_mut());
 
@@ -42,10 +45,7 @@ pub(crate) struct Workers(());
 impl Workers {
     /// Makes the queue. To be called once, when the module is loaded. `ENOMEM`.
     pub(crate) fn start() -> Result<Workers> {
-        // SAFETY: The name is a C string, and copied.
-        let queue = unsafe {
-            bindings::address_space_helper_alloc_workqueue(c"address_space".as_char_ptr())
-        };
+        let queue = safe_fns::address_space_helper_alloc_workqueue();
         if queue.is_null() {
             return Err(ENOMEM);
         }
