@@ -74,6 +74,76 @@ TEST_F(guest, writes_after_reading)
 	EXPECT_EQ('!', file_byte(self->s.a, 5 * PAGE));
 }
 
+/*
+ * Reads by the guest and by the VMM while the VMM has write-protected its attachment
+ * must leave no entry for reading, which KVM takes for a device: @mem is the attachment
+ * that the memslot shows, of pages that nobody has written.
+ */
+#define EXPECT_FSTP_AFTER_MPROTECT(vm, mem) do {				\
+	EXPECT_EQ(FSTP_BYTE, guest_fstp(vm, 0));				\
+	EXPECT_EQ('b', guest_read(vm, PAGE));					\
+	EXPECT_EQ(FSTP_BYTE, guest_fstp(vm, PAGE));				\
+	EXPECT_EQ('c', peek((mem) + 2 * PAGE));					\
+	EXPECT_EQ(FSTP_BYTE, guest_fstp(vm, 2 * PAGE));				\
+	ASSERT_EQ(0, mprotect(mem, SLOT_LEN, PROT_READ));			\
+	EXPECT_EQ('d', guest_read(vm, 3 * PAGE));				\
+	EXPECT_EQ('e', peek((mem) + 4 * PAGE));					\
+	ASSERT_EQ(0, mprotect(mem, SLOT_LEN, RW));				\
+	EXPECT_EQ(FSTP_BYTE, guest_fstp(vm, 0));				\
+	EXPECT_EQ(FSTP_BYTE, guest_fstp(vm, 3 * PAGE));				\
+	EXPECT_EQ(FSTP_BYTE, guest_fstp(vm, 4 * PAGE));				\
+} while (0)
+
+TEST_F(guest, writes_by_any_instruction_after_mprotect)
+{
+	MAP_A(RW);
+	EXPECT_FSTP_AFTER_MPROTECT(&self->vm, self->mem);
+}
+
+TEST_F(guest, writes_by_any_instruction_after_mprotect_to_disk_file)
+{
+	char dir[128];
+	int file;
+
+	ASSERT_EQ(0, disk_dir(dir, sizeof(dir)));
+	file = file_pages(dir, FILE_PAGES, 'a');
+	ASSERT_LE(0, file);
+	ASSERT_EQ(0, fsync(file));
+	ASSERT_EQ(0, as_map(self->s.asfd, 0, file, 0, FILE_LEN, RW, 0));
+	EXPECT_FSTP_AFTER_MPROTECT(&self->vm, self->mem);
+}
+
+/* The VMM may make an attachment a memslot by itself. */
+TEST_F(guest, writes_by_any_instruction_in_memslot_set_by_vmm)
+{
+	struct kvm_userspace_memory_region region = {
+		.slot = SLOT,
+		.guest_phys_addr = SLOT_GPA,
+		.memory_size = SLOT_LEN,
+	};
+	char dir[128], *mem = attach(self->s.asfd, 0, SLOT_LEN, RW);
+	int file;
+
+	ASSERT_NE(NULL, mem);
+	ASSERT_EQ(0, disk_dir(dir, sizeof(dir)));
+	file = file_pages(dir, FILE_PAGES, 'a');
+	ASSERT_LE(0, file);
+	ASSERT_EQ(0, fsync(file));
+	ASSERT_EQ(0, as_map(self->s.asfd, 0, file, 0, FILE_LEN, RW, 0));
+	ASSERT_EQ(0, as_kvm_unmap(self->s.asfd, self->vm.vm, SLOT));
+	region.userspace_addr = (uintptr_t)mem;
+	ASSERT_EQ(0, ioctl(self->vm.vm, KVM_SET_USER_MEMORY_REGION, &region));
+	EXPECT_FSTP_AFTER_MPROTECT(&self->vm, mem);
+}
+
+/* Populating too leaves no entry for reading where a guest may write. */
+TEST_F(guest, writes_by_any_instruction_after_populate)
+{
+	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0, FILE_LEN, RW,
+			    ADDRESS_SPACE_MAP_POPULATE));
+	EXPECT_FSTP_AFTER_MPROTECT(&self->vm, self->mem);
+}
+
 TEST_F(guest, writes_again_after_writeback)
 {
 	char dir[128];

@@ -49,8 +49,9 @@ pub(crate) fn pages_around(context: &FaultContext<'_>, access: Prot) -> (Range<S
     let page = context.page();
     let attachment = context.attachment();
     let read = !access.contains(Prot::WRITE);
-    if read && attachment.is_slot() && attachment.vma().flags() & bindings::VM_WRITE != 0 {
-        // A neighbour might be one to be written; see `fault.rs` on slots.
+    if read && attachment.has_secondary_mmu() && attachment.vma().flags() & bindings::VM_WRITE != 0
+    {
+        // A neighbour might be one to be written; see `fault.rs` on VMs.
         return (page..page + 1, 1);
     }
     let count = context.space().readahead.count(page);

@@ -2,17 +2,10 @@
 
 //! How attachments are made, recognised and counted.
 //!
-//! There are two kinds: those that are memory slots of a VM meet read faults otherwise, see
-//! `fault.rs`.
-//!
-//! All of this runs with the mmap lock of the attached process held, by the callers, but for
-//! [`make_slot`], which acquires it.
+//! All of this runs with the mmap lock of the attached process held, by the callers.
 
 use kernel::{
-    mm::{
-        virt::VmaRef,
-        MmWithUser, //
-    },
+    mm::virt::VmaRef,
     prelude::*,
     sync::atomic::ordering::*, //
 };
@@ -40,15 +33,12 @@ use crate::{
     },
 };
 
-/// Attachments; `SLOT` of those that are memory slots.
-struct Operations<const SLOT: bool>;
+/// What attachments do.
+struct Operations;
 
-static TABLE: Table = Table::of::<Operations<false>>();
-static SLOT_TABLE: Table = Table::of::<Operations<true>>();
+static TABLE: Table = Table::of::<Operations>();
 
-impl<const SLOT: bool> VmOperations for Operations<SLOT> {
-    const SLOT: bool = SLOT;
-
+impl VmOperations for Operations {
     fn open(attachment: Attachment<'_>) {
         let counts = &attachment.space().counts;
         counts.attachments.fetch_add(1, Relaxed);
@@ -79,6 +69,21 @@ impl<const SLOT: bool> VmOperations for Operations<SLOT> {
 
     fn pfn_mkwrite(context: FaultContext<'_>) -> VmFault {
         fault::write_fault(context)
+    }
+
+    /// Where KVM may look there must be no entry for reading where there may be one for writing, see
+    /// `fault.rs`: what mprotect() makes writable is to be installed anew.
+    fn mprotect(
+        attachment: Attachment<'_>,
+        start: usize,
+        end: usize,
+        flags: bindings::vm_flags_t,
+    ) -> Result {
+        let gains = flags & !attachment.vma().flags();
+        if attachment.has_secondary_mmu() && gains & bindings::VM_WRITE != 0 {
+            attachment.zap_exclusively(start, end);
+        }
+        Ok(())
     }
 
     fn access(attachment: Attachment<'_>, addr: usize, buffer: Buffer<'_>) -> Result<usize> {
@@ -134,26 +139,10 @@ pub(crate) fn attach(new: &NewVma<'_, Space>, first: SpacePage, prot: Prot) -> R
 /// The attachment of `space` that `vma` is, if it is one.
 pub(crate) fn attachment_of<'a>(vma: &'a VmaRef, space: &Space) -> Option<Attachment<'a>> {
     let raw = vma.as_ptr();
-    // SAFETY: The VMA is valid and held still, as `VmaRef` has it. `attach` alone gives one these
-    // tables, with a space as private data.
+    // SAFETY: The VMA is valid and held still, as `VmaRef` has it. `attach` alone gives one this
+    // table, with a space as private data.
     unsafe {
-        let slot = core::ptr::eq((*raw).vm_ops, SLOT_TABLE.as_raw());
-        let ours = slot || core::ptr::eq((*raw).vm_ops, TABLE.as_raw());
-        (ours && core::ptr::eq((*raw).vm_private_data.cast(), space))
-            .then(|| Attachment::new(raw, slot))
+        let ours = core::ptr::eq((*raw).vm_ops, TABLE.as_raw());
+        (ours && core::ptr::eq((*raw).vm_private_data.cast(), space)).then(|| Attachment::new(raw))
     }
-}
-
-/// Makes the attachment at `addr` of the caller one that is a memory slot of a VM; does nothing
-/// where there is no attachment any more. Acquires the mmap lock for writing.
-pub(crate) fn make_slot(mm: &MmWithUser, addr: usize) {
-    // SAFETY: Both tables are for attachments.
-    unsafe {
-        bindings::address_space_helper_swap_vm_ops(
-            mm.as_raw(),
-            addr,
-            TABLE.as_raw(),
-            SLOT_TABLE.as_raw(),
-        )
-    };
 }

@@ -10,11 +10,12 @@
 //! Memory for page tables and for the frame table is allocated before the install lock is
 //! acquired. (The former comes with the fault: `do_fault` has made one, if there is none.)
 //!
-//! # Memory slots
+//! # Virtual machines
 //!
 //! Where KVM finds an entry for reading and the guest writes, it does not fault but takes the
-//! write for one to a device. So in an attachment that is a slot there must be no entry for
-//! reading where there may be one for writing: a read fault asks for a writable entry first.
+//! write for one to a device. So in an attachment that may be a memory slot there must be no entry
+//! for reading where there may be one for writing: a read fault asks for a writable entry first.
+//! Any attachment of a process that has a VM may be a slot: nothing says which are.
 
 use core::ops::{
     ControlFlow,
@@ -71,11 +72,10 @@ use crate::{
 const RETRY: VmFault = bindings::vm_fault_reason_VM_FAULT_RETRY;
 const SIGBUS: VmFault = bindings::vm_fault_reason_VM_FAULT_SIGBUS;
 const SIGSEGV: VmFault = bindings::vm_fault_reason_VM_FAULT_SIGSEGV;
-const OOM: VmFault = bindings::vm_fault_reason_VM_FAULT_OOM;
 /// The file has no page there, or no room for one, or the space's creator may not have the
 /// memory.
 ///
-/// Not `OOM` for the latter: that has the access tried again until the memory cgroup of the
+/// Not VM_FAULT_OOM for the latter: that has the access tried again until the memory cgroup of the
 /// touching task has room, which is not the one that is full.
 const NO_PAGE: VmFault = SIGBUS;
 
@@ -152,8 +152,8 @@ impl<'a> Fault<'a> {
 
     /// Answers the fault with what `install` comes to.
     fn answer(mut self, install: impl Fn(&Self) -> Answer) -> VmFault {
-        let answer = if self.context.attachment().is_slot() {
-            self.install_for_slot(install)
+        let answer = if self.context.attachment().has_secondary_mmu() {
+            self.install_for_vm(install)
         } else {
             install(&self)
         };
@@ -192,8 +192,8 @@ impl<'a> Fault<'a> {
         ret
     }
 
-    /// Installs what an attachment that is a memory slot wants; see the top of the file.
-    fn install_for_slot(&mut self, install: impl Fn(&Self) -> Answer) -> Answer {
+    /// Installs what an attachment wants that a VM may show; see the top of the file.
+    fn install_for_vm(&mut self, install: impl Fn(&Self) -> Answer) -> Answer {
         if self.access == Prot::READ && self.vm_flags() & bindings::VM_WRITE != 0 {
             // Where reading has failed, writing had before.
             let failed = self
@@ -236,10 +236,9 @@ impl<'a> Fault<'a> {
         }
     }
 
-    /// Whether KVM has the page faulted in for a guest: in a slot, and not because user space
-    /// itself touched it.
+    /// Whether KVM may have the page faulted in for a guest: user space itself has not touched it.
     fn is_by_kvm(&self) -> bool {
-        self.context.attachment().is_slot() && !self.context.is_by_user()
+        self.context.attachment().has_secondary_mmu() && !self.context.is_by_user()
     }
 
     /// Installs the page that is touched, and perhaps what is around.
@@ -363,7 +362,7 @@ impl<'a> Fault<'a> {
                 Answer::Now(SIGBUS)
             }
             Obstacle::Denied => Answer::Now(SIGSEGV),
-            Obstacle::NoMemory => Answer::Now(OOM),
+            Obstacle::NoMemory => Answer::Now(NO_PAGE),
             Obstacle::Invalidating => Answer::BackOff,
             Obstacle::Busy(segment, page) => return self.wait_for(segment, page, true),
             Obstacle::Missing(segment, page) => return self.wait_for(segment, page, false),

@@ -13,8 +13,8 @@
 //! from what the frame table knows, with all the checks of that and with the rights that all
 //! allow. So whatever revokes it later finds it.
 //!
-//! Memory slots of VMs are left alone: no entry for reading may be there where there may be one
-//! for writing (`fault.rs`).
+//! Where a VM may show an attachment, no entry for reading may be there where there may be one for
+//! writing (`fault.rs`): what is known for reading only is left to faults then.
 
 use core::ops::Range;
 
@@ -189,12 +189,14 @@ fn install_some<'a>(
     let guard = found.mm.mmap_read_trylock()?;
     // It may be another by now.
     let attachment = attachment_of(guard.vma_lookup(found.addr)?, space)?;
-    if attachment.is_slot() || attachment.vma().flags() & bindings::VM_READ == 0 {
+    let flags = attachment.vma().flags();
+    if flags & bindings::VM_READ == 0 {
         return None;
     }
     let mut tables = Tables {
         mm: &found.mm,
         attachment,
+        writes: attachment.has_secondary_mmu() && flags & bindings::VM_WRITE != 0,
         last: None,
     };
     let shown = attachment.pages();
@@ -230,20 +232,27 @@ fn install_next(space: &Space, tables: &mut Tables<'_>, pages: Range<SpacePage>)
     let page = pages.start;
     let addr = tables.attachment.address_of(page);
     let end = pages.end.min(page + install::pages_to_end_of_table(addr));
+    let writes = tables.writes;
     let Some(table) = tables.get(space, page) else {
         // A huge page, or nothing that can be installed.
         return end;
     };
-    let installed = if end - page == 1 {
-        space.with_frame(page, Prot::READ, |frame| {
-            table.insert_one(page, &frame);
-            page + 1
-        })
-    } else {
-        space.with_run::<MOST, _>(page, &(page..end), Prot::READ, |run| {
+    let install = |access| {
+        if end - page == 1 {
+            return space.with_frame(page, access, |frame| {
+                table.insert_one(page, &frame);
+                page + 1
+            });
+        }
+        space.with_run::<MOST, _>(page, &(page..end), access, |run| {
             table.insert(run);
             page + run.words.len() as u64
         })
+    };
+    let installed = match writes.then(|| install(Prot::WRITE)) {
+        // The layout does not allow writing: then reading is all that there may be.
+        None | Some(Err(Miss::Denied)) => install(Prot::READ),
+        Some(installed) => installed,
     };
     match installed {
         Ok(next) => next,
@@ -266,6 +275,8 @@ fn skip(space: &Space, page: SpacePage) -> SpacePage {
 struct Tables<'a> {
     mm: &'a MmWithUser,
     attachment: Attachment<'a>,
+    /// Whether only what may be written is installed, unless the layout forbids writing.
+    writes: bool,
     /// The one that was used last.
     last: Option<PageTable<'a>>,
 }

@@ -12,6 +12,7 @@ use core::{
 };
 
 use kernel::{
+    error::from_result,
     fs::File,
     mm::virt::VmaRef,
     page::{
@@ -54,31 +55,31 @@ pub(crate) const HUGE_SIZE: usize = HUGE_PAGES * PAGE_SIZE;
 ///
 /// # Invariants
 ///
-/// `vma` is an attachment: it has one of the tables of [`Table`], and `space` is its private data,
-/// which its file keeps from being closed. `first` and `mm` are its fields of these names.
+/// `vma` is an attachment: its operations are a [`Table`], and `space` is its private data, which its
+/// file keeps from being closed. `first` and `mm` are its fields of these names.
 #[derive(Clone, Copy)]
 pub(crate) struct Attachment<'a> {
     vma: &'a VmaRef,
-    slot: bool,
+    secondary_mmu: bool,
     space: &'a Space,
     first: SpacePage,
     mm: *mut bindings::mm_struct,
 }
 
 impl<'a> Attachment<'a> {
-    /// The attachment that `vma` is; `slot` says whether it is a memory slot of a VM.
+    /// The attachment that `vma` is.
     ///
     /// # Safety
     ///
     /// `vma` must be an attachment, and held still for `'a`.
-    pub(super) unsafe fn new(vma: *mut bindings::vm_area_struct, slot: bool) -> Self {
+    pub(super) unsafe fn new(vma: *mut bindings::vm_area_struct) -> Self {
         // SAFETY: By the caller's promise.
         //
         // INVARIANT: As above.
         unsafe {
             Attachment {
                 vma: VmaRef::from_raw(vma),
-                slot,
+                secondary_mmu: bindings::address_space_helper_mm_has_notifiers((*vma).vm_mm),
                 space: &*(*vma).vm_private_data.cast(),
                 first: SpacePage::new((*vma).vm_pgoff as u64),
                 mm: (*vma).vm_mm,
@@ -91,9 +92,10 @@ impl<'a> Attachment<'a> {
         self.vma
     }
 
-    /// Whether it is the memory slot of a VM.
-    pub(crate) fn is_slot(&self) -> bool {
-        self.slot
+    /// Whether a secondary MMU may show it too, that of a VM: then its mm has mmu notifiers, as that
+    /// of a process has that has made a VM. It may be a memory slot then.
+    pub(crate) fn has_secondary_mmu(&self) -> bool {
+        self.secondary_mmu
     }
 
     /// The space that it shows.
@@ -138,6 +140,14 @@ impl<'a> Attachment<'a> {
         }
     }
 
+    /// Zaps bytes `start..end`, and keeps anything from being installed until the mmap lock is
+    /// released, which must be held for writing.
+    pub(super) fn zap_exclusively(&self, start: usize, end: usize) {
+        // SAFETY: The VMA is valid, and its mmap lock held for writing.
+        unsafe { bindings::address_space_helper_vma_start_write(self.vma.as_ptr()) };
+        self.zap(start, end.saturating_sub(start));
+    }
+
     /// Where its mm is: to be compared, not followed.
     pub(crate) fn mm_ptr(&self) -> *mut bindings::mm_struct {
         self.mm
@@ -159,12 +169,12 @@ pub(crate) struct FaultContext<'a> {
 }
 
 impl<'a> FaultContext<'a> {
-    /// The fault that the kernel has an attachment answer, which is a memory slot if `slot`.
+    /// The fault that the kernel has an attachment answer.
     ///
     /// # Safety
     ///
     /// `vmf` must be that of a fault of an attachment, whose lock is held for `'a`.
-    unsafe fn new(vmf: *mut bindings::vm_fault, slot: bool) -> Self {
+    unsafe fn new(vmf: *mut bindings::vm_fault) -> Self {
         // SAFETY: By the caller's promise.
         //
         // INVARIANT: As above.
@@ -173,7 +183,7 @@ impl<'a> FaultContext<'a> {
             let fault = &vmf.as_ref().__bindgen_anon_1;
             FaultContext {
                 vmf,
-                attachment: Attachment::new(fault.vma, slot),
+                attachment: Attachment::new(fault.vma),
                 flags: vmf.as_ref().flags,
                 address: fault.address & PAGE_MASK,
                 page: SpacePage::new(fault.pgoff as u64),
@@ -303,9 +313,6 @@ impl Buffer<'_> {
 
 /// What an attachment does.
 pub(crate) trait VmOperations {
-    /// Whether it is for memory slots of VMs.
-    const SLOT: bool;
-
     /// The VMA is a copy of an attachment, or a part of one that was split.
     fn open(attachment: Attachment<'_>);
     /// The VMA goes away. Its mm may have no users any more.
@@ -316,6 +323,14 @@ pub(crate) trait VmOperations {
     fn huge_fault(context: FaultContext<'_>) -> VmFault;
     /// Something is written that has an entry for reading.
     fn pfn_mkwrite(context: FaultContext<'_>) -> VmFault;
+    /// mprotect() is about to give bytes `start..end` the flags `flags`. The mmap lock is held for
+    /// writing.
+    fn mprotect(
+        attachment: Attachment<'_>,
+        start: usize,
+        end: usize,
+        flags: bindings::vm_flags_t,
+    ) -> Result;
     /// ptrace and /proc/PID/mem at `addr`; returns how many bytes were copied.
     fn access(attachment: Attachment<'_>, addr: usize, buffer: Buffer<'_>) -> Result<usize>;
 }
@@ -335,6 +350,7 @@ impl Table {
             fault: Some(Shims::<T>::fault),
             huge_fault: Some(Shims::<T>::huge_fault),
             pfn_mkwrite: Some(Shims::<T>::pfn_mkwrite),
+            mprotect: Some(Shims::<T>::mprotect),
             access: Some(Shims::<T>::access),
             ..pin_init::zeroed()
         })
@@ -363,8 +379,8 @@ macro_rules! shims {
     )*};
     (@type attachment) => { *mut bindings::vm_area_struct };
     (@type context) => { *mut bindings::vm_fault };
-    (@attachment $this:ident) => { Attachment::new($this, T::SLOT) };
-    (@context $this:ident) => { FaultContext::new($this, T::SLOT) };
+    (@attachment $this:ident) => { Attachment::new($this) };
+    (@context $this:ident) => { FaultContext::new($this) };
 }
 
 impl<T: VmOperations> Shims<T> {
@@ -379,6 +395,9 @@ impl<T: VmOperations> Shims<T> {
             T::huge_fault(context)
         };
         context fn pfn_mkwrite() -> VmFault = |context| T::pfn_mkwrite(context);
+        attachment fn mprotect(start: usize, end: usize, flags: usize) -> c_int = |attachment| {
+            from_result(|| T::mprotect(attachment, start, end, flags).map(|()| 0))
+        };
         attachment fn access(
             addr: usize, buf: *mut c_void, len: c_int, write: c_int
         ) -> c_int = |attachment| {

@@ -21,10 +21,7 @@ use kernel::{
 };
 
 use crate::{
-    attachment::attach::{
-        attachment_of,
-        make_slot, //
-    },
+    attachment::attach::attachment_of,
     call::{
         file::SpaceFile,
         request,
@@ -76,7 +73,6 @@ pub(crate) fn map(of: &impl SpaceFile, file: &File, ptr: UserPtr) -> Result<isiz
     )?;
     let current = current!();
     let mm = current.mm().ok_or(EINVAL)?;
-    make_slot(mm, mapping.addr());
     slots.add(Slot {
         mm: mm.as_raw() as usize,
         machine: machine.clone(),

@@ -182,21 +182,6 @@ void address_space_helper_init_pfn_vma(struct vm_area_struct *vma, pgoff_t pgoff
 	vm_flags_mod(vma, set, clear);
 }
 
-void address_space_helper_swap_vm_ops(struct mm_struct *mm, unsigned long addr,
-				      const struct vm_operations_struct *from,
-				      const struct vm_operations_struct *to)
-{
-	struct vm_area_struct *vma;
-
-	mmap_write_lock(mm);
-	vma = vma_lookup(mm, addr);
-	if (vma && vma->vm_ops == from) {
-		vma_start_write(vma);
-		vma->vm_ops = to;
-	}
-	mmap_write_unlock(mm);
-}
-
 struct vm_area_struct *address_space_helper_first_vma(struct address_space *mapping)
 {
 	return rb_entry_safe(rb_first_cached(&mapping->i_mmap), struct vm_area_struct, shared.rb);
@@ -205,6 +190,16 @@ struct vm_area_struct *address_space_helper_first_vma(struct address_space *mapp
 struct vm_area_struct *address_space_helper_next_vma(struct vm_area_struct *vma)
 {
 	return rb_entry_safe(rb_next(&vma->shared.rb), struct vm_area_struct, shared.rb);
+}
+
+void address_space_helper_vma_start_write(struct vm_area_struct *vma)
+{
+	vma_start_write(vma);
+}
+
+bool address_space_helper_mm_has_notifiers(struct mm_struct *mm)
+{
+	return mm_has_notifiers(mm);
 }
 
 void address_space_helper_release_fault_lock(struct vm_fault *vmf)

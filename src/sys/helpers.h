@@ -70,11 +70,10 @@ void address_space_helper_frame_copy(unsigned long pfn, unsigned long offset, vo
 				     unsigned long len, bool write);
 
 /* Attachments. */
+void address_space_helper_vma_start_write(struct vm_area_struct *vma);
+bool address_space_helper_mm_has_notifiers(struct mm_struct *mm);
 void address_space_helper_init_pfn_vma(struct vm_area_struct *vma, pgoff_t pgoff,
 				       vm_flags_t set, vm_flags_t clear);
-void address_space_helper_swap_vm_ops(struct mm_struct *mm, unsigned long addr,
-				      const struct vm_operations_struct *from,
-				      const struct vm_operations_struct *to);
 struct vm_area_struct *address_space_helper_first_vma(struct address_space *mapping);
 struct vm_area_struct *address_space_helper_next_vma(struct vm_area_struct *vma);
 void address_space_helper_release_fault_lock(struct vm_fault *vmf);

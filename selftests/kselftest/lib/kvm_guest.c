@@ -27,6 +27,14 @@ static const struct {
 		0xe6, PORT,
 		0xf4,
 	}, 9 },
+	[GUEST_FSTP] = { {
+		0xdb, 0xe3,			/* fninit */
+		0xd9, 0xe8,			/* fld1 */
+		0xd9, 0x1f,			/* fstp dword [bx] */
+		0x8a, 0x47, 0x03,		/* mov al, [bx + 3] */
+		0xe6, PORT,
+		0xf4,
+	}, 12 },
 	[GUEST_SPIN_READ] = { {
 		0x66, 0x8b, 0x07,		/* mov eax, [bx] */
 		0x26, 0x66, 0xa3, 0x00, 0x00,	/* mov es:[0], eax */
@@ -161,6 +169,11 @@ int guest_write(struct vm *vm, unsigned int offset, uint8_t value)
 int guest_read_write(struct vm *vm, unsigned int offset, uint8_t value)
 {
 	return run_program(vm, GUEST_READ_WRITE, offset, value);
+}
+
+int guest_fstp(struct vm *vm, unsigned int offset)
+{
+	return run_program(vm, GUEST_FSTP, offset, 0);
 }
 
 struct mirror *vm_mirror(struct vm *vm)

@@ -31,6 +31,7 @@ enum program {
 	GUEST_READ,		/* al = [bx], outputs al, halts */
 	GUEST_WRITE,		/* [bx] = al, outputs al, halts */
 	GUEST_READ_WRITE,	/* dl = [bx], [bx] = al, outputs dl, halts */
+	GUEST_FSTP,		/* [bx] = 1.0f, outputs its last byte, halts */
 	GUEST_SPIN_READ,	/* forever: mirror.value = [bx], mirror.rounds++ */
 	GUEST_SPIN_WRITE,	/* forever: [bx]++, mirror.rounds++ */
 };
@@ -52,6 +53,12 @@ int vm_start(struct vm *vm, enum program program, unsigned int offset,
 int guest_read(struct vm *vm, unsigned int offset);
 int guest_write(struct vm *vm, unsigned int offset, uint8_t value);
 int guest_read_write(struct vm *vm, unsigned int offset, uint8_t value);
+/*
+ * Writes with an instruction that KVM does not emulate: where it takes the page for a
+ * device the VM cannot go on. FSTP_BYTE if the write succeeds.
+ */
+int guest_fstp(struct vm *vm, unsigned int offset);
+#define FSTP_BYTE	0x3f
 
 struct mirror *vm_mirror(struct vm *vm);
 
