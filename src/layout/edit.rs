@@ -11,6 +11,7 @@ use super::{
     by_space::BySpace,
     change::Error,
     node::{
+        corrupt,
         wide,
         NIL, //
     },
@@ -18,10 +19,7 @@ use super::{
         SegmentPage,
         SpacePage, //
     },
-    pool::{
-        corrupt,
-        Store, //
-    },
+    pool::Store,
     tree::{
         Order,
         Place,

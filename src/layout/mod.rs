@@ -36,7 +36,7 @@
 //! # Defects
 //!
 //! Nothing here panics in the kernel. A link that leads nowhere and a node that should have a range
-//! and has none are defects of the layout itself: they are reported ([`Store::corrupt()`]), and
+//! and has none are defects of the layout itself: they are reported ([`Client::corrupt()`]), and
 //! the walk that met them ends.
 //!
 //! # Inside
@@ -63,7 +63,10 @@ pub(crate) use self::check::PARTS;
 pub(crate) use self::{
     change::Error,
     installed::Installed,
-    node::Node,
+    node::{
+        Client,
+        Node, //
+    },
     page::{
         FilePage,
         Pages,

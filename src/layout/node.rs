@@ -10,14 +10,28 @@ use super::{
         SegmentPage,
         SpacePage, //
     },
-    pool::{
-        corrupt,
-        Store, //
-    },
     Range,
     Segment, //
 };
 use core::ops;
+
+/// What a layout is used with: the segments that it shows, and where its defects are reported.
+pub(crate) trait Client {
+    /// The handle of a segment.
+    type Segment: Segment;
+
+    /// Reports that the layout is corrupt, which is a defect of the layout itself; `what` says in
+    /// which respect. The layout then carries on as well as it can, and may call this again. May
+    /// be called under the layout's lock, and must not sleep.
+    fn corrupt(what: &'static str);
+}
+
+/// As [`Client::corrupt()`], out of the way of code that never calls it.
+#[cold]
+#[inline(never)]
+pub(super) fn corrupt<M: Client>(what: &'static str) {
+    M::corrupt(what);
+}
 
 /// The index that is no node.
 pub(super) const NIL: u32 = u32::MAX;
@@ -50,7 +64,7 @@ pub(super) fn wide(id: u64, page: SegmentPage) -> Wide {
 ///
 /// The way down the tree by space page reads only the first cache line.
 #[repr(C, align(64))]
-pub(crate) struct Node<M: Store> {
+pub(crate) struct Node<M: Client> {
     /// First page of the range in the space: a copy that can be read without a look at whether the
     /// node is vacant.
     pub(super) start: SpacePage,
@@ -73,7 +87,7 @@ pub(crate) struct Node<M: Store> {
     pub(super) range: Option<Range<M::Segment>>,
 }
 
-impl<M: Store> Node<M> {
+impl<M: Client> Node<M> {
     /// A node without a range: what new chunks are filled with.
     pub(crate) const fn vacant() -> Self {
         Self {

@@ -9,15 +9,16 @@
 //! frees. Both are O(1), and so is finding the node of an index.
 //!
 //! Nothing here panics on a link that leads to no node, which only a corrupt layout has: it is
-//! reported ([`Store::corrupt()`]), and a vacant node is found there, whose links end every walk.
+//! reported ([`Client::corrupt()`]), and a vacant node is found there, whose links end every walk.
 
 use super::{
     node::{
+        corrupt,
+        Client,
         Node,
         NIL, //
     },
-    Range,
-    Segment, //
+    Range, //
 };
 use core::ops::DerefMut;
 
@@ -33,11 +34,8 @@ const MAX_CHUNKS: usize = (NIL >> CHUNK_SHIFT) as usize;
 /// A new chunk is filled with [`Node::vacant()`].
 pub(crate) type Chunk<M> = [Node<M>; CHUNK_NODES];
 
-/// Where the memory of a layout comes from, and where its defects are reported.
-pub(crate) trait Store: Sized {
-    /// The handle of a segment.
-    type Segment: Segment;
-
+/// Where the memory of a layout comes from.
+pub(crate) trait Store: Client + Sized {
     /// A box that owns one chunk.
     type Chunk: DerefMut<Target = Chunk<Self>>;
 
@@ -63,18 +61,6 @@ pub(crate) trait Store: Sized {
 
     /// Takes the last chunk out.
     fn pop(directory: &mut Self::Directory) -> Option<Self::Chunk>;
-
-    /// Reports that the layout is corrupt, which is a defect of the layout itself; `what` says in
-    /// which respect. The layout then carries on as well as it can, and may call this again. May
-    /// be called under the layout's lock, and must not sleep.
-    fn corrupt(what: &'static str);
-}
-
-/// As [`Store::corrupt()`], out of the way of code that never calls it.
-#[cold]
-#[inline(never)]
-pub(super) fn corrupt<M: Store>(what: &'static str) {
-    M::corrupt(what);
 }
 
 /// What a pool lacks before it can give a certain number of nodes.

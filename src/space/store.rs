@@ -8,7 +8,10 @@ use kernel::{
 };
 
 use crate::{
-    layout,
+    layout::{
+        self,
+        Client as _, //
+    },
     segment::Segment,
     sys::warn::warn_on_once, //
 };
@@ -16,8 +19,17 @@ use crate::{
 /// Memory of the layout, charged to the active memory cgroup.
 pub(crate) struct Kernel;
 
-impl layout::Store for Kernel {
+impl layout::Client for Kernel {
     type Segment = Arc<Segment>;
+
+    #[cold]
+    fn corrupt(what: &'static str) {
+        kernel::pr_err_once!("layout: {what}\n");
+        warn_on_once!(true);
+    }
+}
+
+impl layout::Store for Kernel {
     type Chunk = KBox<layout::Chunk<Kernel>>;
     type Directory = KVVec<Self::Chunk>;
     type Error = Error;
@@ -45,11 +57,5 @@ impl layout::Store for Kernel {
 
     fn pop(directory: &mut Self::Directory) -> Option<Self::Chunk> {
         directory.pop()
-    }
-
-    #[cold]
-    fn corrupt(what: &'static str) {
-        kernel::pr_err_once!("layout: {what}\n");
-        warn_on_once!(true);
     }
 }

@@ -7,7 +7,7 @@
 
 use crate::{
     host::{all, page, pages, Heap, Segment},
-    layout::{self, FilePage, Installed, Prot, Range, SegmentPage, Spare, Store},
+    layout::{self, Client, FilePage, Installed, Prot, Range, SegmentPage, Spare, Store},
 };
 use std::{array, cell::Cell, convert::Infallible, panic};
 
@@ -18,8 +18,15 @@ thread_local! {
 /// As [`Heap`], but it counts the reports.
 struct Counting;
 
-impl Store for Counting {
+impl Client for Counting {
     type Segment = Segment;
+
+    fn corrupt(_: &'static str) {
+        REPORTS.set(REPORTS.get() + 1);
+    }
+}
+
+impl Store for Counting {
     type Chunk = Box<layout::Chunk<Counting>>;
     type Directory = Vec<Self::Chunk>;
     type Error = Infallible;
@@ -42,10 +49,6 @@ impl Store for Counting {
 
     fn pop(directory: &mut Self::Directory) -> Option<Self::Chunk> {
         directory.pop()
-    }
-
-    fn corrupt(_: &'static str) {
-        REPORTS.set(REPORTS.get() + 1);
     }
 }
 

@@ -17,8 +17,15 @@ impl layout::Segment for Segment {
 /// Memory that never runs out.
 pub(crate) struct Heap;
 
-impl layout::Store for Heap {
+impl layout::Client for Heap {
     type Segment = Segment;
+
+    fn corrupt(what: &'static str) {
+        panic!("the layout is corrupt: {what}");
+    }
+}
+
+impl layout::Store for Heap {
     type Chunk = Box<layout::Chunk<Heap>>;
     type Directory = Vec<Self::Chunk>;
     type Error = Infallible;
@@ -45,10 +52,6 @@ impl layout::Store for Heap {
 
     fn pop(directory: &mut Self::Directory) -> Option<Self::Chunk> {
         directory.pop()
-    }
-
-    fn corrupt(what: &'static str) {
-        panic!("the layout is corrupt: {what}");
     }
 }
 
