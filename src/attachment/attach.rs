@@ -71,8 +71,8 @@ impl VmOperations for Operations {
         fault::write_fault(context)
     }
 
-    /// Where KVM may look there must be no entry for reading where there may be one for writing, see
-    /// `fault.rs`: what mprotect() makes writable is to be installed anew.
+    /// Where KVM may look there must be no entry for reading where there may be one for writing
+    /// (`fault.rs`): what mprotect() makes writable is to be installed anew.
     fn mprotect(
         attachment: Attachment<'_>,
         start: usize,

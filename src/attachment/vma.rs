@@ -55,8 +55,8 @@ pub(crate) const HUGE_SIZE: usize = HUGE_PAGES * PAGE_SIZE;
 ///
 /// # Invariants
 ///
-/// `vma` is an attachment: its operations are a [`Table`], and `space` is its private data, which its
-/// file keeps from being closed. `first` and `mm` are its fields of these names.
+/// `vma` is an attachment: its operations are a [`Table`], and `space` is its private data, which
+/// its file keeps from being closed. `first` and `mm` are its fields of these names.
 #[derive(Clone, Copy)]
 pub(crate) struct Attachment<'a> {
     vma: &'a VmaRef,
@@ -92,8 +92,8 @@ impl<'a> Attachment<'a> {
         self.vma
     }
 
-    /// Whether a secondary MMU may show it too, that of a VM: then its mm has mmu notifiers, as that
-    /// of a process has that has made a VM. It may be a memory slot then.
+    /// Whether a secondary MMU may show it too, that of a VM: its mm has mmu notifiers, as that of
+    /// a process that has made a VM has. It may be a memory slot then.
     pub(crate) fn has_secondary_mmu(&self) -> bool {
         self.secondary_mmu
     }

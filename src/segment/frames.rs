@@ -198,8 +198,8 @@ impl Frames {
         self.huge(slot)
     }
 
-    /// Makes room for the entry of `page`: of the huge page that it lies in, or of itself. Allocates
-    /// if there is none: no install lock may be held. `ENOMEM`.
+    /// Makes room for the entry of `page`: of the huge page that it lies in, or of itself.
+    /// Allocates if there is none: no install lock may be held. `ENOMEM`.
     pub(crate) fn reserve(&self, page: SegmentPage, huge: bool) -> Result<(), AllocError> {
         let Some((slot, _)) = self.slot(page) else {
             return Ok(());
