@@ -2,7 +2,7 @@
 
 //! ADDRESS_SPACE_KVM_MAP: an attachment as a memory slot of a virtual machine.
 //!
-//! A module cannot add a call to the VM's own fd, so these are calls on the asfd or view: a window
+//! A module cannot add a call to the VM's own fd, so these are calls on the asfd or view: a range
 //! of it is mapped into the caller, and set as a slot through the VM file's own ioctl, which also
 //! checks that the VM is the caller's. From then on KVM follows the attachment by its mmu
 //! notifier, and the attachment follows the space.

@@ -229,7 +229,7 @@ impl<M: Store> Layout<M> {
         if room == 0 {
             return Err(Error::NoRoom);
         }
-        match self.take_out(place.previous, place.next) {
+        match self.unlink(place.previous, place.next) {
             Some(range) => Ok(Removal::Whole(range)),
             None => Ok(Removal::Nothing),
         }

@@ -175,15 +175,15 @@ impl<M: Store> Layout<M> {
         (node.segment, node.reach) = (segment, reach);
     }
 
-    /// As [`Self::take_out()`], for what is less usual.
+    /// As [`Self::unlink()`], for what is less usual.
     #[inline(never)]
     fn erase(&mut self, previous: u32, index: u32) -> Option<Range<M::Segment>> {
-        self.take_out(previous, index)
+        self.unlink(previous, index)
     }
 
     /// Removes a range, the one after `previous`.
     #[inline(always)]
-    pub(super) fn take_out(&mut self, previous: u32, index: u32) -> Option<Range<M::Segment>> {
+    pub(super) fn unlink(&mut self, previous: u32, index: u32) -> Option<Range<M::Segment>> {
         let next = self.pool.get(index).next;
         self.space.remove(&mut self.pool, index);
         if let Some(node) = self.pool.linked_mut(previous) {

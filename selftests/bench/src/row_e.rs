@@ -19,7 +19,7 @@ use crate::peer::Peer;
 use crate::rounds::{Bench, Goal, other, ours};
 
 const REVOKED: &str = "unmap of an address space";
-const MESSAGES: &str = "each told to unmap, all acks awaited";
+const MESSAGES: &str = "each asked to unmap, all acks awaited";
 const VCPUS: usize = 2;
 
 pub fn run(bench: &mut Bench) -> Result<()> {
