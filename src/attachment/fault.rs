@@ -236,9 +236,9 @@ impl<'a> Fault<'a> {
         }
     }
 
-    /// Whether KVM may have the page faulted in for a guest: user space itself has not touched it.
+    /// Whether KVM may have the page faulted in for a guest: no access has raised the fault.
     fn is_by_kvm(&self) -> bool {
-        self.context.attachment().has_secondary_mmu() && !self.context.is_by_user()
+        self.context.attachment().has_secondary_mmu() && !self.context.is_by_access()
     }
 
     /// Installs the page that is touched, and perhaps what is around.

@@ -241,9 +241,10 @@ impl<'a> FaultContext<'a> {
         self.has(bindings::fault_flag_FAULT_FLAG_TRIED)
     }
 
-    /// Whether user space itself touched the page.
-    pub(crate) fn is_by_user(&self) -> bool {
-        self.has(bindings::fault_flag_FAULT_FLAG_USER)
+    /// Whether an access raised it, by user space or in a system call. Code that has pages faulted
+    /// in, as fixup_user_fault() does for KVM, has no signal end its waits but a fatal one.
+    pub(crate) fn is_by_access(&self) -> bool {
+        self.has(bindings::fault_flag_FAULT_FLAG_INTERRUPTIBLE)
     }
 
     /// The fault as C has it, which is valid as long as this is.

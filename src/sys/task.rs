@@ -65,6 +65,7 @@ impl MemCgroup {
     }
 
     /// The C object, which is valid as long as this is not dropped.
+    #[cfg(not(EXPORTED_MM_ALLOC))]
     pub(crate) fn as_raw(&self) -> *mut bindings::mem_cgroup {
         self.0
     }
