@@ -14,6 +14,7 @@ mod layout;
 
 mod corrupt;
 mod host;
+mod installed;
 mod memory;
 mod model;
 mod page;
