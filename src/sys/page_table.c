@@ -5,8 +5,8 @@
  * table is too little to be worth a call.
  *
  * Nothing is allocated, and nothing decided: the callers (segment/notifier.rs,
- * segment/arena.rs, attachment/install.rs) say which pages, with what rights, and know that
- * they still may be installed.
+ * segment/arena.rs, attachment/install.rs, attachment/vma.rs) say which pages, with what
+ * rights, and know that they still may be installed.
  *
  * Locks: the callers hold the mm's mmap lock for reading, or the VMA's, and the install lock
  * where something is installed. The lock of a page table is acquired here where it is
@@ -178,8 +178,8 @@ void address_space_helper_install_frames(struct mm_struct *mm, pmd_t *pmd, unsig
 }
 
 /*
- * Zaps the huge entries of a PFN map. Its mmap lock is held for writing, and
- * the VMA's too, so that nothing installs others meanwhile.
+ * Zaps the huge entries of a PFN map. Its mmap lock is held for writing, and the VMA's too,
+ * so that nothing installs others meanwhile.
  */
 void address_space_helper_zap_huge(struct vm_area_struct *vma)
 {
