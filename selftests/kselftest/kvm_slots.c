@@ -172,6 +172,75 @@ TEST_F(slot, is_released_if_vmm_unmapped_the_attachment)
 	EXPECT_EQ('m', peek(mem));
 }
 
+struct unmapper {
+	pthread_t thread;
+	char *volatile at;
+	volatile bool stop;
+};
+
+static void *unmap_for_ever(void *arg)
+{
+	struct unmapper *u = arg;
+
+	while (!u->stop)
+		if (u->at)
+			munmap(u->at, SLOT_LEN);
+	return NULL;
+}
+
+/*
+ * Another thread unmaps the attachment while the slot is made. Whether the call is still in time
+ * or not: a slot without an attachment must not be remembered, as the VM would be held.
+ */
+TEST_F(slot, raced_by_munmap_is_not_remembered)
+{
+	struct kvm_userspace_memory_region gone = { .slot = SLOT };
+	unsigned int refused = 0, round;
+	int stale = 0;
+	char *at;
+	struct unmapper u = { 0 };
+	uint64_t end = now_ms() + 4000;
+
+	/* first, as its stack takes an address */
+	ASSERT_EQ(0, pthread_create(&u.thread, NULL, unmap_for_ever, &u));
+	ASSERT_EQ(0, map_slot(self->asfd, &self->vm, &at));
+	ASSERT_EQ(0, as_kvm_unmap(self->asfd, self->vm.vm, SLOT));
+	u.at = at;
+	for (round = 0; round < 2000 && now_ms() < end; round++) {
+		int ret = map_slot(self->asfd, &self->vm, &at);
+
+		ASSERT_TRUE(!ret || ret == -EFAULT);
+		if (!ret)
+			ASSERT_EQ((void *)u.at, at);
+		refused += !!ret;
+		munmap(u.at, SLOT_LEN);
+		stale += as_kvm_unmap(self->asfd, self->vm.vm, SLOT) != -ENOENT;
+		ioctl(self->vm.vm, KVM_SET_USER_MEMORY_REGION, &gone);
+	}
+	u.stop = true;
+	ASSERT_EQ(0, pthread_join(u.thread, NULL));
+	EXPECT_EQ(1, fdinfo_value(self->asfd, "attachments"));
+	EXPECT_EQ(0, stale) TH_LOG("%u refused in %u rounds", refused, round);
+}
+
+TEST_F(slot, sealed_attachment_stays_with_its_slot)
+{
+	char *mem;
+
+	ASSERT_EQ(0, map_slot(self->asfd, &self->vm, &mem));
+	if (syscall(__NR_mseal, mem + PAGE, PAGE, 0)) {
+		ASSERT_EQ(ENOSYS, errno);
+		SKIP(return, "no mseal()");
+	}
+	EXPECT_REFUSED(self->asfd, EPERM, as_kvm_unmap(self->asfd, self->vm.vm, SLOT));
+	EXPECT_EQ('a', guest_read(&self->vm, 0));
+	EXPECT_EQ('b', peek(mem + PAGE));
+	/* it is no shelter from a revocation */
+	ASSERT_EQ(0, as_unmap(self->asfd, PAGE, PAGE));
+	EXPECT_EQ(-EFAULT, guest_read(&self->vm, PAGE));
+	EXPECT_EQ(-SIGBUS, peek(mem + PAGE));
+}
+
 /* Removed by KVM's own call, which the space does not notice. */
 TEST_F(slot, is_released_if_vmm_removed_it)
 {

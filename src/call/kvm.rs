@@ -9,7 +9,10 @@
 //!
 //! Locks: the caller's mmap lock, and that of `Slots`, never one in the other.
 
-use core::mem::offset_of;
+use core::{
+    mem::offset_of,
+    ops::Range, //
+};
 
 use kernel::{
     fs::File,
@@ -54,8 +57,9 @@ pub(crate) fn map(of: &impl SpaceFile, file: &File, ptr: UserPtr) -> Result<isiz
     request::check_range(arg.guest_phys_addr, arg.memory_size)?;
     request::space_range(arg.offset, arg.memory_size, of.pages())?;
     let machine = Machine::from_fd(arg.vmfd)?;
-    let slots = &of.handle().space().slots;
-    if slots.contains(&machine, arg.slot) {
+    let space = of.handle().space();
+    let slots = &space.slots;
+    if slots.window(&machine, arg.slot).is_some() {
         return Err(EEXIST);
     }
     let prot = if arg.flags & KVM_MEM_READONLY != 0 {
@@ -80,7 +84,13 @@ pub(crate) fn map(of: &impl SpaceFile, file: &File, ptr: UserPtr) -> Result<isiz
         addr: mapping.addr(),
         length: mapping.length(),
     })?;
-    // Dropping the mapping from here on also removes the slot from the list.
+    // Dropping the mapping from here on also removes the slot from the list; but another thread may
+    // have unmapped it before it was there.
+    let window = (mapping.addr(), mapping.addr() + mapping.length());
+    if next_attachment(mm, space, window.0, window.1) != Some(window) {
+        space.slots.remove_attachment(mm.as_raw(), mapping.keep());
+        return unmap_attachments(mm, space, window.0..window.1).and(Err(EFAULT));
+    }
     let addr = mapping.addr() as u64;
     machine.set_region(&Region {
         slot: arg.slot,
@@ -104,25 +114,47 @@ pub(crate) fn unmap(of: &impl SpaceFile, ptr: UserPtr) -> Result<isize> {
     request::reject_unknown_flags(arg.flags, 0)?;
     let machine = Machine::from_fd(arg.vmfd)?;
     let space = of.handle().space();
-    let slot = space.slots.take(&machine, arg.slot).ok_or(ENOENT)?;
-    match machine.remove_region(arg.slot) {
-        // KVM has no such slot: the VMM has removed it itself.
-        Err(error) if error != EINVAL => {
-            space.slots.add(slot)?;
-            return Err(error);
-        }
-        _ => (),
-    }
     let current = current!();
     let mm = current.mm().ok_or(EINVAL)?;
-    let end = slot.addr + slot.length;
-    let mut at = slot.addr;
-    // What the caller has put in the attachment's place meanwhile stays.
-    while let Some((start, stop)) = next_attachment(mm, space, at, end) {
-        drop(CurrentMapping::adopt(start, stop - start));
+    let window = space.slots.window(&machine, arg.slot).ok_or(ENOENT)?;
+    if is_sealed(mm, space, &window) {
+        return Err(EPERM);
+    }
+    match machine.remove_region(arg.slot) {
+        // KVM has no such slot: the VMM has removed it itself.
+        Err(error) if error != EINVAL => return Err(error),
+        _ => (),
+    }
+    // Not there any more if the window is unmapped by another thread.
+    space.slots.remove(&machine, arg.slot);
+    unmap_attachments(mm, space, window)?;
+    Ok(0)
+}
+
+/// Unmaps what there is of attachments of the space in bytes `window` of the caller. What the
+/// caller has put in their place meanwhile stays.
+fn unmap_attachments(mm: &MmWithUser, space: &Space, window: Range<usize>) -> Result {
+    let mut at = window.start;
+    while let Some((start, stop)) = next_attachment(mm, space, at, window.end) {
+        CurrentMapping::adopt(start, stop - start).unmap()?;
         at = stop;
     }
-    Ok(0)
+    Ok(())
+}
+
+/// Whether any attachment of the space in bytes `window` of the caller is sealed, so that it
+/// cannot be unmapped.
+fn is_sealed(mm: &MmWithUser, space: &Space, window: &Range<usize>) -> bool {
+    let guard = mm.mmap_read_lock();
+    let mut at = window.start;
+    while let Some(vma) = mm::find_vma(mm, &guard, at).filter(|vma| vma.start() < window.end) {
+        if attachment_of(vma, space).is_some() && vma.flags() & bindings::ADDRESS_SPACE_SEALED != 0
+        {
+            return true;
+        }
+        at = vma.end();
+    }
+    false
 }
 
 /// The first part of an attachment of the space in bytes `start..end` of the caller.

@@ -5,6 +5,8 @@
 //! Locks: one mutex, which a closing attachment acquires under its process's mmap lock; so
 //! nothing is mapped while it is held.
 
+use core::ops::Range;
+
 use kernel::{
     bindings::mm_struct,
     prelude::*,
@@ -30,6 +32,12 @@ pub(crate) struct Slot {
     pub(crate) length: usize,
 }
 
+impl Slot {
+    fn is(&self, machine: &Machine, slot: u32) -> bool {
+        self.machine.is(machine) && self.slot == slot
+    }
+}
+
 /// The attachments of a space that are memory slots. An entry goes when its attachment does.
 #[pin_data]
 pub(crate) struct Slots {
@@ -49,21 +57,16 @@ impl Slots {
         Ok(self.inner.lock().push(slot, GFP_KERNEL_ACCOUNT)?)
     }
 
-    /// Whether the slot of a machine is one of these.
-    pub(crate) fn contains(&self, machine: &Machine, slot: u32) -> bool {
-        self.inner
-            .lock()
-            .iter()
-            .any(|known| known.machine.is(machine) && known.slot == slot)
+    /// Where the attachment is, in bytes of its process, that is the slot of a machine.
+    pub(crate) fn window(&self, machine: &Machine, slot: u32) -> Option<Range<usize>> {
+        let inner = self.inner.lock();
+        let known = inner.iter().find(|known| known.is(machine, slot))?;
+        Some(known.addr..known.addr + known.length)
     }
 
     /// Removes the slot of a machine, if it is one of these.
-    pub(crate) fn take(&self, machine: &Machine, slot: u32) -> Option<Slot> {
-        let mut inner = self.inner.lock();
-        let at = inner
-            .iter()
-            .position(|known| known.machine.is(machine) && known.slot == slot)?;
-        inner.remove(at).ok()
+    pub(crate) fn remove(&self, machine: &Machine, slot: u32) {
+        self.inner.lock().retain(|known| !known.is(machine, slot));
     }
 
     /// The attachment that begins at `addr` of `mm` is gone. Called with the mmap lock of `mm`

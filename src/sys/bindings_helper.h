@@ -13,3 +13,6 @@
 #include <linux/umh.h>
 
 #include "helpers.h"
+
+/* What mseal() sets; a macro that bindgen does not understand. */
+const vm_flags_t ADDRESS_SPACE_SEALED = VM_SEALED;

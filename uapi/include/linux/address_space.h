@@ -121,7 +121,9 @@ struct address_space_create {
  *  - EPERM: the file is sealed against writing; @prot contains PROT_EXEC and
  *    the file is on a noexec mount; or a security module denies the mapping.
  *  - ENODEV: the file cannot be mapped (a directory, a pipe, a socket), or its
- *    pages cannot be shown (device memory, secret memory, DAX, guest_memfd).
+ *    pages cannot be shown (secret memory, DAX, guest_memfd), or it is neither
+ *    a regular file nor a block device: what a character device or an
+ *    anonymous file maps is different for each mmap().
  *  - ELOOP: the file is an asfd or a view.
  *  - EEXIST: something is mapped in the range, and ADDRESS_SPACE_MAP_REPLACE
  *    is not set.
@@ -417,6 +419,8 @@ struct address_space_move {
  *    or view; or KVM refuses the memory slot, for example because it is in use
  *    for other memory.
  *  - EIO: another process created the virtual machine.
+ *  - EFAULT, in addition to the above: another thread unmapped the attachment
+ *    while the call was being made.
  *  - EACCES: the view does not allow writing, and KVM_MEM_READONLY is not set.
  *  - EEXIST: the memory slot shows this address space already, or its guest
  *    physical range overlaps that of another memory slot.
@@ -454,6 +458,7 @@ struct address_space_kvm_map {
  *  - EBADF, EINVAL, EIO: for @vmfd, as for ADDRESS_SPACE_KVM_MAP.
  *  - ENOENT: the memory slot does not show this address space, or the
  *    attachment that belongs to it is gone.
+ *  - EPERM: the attachment is sealed (mseal()). The memory slot stays too.
  */
 struct address_space_kvm_unmap {
 	__u32 size;
