@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Which files can be mapped, and with which protection: the same as with mmap(). */
+#include <linux/kvm.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mount.h>
@@ -126,6 +127,25 @@ TEST_F(space, unmappable_fd_is_enodev)
 	EXPECT_NO_MAP(ENODEV, event, RW);
 	EXPECT_NO_MAP(ENODEV, epoll, RW);
 	EXPECT_NO_MAP(ENODEV, proc, PROT_READ);
+}
+
+/* Of these each mmap() makes what it maps: what two calls see must not become one. */
+TEST_F(space, device_or_anonymous_file_is_enodev)
+{
+	int zero = open("/dev/zero", O_RDWR), kvm = open("/dev/kvm", O_RDWR);
+
+	ASSERT_LE(0, zero);
+	EXPECT_NO_MAP(ENODEV, zero, PROT_READ);
+	EXPECT_NO_MAP(ENODEV, zero, RW);
+	EXPECT_REFUSED(self->asfd, ENODEV, as_register(self->asfd, zero, 0, PAGE, RW, 0));
+	if (kvm >= 0) {
+		int vm = ioctl(kvm, KVM_CREATE_VM, 0), vcpu;
+
+		ASSERT_LE(0, vm);
+		vcpu = ioctl(vm, KVM_CREATE_VCPU, 0);
+		ASSERT_LE(0, vcpu);
+		EXPECT_NO_MAP(ENODEV, vcpu, RW);
+	}
 }
 
 TEST_F(space, device_memory_is_enodev)

@@ -42,8 +42,9 @@ pub(crate) fn is_resident(file: &File, index: usize) -> bool {
     safe_fns::address_space_helper_is_resident(file, index)
 }
 
-/// Whether its pages must not be mapped elsewhere: secret memory, which is not in the direct map;
-/// DAX, whose pages are not page cache; what is marked inaccessible (guest_memfd).
+/// Whether its pages must not be mapped elsewhere: devices and anonymous files, whose mappings are
+/// not of one page cache; secret memory, which is not in the direct map; DAX, whose pages are not
+/// page cache; what is marked inaccessible (guest_memfd).
 pub(crate) fn is_unmappable(file: &File) -> bool {
     safe_fns::address_space_helper_is_unmappable(file)
 }

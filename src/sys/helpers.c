@@ -262,13 +262,17 @@ bool address_space_helper_is_resident(struct file *file, pgoff_t index)
 }
 
 /*
- * Secret memory is not in the kernel's direct map, DAX has no page cache whose pages
- * could be held, and a mapping marked inaccessible (guest_memfd) must not be touched.
+ * What is neither a regular file nor a block device decides at each mmap() what it maps: two
+ * mappings of one /dev/zero show two memories, where the module would show one. Secret
+ * memory is not in the kernel's direct map, DAX has no page cache whose pages could be held,
+ * and a mapping marked inaccessible (guest_memfd) must not be touched.
  */
 bool address_space_helper_is_unmappable(struct file *file)
 {
 	struct inode *inode = file_inode(file);
 
+	if ((!S_ISREG(inode->i_mode) && !S_ISBLK(inode->i_mode)) || IS_ANON_FILE(inode))
+		return true;
 	return inode->i_sb->s_magic == SECRETMEM_MAGIC || IS_DAX(inode) ||
 	       mapping_inaccessible(file->f_mapping);
 }
