@@ -38,6 +38,41 @@ FIXTURE_TEARDOWN(fd)
 	space_free(&self->s);
 }
 
+TEST_F(fd, lseek_finds_data_and_holes)
+{
+	int part = as_view(self->s.asfd, 2 * PAGE, 40 * PAGE, PROT_READ);
+	int whole[] = { self->s.asfd, part };
+	unsigned int i;
+
+	ASSERT_LE(0, part);
+	ASSERT_EQ(0, as_unmap(self->s.asfd, 0, SPACE_LEN));
+	for (i = 0; i < 2; i++) {
+		EXPECT_EQ(-1, lseek(whole[i], 0, SEEK_DATA));
+		EXPECT_EQ(ENXIO, errno);
+		EXPECT_EQ(0, lseek(whole[i], 0, SEEK_HOLE));
+		EXPECT_EQ(100, lseek(whole[i], 100, SEEK_HOLE));
+	}
+	/* two ranges side by side are one piece of data */
+	ASSERT_EQ(0, as_map(self->s.asfd, 4 * PAGE, self->s.a, 0, 2 * PAGE, RW, 0));
+	ASSERT_EQ(0, as_map(self->s.asfd, 6 * PAGE, self->s.b, 0, PAGE, PROT_NONE, 0));
+	ASSERT_EQ(0, as_map(self->s.asfd, SPACE_LEN - PAGE, self->s.b, 0, PAGE, RW, 0));
+	EXPECT_EQ((off_t)(4 * PAGE), lseek(self->s.asfd, 100, SEEK_DATA));
+	EXPECT_EQ((off_t)(4 * PAGE + 5), lseek(self->s.asfd, 4 * PAGE + 5, SEEK_DATA));
+	EXPECT_EQ((off_t)(7 * PAGE), lseek(self->s.asfd, 4 * PAGE + 5, SEEK_HOLE));
+	EXPECT_EQ((off_t)(SPACE_LEN - PAGE), lseek(self->s.asfd, 7 * PAGE, SEEK_DATA));
+	EXPECT_EQ((off_t)SPACE_LEN, lseek(self->s.asfd, SPACE_LEN - 1, SEEK_HOLE));
+	EXPECT_EQ((off_t)SPACE_LEN, lseek(self->s.asfd, 0, SEEK_CUR));
+	EXPECT_EQ(-1, lseek(self->s.asfd, SPACE_LEN, SEEK_DATA));
+	EXPECT_EQ(ENXIO, errno);
+	EXPECT_EQ(-1, lseek(self->s.asfd, -1, SEEK_HOLE));
+	EXPECT_EQ(ENXIO, errno);
+	/* a view counts from its own start, and knows nothing beyond its end */
+	EXPECT_EQ((off_t)(2 * PAGE), lseek(part, 0, SEEK_DATA));
+	EXPECT_EQ((off_t)(5 * PAGE), lseek(part, 2 * PAGE, SEEK_HOLE));
+	EXPECT_EQ(-1, lseek(part, 5 * PAGE, SEEK_DATA));
+	EXPECT_EQ(ENXIO, errno);
+}
+
 TEST_F(fd, fstat_and_lseek_report_length)
 {
 	struct stat st;

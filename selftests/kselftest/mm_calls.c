@@ -109,6 +109,18 @@ TEST_F(attachment, refuses_madvise_that_drops_or_hides_pages)
 	EXPECT_EQ('a', file_byte(self->s.a, 0));
 }
 
+/* A policy would be one for pages that belong to the files. */
+TEST_F(attachment, refuses_mbind)
+{
+	unsigned long nodes = 1;
+
+	if (syscall(__NR_mbind, self->mem, FILE_LEN, 0, NULL, 0, 0) && errno == ENOSYS)
+		SKIP(return, "no NUMA");
+	EXPECT_EQ(-1, syscall(__NR_mbind, self->mem, FILE_LEN, 2 /* MPOL_BIND */, &nodes, 8, 0));
+	EXPECT_EQ(EOPNOTSUPP, errno);
+	EXPECT_EQ(0, still_works(&self->s, self->mem));
+}
+
 TEST_F(attachment, is_not_inherited_after_dontfork)
 {
 	struct agent child;

@@ -353,6 +353,8 @@ impl Table {
             pfn_mkwrite: Some(Shims::<T>::pfn_mkwrite),
             mprotect: Some(Shims::<T>::mprotect),
             access: Some(Shims::<T>::access),
+            #[cfg(CONFIG_NUMA)]
+            set_policy: Some(Shims::<T>::set_policy),
             ..pin_init::zeroed()
         })
     }
@@ -386,6 +388,9 @@ macro_rules! shims {
 
 impl<T: VmOperations> Shims<T> {
     shims! {
+        // mbind(): the pages are the files', which are asked for a policy themselves.
+        attachment fn set_policy(_policy: *mut bindings::mempolicy) -> c_int =
+            |_attachment| EOPNOTSUPP.to_errno();
         attachment fn open() -> () = |attachment| T::open(attachment);
         attachment fn close() -> () = |attachment| T::close(attachment);
         context fn fault() -> VmFault = |context| T::fault(context);

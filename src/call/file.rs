@@ -89,6 +89,17 @@ impl<T: SpaceFile> FileOperations for T {
         first.wrapping_add(self.first().get() as usize)
     }
 
+    fn seek(&self, from: u64, hole: bool) -> Result<u64> {
+        let first = self.first();
+        let range = first + (from >> PAGE_SHIFT)..first + self.pages();
+        let space = self.handle().space();
+        let page = match hole {
+            true => space.next_hole(&range)?,
+            false => space.next_shown(&range).ok_or(ENXIO)?,
+        };
+        Ok(from.max(bytes(page - first)))
+    }
+
     fn fsync(&self, bytes: Range<u64>, datasync: bool) -> Result {
         let first = bytes.start >> PAGE_SHIFT;
         let end = bytes.end.div_ceil(1 << PAGE_SHIFT).min(self.pages());

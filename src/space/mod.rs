@@ -53,6 +53,7 @@ pub(crate) mod revoke;
 pub(crate) mod segments;
 pub(crate) mod slots;
 pub(crate) mod store;
+pub(crate) mod walk;
 
 use core::ops::Range;
 
@@ -215,28 +216,6 @@ impl Space {
             }),
             GFP_KERNEL_ACCOUNT,
         )
-    }
-
-    /// Has the files that are shown in `range` write what was changed in them to where they are
-    /// kept; the first error of any. May take as long as the files do, and holds no lock
-    /// meanwhile.
-    pub(crate) fn sync(&self, range: Range<SpacePage>, datasync: bool) -> Result {
-        let mut result = Ok(());
-        let mut page = range.start;
-        loop {
-            let shown = self.install.read().layout.next(page).cloned();
-            let Some(shown) = shown.filter(|shown| shown.start < range.end) else {
-                break;
-            };
-            page = shown.end;
-            if let Err(error) = shown
-                .segment
-                .sync(shown.offset..shown.offset_end(), datasync)
-            {
-                result = result.and(Err(error));
-            }
-        }
-        result
     }
 
     /// The last file is gone, and with it the last attachment.

@@ -60,6 +60,10 @@ pub(crate) trait FileOperations: Sync + Send + Sized + 'static {
     /// The page offset that decides where huge pages can begin in a mapping from page `first`.
     fn huge_page_offset(&self, first: usize) -> usize;
 
+    /// Where data begins, or the first hole if `hole`, from byte `from` on, which lies in the file;
+    /// the file's end is a hole. `ENXIO` where there is no more data; `EINTR`.
+    fn seek(&self, from: u64, hole: bool) -> Result<u64>;
+
     /// fsync() of `bytes`, and msync() of a mapping of them.
     fn fsync(&self, bytes: Range<u64>, datasync: bool) -> Result;
 
@@ -172,8 +176,24 @@ impl<T: FileOperations> Shims<T> {
 
     shims! {
         fn llseek(offset: bindings::loff_t, whence: c_int) -> bindings::loff_t = |state, file| {
-            let size = state.size() as bindings::loff_t;
-            safe_fns::fixed_size_llseek(file, offset, whence, size)
+            let size = state.size();
+            let whence = whence as u32;
+            let (offset, whence) = match whence {
+                bindings::SEEK_DATA | bindings::SEEK_HOLE => {
+                    // A negative offset is beyond every file's end.
+                    let found = match offset as u64 {
+                        from if from < size => state.seek(from, whence == bindings::SEEK_HOLE),
+                        _ => Err(ENXIO),
+                    };
+                    match found {
+                        Ok(found) => (found as bindings::loff_t, bindings::SEEK_SET),
+                        Err(error) => return error.to_errno().into(),
+                    }
+                }
+                _ => (offset, whence),
+            };
+            let size = size as bindings::loff_t;
+            safe_fns::fixed_size_llseek(file, offset, whence as c_int, size)
         };
 
         fn ioctl(cmd: c_uint, arg: c_ulong) -> c_long = |state, file| {
