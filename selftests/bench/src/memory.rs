@@ -60,17 +60,31 @@ pub fn in_order(count: usize) -> Vec<u32> {
     (0..count as u32).collect()
 }
 
+/// Numbers that the kernel cannot predict; they are the same each time.
+pub struct Random(u64);
+
+impl Random {
+    pub fn new() -> Random {
+        Random(0x9e37_79b9_7f4a_7c15)
+    }
+
+    /// The next one, below `bound`.
+    pub fn below(&mut self, bound: usize) -> usize {
+        // xorshift64, which is good enough for that.
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % bound as u64) as usize
+    }
+}
+
 /// The numbers below `count`, in an order that the kernel cannot predict; it is the same
 /// each time.
 pub fn shuffled(count: usize) -> Vec<u32> {
     let mut numbers = in_order(count);
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = Random::new();
     for last in (1..count).rev() {
-        // xorshift64, which is good enough for that.
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        numbers.swap(last, (state % (last as u64 + 1)) as usize);
+        numbers.swap(last, random.below(last + 1));
     }
     numbers
 }
