@@ -7,9 +7,11 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
 
+mod attack;
 mod chart;
 mod clock;
 mod comparison;
+mod group;
 mod guest;
 mod huge;
 mod memory;
@@ -25,6 +27,7 @@ mod row_e;
 mod row_f;
 mod row_g;
 mod row_h;
+mod row_m;
 
 use clock::Clock;
 use rounds::Bench;
@@ -48,6 +51,8 @@ enum Row {
     G,
     /// I/O of a vhost-user disk behind an IOMMU: needs qemu-storage-daemon
     H,
+    /// Delay of an owner and of a bystander while a holder of a view attacks: only in time
+    M,
 }
 
 impl Row {
@@ -61,6 +66,7 @@ impl Row {
             Row::F => row_f::run(bench),
             Row::G => row_g::run(bench),
             Row::H => row_h::run(bench),
+            Row::M => row_m::run(bench),
         }
     }
 }
@@ -99,8 +105,11 @@ struct Arguments {
 }
 
 fn main() -> Result<()> {
-    if std::env::args().nth(1).as_deref() == Some(peer::ARGUMENT) {
-        return peer::live();
+    match std::env::args().nth(1).as_deref() {
+        Some(peer::ARGUMENT) => return peer::live(),
+        Some(attack::ARGUMENT) => return attack::live(),
+        Some(row_m::ARGUMENT) => return row_m::live(),
+        _ => {}
     }
     let arguments = Arguments::parse();
     let mut bench = Bench {
