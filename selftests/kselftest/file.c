@@ -3,6 +3,9 @@
  * A file and the attachments that show it agree: writes on either side, truncation
  * and hole punching, on a memfd, on tmpfs and on ext4.
  */
+#include <setjmp.h>
+#include <sys/wait.h>
+
 #include "kselftest_harness.h"
 #include "lib/as_util.h"
 
@@ -52,6 +55,61 @@ FIXTURE_TEARDOWN(file)
 	munmap(self->mem, SPACE_LEN);
 	close(self->asfd);
 	close(self->file);
+}
+
+static sigjmp_buf escape;
+static volatile int signal_code;
+
+static void note_code(int signal, siginfo_t *info, void *context)
+{
+	(void)signal;
+	(void)context;
+	signal_code = info->si_code;
+	siglongjmp(escape, 1);
+}
+
+/* What SIGBUS tells of an access; 0 for none. */
+static int sigbus_code(const char *at)
+{
+	struct sigaction to = { .sa_sigaction = note_code, .sa_flags = SA_SIGINFO }, was;
+
+	sigaction(SIGBUS, &to, &was);
+	signal_code = 0;
+	if (!sigsetjmp(escape, 1))
+		(void)*(const volatile char *)at;
+	sigaction(SIGBUS, &was, NULL);
+	return signal_code;
+}
+
+/* A VMM hands a memory error on to its guest, where a hole is a fault of its own. */
+TEST(bad_memory_is_told_apart_from_a_hole)
+{
+	int asfd = as_create(SPACE_LEN), file = memfd_pages("file", FILE_PAGES, 'a'), status;
+	char *mem = attach(asfd, 0, SPACE_LEN, RW);
+	pid_t pid;
+
+	ASSERT_NE(NULL, mem);
+	ASSERT_EQ(0, as_map(asfd, 0, file, 0, FILE_LEN, RW, 0));
+	ASSERT_EQ('d', peek(mem + 3 * PAGE));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (pid == 0) {
+		char *page = mmap(NULL, PAGE, RW, MAP_SHARED, file, 3 * PAGE);
+
+		signal(SIGBUS, SIG_IGN);
+		if (page == MAP_FAILED || *page != 'd')
+			_exit(1);
+		_exit(madvise(page, PAGE, MADV_HWPOISON) ? 2 : 0);
+	}
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	/* a process that has the page mapped is killed for it, or not */
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 2)
+		SKIP(return, "no memory errors can be made");
+	ASSERT_TRUE(!WIFEXITED(status) || WEXITSTATUS(status) == 0);
+	EXPECT_EQ(BUS_MCEERR_AR, sigbus_code(mem + 3 * PAGE));
+	EXPECT_EQ(BUS_MCEERR_AR, sigbus_code(mem + 3 * PAGE));
+	EXPECT_EQ('e', peek(mem + 4 * PAGE));
+	EXPECT_EQ(BUS_ADRERR, sigbus_code(mem + 20 * PAGE));
 }
 
 TEST_F(file, shows_what_was_written_to_it)

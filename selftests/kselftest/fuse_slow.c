@@ -6,11 +6,14 @@
  */
 #define FUSE_USE_VERSION 32
 #include <fuse.h>
+#include <linux/futex.h>
 #include <linux/magic.h>
 #include <pthread.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
+#include <sys/wait.h>
 
 #include "kselftest_harness.h"
 #include "lib/as_util.h"
@@ -23,9 +26,10 @@
 
 /* Shared by the server, the test, and the processes that access the file. */
 struct shared {
-	volatile bool closed;		/* reads wait */
+	volatile bool closed;		/* reads and writes wait */
 	volatile bool fail;		/* reads fail */
 	volatile int waiting, given_up;
+	volatile enum how { BY_READING, BY_WRITING, BY_PROC_MEM, BY_FUTEX } how;
 	volatile bool touched;
 	volatile int value;
 };
@@ -55,14 +59,10 @@ static int slow_open(const char *path, struct fuse_file_info *info)
 	return strcmp(path, "/slow") ? -ENOENT : 0;
 }
 
-static int slow_read(const char *path, char *to, size_t size, off_t offset,
-		     struct fuse_file_info *info)
+static void wait_while_closed(void)
 {
 	uint64_t until = now_ms() + ENOUGH_MS;
-	size_t i;
 
-	(void)path;
-	(void)info;
 	__atomic_add_fetch(&shared->waiting, 1, __ATOMIC_SEQ_CST);
 	while (shared->closed) {
 		if (now_ms() > until) {
@@ -72,6 +72,16 @@ static int slow_read(const char *path, char *to, size_t size, off_t offset,
 		sleep_ms(2);
 	}
 	__atomic_sub_fetch(&shared->waiting, 1, __ATOMIC_SEQ_CST);
+}
+
+static int slow_read(const char *path, char *to, size_t size, off_t offset,
+		     struct fuse_file_info *info)
+{
+	size_t i;
+
+	(void)path;
+	(void)info;
+	wait_while_closed();
 	if (shared->fail)
 		return -EIO;
 	if (offset >= (off_t)SLOW_LEN)
@@ -83,10 +93,22 @@ static int slow_read(const char *path, char *to, size_t size, off_t offset,
 	return size;
 }
 
+static int slow_write(const char *path, const char *from, size_t size, off_t offset,
+		      struct fuse_file_info *info)
+{
+	(void)path;
+	(void)from;
+	(void)offset;
+	(void)info;
+	wait_while_closed();
+	return size;
+}
+
 static const struct fuse_operations operations = {
 	.getattr = slow_getattr,
 	.open = slow_open,
 	.read = slow_read,
+	.write = slow_write,
 };
 
 static int serve(const char *dir)
@@ -135,7 +157,7 @@ FIXTURE_SETUP(slow_file)
 		ASSERT_GT(until, now_ms());
 	} while (fs.f_type != FUSE_SUPER_MAGIC);
 	snprintf(path, sizeof(path), "%s/slow", self->dir);
-	self->file = open(path, O_RDONLY | O_CLOEXEC);
+	self->file = open(path, O_RDWR | O_CLOEXEC);
 	ASSERT_LE(0, self->file);
 	self->fast = memfd_pages("fast", 16, 'A');
 	self->asfd = as_create(SPACE_LEN);
@@ -160,9 +182,35 @@ FIXTURE_TEARDOWN(slow_file)
 	EXPECT_EQ(0, shared->given_up);
 }
 
+static int peek_proc_mem(const void *at)
+{
+	int mem = open("/proc/self/mem", O_RDONLY);
+	char c;
+
+	if (mem < 0 || pread(mem, &c, 1, (uintptr_t)at) != 1)
+		return -errno;
+	close(mem);
+	return c;
+}
+
+/* FUTEX_OP_ADD 0: reads and writes the word, and may not let go of its lock meanwhile. */
+static int touch_by_futex(void *at)
+{
+	static int word;
+	long ret = syscall(SYS_futex, &word, FUTEX_WAKE_OP | FUTEX_PRIVATE_FLAG, 1,
+			   (void *)1UL, at, FUTEX_OP(FUTEX_OP_ADD, 0, FUTEX_OP_CMP_EQ, 0));
+
+	return ret < 0 ? -errno : *(char *)at;
+}
+
 static void *touch_thread(void *arg)
 {
-	shared->value = peek(arg);
+	switch (shared->how) {
+	case BY_READING: shared->value = peek(arg); break;
+	case BY_WRITING: shared->value = poke(arg, 'w'); break;
+	case BY_PROC_MEM: shared->value = peek_proc_mem(arg); break;
+	case BY_FUTEX: shared->value = touch_by_futex(arg); break;
+	}
 	shared->touched = true;
 	return NULL;
 }
@@ -302,6 +350,203 @@ TEST_F(slow_file, does_not_block_the_owner)
 	END_OF_THE_WAIT('a');
 }
 
+/* What has nothing to do with the slow file goes on, for the owner and for others. */
+static int all_else_goes_on(int asfd, char *mem, struct agent *other)
+{
+	int file = memfd_pages("other", 4, '0');
+	uint64_t start = now_ms();
+
+	/* never mapped before: the arena maps it */
+	if (as_map(asfd, 40 * PAGE, file, 0, 4 * PAGE, RW, 0))
+		return -1;
+	if (peek(mem + 41 * PAGE) != '1' || agent_peek(other, mem + 42 * PAGE) != '2')
+		return -2;
+	/* in memory, and not touched before */
+	if (peek(mem + (FAST + 5) * PAGE) != 'F' || poke(mem + (FAST + 6) * PAGE, '!'))
+		return -3;
+	if (as_unmap(asfd, 40 * PAGE, 4 * PAGE) || peek(mem + 41 * PAGE) != -SIGBUS)
+		return -4;
+	close(file);
+	return now_ms() - start < SOON_MS ? 0 : -5;
+}
+
+FIXTURE(waiting)
+{
+	FIXTURE_DATA(slow_file) slow;
+	struct agent other;
+	char *at;
+};
+
+FIXTURE_VARIANT(waiting)
+{
+	enum how how;
+	int value;
+};
+
+FIXTURE_VARIANT_ADD(waiting, by_reading) { BY_READING, 'd' };
+FIXTURE_VARIANT_ADD(waiting, by_proc_mem) { BY_PROC_MEM, 'd' };
+FIXTURE_VARIANT_ADD(waiting, by_a_futex_operation) { BY_FUTEX, 'd' };
+/* of a page that is being written back */
+FIXTURE_VARIANT_ADD(waiting, by_writing) { BY_WRITING, 0 };
+
+FIXTURE_SETUP(waiting)
+{
+	FIXTURE_DATA(slow_file) *slow = &self->slow;
+
+	slow_file_setup(_metadata, slow, NULL);
+	shared->closed = false;
+	self->at = slow->mem + 3 * PAGE;
+	ASSERT_EQ(0, as_map(slow->asfd, 0, slow->file, 0, SLOW_LEN, RW,
+			    ADDRESS_SPACE_MAP_REPLACE));
+	ASSERT_EQ(0, agent_start(&self->other));
+	shared->how = variant->how;
+	if (variant->how == BY_WRITING) {
+		pid_t flusher;
+
+		ASSERT_EQ(0, poke(self->at, 'v'));
+		shared->closed = true;
+		flusher = fork();
+		ASSERT_LE(0, flusher);
+		if (flusher == 0) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			_exit(fsync(slow->file));
+		}
+	}
+	shared->closed = true;
+	ASSERT_EQ(0, agent_call(&slow->toucher, begin_touching, self->at));
+	ASSERT_EQ(0, wait_until_it_waits());
+	/* what waits for the writeback does not tell */
+	sleep_ms(200);
+	ASSERT_EQ(false, shared->touched);
+}
+
+FIXTURE_TEARDOWN(waiting)
+{
+	agent_stop(&self->other);
+	slow_file_teardown(_metadata, &self->slow, NULL);
+}
+
+TEST_F(waiting, blocks_nobody_else)
+{
+	FIXTURE_DATA(slow_file) *slow = &self->slow;
+
+	EXPECT_EQ(0, all_else_goes_on(slow->asfd, slow->mem, &self->other));
+	EXPECT_EQ(0, as_unmap(slow->asfd, FAST * PAGE, PAGE));
+	ASSERT_EQ(false, shared->touched);
+	shared->closed = false;
+	ASSERT_EQ(0, wait_until_touched());
+	EXPECT_EQ(variant->value, shared->value);
+}
+
+TEST_F(waiting, blocks_nobody_else_when_unmapped_meanwhile)
+{
+	FIXTURE_DATA(slow_file) *slow = &self->slow;
+
+	ASSERT_EQ(0, as_unmap(slow->asfd, 0, SLOW_LEN));
+	/* until the segment would be ended */
+	sleep_ms(300);
+	EXPECT_EQ(0, all_else_goes_on(slow->asfd, slow->mem, &self->other));
+	ASSERT_EQ(false, shared->touched);
+	shared->closed = false;
+	ASSERT_EQ(0, wait_until_touched());
+	EXPECT_GT(0, shared->value);
+}
+
+static int killed_within(struct agent *a, unsigned int ms)
+{
+	uint64_t until = now_ms() + ms;
+	int status;
+
+	if (kill(a->pid, SIGKILL))
+		return -errno;
+	while (waitpid(a->pid, &status, WNOHANG) == 0) {
+		if (now_ms() > until)
+			return -ETIMEDOUT;
+		sleep_ms(5);
+	}
+	a->pid = 0;
+	return 0;
+}
+
+TEST_F(waiting, does_not_delay_a_kill)
+{
+	FIXTURE_DATA(slow_file) *slow = &self->slow;
+
+	/* the file system itself waits for the end of a writeback as long as that takes */
+	if (variant->how == BY_WRITING)
+		SKIP(return, "FUSE waits");
+	EXPECT_EQ(0, killed_within(&slow->toucher, SOON_MS));
+	EXPECT_EQ(0, all_else_goes_on(slow->asfd, slow->mem, &self->other));
+}
+
+#define WAITERS	1100	/* more than a work queue runs at a time */
+
+static struct { int asfd, file; } waiters;
+
+static void *map_slow(void *arg)
+{
+	return (void *)(long)as_map(waiters.asfd, (64 + (uintptr_t)arg) * PAGE, waiters.file, 0,
+				    PAGE, PROT_READ, 0);
+}
+
+/*
+ * Where the file system waits in munmap() until what is dirty has been written, nothing else of
+ * it can be mapped: however many calls try, those for other files go on.
+ */
+TEST_F(slow_file, does_not_block_others_however_many_wait)
+{
+	pthread_t threads[WAITERS];
+	pthread_attr_t attr;
+	char path[80];
+	long i, failed = 0;
+	uint64_t start;
+	void *ret;
+	pid_t flusher;
+	int other, file = memfd_pages("other", 4, '0');
+
+	shared->closed = false;
+	ASSERT_EQ(0, as_map(self->asfd, 60 * PAGE, self->file, 0, PAGE, RW, 0));
+	snprintf(path, sizeof(path), "%s/slow", self->dir);
+	waiters.file = open(path, O_RDONLY | O_CLOEXEC);
+	waiters.asfd = as_create(4096 * PAGE);
+	ASSERT_LE(0, waiters.asfd);
+	ASSERT_EQ(0, as_map(waiters.asfd, 0, self->file, 0, SLOW_LEN, RW, 0));
+	ASSERT_EQ(0, as_register(waiters.asfd, file, 0, 4 * PAGE, RW, 0));
+	ASSERT_EQ(0, poke(self->mem + 60 * PAGE, 'v'));
+	shared->closed = true;
+	flusher = fork();
+	ASSERT_LE(0, flusher);
+	if (flusher == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		_exit(fsync(self->file));
+	}
+	ASSERT_EQ(0, wait_until_it_waits());
+	ASSERT_EQ(0, as_unmap(waiters.asfd, 0, SLOW_LEN));
+	/* until it is unmapped from the arena */
+	sleep_ms(400);
+
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, 64 << 10);
+	for (i = 0; i < WAITERS; i++)
+		ASSERT_EQ(0, pthread_create(&threads[i], &attr, map_slow, (void *)i));
+	sleep_ms(200);
+	start = now_ms();
+	/* other files of that space, and other spaces */
+	EXPECT_EQ(0, as_map(waiters.asfd, 0, file, 0, PAGE, RW, 0));
+	other = as_create(SPACE_LEN);
+	ASSERT_LE(0, other);
+	EXPECT_EQ(0, as_map(other, 0, file, 0, 4 * PAGE, RW, 0));
+	EXPECT_EQ('1', peek(attach(other, PAGE, PAGE, RW)));
+	EXPECT_EQ(0, all_else_goes_on(self->asfd, self->mem, &self->toucher));
+	EXPECT_GT(start + SOON_MS, now_ms());
+	shared->closed = false;
+	for (i = 0; i < WAITERS; i++) {
+		ASSERT_EQ(0, pthread_join(threads[i], &ret));
+		failed += ret != NULL;
+	}
+	EXPECT_EQ(0, failed);
+}
+
 TEST_F(slow_file, can_be_unmapped_during_a_fault)
 {
 	uint64_t start;
@@ -327,22 +572,6 @@ TEST_F(slow_file, can_be_replaced_during_a_fault)
 	EXPECT_EQ('A', agent_peek(&self->toucher, self->mem));
 	EXPECT_GT(start + SOON_MS, now_ms());
 	END_OF_THE_WAIT('A');
-}
-
-static int killed_within(struct agent *a, unsigned int ms)
-{
-	uint64_t until = now_ms() + ms;
-	int status;
-
-	if (kill(a->pid, SIGKILL))
-		return -errno;
-	while (waitpid(a->pid, &status, WNOHANG) == 0) {
-		if (now_ms() > until)
-			return -ETIMEDOUT;
-		sleep_ms(5);
-	}
-	a->pid = 0;
-	return 0;
 }
 
 TEST_F(slow_file, does_not_delay_a_kill)

@@ -3,7 +3,8 @@
 //! ptrace and /proc/PID/mem, which cannot read a PFN map otherwise. The layout's and the
 //! attachment's protection hold for them too.
 //!
-//! Locks: the attached mm's mmap lock is held and cannot be released; the arena's is only tried.
+//! Locks: the attached mm's mmap lock is held and cannot be released, also while a page is brought
+//! in; locks of the arena's are only tried.
 
 use core::ops::ControlFlow;
 
@@ -26,10 +27,8 @@ use crate::{
     },
     layout::{
         Prot,
-        SegmentPage,
         SpacePage, //
     },
-    segment::Segment,
     space::{
         resolve::Resolved,
         retry::{
@@ -38,7 +37,13 @@ use crate::{
         },
         Space, //
     },
-    sys::bindings,
+    sys::{
+        bindings,
+        mm::{
+            Locks,
+            NoPage, //
+        },
+    },
 };
 
 /// How long to wait for a revocation, or for the arena's lock, before another try.
@@ -95,33 +100,23 @@ fn with_page(
             fsleep(PAUSE);
             ControlFlow::Continue(())
         }
-        Obstacle::Missing(segment, at) => match bring(space, page, segment, at, write) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => ControlFlow::Break(error),
-        },
+        Obstacle::Missing(pinned, at) => {
+            let segment = pinned.segment();
+            let addr = segment.addr_of(at);
+            match segment.arena().fault_in(addr, write, Locks::Try) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(NoPage::Busy) => {
+                    fsleep(PAUSE);
+                    ControlFlow::Continue(())
+                }
+                Err(NoPage::Interrupted) => ControlFlow::Break(EINTR),
+                Err(NoPage::Fault(_)) => ControlFlow::Break(EFAULT),
+            }
+        }
     };
     let attempt = || space.with_frame(page, access, &mut use_frame);
     let found = Retry::new(write, 0, 1)
         .without_mapping()
         .run(space, attempt, policy)?;
     found.ok_or(EAGAIN)
-}
-
-/// Has the arena fault in page `at` of a segment, which page `page` of the space shows.
-fn bring(
-    space: &Space,
-    page: SpacePage,
-    segment: &Segment,
-    at: SegmentPage,
-    write: bool,
-) -> Result {
-    let held = space.arena.try_read().ok_or(EAGAIN)?;
-    let found = space
-        .arena
-        .fault_in_locked(&held, segment.addr_of(at), write);
-    // What is no longer shown may have ended meanwhile.
-    if space.shown_at(page) == Some((segment.id(), at)) {
-        return found;
-    }
-    Ok(())
 }

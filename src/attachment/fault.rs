@@ -52,7 +52,7 @@ use crate::{
         SegmentPage,
         SpacePage, //
     },
-    segment::Segment,
+    segment::list::Pinned,
     space::{
         failures::Waited,
         readahead::MOST,
@@ -65,6 +65,10 @@ use crate::{
     },
     sys::{
         bindings,
+        mm::{
+            Locks,
+            NoPage, //
+        },
         trace, //
     },
 };
@@ -72,12 +76,8 @@ use crate::{
 const RETRY: VmFault = bindings::vm_fault_reason_VM_FAULT_RETRY;
 const SIGBUS: VmFault = bindings::vm_fault_reason_VM_FAULT_SIGBUS;
 const SIGSEGV: VmFault = bindings::vm_fault_reason_VM_FAULT_SIGSEGV;
-/// The file has no page there, or no room for one, or the space's creator may not have the
-/// memory.
-///
-/// Not VM_FAULT_OOM for the latter: that has the access tried again until the memory cgroup of the
-/// touching task has room, which is not the one that is full.
-const NO_PAGE: VmFault = SIGBUS;
+/// The space's creator may not have the memory. Not VM_FAULT_OOM, as in `sys/mm.rs`.
+const NO_MEMORY: VmFault = SIGBUS;
 
 /// How long a fault on a page that is being revoked waits before the access is tried again.
 const BACK_OFF: Delta = Delta::from_micros(20);
@@ -116,8 +116,9 @@ enum Answer {
     BackOff,
     /// The page is installed, and KVM is to look again; see [`Fault::for_kvm`].
     LookAgain,
-    /// The arena must fault the page in, at this address, which may take its time.
-    Wait(Waited, usize),
+    /// The arena must fault the page in, which may take its time; the segment is not ended
+    /// meanwhile.
+    Wait(Waited, Pinned),
 }
 
 /// One page fault of an attachment.
@@ -178,14 +179,18 @@ impl<'a> Fault<'a> {
                 self.context.release_fault_lock(|_| fsleep(BACK_OFF))
             }
             Answer::LookAgain => self.context.release_fault_lock(|_| ()),
-            Answer::Wait(what, addr) => self.context.release_fault_lock(|space| {
-                match space.arena.fault_in(addr, what.write) {
+            Answer::Wait(what, pinned) => self.context.release_fault_lock(|space| {
+                let segment = pinned.segment();
+                let addr = segment.addr_of(what.page);
+                match segment.arena().fault_in(addr, what.write, Locks::Wait) {
                     // A failure from before is no longer true.
                     Ok(()) => drop(space.failures.take(what)),
-                    // Interrupted by a fatal signal, which ends the retry too.
-                    Err(error) if error == EINTR => (),
-                    Err(error) => space.failures.put(what, error),
+                    // A fatal signal ends the retry too.
+                    Err(NoPage::Interrupted | NoPage::Busy) => (),
+                    Err(NoPage::Fault(answer)) => space.failures.put(what, answer),
                 }
+                // Before the file is put, which may be the space's last.
+                drop(pinned);
             }),
             Answer::Now(_) | Answer::BackOff => (),
         }
@@ -310,13 +315,13 @@ impl<'a> Fault<'a> {
                 install::insert_huge(&self.context, &frame)
             });
             match found {
-                Err(Miss::Unknown(segment, page)) => {
+                Err(Miss::Unknown(pinned, page)) => {
                     // The page that is touched shows whether the arena has a huge one. What is
                     // known as a single page is none of a huge one.
                     let page = page + touched;
-                    match segment.frames.get(page) {
+                    match pinned.segment().frames.get(page) {
                         Some(frame) if frame.allows(self.access) => Err(Miss::Denied),
-                        _ => Err(Miss::Unknown(segment, page)),
+                        _ => Err(Miss::Unknown(pinned, page)),
                     }
                 }
                 other => other,
@@ -325,8 +330,8 @@ impl<'a> Fault<'a> {
         let policy = |obstacle: Obstacle<'_>| match obstacle {
             // Once there is a page table, there will be no huge page; so it is now that the arena
             // must have its own.
-            Obstacle::Missing(segment, page) if self.context.may_release() => {
-                self.wait_for(segment, page, false)
+            Obstacle::Missing(pinned, page) if self.context.may_release() => {
+                self.wait_for(pinned, page)
             }
             _ => ControlFlow::Break(NO),
         };
@@ -362,42 +367,45 @@ impl<'a> Fault<'a> {
                 Answer::Now(SIGBUS)
             }
             Obstacle::Denied => Answer::Now(SIGSEGV),
-            Obstacle::NoMemory => Answer::Now(NO_PAGE),
+            Obstacle::NoMemory => Answer::Now(NO_MEMORY),
             Obstacle::Invalidating => Answer::BackOff,
-            Obstacle::Busy(segment, page) => return self.wait_for(segment, page, true),
-            Obstacle::Missing(segment, page) => return self.wait_for(segment, page, false),
+            Obstacle::Busy(pinned, page) | Obstacle::Missing(pinned, page) => {
+                return self.wait_for(pinned, page)
+            }
         };
         ControlFlow::Break(answer)
     }
 
     /// Has the arena fault a page in. Goes on where that was done at once.
-    fn wait_for(&self, segment: &Segment, page: SegmentPage, busy: bool) -> ControlFlow<Answer> {
+    fn wait_for(&self, pinned: &Pinned, page: SegmentPage) -> ControlFlow<Answer> {
+        let segment = pinned.segment();
         let write = self.write();
         let what = Waited {
             segment: segment.id(),
             page,
             write,
         };
-        let addr = segment.addr_of(page);
         let answer = if let Some(ret) = self.failed(what) {
             Answer::Now(ret)
         } else if self.context.may_release() {
-            Answer::Wait(what, addr)
+            Answer::Wait(what, pinned.clone())
         } else if self.context.may_retry() {
             Answer::Now(RETRY)
-        } else if busy {
-            Answer::Now(NOPAGE)
         } else {
-            let space = self.space();
-            let Some(held) = space.arena.try_read() else {
-                return ControlFlow::Continue(());
-            };
-            let found = space.arena.fault_in_locked(&held, addr, write);
-            // What is no longer shown may have ended meanwhile.
-            if found.is_ok() || space.shown_at(self.page()) != Some((segment.id(), page)) {
-                return ControlFlow::Continue(());
+            // With the fault's lock held, as a futex operation wants it.
+            match segment
+                .arena()
+                .fault_in(segment.addr_of(page), write, Locks::Try)
+            {
+                Ok(()) => return ControlFlow::Continue(()),
+                Err(NoPage::Busy) => {
+                    fsleep(BACK_OFF);
+                    return ControlFlow::Continue(());
+                }
+                // Not to be tried again: the caller does not look for signals.
+                Err(NoPage::Interrupted) => Answer::Now(SIGBUS),
+                Err(NoPage::Fault(answer)) => Answer::Now(answer),
             }
-            Answer::Now(NO_PAGE)
         };
         ControlFlow::Break(answer)
     }
@@ -411,12 +419,11 @@ impl<'a> Fault<'a> {
         let tried = self.context.was_tried();
         let failures = &self.space().failures;
         if !self.is_by_kvm() {
-            tried.then(|| failures.take(what))??;
+            tried.then(|| failures.take(what))?
         } else if tried {
-            failures.peek(what)?;
+            failures.peek(what)
         } else {
-            failures.take(what)?;
+            failures.take(what)
         }
-        Some(NO_PAGE)
     }
 }

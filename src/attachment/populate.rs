@@ -109,7 +109,6 @@ pub(crate) fn populate<'a>(
     pins: &Pins,
 ) {
     let mut all = Pages::none();
-    let mut waited = false;
     for change in changes.clone() {
         let Some(pages) = populated(change) else {
             continue;
@@ -124,18 +123,14 @@ pub(crate) fn populate<'a>(
             let Some(pinned) = pins.get(segment as usize) else {
                 continue;
             };
-            let segment = pinned.segment();
-            let part = segment.pages_of(&(first..first + pages.count()));
-            waited |= space.bring_in(segment, part, prot);
+            let part = first..first + pages.count();
+            let part = pinned.segment().pages_of(&part);
+            space.bring_in(pinned, part, prot);
         }
         all = pages.clone().hull(all);
     }
     if !all.is_empty() && space.counts.attachments.load(Relaxed) != 0 {
         install_everywhere(space, &all, changes);
-    }
-    if waited {
-        // What was unmapped meanwhile could not be ended, since it is pinned.
-        space.reap_later();
     }
 }
 

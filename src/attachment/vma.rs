@@ -29,7 +29,7 @@ use crate::{
         Prot,
         SpacePage, //
     },
-    segment::frames::{
+    segment::frame::{
         HUGE_ORDER,
         HUGE_PAGES, //
     },
@@ -369,10 +369,11 @@ struct Shims<T>(PhantomData<T>);
 
 /// Operations that get a VMA, or a fault, and what follows.
 macro_rules! shims {
-    ($($kind:ident fn $name:ident($($arg:ident: $type:ty),*) -> $ret:ty = |$this:ident| $body:expr;)*) => {$(
+    ($($(#[$attr:meta])* $kind:ident fn $name:ident($($arg:ident: $type:ty),*) -> $ret:ty = |$this:ident| $body:expr;)*) => {$(
         /// # Safety
         ///
         /// Called as a VM operation of an attachment, with arguments as for that.
+        $(#[$attr])*
         unsafe extern "C" fn $name(this: shims!(@type $kind), $($arg: $type),*) -> $ret {
             // SAFETY: The kernel holds the mmap lock or the VMA lock, which is the fault's lock
             // if it is a fault; what has these operations is an attachment.
@@ -389,6 +390,7 @@ macro_rules! shims {
 impl<T: VmOperations> Shims<T> {
     shims! {
         // mbind(): the pages are the files', which are asked for a policy themselves.
+        #[cfg(CONFIG_NUMA)]
         attachment fn set_policy(_policy: *mut bindings::mempolicy) -> c_int =
             |_attachment| EOPNOTSUPP.to_errno();
         attachment fn open() -> () = |attachment| T::open(attachment);

@@ -212,7 +212,7 @@ impl Asfd {
         let pinned = space.register(file, part.clone(), prot)?;
         if arg.flags & uapi::REGISTER_POPULATE != 0 {
             let segment = pinned.segment();
-            space.bring_in(segment, segment.pages_of(&part), prot);
+            space.bring_in(&pinned, segment.pages_of(&part), prot);
         }
         Ok(0)
     }

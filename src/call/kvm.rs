@@ -70,6 +70,7 @@ pub(crate) fn map(of: &impl SpaceFile, file: &File, ptr: UserPtr) -> Result<isiz
     // A view that does not allow it answers EACCES.
     let mapping = CurrentMapping::new(
         Some(file),
+        0,
         arg.offset as usize,
         arg.memory_size as usize,
         prot.bits(),

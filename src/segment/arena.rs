@@ -3,27 +3,35 @@
 //! The arena of an address space: the mm that no task uses, in which file segments are mapped
 //! once.
 //!
-//! Mapping needs the arena to be the current mm, so a kernel worker does it, as the caller: with
-//! the caller's credentials, and charged to the arena's owner. Faulting a page in needs no
-//! switch.
+//! Mapping needs the arena to be the current mm, so a worker does it (`jobs.rs`). Faulting a page
+//! in needs no switch.
 //!
-//! Locks: the arena's mmap lock. It is never waited for while another mm's is held; a page fault
-//! tries it, and where that fails releases its own first.
+//! Locks: the arena's mmap lock, and the locks of its VMAs. They are never waited for while another
+//! mm's is held; a page fault tries them, and where that fails releases its own first. The mmap
+//! lock is not held while a file is waited for, but by a file that takes its time to be mapped or
+//! unmapped: so faults do without, and `arenas.rs` keeps such files apart.
 
 use kernel::{
     cred::Credential,
     fs::File,
+    list::{
+        List,
+        ListArc, //
+    },
     mm::{
         MmWithUser,
-        MmapReadGuard, //
+        MmWithUserAsync,
+        VmaReadGuard, //
     },
-    page::PAGE_SHIFT,
+    page::{
+        PAGE_SHIFT,
+        PAGE_SIZE, //
+    },
     prelude::*,
     sync::{
         aref::ARef,
         new_mutex,
         Arc,
-        Completion,
         Mutex, //
     },
     task::Task,
@@ -38,24 +46,34 @@ use kernel::{
 use crate::{
     layout::FilePage,
     segment::{
-        frames::HUGE_PAGES,
-        mm_source, //
+        frame::HUGE_PAGES,
+        jobs::{
+            Jobs,
+            Map, //
+        },
+        mm_source,
+        Segment,
+        ATTENDED, //
     },
     sys::{
         bindings,
         file,
         mm::{
             self,
-            CurrentMapping, //
+            CurrentMapping,
+            Locks,
+            NoPage, //
         },
         task::{
             self,
             MemCgroup, //
         },
-        warn::warn_on_once,
         workers, //
     },
 };
+
+/// Where huge pages can begin.
+const HUGE_SIZE: usize = HUGE_PAGES * PAGE_SIZE;
 
 /// An mm of the module's own.
 ///
@@ -65,27 +83,78 @@ use crate::{
 /// - `mm->owner` is `owner`, to which a reference is held, until drop sets it to null. (The mm
 ///   arrives with an owner that is about to exit, and nothing clears that for an mm without
 ///   tasks; the next charge would use it after free.)
+#[pin_data(PinnedDrop)]
 pub(crate) struct Arena {
     mm: ARef<MmWithUser>,
-    _owner: ARef<Task>,
+    owner: ARef<Task>,
+    jobs: Arc<Jobs>,
+    /// Whether it is for files that may take their time. Keeps what is mapped: a worker takes it
+    /// down then, and not whoever drops the arena.
+    slow: Option<ARef<MmWithUserAsync>>,
+    /// Segments whose files may have to be waited for.
+    #[pin]
+    attended: Mutex<List<Segment, ATTENDED>>,
+    #[pin]
+    work: Work<Arena>,
+}
+
+impl_has_work! {
+    impl HasWork<Self> for Arena { self.work }
 }
 
 impl Arena {
     /// A new, empty arena. What is touched in it is charged to the memory cgroup of the calling
     /// process, also after that has exited.
-    pub(crate) fn new() -> Result<Arena> {
-        let mm = mm_source::new_mm()?;
-        let owner: ARef<Task> = current!().group_leader().into();
+    pub(crate) fn new() -> Result<Arc<Arena>> {
+        let current = current!();
+        let owner = current.group_leader().into();
+        Self::make(owner, MemCgroup::of(current.mm()), false)
+    }
+
+    /// Another one of the same owner, for files that may take their time.
+    pub(super) fn new_slow(&self) -> Result<Arc<Arena>> {
+        Self::make(self.owner.clone(), MemCgroup::of(Some(&self.mm)), true)
+    }
+
+    fn make(owner: ARef<Task>, payer: MemCgroup, slow: bool) -> Result<Arc<Arena>> {
+        let mm = mm_source::new_mm(payer)?;
         // SAFETY: Nothing else has the mm, and `owner` is kept as long as it.
         let end = unsafe {
             bindings::address_space_helper_adopt_mm(mm.as_raw(), owner.as_ptr());
             bindings::address_space_helper_task_size()
         };
-        // INVARIANT: Just set.
-        let arena = Arena { mm, _owner: owner };
+        let jobs = Jobs::new()?;
         // What exec had put there: the beginnings of a stack.
-        arena.run(JobKind::Unmap(0, end), None)?;
-        Ok(arena)
+        jobs.unmap(&mm, 0, end)?;
+        let slow = slow.then(|| MmWithUser::into_mmput_async(mm.clone()));
+        // INVARIANT: Just set.
+        Arc::pin_init(
+            pin_init!(Arena {
+                mm,
+                owner,
+                jobs,
+                slow,
+                attended <- new_mutex!(List::new(), "Arena::attended"),
+                work <- new_work!("address_space::Arena"),
+            }),
+            GFP_KERNEL_ACCOUNT,
+        )
+    }
+
+    /// Has [`Revoke::attend`] called for a segment of this arena: at once, or on a worker that others
+    /// do not wait for where the segment's file may have to be waited for.
+    ///
+    /// [`Revoke::attend`]: super::Revoke::attend
+    pub(crate) fn attend(self: &Arc<Self>, segment: &Arc<Segment>) {
+        if self.slow.is_none() {
+            segment.attend();
+            return;
+        }
+        if let Ok(segment) = ListArc::try_from_arc(segment.clone()) {
+            self.attended.lock().push_back(segment);
+        }
+        // An error says that it is queued already.
+        let _ = workers::files().enqueue(self.clone());
     }
 
     /// The mm.
@@ -94,7 +163,7 @@ impl Arena {
     }
 
     /// Maps `length` bytes of a file from `offset`, shared, where there is room; returns the
-    /// address. `prot` is as for mmap(), and so are the errors.
+    /// address. `prot` is as for mmap(), and so are the errors; `EINTR`: a fatal signal came.
     ///
     /// All checks that mmap() makes are made as `cred`.
     pub(crate) fn map(
@@ -105,21 +174,26 @@ impl Arena {
         length: usize,
         prot: u32,
     ) -> Result<usize> {
-        self.run(
-            JobKind::Map {
-                file,
-                offset,
-                length,
-                prot,
-            },
-            Some(cred),
-        )
+        let align = match file::huge_page_size(&file) {
+            0 if length < HUGE_SIZE => PAGE_SIZE,
+            0 => HUGE_SIZE,
+            size => size,
+        };
+        let what = Map {
+            file,
+            cred,
+            offset,
+            length,
+            align,
+            prot,
+        };
+        self.jobs.map(&self.mm, what)
     }
 
-    /// Unmaps `length` bytes at `addr`. Where memory is lacking even for that, they stay, and go
-    /// with the arena.
+    /// Unmaps `length` bytes at `addr`, which [`Arena::map`] has mapped. Where memory is lacking
+    /// even for that, they stay, and go with the arena.
     pub(crate) fn unmap(&self, addr: usize, length: usize) {
-        let _ = self.run(JobKind::Unmap(addr, length), None);
+        let _ = self.jobs.unmap(&self.mm, addr, length);
     }
 
     /// As [`Arena::unmap`], on one of the module's workers, which needs no other.
@@ -143,29 +217,17 @@ impl Arena {
         MemCgroup::of(Some(&self.mm)).charge(f)
     }
 
-    /// Acquires the mmap lock for reading if it is available at once.
-    pub(crate) fn try_read(&self) -> Option<MmapReadGuard<'_>> {
-        self.mm.mmap_read_trylock()
+    /// Acquires the lock of the VMA that has `addr` if it is available at once.
+    ///
+    /// Not the mmap lock: that is held for as long as a file takes to be mapped.
+    pub(crate) fn try_lock_vma(&self, addr: usize) -> Option<VmaReadGuard<'_>> {
+        self.mm.lock_vma_under_rcu(addr)
     }
 
     /// Makes the page at `addr` present, writable if `write`. May wait for as long as the file
-    /// takes, without holding the arena's lock meanwhile; a fatal signal ends the wait
-    /// (`EINTR`). No mm's lock may be held.
-    ///
-    /// `EFAULT` where the file has no such page.
-    pub(crate) fn fault_in(&self, addr: usize, write: bool) -> Result {
-        self.charge(|| mm::fault_in(&self.mm, addr, write))
-    }
-
-    /// As [`Arena::fault_in`], with the arena's lock held throughout: for a fault that may not
-    /// release its own lock.
-    pub(crate) fn fault_in_locked(
-        &self,
-        held: &MmapReadGuard<'_>,
-        addr: usize,
-        write: bool,
-    ) -> Result {
-        self.charge(|| mm::fault_in_locked(&self.mm, held, addr, write))
+    /// takes, so the segment must be pinned; see [`mm::fault_in`].
+    pub(crate) fn fault_in(&self, addr: usize, write: bool, locks: Locks) -> Result<(), NoPage> {
+        self.charge(|| mm::fault_in(&self.mm, addr, write, locks))
     }
 
     /// Maps the page at `addr`, which is page `page` of `file`, if that is a matter of a page table
@@ -187,114 +249,42 @@ impl Arena {
         if !file::is_resident(file, page.get() as usize) {
             return false;
         }
-        let Some(held) = self.try_read() else {
+        let Some(vma) = self.try_lock_vma(addr) else {
             return false;
         };
         let at = (addr >> PAGE_SHIFT) % HUGE_PAGES;
-        // SAFETY: The mmap lock is held for reading; the helper keeps to one mapping and one page
-        // table.
+        // SAFETY: The VMA's lock is held; the helper keeps to one mapping and one page table.
         let mapped = unsafe {
             bindings::address_space_helper_map_pages(
-                self.mm.as_raw(),
+                vma.as_ptr(),
                 addr,
                 before.min(at),
                 after.min(HUGE_PAGES - at),
             )
         };
-        mapped || self.fault_in_locked(&held, addr, false).is_ok()
-    }
-
-    /// Has a worker do something with the arena as its current mm, and waits.
-    fn run(&self, kind: JobKind, cred: Option<ARef<Credential>>) -> Result<usize> {
-        let job = Arc::pin_init(
-            pin_init!(Job {
-                mm: self.mm.clone(),
-                kind,
-                cred,
-                result <- new_mutex!(Ok(0)),
-                done <- Completion::new(),
-                work <- new_work!("address_space::Job"),
-            }),
-            GFP_KERNEL,
-        )?;
-        let queued = workers::queue().enqueue(job.clone());
-        if warn_on_once!(queued.is_err()) {
-            // A new job is queued already: nothing would ever complete it.
-            return Err(EBUSY);
-        }
-        job.done.wait_for_completion();
-        let result = *job.result.lock();
-        result
+        drop(vma);
+        mapped || self.fault_in(addr, false, Locks::Try).is_ok()
     }
 }
 
-impl Drop for Arena {
-    fn drop(&mut self) {
+impl WorkItem for Arena {
+    type Pointer = Arc<Arena>;
+
+    fn run(arena: Arc<Arena>) {
+        loop {
+            let Some(segment) = arena.attended.lock().pop_front() else {
+                break;
+            };
+            // It may have to be attended to again as soon as it is off the list.
+            segment.into_arc().attend();
+        }
+    }
+}
+
+#[pinned_drop]
+impl PinnedDrop for Arena {
+    fn drop(self: Pin<&mut Self>) {
         // SAFETY: The mm is still this arena's alone; `owner` goes after it.
         unsafe { bindings::address_space_helper_disown_mm(self.mm.as_raw()) };
-    }
-}
-
-enum JobKind {
-    Map {
-        file: ARef<File>,
-        offset: usize,
-        length: usize,
-        prot: u32,
-    },
-    /// Address and length.
-    Unmap(usize, usize),
-}
-
-/// Something to do on a worker.
-#[pin_data]
-struct Job {
-    mm: ARef<MmWithUser>,
-    kind: JobKind,
-    cred: Option<ARef<Credential>>,
-    #[pin]
-    result: Mutex<Result<usize>>,
-    #[pin]
-    done: Completion,
-    #[pin]
-    work: Work<Job>,
-}
-
-impl_has_work! {
-    impl HasWork<Self> for Job { self.work }
-}
-
-impl WorkItem for Job {
-    type Pointer = Arc<Job>;
-
-    fn run(job: Arc<Job>) {
-        let perform = || match &job.cred {
-            Some(cred) => task::with_cred(cred, || job.kind.perform()),
-            None => job.kind.perform(),
-        };
-        let result = task::with_mm(&job.mm, || MemCgroup::of(Some(&job.mm)).charge(perform));
-        *job.result.lock() = result;
-        job.done.complete_all();
-    }
-}
-
-impl JobKind {
-    /// To be called with the arena as the current mm.
-    fn perform(&self) -> Result<usize> {
-        match self {
-            JobKind::Map {
-                file,
-                offset,
-                length,
-                prot,
-            } => {
-                let shared = bindings::MAP_SHARED;
-                CurrentMapping::new(Some(file), *offset, *length, *prot, shared)
-                    .map(CurrentMapping::keep)
-            }
-            JobKind::Unmap(addr, length) => {
-                CurrentMapping::adopt(*addr, *length).unmap().map(|()| 0)
-            }
-        }
     }
 }

@@ -8,6 +8,11 @@ use crate::{
     sys::bindings, //
 };
 
+/// Pages in a huge page.
+pub(crate) const HUGE_PAGES: usize = 512;
+/// The order of a huge page.
+pub(crate) const HUGE_ORDER: u32 = 9;
+
 /// One page frame as an attachment may show it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Frame {
@@ -20,6 +25,7 @@ pub(crate) struct Frame {
 impl Frame {
     pub(crate) const PRESENT: usize = bindings::ADDRESS_SPACE_FRAME_PRESENT as usize;
     pub(crate) const WRITABLE: usize = bindings::ADDRESS_SPACE_FRAME_WRITABLE as usize;
+    const HUGE: usize = bindings::ADDRESS_SPACE_FRAME_HUGE as usize;
     const SHIFT: u32 = bindings::ADDRESS_SPACE_FRAME_SHIFT;
 
     /// The frame as a word, which is never 0; `sys/helpers.h` has the format.
@@ -33,6 +39,11 @@ impl Frame {
             pfn: word >> Self::SHIFT,
             writable: word & Self::WRITABLE != 0,
         })
+    }
+
+    /// Whether what was read from a page table is part of a huge page.
+    pub(crate) fn is_part_of_huge(word: usize) -> bool {
+        word & Self::HUGE != 0
     }
 
     /// Whether it is good enough for `access`: reading and executing want only that it is known.

@@ -34,7 +34,11 @@ use kernel::{
 use crate::{
     layout::SegmentPage,
     segment::{
-        frame::Frame,
+        frame::{
+            Frame,
+            HUGE_ORDER,
+            HUGE_PAGES, //
+        },
         frame_ref::FrameRef,
         notifier::Confirmed, //
     },
@@ -43,11 +47,6 @@ use crate::{
         WriteGuard, //
     },
 };
-
-/// Pages in a huge page, and entries in a chunk.
-pub(crate) const HUGE_PAGES: usize = 512;
-/// The order of a huge page.
-pub(crate) const HUGE_ORDER: u32 = 9;
 
 /// An entry: a packed frame, or 0.
 type Word = Atomic<usize>;

@@ -153,6 +153,16 @@ impl Invalidation {
         pages
     }
 
+    /// What the worker is at.
+    pub(crate) fn draining(&self, _install: &impl Held) -> Range<SegmentPage> {
+        self.draining.pages()
+    }
+
+    /// Whether anything was deferred that the worker has not begun with.
+    pub(crate) fn has_pending(&self, _install: &impl Held) -> bool {
+        !self.pending.pages().is_empty()
+    }
+
     /// What the worker had begun with is zapped, and the frames are put.
     pub(crate) fn end_draining<T>(&self, _install: &mut WriteGuard<'_, T>) {
         if !self.draining.pages().is_empty() {

@@ -144,7 +144,7 @@ pub(crate) struct Pinned(Arc<Segment>);
 pub(crate) type Pins = SmallVec<Pinned, 1>;
 
 impl Pinned {
-    /// Pins a segment, which must not have ended: it is new, or listed.
+    /// Pins a segment, which must not have ended: it is new, or listed, or the layout shows it.
     pub(crate) fn new(segment: Arc<Segment>) -> Self {
         segment.pins.fetch_add(1, Relaxed);
         // INVARIANT: Just counted.
@@ -157,9 +157,18 @@ impl Pinned {
     }
 }
 
+impl Clone for Pinned {
+    fn clone(&self) -> Self {
+        Pinned::new(self.0.clone())
+    }
+}
+
 impl Drop for Pinned {
     fn drop(&mut self) {
-        self.0.pins.fetch_sub(1, Relaxed);
+        // Ordered before the look at `overdue`, as in `take_idle` the other way round.
+        if self.0.pins.fetch_sub(1, Full) == 1 && self.0.is_overdue() {
+            self.0.owner.clone().reap();
+        }
     }
 }
 
@@ -193,11 +202,10 @@ impl Ops {
         Some(Pinned::new(found.clone()))
     }
 
-    /// Pins a segment, if it is still in use. O(log n).
-    pub(crate) fn pin(&self, segment: &Segment) -> Option<Pinned> {
+    /// Whether a segment is still in use. O(log n).
+    pub(crate) fn has(&self, segment: &Segment) -> bool {
         let key = Key::of(segment);
-        let listed = self.registered.0.get(&key).or(self.others.0.get(&key))?;
-        Some(Pinned::new(listed.clone()))
+        self.registered.0.get(&key).is_some() || self.others.0.get(&key).is_some()
     }
 
     /// How many segments are registered.
@@ -218,10 +226,15 @@ impl Ops {
         is_shown: impl Fn(&Segment) -> bool,
         taken: &mut [Option<Arc<Segment>>],
     ) -> bool {
+        let is_pinned = |segment: &Segment| {
+            // Whoever drops the last pin has it looked at again.
+            segment.overdue.xchg(true, Full);
+            segment.pins.load(Relaxed) != 0 || segment.late.load(Relaxed)
+        };
         let idle = self
             .others
             .iter()
-            .filter(|segment| segment.pins.load(Relaxed) == 0 && !is_shown(segment));
+            .filter(|segment| !is_shown(segment) && !is_pinned(segment));
         let mut count = 0;
         for (place, segment) in taken.iter_mut().zip(idle) {
             *place = Some(segment.clone());

@@ -8,8 +8,8 @@
 //! formats about that very task, the format takes `bprm->mm` and has the exec fail. Every other
 //! exec is answered with `ENOEXEC` at once.
 //!
-//! Nothing outside this file knows which it was. Either way the mm is charged to the memory
-//! cgroup of the caller: spaces are cheap to make, and a caller that makes a hundred thousand
+//! Nothing outside this file knows which it was. Either way the mm is charged to a memory cgroup of
+//! the caller's choice, its own: spaces are cheap to make, and a caller that makes a hundred thousand
 //! pays for them. One mm at a time, under a mutex that is acquired with nothing held and inside
 //! which nothing of the module is.
 
@@ -20,6 +20,8 @@ use kernel::{
     prelude::*,
     sync::aref::ARef, //
 };
+
+use crate::sys::task::MemCgroup;
 
 /// Where an mm comes from on this kernel, for the log.
 pub(crate) const NAME: &str = if cfg!(EXPORTED_MM_ALLOC) {
@@ -44,16 +46,16 @@ impl MmSource {
     }
 }
 
-/// Makes an mm with one user. What is mapped in it is left over from exec.
+/// Makes an mm with one user, which `payer` pays for. What is mapped in it is left over from exec.
 ///
 /// `ENOMEM`; `EBUSY` while the system is going to sleep; `ENODEV` where no usermode helper can be
 /// started.
-pub(crate) fn new_mm() -> Result<ARef<MmWithUser>> {
+pub(crate) fn new_mm(payer: MemCgroup) -> Result<ARef<MmWithUser>> {
     #[cfg(EXPORTED_MM_ALLOC)]
     // SAFETY: May be called from any process context.
-    let mm = unsafe { crate::sys::bindings::mm_alloc() };
+    let mm = payer.charge(|| unsafe { crate::sys::bindings::mm_alloc() });
     #[cfg(not(EXPORTED_MM_ALLOC))]
-    let mm = exec::borrow_mm()?;
+    let mm = exec::borrow_mm(payer)?;
 
     let mm = NonNull::new(mm).ok_or(ENOMEM)?;
     // SAFETY: A new mm has one user, which passes on.
@@ -217,11 +219,10 @@ mod exec {
         }
     }
 
-    pub(super) fn borrow_mm() -> Result<*mut mm_struct> {
+    pub(super) fn borrow_mm(payer: MemCgroup) -> Result<*mut mm_struct> {
         let _guard = ONE_AT_A_TIME.lock();
-        let current = current!();
         let request = Request {
-            payer: MemCgroup::of(current.mm()),
+            payer,
             helper: SetOnce::new(),
         };
         let mut argv = [PATH.as_char_ptr().cast_mut(), null_mut()];

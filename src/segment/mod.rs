@@ -11,10 +11,12 @@
 //! behind [`Revoke`].
 
 pub(crate) mod arena;
+pub(crate) mod arenas;
 pub(crate) mod frame;
 pub(crate) mod frame_ref;
 pub(crate) mod frames;
 pub(crate) mod invalidation;
+mod jobs;
 pub(crate) mod list;
 pub(crate) mod mm_source;
 pub(crate) mod notifier;
@@ -38,7 +40,10 @@ use kernel::{
     prelude::*,
     sync::{
         aref::ARef,
-        atomic::Atomic,
+        atomic::{
+            ordering::*,
+            Atomic, //
+        },
         Arc,
         ArcBorrow, //
     },
@@ -138,12 +143,23 @@ pub(crate) trait Revoke: Send + Sync {
         segment: ArcBorrow<'_, Segment>,
         event: &Event<'_, Segment>,
     ) -> bool;
+
+    /// The last pin of a segment is gone that kept it from being ended. The install lock may not be
+    /// held.
+    fn reap(self: Arc<Self>);
+
+    /// Does what is due for a segment, which may take as long as its file does: see
+    /// [`Segment::late`] and [`Segment::ending`]. No lock is held.
+    fn attend(self: Arc<Self>, segment: &Arc<Segment>);
 }
 
 /// For the list of segments that have deferred invalidations.
 pub(crate) const DEFERRED: u64 = 1;
 /// For the list of segments of which a change has removed something.
 pub(crate) const REMOVED: u64 = 2;
+
+/// For the list of segments that an arena attends to.
+pub(crate) const ATTENDED: u64 = 3;
 
 /// A segment.
 ///
@@ -154,12 +170,21 @@ pub(crate) struct Segment {
     id: u64,
     owner: Arc<dyn Revoke>,
     source: Source,
+    arena: Arc<Arena>,
     /// Address in the arena.
     addr: usize,
     /// Whether it is kept although nothing shows it; guarded by the ops lock.
     pub(crate) registered: Atomic<bool>,
-    /// Calls that are about to show it; increased under the ops lock.
+    /// Calls that are about to show it, and whoever waits for its file; increased under the ops
+    /// lock, or under the install lock while it is shown.
     pins: Atomic<u32>,
+    /// Whether it would be ended if it were not pinned or late.
+    overdue: Atomic<bool>,
+    /// Whether the worker has zapped what was deferred, and frames of it are to be written and put:
+    /// it is neither drained again nor ended before that is done. Changed under the install lock.
+    pub(crate) late: Atomic<bool>,
+    /// Whether it is on no list any more, and to be ended.
+    pub(crate) ending: Atomic<bool>,
     pub(crate) frames: Frames,
     pub(crate) invalidation: Invalidation,
     #[pin]
@@ -172,15 +197,21 @@ pub(crate) struct Segment {
     removed: ListLinks<REMOVED>,
     #[pin]
     removed_tracker: AtomicTracker<REMOVED>,
+    #[pin]
+    attended: ListLinks<ATTENDED>,
+    #[pin]
+    attended_tracker: AtomicTracker<ATTENDED>,
 }
 
 impl_list_arc_safe! {
     impl ListArcSafe<DEFERRED> for Segment { tracked_by deferred_tracker: AtomicTracker<DEFERRED>; }
     impl ListArcSafe<REMOVED> for Segment { tracked_by removed_tracker: AtomicTracker<REMOVED>; }
+    impl ListArcSafe<ATTENDED> for Segment { tracked_by attended_tracker: AtomicTracker<ATTENDED>; }
 }
 impl_list_item! {
     impl ListItem<DEFERRED> for Segment { using ListLinks { self.deferred }; }
     impl ListItem<REMOVED> for Segment { using ListLinks { self.removed }; }
+    impl ListItem<ATTENDED> for Segment { using ListLinks { self.attended }; }
 }
 
 impl layout::Segment for Arc<Segment> {
@@ -206,7 +237,7 @@ impl Segment {
     /// shown. No lock may be held.
     pub(crate) fn make(
         owner: Arc<dyn Revoke>,
-        arena: &Arena,
+        arena: &Arc<Arena>,
         id: u64,
         source: Source,
     ) -> Result<Arc<Segment>> {
@@ -233,7 +264,7 @@ impl Segment {
 
     fn watch(
         owner: Arc<dyn Revoke>,
-        arena: &Arena,
+        arena: &Arc<Arena>,
         id: u64,
         source: Source,
         addr: usize,
@@ -248,9 +279,13 @@ impl Segment {
                 id,
                 owner,
                 source,
+                arena: arena.clone(),
                 addr,
                 registered: Atomic::new(false),
                 pins: Atomic::new(0),
+                overdue: Atomic::new(false),
+                late: Atomic::new(false),
+                ending: Atomic::new(false),
                 frames,
                 invalidation: Invalidation::new(),
                 notifier <- Notifier::new(),
@@ -258,6 +293,8 @@ impl Segment {
                 deferred_tracker <- AtomicTracker::new(),
                 removed <- ListLinks::new(),
                 removed_tracker <- AtomicTracker::new(),
+                attended <- ListLinks::new(),
+                attended_tracker <- AtomicTracker::new(),
             }),
             GFP_KERNEL_ACCOUNT,
         )?;
@@ -269,6 +306,21 @@ impl Segment {
     /// segment. See [`Notifier::remove`].
     pub(crate) fn end<'a, T: 'a>(&self, install: impl FnOnce() -> WriteGuard<'a, T>) {
         self.notifier.remove(install);
+    }
+
+    /// Does what is due; see [`Revoke::attend`].
+    fn attend(self: &Arc<Self>) {
+        self.owner.clone().attend(self);
+    }
+
+    /// Whether whoever wanted to end it found it pinned or late.
+    pub(crate) fn is_overdue(&self) -> bool {
+        self.overdue.load(Relaxed)
+    }
+
+    /// The arena.
+    pub(crate) fn arena(&self) -> &Arc<Arena> {
+        &self.arena
     }
 
     /// Distinguishes it from the other segments of the space.
@@ -314,15 +366,10 @@ impl Segment {
 
     /// Has the arena map a page that is in memory already, and those in `around` it, without
     /// waiting for anything slow; says whether the page is mapped. See [`Arena::map_resident`].
-    pub(crate) fn map_around(
-        &self,
-        arena: &Arena,
-        page: SegmentPage,
-        around: &Range<SegmentPage>,
-    ) -> bool {
+    pub(crate) fn map_around(&self, page: SegmentPage, around: &Range<SegmentPage>) -> bool {
         let before = page - around.start.min(page);
         let after = around.end.clamp(page + 1, self.pages().end) - page;
-        arena.map_resident(
+        self.arena.map_resident(
             self.file(),
             self.file_page(page),
             self.addr_of(page),

@@ -17,10 +17,9 @@ use core::{
 
 use kernel::{
     error::to_result,
-    fs::File,
     mm::{
         MmWithUser,
-        MmapReadGuard, //
+        VmaReadGuard, //
     },
     page::PAGE_SIZE,
     prelude::*,
@@ -36,7 +35,10 @@ use kernel::{
 };
 
 use crate::{
-    segment::frame::Frame,
+    segment::frame::{
+        Frame,
+        HUGE_ORDER, //
+    },
     sys::{
         bindings,
         rwsem::{
@@ -231,44 +233,46 @@ pub(crate) struct Entry {
 
 impl<'a, T> Look<'a, T> {
     /// What is present from `addr` on, a page for each of `words`; never faults anything in and
-    /// does no I/O. `file` is mapped there; `_held` is the mmap lock of the notifier's mm.
+    /// does no I/O. `vma`, one of the notifier's mm, has `addr`.
     ///
-    /// Ordinary page tables are read directly, as HMM would, at a small part of its cost: its
-    /// fixed cost alone is that of some hundred pages. HMM is asked about everything else.
+    /// Page tables are read directly, as HMM would, at a small part of its cost: its fixed cost
+    /// alone is that of some hundred pages. HMM is asked about what is left, those of hugetlb; it
+    /// wants the mmap lock, which is only tried.
     ///
-    /// `EBUSY` where the mm was changing, `EFAULT` where nothing is mapped.
+    /// `EBUSY` where the mm was changing, `EFAULT` where nothing is mapped, `EAGAIN` where the mmap
+    /// lock is not available.
     pub(crate) fn read(
         self,
-        _held: &MmapReadGuard<'_>,
-        file: &File,
+        mm: &MmWithUser,
+        vma: &VmaReadGuard<'_>,
         addr: usize,
         words: &'a mut [MaybeUninit<usize>],
     ) -> Result<Seen<'a, T>> {
         let count = words.len();
         let first = words.as_mut_ptr().cast::<usize>();
-        // SAFETY: The mm's lock is held for reading, the notifier is registered with it, and there
-        // is room for `count` words, all of which have been written then: by the helper, or 0.
-        let (ordinary, words) = unsafe {
-            let mm = (*self.notifier.inner.get()).mm;
-            let ordinary = bindings::address_space_helper_read_page_table(
-                mm,
-                file.as_ptr(),
-                addr,
-                first,
-                count,
-            );
-            if !ordinary {
+        // SAFETY: The VMA's lock is held for reading, and there is room for `count` words, all of
+        // which have been written then: by the helper, or 0.
+        let (seen, words) = unsafe {
+            let vma = vma.as_ptr();
+            let seen = bindings::address_space_helper_read_page_table(vma, addr, first, count);
+            if seen == NOTHING {
                 first.write_bytes(0, count);
             }
-            (ordinary, core::slice::from_raw_parts_mut(first, count))
+            (seen, core::slice::from_raw_parts_mut(first, count))
         };
-        if ordinary {
+        if seen != NOTHING {
+            let source = if seen == SINGLES {
+                SeenBy::Singles
+            } else {
+                SeenBy::PageTable
+            };
             return Ok(Seen {
                 look: self,
                 words,
-                by_hmm: false,
+                source,
             });
         }
+        let _mmap_lock = mm.mmap_read_trylock().ok_or(EAGAIN)?;
         let mut range = bindings::hmm_range {
             notifier: self.notifier.inner.get(),
             notifier_seq: self.seq,
@@ -286,9 +290,25 @@ impl<'a, T> Look<'a, T> {
         Ok(Seen {
             look: self,
             words,
-            by_hmm: true,
+            source: SeenBy::Hmm,
         })
     }
+}
+
+const NOTHING: bindings::address_space_seen =
+    bindings::address_space_seen_ADDRESS_SPACE_SEEN_NOTHING;
+const SINGLES: bindings::address_space_seen =
+    bindings::address_space_seen_ADDRESS_SPACE_SEEN_SINGLES;
+
+/// Where something was seen, and so how it is told.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum SeenBy {
+    /// A page table, single pages only: packed frames, or 0.
+    Singles,
+    /// A page table, with huge pages too.
+    PageTable,
+    /// HMM: as `hmm_range_fault()` has them.
+    Hmm,
 }
 
 /// What was seen of pages that follow one another, which may be out of date.
@@ -298,9 +318,9 @@ impl<'a, T> Look<'a, T> {
 /// The mm mapped the frames, with these rights, at some moment since the look began.
 pub(crate) struct Seen<'a, T> {
     look: Look<'a, T>,
-    /// A word each: as `hmm_range_fault()` has them if `by_hmm`, else packed frames or 0.
+    /// A word each.
     words: &'a [usize],
-    by_hmm: bool,
+    source: SeenBy,
 }
 
 impl<T> Seen<'_, T> {
@@ -312,16 +332,21 @@ impl<T> Seen<'_, T> {
     /// What was seen of the page at `index`; [`None`] where nothing is present.
     pub(crate) fn at(&self, index: usize) -> Option<Entry> {
         let word = *self.words.get(index)?;
-        if self.by_hmm {
+        if self.source == SeenBy::Hmm {
             return Entry::from_hmm(word);
         }
+        let order = if Frame::is_part_of_huge(word) {
+            HUGE_ORDER
+        } else {
+            0
+        };
         let frame = Frame::unpack(word)?;
-        Some(Entry { frame, order: 0 })
+        Some(Entry { frame, order })
     }
 
     /// What was seen as packed frames or 0, where all entries are for single pages.
     pub(crate) fn singles(&self) -> Option<&[usize]> {
-        (!self.by_hmm).then_some(self.words)
+        (self.source == SeenBy::Singles).then_some(self.words)
     }
 
     /// Whether it is still true; the install lock must be held.

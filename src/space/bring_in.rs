@@ -10,17 +10,17 @@ use core::ops::{
     Range, //
 };
 
-use kernel::{
-    prelude::*,
-    sync::Arc, //
-};
+use kernel::prelude::*;
 
 use crate::{
     layout::{
         Prot,
         SegmentPage, //
     },
-    segment::Segment,
+    segment::{
+        list::Pinned,
+        Segment, //
+    },
     space::{
         readahead::MOST,
         resolve::Miss,
@@ -30,17 +30,14 @@ use crate::{
         },
         Space, //
     },
+    sys::mm::Locks,
 };
 
 impl Space {
     /// Mirrors pages `part` of a segment, brought into memory where they are not there, as far as
     /// that goes. Says whether there was anything to do.
-    pub(crate) fn bring_in(
-        &self,
-        segment: &Arc<Segment>,
-        part: Range<SegmentPage>,
-        prot: Prot,
-    ) -> bool {
+    pub(crate) fn bring_in(&self, pinned: &Pinned, part: Range<SegmentPage>, prot: Prot) -> bool {
+        let segment = pinned.segment();
         if !prot.contains(Prot::READ) {
             return false;
         }
@@ -49,7 +46,7 @@ impl Space {
         while page < part.end {
             if !is_known(segment, page, prot) {
                 any = true;
-                if current!().signal_pending() || !self.bring_in_page(segment, page, &part, prot) {
+                if current!().signal_pending() || !self.bring_in_page(pinned, page, &part, prot) {
                     break;
                 }
             }
@@ -62,7 +59,7 @@ impl Space {
     /// worth going on.
     fn bring_in_page(
         &self,
-        segment: &Arc<Segment>,
+        pinned: &Pinned,
         page: SegmentPage,
         part: &Range<SegmentPage>,
         prot: Prot,
@@ -72,13 +69,15 @@ impl Space {
         Retry::new(write, 0, ahead)
             .run(
                 self,
-                || match is_known(segment, page, prot) {
+                || match is_known(pinned.segment(), page, prot) {
                     true => Ok(()),
-                    false => Err(Miss::Unknown(segment.clone(), page)),
+                    false => Err(Miss::Unknown(pinned.clone(), page)),
                 },
                 |obstacle| match obstacle {
-                    Obstacle::Missing(segment, page) | Obstacle::Busy(segment, page) => {
-                        match self.arena.fault_in(segment.addr_of(page), write) {
+                    Obstacle::Missing(pinned, page) | Obstacle::Busy(pinned, page) => {
+                        let segment = pinned.segment();
+                        let addr = segment.addr_of(page);
+                        match segment.arena().fault_in(addr, write, Locks::Wait) {
                             Ok(()) => ControlFlow::Continue(()),
                             Err(_) => ControlFlow::Break(false),
                         }

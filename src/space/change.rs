@@ -27,7 +27,7 @@ use crate::{
         Spare, //
     },
     segment::{
-        frames::HUGE_PAGES,
+        frame::HUGE_PAGES,
         list::{
             Ops,
             Pins, //
@@ -244,7 +244,7 @@ pub(super) fn installed(old: &Old) -> Range<SpacePage> {
 impl Space {
     /// Memory for the layout, charged to the creator. No lock but `ops` may be held.
     fn spare(&self, need: Need) -> Result<Spare<Kernel>> {
-        self.arena.charge(|| Spare::new(need))
+        self.arenas.main().charge(|| Spare::new(need))
     }
 
     /// Acquires the install lock for changes that take so many nodes, which are there then. The

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Errors of waits, kept for the next try of a fault.
+//! What waits came to, kept for the next try of a fault.
 //!
 //! A fault that must wait releases its lock, and can then return nothing but "try again". Where
-//! the wait ended in an error, that is kept here, from the try that waited to the next one of the
+//! the wait came to nothing, what is to be returned is kept here, from the try that waited to the next one of the
 //! same task.
 //!
 //! Locks: a spinlock, under which nothing else is acquired.
@@ -22,9 +22,12 @@ use kernel::{
     },
 };
 
-use crate::layout::{
-    SegmentPage,
-    SpacePage, //
+use crate::{
+    layout::{
+        SegmentPage,
+        SpacePage, //
+    },
+    sys::bindings::vm_fault_t, //
 };
 
 /// How many failures are remembered.
@@ -47,7 +50,8 @@ struct Failure {
     /// The task that waited; compared, never followed.
     task: usize,
     what: Waited,
-    error: Error,
+    /// What the fault is to return.
+    answer: vm_fault_t,
     since: Instant<Monotonic>,
 }
 
@@ -83,30 +87,30 @@ impl Failures {
         (task, (task >> 12) % FAILURES)
     }
 
-    /// Keeps an error of the current task's wait.
-    pub(crate) fn put(&self, what: Waited, error: Error) {
+    /// Keeps what the current task's wait came to.
+    pub(crate) fn put(&self, what: Waited, answer: vm_fault_t) {
         let (task, index) = Self::index();
         if let Some(place) = self.inner.lock().failures.get_mut(index) {
             *place = Some(Failure {
                 task,
                 what,
-                error,
+                answer,
                 since: Instant::now(),
             });
         }
     }
 
-    /// The error of the current task's wait, which is forgotten then.
-    pub(crate) fn take(&self, what: Waited) -> Option<Error> {
-        let error = self.peek(what)?;
+    /// What the current task's wait came to, which is forgotten then.
+    pub(crate) fn take(&self, what: Waited) -> Option<vm_fault_t> {
+        let answer = self.peek(what)?;
         if let Some(place) = self.inner.lock().failures.get_mut(Self::index().1) {
             *place = None;
         }
-        Some(error)
+        Some(answer)
     }
 
-    /// The error of the current task's wait.
-    pub(crate) fn peek(&self, what: Waited) -> Option<Error> {
+    /// What the current task's wait came to.
+    pub(crate) fn peek(&self, what: Waited) -> Option<vm_fault_t> {
         let (task, index) = Self::index();
         let inner = self.inner.lock();
         let failure = inner.failures.get(index)?.as_ref()?;
@@ -114,7 +118,7 @@ impl Failures {
             && failure.what == what
             // What the task did not come back for soon need not be true any more.
             && failure.since.elapsed() < Delta::from_secs(1))
-        .then_some(failure.error)
+        .then_some(failure.answer)
     }
 
     /// A hole was met.

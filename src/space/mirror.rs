@@ -3,7 +3,7 @@
 //! Mirroring: filling frame tables from the arena, by the mirror rule: a frame enters a table only
 //! while the arena's own entry maps it, with at least that protection.
 //!
-//! Locks: the arena's mmap lock, which is only tried; then the install lock, for reading.
+//! Locks: that of the arena's VMA, and for hugetlb its mmap lock, which are only tried; then the install lock, for reading.
 
 use core::{
     mem::MaybeUninit,
@@ -15,7 +15,7 @@ use kernel::prelude::*;
 use crate::{
     layout::SegmentPage,
     segment::{
-        frames::{
+        frame::{
             HUGE_ORDER,
             HUGE_PAGES, //
         },
@@ -63,21 +63,18 @@ impl Space {
         let Some(look) = segment.notifier.begin() else {
             return Ok(Mirrored::Again);
         };
-        let Some(held) = self.arena.try_read() else {
+        let (arena, addr) = (segment.arena(), segment.addr_of(start));
+        let Some(vma) = arena.try_lock_vma(addr) else {
             return Ok(Mirrored::Busy);
         };
         let mut words = [const { MaybeUninit::uninit() }; MOST];
-        let looked = look.read(
-            &held,
-            segment.file(),
-            segment.addr_of(start),
-            &mut words[..count],
-        );
-        drop(held);
+        let looked = look.read(arena.mm(), &vma, addr, &mut words[..count]);
+        drop(vma);
         let seen = match looked {
             Ok(seen) => seen,
             // The mm changed meanwhile.
             Err(error) if error == EBUSY => return Ok(Mirrored::Again),
+            Err(error) if error == EAGAIN => return Ok(Mirrored::Busy),
             Err(_) => return Ok(Mirrored::Missing),
         };
         match seen.at((page - start) as usize) {
@@ -90,7 +87,7 @@ impl Space {
                 .is_some_and(|entry| entry.order >= HUGE_ORDER)
                 && segment.frames.holds_huge(page);
             if !segment.frames.has_room(page, huge) {
-                self.arena.charge(|| segment.frames.reserve(page, huge))?;
+                arena.charge(|| segment.frames.reserve(page, huge))?;
             }
         }
 

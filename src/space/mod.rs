@@ -17,7 +17,8 @@
 //! 3. The asfd inode's `i_mmap_rwsem` (see `sys/mapping.rs`): the kernel acquires it under 2; the
 //!    module waits for it under `ops` only, with neither 2 nor 4, and elsewhere, above all inside
 //!    another file's, only tries it.
-//! 4. The arena's mmap lock, and whatever a file acquires under it: under 2 it is only tried.
+//! 4. An arena's mmap lock and the locks of its VMAs, and whatever a file acquires under them: under
+//!    2 they are only tried.
 //! 5. `install`, a reader-writer semaphore: held for moments; nothing is allocated and nothing
 //!    slept for under it, but page table locks are acquired.
 //!
@@ -88,6 +89,7 @@ use crate::{
     },
     segment::{
         arena::Arena,
+        arenas::Arenas,
         list::{
             Ops,
             SegmentList, //
@@ -172,8 +174,8 @@ pub(crate) struct Space {
     revoke_work: Work<Space, REVOKE>,
     #[pin]
     reap_work: DelayedWork<Space, REAP>,
-    /// Last, since the segments' frames and notifiers go before the mm.
-    pub(crate) arena: Arena,
+    #[pin]
+    pub(crate) arenas: Arenas,
 }
 
 impl_has_work! {
@@ -212,7 +214,7 @@ impl Space {
                 handles: Atomic::new(0),
                 revoke_work <- new_work!("address_space::revoke"),
                 reap_work <- new_delayed_work!("address_space::reap"),
-                arena,
+                arenas <- Arenas::new(arena),
             }),
             GFP_KERNEL_ACCOUNT,
         )

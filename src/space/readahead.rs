@@ -21,7 +21,7 @@ use kernel::{
 
 use crate::{
     layout::SpacePage,
-    segment::frames::HUGE_PAGES, //
+    segment::frame::HUGE_PAGES, //
 };
 
 /// The most pages that are installed in one go: with one hold of the install lock, from arrays

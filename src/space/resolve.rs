@@ -26,7 +26,8 @@ use crate::{
     },
     segment::{
         frame::Frame,
-        frames::HUGE_PAGES,
+        frame::HUGE_PAGES,
+        list::Pinned,
         Segment, //
     },
     space::{
@@ -56,8 +57,8 @@ pub(crate) enum Miss {
     Denied,
     /// The page is being revoked: it will be something else in a while.
     Invalidating,
-    /// The table does not know this page of this segment.
-    Unknown(Arc<Segment>, SegmentPage),
+    /// The table does not know this page of this segment, which is not ended meanwhile.
+    Unknown(Pinned, SegmentPage),
 }
 
 /// Frames of pages that follow one another, to be installed together as long as the install lock
@@ -90,6 +91,12 @@ fn known(range: &Range<Arc<Segment>>, at: SegmentPage, access: Prot) -> Option<F
         .filter(|frame| frame.allows(access))
 }
 
+/// Pins what a range shows. The install lock is held: whoever ends segments has seen, with that
+/// held later, that nothing shows them any more, and sees the pin too.
+fn pin(range: &Range<Arc<Segment>>) -> Pinned {
+    Pinned::new(range.segment.clone())
+}
+
 impl Space {
     /// Calls `use_frame` with the frame of page `page` of the space, with the install lock held:
     /// it must not allocate, nor wait for anything but page table locks.
@@ -105,8 +112,7 @@ impl Space {
         let shown = self.install.read();
         let range = shown.layout.lookup(page).ok_or(Miss::Hole)?;
         let at = find(&shown, range, page, access)?;
-        let frame =
-            known(range, at, access).ok_or_else(|| Miss::Unknown(range.segment.clone(), at))?;
+        let frame = known(range, at, access).ok_or_else(|| Miss::Unknown(pin(range), at))?;
         // As in `with_run`.
         range.installed.add(page..page + 1);
         Ok(use_frame(Resolved::new(range, frame)))
@@ -125,7 +131,7 @@ impl Space {
         let range = shown.layout.lookup(page).ok_or(Miss::Hole)?;
         let at = find(&shown, range, page, access)?;
         if known(range, at, access).is_none() {
-            return Err(Miss::Unknown(range.segment.clone(), at));
+            return Err(Miss::Unknown(pin(range), at));
         }
 
         let mut start = around.start.max(range.start);
@@ -184,7 +190,7 @@ impl Space {
                 range.installed.add(page..page + HUGE_PAGES as u64);
                 Ok(use_frame(Resolved::new(range, frame)))
             }
-            _ => Err(Miss::Unknown(segment.clone(), at)),
+            _ => Err(Miss::Unknown(pin(range), at)),
         }
     }
 

@@ -8,14 +8,11 @@
 
 use core::ops::ControlFlow;
 
-use kernel::{
-    prelude::*,
-    sync::Arc, //
-};
+use kernel::prelude::*;
 
 use crate::{
     layout::SegmentPage,
-    segment::Segment,
+    segment::list::Pinned,
     space::{
         mirror::Mirrored,
         resolve::Miss,
@@ -34,10 +31,10 @@ pub(crate) enum Obstacle<'a> {
     Denied,
     /// The page is being revoked: it will be something else in a while.
     Invalidating,
-    /// The arena's mmap lock, which is needed to look for this page, is not available now.
-    Busy(&'a Segment, SegmentPage),
+    /// A lock of the arena's, which is needed to look for this page, is not available now.
+    Busy(&'a Pinned, SegmentPage),
     /// The arena does not map this page, or not writable: the file must provide it.
-    Missing(&'a Segment, SegmentPage),
+    Missing(&'a Pinned, SegmentPage),
     /// The space's creator cannot have the memory for the frame table.
     NoMemory,
 }
@@ -100,8 +97,8 @@ impl Retry {
                 Err(Miss::Hole) => policy(Obstacle::Hole),
                 Err(Miss::Denied) => policy(Obstacle::Denied),
                 Err(Miss::Invalidating) => policy(Obstacle::Invalidating),
-                Err(Miss::Unknown(segment, page)) => {
-                    match self.look(space, &segment, page, &mut may_map) {
+                Err(Miss::Unknown(pinned, page)) => {
+                    match self.look(space, &pinned, page, &mut may_map) {
                         Ok(()) => continue,
                         Err(obstacle) => policy(obstacle),
                     }
@@ -118,15 +115,16 @@ impl Retry {
     fn look<'a>(
         &mut self,
         space: &Space,
-        segment: &'a Arc<Segment>,
+        pinned: &'a Pinned,
         page: SegmentPage,
         may_map: &mut bool,
     ) -> Result<(), Obstacle<'a>> {
+        let segment = pinned.segment();
         let first = page.get().saturating_sub(self.before);
         let around = SegmentPage::new(first)..page + self.after;
         let map = |may_map: &mut bool| {
             *may_map = false;
-            segment.map_around(&space.arena, page, &around)
+            segment.map_around(page, &around)
         };
         if self.missing && *may_map {
             self.missing = map(may_map);
@@ -134,15 +132,15 @@ impl Retry {
         match space.mirror(segment, page, &around, self.write) {
             Ok(Mirrored::Again) => Ok(()),
             Ok(Mirrored::Invalidating) => Err(Obstacle::Invalidating),
-            Ok(Mirrored::Busy) => Err(Obstacle::Busy(segment, page)),
+            Ok(Mirrored::Busy) => Err(Obstacle::Busy(pinned, page)),
             Ok(Mirrored::Missing) if *may_map => {
                 self.missing = map(may_map);
                 if self.missing {
                     return Ok(());
                 }
-                Err(Obstacle::Missing(segment, page))
+                Err(Obstacle::Missing(pinned, page))
             }
-            Ok(Mirrored::Missing) => Err(Obstacle::Missing(segment, page)),
+            Ok(Mirrored::Missing) => Err(Obstacle::Missing(pinned, page)),
             Err(_) => Err(Obstacle::NoMemory),
         }
     }

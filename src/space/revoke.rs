@@ -50,6 +50,7 @@ use crate::{
     },
     sys::{
         lockdep::without_lockdep,
+        mm::Locks,
         trace, //
     },
 };
@@ -105,6 +106,21 @@ impl Revoke for Space {
         self.end_invalidation(segment, pages, zapped);
         true
     }
+
+    fn reap(self: Arc<Self>) {
+        self.reap_later();
+    }
+
+    fn attend(self: Arc<Self>, segment: &Arc<Segment>) {
+        if segment.late.load(Relaxed) {
+            self.finish_draining(segment);
+        }
+        if segment.ending.load(Relaxed) {
+            self.end_segment(segment, |addr, length| {
+                segment.arena().unmap_here(addr, length)
+            });
+        }
+    }
 }
 
 impl Space {
@@ -118,10 +134,18 @@ impl Space {
         self.counts.revocations.fetch_add(1, Relaxed);
     }
 
-    /// Drops all frames of a segment that nothing shows any more. Either `ops` is held, so that
-    /// no removed range is still to be zapped; or the segment is off the lists, from which it is
-    /// taken only when all are.
-    pub(crate) fn drop_frames(&self, segment: &Segment) {
+    /// Drops all frames of a segment that nothing shows any more, if that waits for no file: else
+    /// they are dropped when it is ended. `ops` is held, so that no removed range is still to be
+    /// zapped.
+    pub(crate) fn drop_frames(&self, _ops: &Ops, segment: &Segment) {
+        if !segment.invalidation.any(&self.install.read()) {
+            self.take_frames(segment, &segment.pages(), false);
+        }
+    }
+
+    /// The same for a segment that is off the lists, from which it is taken only when all is zapped.
+    /// May wait for the file.
+    pub(crate) fn drop_all_frames(&self, segment: &Segment) {
         // What was deferred to the worker may have been written after it was cleaned.
         let late = segment.invalidation.any(&self.install.read());
         self.take_frames(segment, &segment.pages(), late);
@@ -197,7 +221,9 @@ impl Space {
                 for page in taken.iter().flatten().filter_map(FrameRef::page_to_write) {
                     // Fails where the page is no longer the file's: then there is nothing to
                     // be kept.
-                    let _ = self.arena.fault_in(segment.addr_of(page), true);
+                    let _ = segment
+                        .arena()
+                        .fault_in(segment.addr_of(page), true, Locks::Wait);
                 }
             }
             // `taken` is dropped after the lock.
@@ -208,13 +234,40 @@ impl Space {
         }
     }
 
-    /// Takes a segment off the list of those that have deferred invalidations.
+    /// Takes a segment off the list of those that have deferred invalidations. One that is still
+    /// late is listed again when it is not.
     fn next_deferred(&self) -> Option<(Arc<Segment>, Range<SegmentPage>)> {
         let mut shown = self.install.write();
-        let segment = shown.deferred.pop_front()?.into_arc();
-        let pages = segment.invalidation.begin_draining(&mut shown);
-        shown.layout.hold_joins();
-        Some((segment, pages))
+        loop {
+            let segment = shown.deferred.pop_front()?.into_arc();
+            if !segment.late.load(Relaxed) {
+                let pages = segment.invalidation.begin_draining(&mut shown);
+                shown.layout.hold_joins();
+                return Some((segment, pages));
+            }
+        }
+    }
+
+    /// Puts the frames of what the worker has zapped. May wait for the file.
+    fn finish_draining(self: &Arc<Self>, segment: &Arc<Segment>) {
+        let pages = segment.invalidation.draining(&self.install.read());
+        self.take_frames(segment, &pages, true);
+        let mut shown = self.install.write();
+        segment.invalidation.end_draining(&mut shown);
+        segment.late.store(false, Relaxed);
+        let more = segment.invalidation.has_pending(&shown);
+        if more {
+            if let Ok(segment) = ListArc::try_from_arc(segment.clone()) {
+                shown.deferred.push_back(segment);
+            }
+        }
+        drop(shown);
+        if more {
+            self.queue_revoking();
+        }
+        if segment.is_overdue() {
+            self.reap_later();
+        }
     }
 }
 
@@ -228,17 +281,19 @@ impl WorkItem<REVOKE> for Space {
                 break;
             };
             space.each_piece(&segment, &pages, |piece| space.mapping.zap(piece));
-            // A segment that has ended meanwhile dropped its frames then.
-            let pinned = ops.pin(&segment);
-            // Putting frames may wait for the file, which must hold up no owner. Whatever the
-            // owner removes from here on has been zapped.
-            drop(ops);
-            if let Some(pinned) = pinned {
-                space.take_frames(pinned.segment(), &pages, true);
-            }
             let mut shown = space.install.write();
-            segment.invalidation.end_draining(&mut shown);
             shown.layout.release_joins();
+            if !ops.has(&segment) {
+                // It has ended meanwhile, and dropped its frames then.
+                segment.invalidation.end_draining(&mut shown);
+                continue;
+            }
+            // Putting frames may wait for the file, which must hold up no owner, and no other
+            // segment. Whatever the owner removes from here on has been zapped.
+            segment.late.store(true, Relaxed);
+            drop(shown);
+            drop(ops);
+            segment.arena().attend(&segment);
         }
     }
 }

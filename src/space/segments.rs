@@ -106,15 +106,14 @@ impl Space {
         let id = ops.next_id();
         drop(ops);
 
-        self.arena.charge(|| {
-            let segment = Segment::make(self.clone(), &self.arena, id, wanted.widened())?;
+        let arena = self.arenas.of(&wanted.file)?;
+        arena.charge(|| {
+            let segment = Segment::make(self.clone(), &arena, id, wanted.widened())?;
             let pinned = Pinned::new(segment);
             let mut ops = self.ops.lock();
             if let Err(error) = ops.add(pinned.segment().clone()) {
                 drop(ops);
-                self.end_segment(pinned.segment(), |addr, length| {
-                    self.arena.unmap(addr, length)
-                });
+                self.end_segment(pinned.segment(), |addr, length| arena.unmap(addr, length));
                 return Err(error);
             }
             Ok((ops, pinned))
@@ -123,9 +122,9 @@ impl Space {
 
     /// Ends a segment that is on no list, so that nothing can find it again; `unmap` unmaps it
     /// from the arena. No lock may be held.
-    fn end_segment(&self, segment: &Segment, unmap: impl FnOnce(usize, usize)) {
+    pub(super) fn end_segment(&self, segment: &Segment, unmap: impl FnOnce(usize, usize)) {
         segment.end(|| self.install.write());
-        self.drop_frames(segment);
+        self.drop_all_frames(segment);
         let (addr, length) = segment.area();
         unmap(addr, length);
     }
@@ -150,7 +149,7 @@ impl Space {
         while let Some(segment) = ops.unkeep_one(file) {
             any = true;
             if !self.install.read().layout.shows(segment.id()) {
-                self.drop_frames(&segment);
+                self.drop_frames(&ops, &segment);
             }
         }
         drop(ops);
@@ -164,14 +163,14 @@ impl Space {
     /// Looks after the segments of which something was removed: where nothing is shown any more,
     /// puts the frames at once (a held frame keeps a memfd from being sealed), and has the rest
     /// ended in a while.
-    pub(crate) fn release_unused(self: &Arc<Self>, _ops: &Ops, removed: Removed) {
+    pub(crate) fn release_unused(self: &Arc<Self>, ops: &Ops, removed: Removed) {
         let mut segments = removed.segments;
         let mut idle = false;
         while let Some(segment) = segments.pop_front() {
             if segment.registered.load(Relaxed) || self.install.read().layout.shows(segment.id()) {
                 continue;
             }
-            self.drop_frames(&segment);
+            self.drop_frames(ops, &segment);
             idle = true;
         }
         if idle {
@@ -179,8 +178,13 @@ impl Space {
         }
     }
 
-    /// Looks for segments to end in a while.
+    /// Looks for segments to end in a while. The install lock may not be held.
     pub(crate) fn reap_later(self: &Arc<Self>) {
+        // Held until it is queued: whoever closes the space makes sure then that nothing is.
+        let shown = self.install.read();
+        if shown.closed {
+            return;
+        }
         // An error says that it is queued already.
         let _ = workers::queue()
             .enqueue_delayed::<Arc<Space>, REAP>(self.clone(), msecs_to_jiffies(IDLE_MS));
@@ -199,9 +203,8 @@ impl WorkItem<REAP> for Space {
                 ops.take_idle(|segment| shown.layout.shows(segment.id()), &mut taken)
             };
             for segment in taken.into_iter().flatten() {
-                space.end_segment(&segment, |addr, length| {
-                    space.arena.unmap_here(addr, length)
-                });
+                segment.ending.store(true, Relaxed);
+                segment.arena().attend(&segment);
             }
             if !more {
                 break;

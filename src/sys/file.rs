@@ -49,6 +49,17 @@ pub(crate) fn is_unmappable(file: &File) -> bool {
     safe_fns::address_space_helper_is_unmappable(file)
 }
 
+/// Whether mapping it, or unmapping it, waits for nothing but memory: it is memory, or on a local
+/// disk.
+pub(crate) fn is_mapped_at_once(file: &File) -> bool {
+    safe_fns::address_space_helper_is_mapped_at_once(file)
+}
+
+/// Where its file system is: to be compared, not followed.
+pub(crate) fn filesystem(file: &File) -> usize {
+    safe_fns::address_space_helper_filesystem(file)
+}
+
 /// Whether KVM made it for a virtual machine.
 pub(crate) fn is_kvm_vm(file: &File) -> bool {
     safe_fns::address_space_helper_is_kvm_vm(file)

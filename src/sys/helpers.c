@@ -30,6 +30,34 @@ int address_space_helper_mmap_read_lock_killable(struct mm_struct *mm)
 	return mmap_read_lock_killable(mm);
 }
 
+/*
+ * The VMA of @addr, with its lock held for reading. If that cannot be tried, it is acquired
+ * under the mmap lock, which is waited for only if @wait.
+ */
+struct vm_area_struct *address_space_helper_lock_vma(struct mm_struct *mm, unsigned long addr,
+						     vm_flags_t need, bool wait)
+{
+	struct vm_area_struct *vma = lock_vma_under_rcu(mm, addr);
+
+	if (!vma) {
+		if (!wait)
+			return ERR_PTR(-EAGAIN);
+		if (mmap_read_lock_killable(mm))
+			return ERR_PTR(-EINTR);
+		vma = vma_lookup(mm, addr);
+		if (vma && !vma_start_read_locked(vma))
+			vma = NULL;
+		mmap_read_unlock(mm);
+	}
+	if (!vma)
+		return ERR_PTR(-EFAULT);
+	if (!(vma->vm_flags & need)) {
+		vma_end_read(vma);
+		return ERR_PTR(-EFAULT);
+	}
+	return vma;
+}
+
 bool address_space_helper_i_mmap_trylock_read(struct address_space *mapping)
 {
 	return i_mmap_trylock_read(mapping);
@@ -38,6 +66,11 @@ bool address_space_helper_i_mmap_trylock_read(struct address_space *mapping)
 void address_space_helper_i_mmap_unlock_read(struct address_space *mapping)
 {
 	i_mmap_unlock_read(mapping);
+}
+
+bool address_space_helper_fatal_signal_pending(void)
+{
+	return fatal_signal_pending(current);
 }
 
 void address_space_helper_lockdep_off(void)
@@ -67,6 +100,17 @@ void address_space_helper_adopt_mm(struct mm_struct *mm, struct task_struct *own
 unsigned long address_space_helper_task_size(void)
 {
 	return TASK_SIZE_MAX;
+}
+
+unsigned long address_space_helper_find_room(unsigned long length)
+{
+	struct mm_struct *mm = current->mm;
+	unsigned long addr;
+
+	mmap_read_lock(mm);
+	addr = mm_get_unmapped_area(NULL, 0, length, 0, 0);
+	mmap_read_unlock(mm);
+	return addr;
 }
 
 void address_space_helper_disown_mm(struct mm_struct *mm)
@@ -101,9 +145,9 @@ void address_space_helper_mem_cgroup_put(struct mem_cgroup *memcg)
 	mem_cgroup_put(memcg);
 }
 
-struct workqueue_struct *address_space_helper_alloc_workqueue(void)
+struct workqueue_struct *address_space_helper_alloc_workqueue(const char *name)
 {
-	return alloc_workqueue("address_space", WQ_UNBOUND | WQ_MEM_RECLAIM, 0);
+	return alloc_workqueue("%s", WQ_UNBOUND | WQ_MEM_RECLAIM, 0, name);
 }
 
 void address_space_helper_interval_set_seq(struct mmu_interval_notifier *sub, unsigned long seq)
@@ -275,6 +319,26 @@ bool address_space_helper_is_unmappable(struct file *file)
 		return true;
 	return inode->i_sb->s_magic == SECRETMEM_MAGIC || IS_DAX(inode) ||
 	       mapping_inaccessible(file->f_mapping);
+}
+
+/*
+ * Memory has nothing to wait for. What has a block device does no I/O in mmap() and
+ * munmap(); FUSE, which may have one too, does.
+ */
+bool address_space_helper_is_mapped_at_once(struct file *file)
+{
+	const struct super_block *sb = file_inode(file)->i_sb;
+
+	if (shmem_mapping(file->f_mapping) || is_file_hugepages(file) ||
+	    sb->s_magic == RAMFS_MAGIC)
+		return true;
+	return (sb->s_type->fs_flags & (FS_REQUIRES_DEV | FS_USERNS_MOUNT)) == FS_REQUIRES_DEV &&
+	       sb->s_magic != FUSE_SUPER_MAGIC;
+}
+
+unsigned long address_space_helper_filesystem(struct file *file)
+{
+	return (unsigned long)file_inode(file)->i_sb;
 }
 
 /*

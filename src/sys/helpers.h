@@ -17,21 +17,25 @@
 /* Locks. */
 void address_space_helper_init_rwsem(struct rw_semaphore *sem);
 int address_space_helper_mmap_read_lock_killable(struct mm_struct *mm);
+struct vm_area_struct *address_space_helper_lock_vma(struct mm_struct *mm, unsigned long addr,
+						     vm_flags_t need, bool wait);
 bool address_space_helper_i_mmap_trylock_read(struct address_space *mapping);
 void address_space_helper_i_mmap_unlock_read(struct address_space *mapping);
+bool address_space_helper_fatal_signal_pending(void);
 void address_space_helper_lockdep_off(void);
 void address_space_helper_lockdep_on(void);
 
 /* The arena's mm. */
 void address_space_helper_adopt_mm(struct mm_struct *mm, struct task_struct *owner);
 unsigned long address_space_helper_task_size(void);
+unsigned long address_space_helper_find_room(unsigned long length);
 void address_space_helper_disown_mm(struct mm_struct *mm);
 const struct cred *address_space_helper_override_creds(const struct cred *cred);
 void address_space_helper_revert_creds(const struct cred *cred);
 struct mem_cgroup *address_space_helper_set_active_memcg(struct mem_cgroup *memcg);
 struct mem_cgroup *address_space_helper_mm_memcg(struct mm_struct *mm);
 void address_space_helper_mem_cgroup_put(struct mem_cgroup *memcg);
-struct workqueue_struct *address_space_helper_alloc_workqueue(void);
+struct workqueue_struct *address_space_helper_alloc_workqueue(const char *name);
 
 /* The mmu notifier and HMM. */
 void address_space_helper_interval_set_seq(struct mmu_interval_notifier *sub, unsigned long seq);
@@ -39,10 +43,16 @@ bool address_space_helper_interval_read_retry(struct mmu_interval_notifier *sub,
 bool address_space_helper_range_blockable(const struct mmu_notifier_range *range);
 
 /* Page tables; in page_table.c. */
-bool address_space_helper_read_page_table(struct mm_struct *mm, struct file *file,
-					  unsigned long addr, unsigned long *frames,
-					  unsigned long count);
-bool address_space_helper_map_pages(struct mm_struct *mm, unsigned long addr,
+enum address_space_seen {
+	ADDRESS_SPACE_SEEN_NOTHING,	/* HMM must be asked */
+	ADDRESS_SPACE_SEEN_SINGLES,	/* single pages */
+	ADDRESS_SPACE_SEEN_HUGE,	/* huge pages too */
+};
+enum address_space_seen address_space_helper_read_page_table(struct vm_area_struct *vma,
+							     unsigned long addr,
+							     unsigned long *frames,
+							     unsigned long count);
+bool address_space_helper_map_pages(struct vm_area_struct *vma, unsigned long addr,
 				    unsigned long before, unsigned long after);
 bool address_space_helper_pmd_none(struct vm_fault *vmf);
 bool address_space_helper_make_page_table(struct vm_fault *vmf);
@@ -55,11 +65,13 @@ void address_space_helper_install_frames(struct mm_struct *mm, pmd_t *pmd, unsig
 
 /*
  * A frame as a word, which the frame table has and which page tables are read as and
- * written from: its number and these flags; 0 for none.
+ * written from: its number and these flags; 0 for none. Only what was read says that the
+ * frame is part of a huge page.
  */
 #define ADDRESS_SPACE_FRAME_PRESENT	1
 #define ADDRESS_SPACE_FRAME_WRITABLE	2
-#define ADDRESS_SPACE_FRAME_SHIFT	2
+#define ADDRESS_SPACE_FRAME_HUGE	4
+#define ADDRESS_SPACE_FRAME_SHIFT	3
 
 /* Frames: one by its number, many as words. */
 void address_space_helper_frame_get(unsigned long pfn);
@@ -85,6 +97,8 @@ unsigned long address_space_helper_huge_page_size(struct file *file);
 unsigned int address_space_helper_mmap_limits(struct file *file);
 bool address_space_helper_is_resident(struct file *file, pgoff_t index);
 bool address_space_helper_is_unmappable(struct file *file);
+bool address_space_helper_is_mapped_at_once(struct file *file);
+unsigned long address_space_helper_filesystem(struct file *file);
 bool address_space_helper_is_kvm_vm(struct file *file);
 
 /* Tracepoints; see events.h. */

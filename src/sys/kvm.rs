@@ -94,6 +94,7 @@ impl Machine {
         let page = CurrentMapping::new(
             None,
             0,
+            0,
             PAGE_SIZE,
             bindings::PROT_READ | bindings::PROT_WRITE,
             bindings::MAP_PRIVATE | bindings::MAP_ANONYMOUS,

@@ -5,7 +5,10 @@
 //! C header: [`include/linux/mm.h`](srctree/include/linux/mm.h)
 
 use kernel::{
-    error::to_result,
+    error::{
+        from_err_ptr,
+        to_result, //
+    },
     fs::File,
     mm::{
         virt::VmaRef,
@@ -16,7 +19,10 @@ use kernel::{
 };
 
 use crate::sys::{
-    bindings,
+    bindings::{
+        self,
+        vm_fault_t, //
+    },
     safe_fns, //
 };
 
@@ -29,6 +35,11 @@ fn from_err_value(value: usize) -> Result<usize> {
     Ok(value)
 }
 
+/// Where there is room for `length` bytes in the current mm, now. `ENOMEM`.
+pub(crate) fn find_room(length: usize) -> Result<usize> {
+    from_err_value(safe_fns::address_space_helper_find_room(length))
+}
+
 /// What there is of a range in the current mm, unmapped when it is dropped.
 pub(crate) struct CurrentMapping {
     addr: usize,
@@ -36,17 +47,18 @@ pub(crate) struct CurrentMapping {
 }
 
 impl CurrentMapping {
-    /// Maps `length` bytes of a file from byte `offset`, or anonymous memory, where there is
-    /// room; `prot` and `flags` are those of mmap(), and so are the errors. Takes the mmap lock.
+    /// Maps `length` bytes of a file from byte `offset`, or anonymous memory; `addr`, `prot` and
+    /// `flags` are those of mmap(), and so are the errors. Takes the mmap lock.
     pub(crate) fn new(
         file: Option<&File>,
+        addr: usize,
         offset: usize,
         length: usize,
         prot: u32,
         flags: u32,
     ) -> Result<Self> {
         let (prot, flags) = (prot as usize, flags as usize);
-        let addr = from_err_value(safe_fns::vm_mmap(file, 0, length, prot, flags, offset))?;
+        let addr = from_err_value(safe_fns::vm_mmap(file, addr, length, prot, flags, offset))?;
         Ok(Self { addr, length })
     }
 
@@ -92,45 +104,138 @@ impl Drop for CurrentMapping {
     }
 }
 
-/// Has the page at `addr` made present, writable if `write`. Acquires the mmap lock for reading,
-/// and releases it while it waits; a fatal signal ends the wait. `EFAULT`, `EINTR`.
-pub(crate) fn fault_in(mm: &MmWithUser, addr: usize, write: bool) -> Result {
+/// Why there is no page.
+#[derive(Clone, Copy)]
+pub(crate) enum NoPage {
+    /// A lock is not available now, and must not be waited for.
+    Busy,
+    /// A fatal signal ended the wait.
+    Interrupted,
+    /// What a fault on the page comes to: `VM_FAULT_SIGBUS`, or that the memory is bad.
+    Fault(vm_fault_t),
+}
+
+/// Whether locks of the mm may be waited for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Locks {
+    /// No other mm's lock is held.
+    Wait,
+    /// Another mm's lock is held.
+    Try,
+}
+
+/// How often a fault is made under the VMA's lock. The second try already holds it while it waits.
+const VMA_LOCKED: usize = 3;
+
+/// Has the page at `addr` made present, writable if `write`, which may take as long as the file
+/// does. A fatal signal ends the wait, as far as the file lets it.
+///
+/// Meanwhile the VMA's lock is held at most, not the mmap lock, so that whoever wants anything else
+/// of the mm goes on; unless the file's faults work under that alone (those without `map_pages`).
+/// The VMA must not be unmapped or merged meanwhile: who does so waits with the mmap lock held.
+pub(crate) fn fault_in(
+    mm: &MmWithUser,
+    addr: usize,
+    write: bool,
+    locks: Locks,
+) -> Result<(), NoPage> {
+    use bindings::{
+        fault_flag_FAULT_FLAG_ALLOW_RETRY as ALLOW_RETRY,
+        fault_flag_FAULT_FLAG_KILLABLE as KILLABLE,
+        fault_flag_FAULT_FLAG_REMOTE as REMOTE,
+        fault_flag_FAULT_FLAG_TRIED as TRIED,
+        fault_flag_FAULT_FLAG_WRITE as WRITE, //
+    };
+    let mut flags = REMOTE | ALLOW_RETRY | KILLABLE | if write { WRITE } else { 0 };
+    for _ in 0..VMA_LOCKED {
+        match fault_once(mm, addr, flags, locks) {
+            Ok(0) => return Ok(()),
+            Ok(ret) if ret & ERROR != 0 => return Err(NoPage::Fault(bad_memory_or_sigbus(ret))),
+            Ok(ret) if ret & RETRY != 0 => {
+                if safe_fns::address_space_helper_fatal_signal_pending() {
+                    return Err(NoPage::Interrupted);
+                }
+                flags |= TRIED;
+            }
+            Ok(_) => return Ok(()),
+            Err(error) if error == EAGAIN => return Err(NoPage::Busy),
+            Err(error) if error == EINTR => return Err(NoPage::Interrupted),
+            Err(_) => return Err(NoPage::Fault(SIGBUS)),
+        }
+    }
+    if locks == Locks::Try {
+        return Err(NoPage::Busy);
+    }
     let mut unlocked = false;
     // SAFETY: The mm has users. fixup_user_fault() is called with the lock held for reading, as it
     // wants, and returns with it held.
-    to_result(unsafe {
+    let ret = to_result(unsafe {
         match bindings::address_space_helper_mmap_read_lock_killable(mm.as_raw()) {
             0 => {
-                let (mm, flags) = (mm.as_raw(), flags(write));
+                let (mm, flags) = (mm.as_raw(), flags & (REMOTE | WRITE));
                 let ret = bindings::fixup_user_fault(mm, addr, flags, &mut unlocked);
                 bindings::mmap_read_unlock(mm);
                 ret
             }
             interrupted => interrupted,
         }
-    })
+    });
+    match ret {
+        Ok(()) => Ok(()),
+        Err(error) if error == EINTR => Err(NoPage::Interrupted),
+        Err(_) => Err(NoPage::Fault(SIGBUS)),
+    }
 }
 
-/// As [`fault_in`], with the lock held throughout: a fatal signal does not end the wait.
-pub(crate) fn fault_in_locked(
-    mm: &MmWithUser,
-    _held: &MmapReadGuard<'_>,
-    addr: usize,
-    write: bool,
-) -> Result {
-    // SAFETY: The caller holds the mmap lock; without `unlocked` it is not released.
-    to_result(unsafe {
-        bindings::fixup_user_fault(mm.as_raw(), addr, flags(write), core::ptr::null_mut())
-    })
+const SIGBUS: vm_fault_t = bindings::vm_fault_reason_VM_FAULT_SIGBUS;
+const RETRY: vm_fault_t = bindings::vm_fault_reason_VM_FAULT_RETRY;
+/// The fault came to nothing; `VM_FAULT_ERROR`.
+const ERROR: vm_fault_t = BAD_MEMORY
+    | SIGBUS
+    | bindings::vm_fault_reason_VM_FAULT_OOM
+    | bindings::vm_fault_reason_VM_FAULT_SIGSEGV
+    | bindings::vm_fault_reason_VM_FAULT_FALLBACK;
+/// The memory is bad (hwpoison), and how much of it, where it is huge.
+const BAD_MEMORY: vm_fault_t = bindings::vm_fault_reason_VM_FAULT_HWPOISON
+    | bindings::vm_fault_reason_VM_FAULT_HWPOISON_LARGE
+    | bindings::vm_fault_reason_VM_FAULT_HINDEX_MASK;
+
+/// What is to be told of an error of a fault to whoever is not the mm's own task. Not that there is
+/// no memory: that has the access tried again until the memory cgroup of the touching task has
+/// room, which is not the one that is full.
+fn bad_memory_or_sigbus(ret: vm_fault_t) -> vm_fault_t {
+    match ret & BAD_MEMORY {
+        0 => SIGBUS,
+        bad => bad,
+    }
 }
 
-fn flags(write: bool) -> u32 {
-    let write = if write {
-        bindings::fault_flag_FAULT_FLAG_WRITE
-    } else {
-        0
+/// Makes one fault at `addr` under the VMA's lock, which it may release to wait. `EFAULT` where the
+/// VMA does not allow it, `EINTR`; `EAGAIN` where locks may only be tried.
+fn fault_once(mm: &MmWithUser, addr: usize, flags: u32, locks: Locks) -> Result<vm_fault_t> {
+    let need = match flags & bindings::fault_flag_FAULT_FLAG_WRITE {
+        0 => bindings::VM_READ,
+        _ => bindings::VM_WRITE,
     };
-    bindings::fault_flag_FAULT_FLAG_REMOTE | write
+    let released = RETRY | bindings::vm_fault_reason_VM_FAULT_COMPLETED;
+    // SAFETY: The mm has users. What the helper returns is a VMA that has `addr`, with its lock held
+    // for reading; handle_mm_fault() is called with the flag that says so, and has released it if it
+    // says that.
+    unsafe {
+        let wait = locks == Locks::Wait;
+        let vma = from_err_ptr(bindings::address_space_helper_lock_vma(
+            mm.as_raw(),
+            addr,
+            need,
+            wait,
+        ))?;
+        let flags = flags | bindings::fault_flag_FAULT_FLAG_VMA_LOCK;
+        let ret = bindings::handle_mm_fault(vma, addr, flags, core::ptr::null_mut());
+        if ret & released == 0 {
+            bindings::vma_end_read(vma);
+        }
+        Ok(ret)
+    }
 }
 
 /// The first VMA that ends after `addr`.

@@ -20,6 +20,7 @@ mod safe_fns;
 pub(crate) mod small_vec;
 pub(crate) mod task;
 pub(crate) mod trace;
+pub(crate) mod wait;
 pub(crate) mod warn;
 pub(crate) mod workers;
 

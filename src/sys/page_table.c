@@ -44,31 +44,49 @@ static bool is_table(pmd_t pmd)
 	return pmd_present(pmd) && !pmd_leaf(pmd) && !pmd_bad(pmd);
 }
 
+static unsigned long frame_word(unsigned long pfn, bool writable)
+{
+	return pfn << ADDRESS_SPACE_FRAME_SHIFT | ADDRESS_SPACE_FRAME_PRESENT |
+	       (writable ? ADDRESS_SPACE_FRAME_WRITABLE : 0);
+}
+
 /*
  * A table that goes meanwhile is freed by RCU, as pte_offset_map() relies on; but those of
  * hugetlb may be shared, and go under another lock.
  */
-bool address_space_helper_read_page_table(struct mm_struct *mm, struct file *file,
-					  unsigned long addr, unsigned long *frames,
-					  unsigned long count)
+enum address_space_seen address_space_helper_read_page_table(struct vm_area_struct *vma,
+							     unsigned long addr,
+							     unsigned long *frames,
+							     unsigned long count)
 {
 	const unsigned long end = addr + (count << PAGE_SHIFT);
+	enum address_space_seen seen = ADDRESS_SPACE_SEEN_SINGLES;
 
-	if (is_file_hugepages(file))
-		return false;
+	if (is_vm_hugetlb_page(vma) || end > vma->vm_end)
+		return ADDRESS_SPACE_SEEN_NOTHING;
 	while (addr != end) {
 		const unsigned long next = pmd_addr_end(addr, end);
-		pmd_t *pmdp = find_pmd(mm, addr);
+		pmd_t *pmdp = find_pmd(vma->vm_mm, addr);
 		pmd_t pmd;
 		pte_t *pte;
 
 		if (!pmdp)
-			return false;
+			return ADDRESS_SPACE_SEEN_NOTHING;
 		rcu_read_lock();
 		pmd = pmdp_get_lockless(pmdp);
+		if (pmd_present(pmd) && pmd_leaf(pmd) && !pmd_special(pmd)) {
+			unsigned long pfn = pmd_pfn(pmd) + ((addr & ~PMD_MASK) >> PAGE_SHIFT);
+
+			rcu_read_unlock();
+			for (; addr != next; addr += PAGE_SIZE, frames++)
+				*frames = frame_word(pfn++, pmd_write(pmd)) |
+					  ADDRESS_SPACE_FRAME_HUGE;
+			seen = ADDRESS_SPACE_SEEN_HUGE;
+			continue;
+		}
 		if (!is_table(pmd)) {
 			rcu_read_unlock();
-			return false;
+			return ADDRESS_SPACE_SEEN_NOTHING;
 		}
 		pte = pte_offset_kernel(&pmd, addr);
 		for (; addr != next; addr += PAGE_SIZE, pte++, frames++) {
@@ -77,28 +95,25 @@ bool address_space_helper_read_page_table(struct mm_struct *mm, struct file *fil
 			if (!pte_present(entry) || pte_protnone(entry) || pte_special(entry))
 				*frames = 0;
 			else
-				*frames = pte_pfn(entry) << ADDRESS_SPACE_FRAME_SHIFT |
-					  ADDRESS_SPACE_FRAME_PRESENT |
-					  (pte_write(entry) ? ADDRESS_SPACE_FRAME_WRITABLE : 0);
+				*frames = frame_word(pte_pfn(entry), pte_write(entry));
 		}
 		rcu_read_unlock();
 	}
-	return true;
+	return seen;
 }
 
 /*
  * As do_fault_around() does it, but for as many pages as are asked for, which must lie in
  * one page table.
  */
-bool address_space_helper_map_pages(struct mm_struct *mm, unsigned long addr,
+bool address_space_helper_map_pages(struct vm_area_struct *vma, unsigned long addr,
 				    unsigned long before, unsigned long after)
 {
-	struct vm_area_struct *vma = vma_lookup(mm, addr);
-	pmd_t *pmd = find_pmd(mm, addr);
+	pmd_t *pmd = find_pmd(vma->vm_mm, addr);
 	pgoff_t first, last;
 	vm_fault_t ret;
 
-	if (!vma || !vma->vm_ops || !vma->vm_ops->map_pages || !pmd ||
+	if (!vma->vm_ops || !vma->vm_ops->map_pages || !pmd ||
 	    !is_table(pmdp_get_lockless(pmd)))
 		return false;
 

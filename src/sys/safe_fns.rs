@@ -66,7 +66,8 @@ macro_rules! safe_fns {
 
 safe_fns! {
     fn get_random_u64() -> u64;
-    fn address_space_helper_alloc_workqueue() -> *mut bindings::workqueue_struct;
+    fn address_space_helper_fatal_signal_pending() -> bool;
+    fn address_space_helper_alloc_workqueue(name: &CStr) -> *mut bindings::workqueue_struct;
 
     fn address_space_helper_lockdep_off() -> ();
     fn address_space_helper_lockdep_on() -> ();
@@ -85,6 +86,8 @@ safe_fns! {
     fn address_space_helper_huge_page_size(file: &File) -> usize;
     fn address_space_helper_is_resident(file: &File, index: usize) -> bool;
     fn address_space_helper_is_unmappable(file: &File) -> bool;
+    fn address_space_helper_is_mapped_at_once(file: &File) -> bool;
+    fn address_space_helper_filesystem(file: &File) -> usize;
     fn address_space_helper_is_kvm_vm(file: &File) -> bool;
     fn vfs_fsync_range(file: &File, start: loff_t, last: loff_t, datasync: c_int) -> c_int;
     fn fixed_size_llseek(file: &File, offset: loff_t, whence: c_int, size: loff_t) -> loff_t;
@@ -96,6 +99,7 @@ safe_fns! {
     fn vm_mmap(
         file: Option<&File>, addr: usize, length: usize, prot: usize, flags: usize, offset: usize
     ) -> usize;
+    fn address_space_helper_find_room(length: usize) -> usize;
     fn vm_munmap(addr: usize, length: usize) -> c_int;
 
     fn address_space_helper_mm_memcg(mm: Option<&MmWithUser>) -> *mut bindings::mem_cgroup;

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The module's work queue, and how to end work on it.
+//! The module's work queues, and how to end work on them.
 //!
-//! A queue of its own, so that unloading the module waits for what runs on it; with a rescuer,
-//! since reclaim may depend on a revocation; and unbound, so that a job stuck on a slow file
-//! holds up no other.
+//! Queues of its own, so that unloading the module waits for what runs on them; with a rescuer
+//! each, since reclaim may depend on a revocation; and unbound, so that a job that takes its time
+//! holds up no other. Two, since the kernel runs so many jobs of a queue at a time and no more:
+//! what may wait for a file must not keep revocations from running.
 //!
 //! C header: [`include/linux/workqueue.h`](srctree/include/linux/workqueue.h)
 
@@ -33,43 +34,62 @@ use crate::sys::{
     safe_fns, //
 };
 
-static QUEUE: Atomic<*mut bindings::workqueue_struct> = Atomic::new(null_mut());
+type Pointer = Atomic<*mut bindings::workqueue_struct>;
 
-/// The queue, for as long as the module is loaded.
+static QUEUES: [Pointer; 2] = [const { Atomic::new(null_mut()) }; 2];
+
+/// The queues, for as long as the module is loaded.
 ///
 /// # Invariants
 ///
-/// While this lives [`QUEUE`] points at a work queue.
+/// While this lives [`QUEUES`] point at work queues.
 pub(crate) struct Workers(());
 
 impl Workers {
-    /// Makes the queue. To be called once, when the module is loaded. `ENOMEM`.
+    /// Makes the queues. To be called once, when the module is loaded. `ENOMEM`.
     pub(crate) fn start() -> Result<Workers> {
-        let queue = safe_fns::address_space_helper_alloc_workqueue();
-        if queue.is_null() {
-            return Err(ENOMEM);
+        let names = [c"address_space", c"address_space_files"];
+        // INVARIANT: Set below, or it is dropped at once; unset only in drop.
+        let workers = Workers(());
+        for (queue, name) in QUEUES.iter().zip(names) {
+            let made = safe_fns::address_space_helper_alloc_workqueue(name);
+            if made.is_null() {
+                return Err(ENOMEM);
+            }
+            queue.store(made, Release);
         }
-        // INVARIANT: Set here and unset only in drop.
-        QUEUE.store(queue, Release);
-        Ok(Workers(()))
+        Ok(workers)
     }
 }
 
 impl Drop for Workers {
     fn drop(&mut self) {
-        let queue = QUEUE.xchg(null_mut(), Full);
-        // SAFETY: The queue was made in `start`. No file of the module is open any more, so
-        // nothing is queued from here on; what is queued is run.
-        unsafe { bindings::destroy_workqueue(queue) };
+        for queue in &QUEUES {
+            let queue = queue.xchg(null_mut(), Full);
+            if !queue.is_null() {
+                // SAFETY: The queue was made in `start`. No file of the module is open any more,
+                // so nothing is queued from here on; what is queued is run.
+                unsafe { bindings::destroy_workqueue(queue) };
+            }
+        }
     }
 }
 
-/// The queue. For code that runs on behalf of an open file or of the queue itself, which cannot
-/// be gone then.
+/// The queue for what waits for no file. For code that runs on behalf of an open file or of a queue
+/// itself, which cannot be gone then.
 pub(crate) fn queue() -> &'static Queue {
+    get(&QUEUES[0])
+}
+
+/// The queue for what may wait for as long as a file takes.
+pub(crate) fn files() -> &'static Queue {
+    get(&QUEUES[1])
+}
+
+fn get(queue: &Pointer) -> &'static Queue {
     // SAFETY: An open file pins the module, a running work item the queue; either way
     // `Workers` lives.
-    unsafe { Queue::from_raw(QUEUE.load(Acquire)) }
+    unsafe { Queue::from_raw(queue.load(Acquire)) }
 }
 
 /// Waits until a work item that may be queued has run. No lock that the item takes may be held.
