@@ -2,13 +2,15 @@
 
 //! /proc/PID/fdinfo of an asfd and of a view.
 //!
-//! The layout is shown one range a line, as /proc/PID/maps shows an mm. The ops lock is held
-//! meanwhile, so that what is shown was so at one moment.
+//! The layout is shown one range a line, as /proc/PID/maps shows an mm. No lock is held while it is
+//! printed, or a reader of a million lines would keep the owner waiting; what is copied at a time is
+//! of one moment.
 
 use core::ops::Range;
 
 use kernel::{
     fmt,
+    prelude::*,
     seq_file::{
         seq_print,
         SeqFile, //
@@ -31,6 +33,9 @@ use crate::{
     },
     sys::file, //
 };
+
+/// How many mappings are copied at a time, which are so of one moment.
+const AT_A_TIME: usize = 256;
 
 /// A protection as three letters.
 struct Letters(Prot);
@@ -62,10 +67,10 @@ fn count(counter: &Atomic<u64>) -> u64 {
 }
 
 pub(crate) fn show_space(space: &Space, out: &SeqFile) {
-    let ops = space.ops.lock();
+    let registered = space.ops.lock().registered();
     seq_print!(out, "length:\t{}\n", bytes(space.pages));
     seq_print!(out, "mappings:\t{}\n", space.install.read().layout.len());
-    seq_print!(out, "registered:\t{}\n", ops.registered());
+    seq_print!(out, "registered:\t{}\n", registered);
     seq_print!(out, "attachments:\t{}\n", count(&space.counts.attachments));
     seq_print!(out, "faults:\t{}\n", count(&space.counts.faults));
     seq_print!(out, "revocations:\t{}\n", count(&space.counts.revocations));
@@ -80,21 +85,28 @@ pub(crate) fn show_space(space: &Space, out: &SeqFile) {
         // access at a time meets one.
         seq_print!(out, "last-hole:\t{:#x}\n", bytes(page.get()));
     }
+    let Ok(mut ranges) = KVec::with_capacity(AT_A_TIME, GFP_KERNEL) else {
+        return;
+    };
     let mut page = SpacePage::new(0);
-    loop {
-        let range = space.install.read().layout.next(page).cloned();
-        let Some(range) = range else { break };
-        page = range.end;
-        seq_print!(
-            out,
-            "{:08x}-{:08x} {}s {:08x} ",
-            bytes(range.start.get()),
-            bytes(range.end.get()),
-            Letters(range.prot),
-            bytes(range.segment.file_page(range.offset).get())
-        );
-        file::print_path(range.segment.file(), out);
-        seq_print!(out, "\n");
+    // With no lock held meanwhile: a million lines take their time.
+    while !file::is_full(out) && !kernel::current!().signal_pending() {
+        ranges.clear();
+        space.copy_ranges(page, &mut ranges);
+        let Some(last) = ranges.last() else { break };
+        page = last.end;
+        for range in &ranges {
+            seq_print!(
+                out,
+                "{:08x}-{:08x} {}s {:08x} ",
+                bytes(range.start.get()),
+                bytes(range.end.get()),
+                Letters(range.prot),
+                bytes(range.segment.file_page(range.offset).get())
+            );
+            file::print_path(range.segment.file(), out);
+            seq_print!(out, "\n");
+        }
     }
 }
 

@@ -39,7 +39,8 @@ use super::{
         Order,
         Tree, //
     },
-    Range, //
+    Range,
+    Unfinished, //
 };
 use core::ops;
 
@@ -149,14 +150,15 @@ impl Tree<BySpace> {
 
     /// Calls `fits` for the holes of at least `pages` pages in a space that ends at `end`, from low
     /// to high, until it returns something. O(log n) for each hole that it is called for, amortized
-    /// over the changes since the last search.
+    /// over the changes since the last search; corrects no more than so many bounds.
     pub(super) fn holes<M: Store, T>(
         &self,
         pool: &mut Pool<M>,
         end: SpacePage,
         pages: u64,
+        mut corrections: usize,
         mut fits: impl FnMut(ops::Range<SpacePage>) -> Option<T>,
-    ) -> Option<T> {
+    ) -> Result<Option<T>, Unfinished> {
         let mut fits = |hole: ops::Range<SpacePage>| {
             if hole.count() >= pages {
                 fits(hole)
@@ -166,10 +168,10 @@ impl Tree<BySpace> {
         };
         let (first, last) = (self.outermost(pool, false), self.outermost(pool, true));
         if first == NIL {
-            return fits(SpacePage::FIRST..end);
+            return Ok(fits(SpacePage::FIRST..end));
         }
         if let Some(fit) = fits(SpacePage::FIRST..pool.get(first).start) {
-            return Some(fit);
+            return Ok(Some(fit));
         }
         let may_have = |pool: &Pool<M>, index: u32| {
             let node = pool.linked(index);
@@ -188,30 +190,33 @@ impl Tree<BySpace> {
             if searched < 2 {
                 let start = pool.get(index).end();
                 if let Some(fit) = fits(start..start + Self::hole_after(pool, index)) {
-                    return Some(fit);
+                    return Ok(Some(fit));
                 }
                 if may_have(pool, right) {
                     (index, searched) = (right, 0);
                     continue;
                 }
             }
-            Self::make_exact(pool, index);
+            if Self::make_exact(pool, index) {
+                corrections = corrections.checked_sub(1).ok_or(Unfinished)?;
+            }
             let parent = pool.get(index).space.parent;
             let on_left = parent != NIL && pool.get(parent).space.child[0] == index;
             (index, searched) = (parent, if on_left { 1 } else { 2 });
         }
-        fits(pool.get(last).end()..end)
+        Ok(fits(pool.get(last).end()..end))
     }
 
-    /// Makes the bound of a subtree as exact as those of the subtrees right below.
-    fn make_exact<M: Store>(pool: &mut Pool<M>, index: u32) {
+    /// Makes the bound of a subtree as exact as those of the subtrees right below; says whether it
+    /// was not.
+    fn make_exact<M: Store>(pool: &mut Pool<M>, index: u32) -> bool {
         let mut gap = Self::hole_after(pool, index);
         for below in pool.get(index).space.child {
             if let Some(below) = pool.linked(below) {
                 gap = gap.max(below.gap);
             }
         }
-        pool.get_mut(index).gap = gap;
+        core::mem::replace(&mut pool.get_mut(index).gap, gap) != gap
     }
 
     /// The first node, or the `last`, or [`NIL`]. O(log n).

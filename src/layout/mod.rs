@@ -52,6 +52,7 @@ mod change;
 #[cfg(test)]
 mod check;
 mod edit;
+mod few;
 mod installed;
 mod node;
 mod page;
@@ -62,6 +63,7 @@ mod tree;
 pub(crate) use self::check::PARTS;
 pub(crate) use self::{
     change::Error,
+    few::FewRanges,
     installed::Installed,
     node::{
         Client,
@@ -217,6 +219,13 @@ pub(crate) struct Cursor {
     start: SpacePage,
 }
 
+/// A search has looked at as much as it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unfinished;
+
+/// How many holes may be long enough and not fit before others are looked for.
+const MISFITS: usize = 64;
+
 /// The ranges of one address space.
 ///
 /// In all costs, *n* is their number.
@@ -327,21 +336,23 @@ impl<M: Store> Layout<M> {
     /// divided by `align`.
     ///
     /// For an address at which huge pages are possible: first with their size as `align` and the
-    /// first page of the file that is to be shown, then with 1. O(log n), amortized over the
-    /// changes before, and O(log n) for each hole that is long enough and has no such start, of
-    /// which there can be no more than ranges. Changes only the bounds of holes.
+    /// first page of the file that is to be shown, then with 1. Corrects no more than so many
+    /// bounds: [`Unfinished`] if there are more, and the next search finds them corrected. Where many holes are long enough but have no such
+    /// start, takes one that has it for sure. Changes only the bounds of holes.
     pub(crate) fn find_hole(
         &mut self,
         pages: u64,
         align: u64,
         first: FilePage,
-    ) -> Option<SpacePage> {
+        corrections: usize,
+    ) -> Result<Option<SpacePage>, Unfinished> {
         if pages == 0 {
-            return None;
+            return Ok(None);
         }
         let align = align.max(1);
         let want = first.get() % align;
-        self.space.holes(&mut self.pool, self.end, pages, |hole| {
+        let mut misfits = 0;
+        let start_in = |hole: ops::Range<SpacePage>| {
             let have = hole.start.get() % align;
             let skip = if want >= have {
                 want - have
@@ -351,7 +362,24 @@ impl<M: Store> Layout<M> {
             };
             let start = hole.start.checked_add(skip)?;
             (start.checked_add(pages)? <= hole.end).then_some(start)
-        })
+        };
+        let found = self
+            .space
+            .holes(&mut self.pool, self.end, pages, corrections, |hole| {
+                let start = start_in(hole).map(Some);
+                misfits += usize::from(start.is_none());
+                start.or((misfits == MISFITS).then_some(None))
+            })?;
+        match found {
+            Some(None) => self.space.holes(
+                &mut self.pool,
+                self.end,
+                pages.saturating_add(align - 1),
+                corrections,
+                start_in,
+            ),
+            found => Ok(found.flatten()),
+        }
     }
 
     /// Whether any range shows the segment `id`. O(log n).

@@ -20,7 +20,11 @@ use core::{
 };
 
 use kernel::{
-    alloc::AllocError,
+    alloc::{
+        AllocError,
+        Allocator,
+        Vec, //
+    },
     prelude::*,
     sync::{
         atomic::{
@@ -42,7 +46,7 @@ use crate::{
         frame_ref::FrameRef,
         notifier::Confirmed, //
     },
-    sys::rwsem::{
+    sys::rwlock::{
         Held,
         WriteGuard, //
     },
@@ -65,9 +69,10 @@ fn peek(word: &Word) -> usize {
 ///
 /// A *slot* is a naturally aligned run of [`HUGE_PAGES`] pages of the arena. It is known as a huge
 /// page or as single pages, not both at once, since the arena does not map both: between the two
-/// there is an invalidation, which removes what was there. The memory for either is there as soon
-/// as any slot is known so: 8 bytes a slot for huge pages, and for single pages 16 bytes a slot and
-/// 8 bytes a page of those slots of which any was known.
+/// there is an invalidation, which removes what was there. So many slots are a *group*. The memory
+/// for either kind is there as soon as any slot of the group is known so: 8 bytes a slot for huge
+/// pages, and for single pages 16 bytes a slot and 8 bytes a page of those slots of which any was
+/// known.
 ///
 /// # Invariants
 ///
@@ -77,10 +82,45 @@ pub(crate) struct Frames {
     /// pages lie in the arena.
     lead: usize,
     pages: usize,
+    first: Group,
+    /// The groups after the first.
+    more: SetOnce<KVVec<Group>>,
+}
+
+/// [`HUGE_PAGES`] slots, or as many as there are.
+struct Group {
     /// A slot each: the huge page that it is.
-    huge: SetOnce<KVVec<Word>>,
+    huge: SetOnce<KVec<Word>>,
     /// A slot each: the single pages that it has.
-    singles: SetOnce<KVVec<SetOnce<KBox<Chunk>>>>,
+    singles: SetOnce<KVec<SetOnce<KBox<Chunk>>>>,
+}
+
+impl Group {
+    const fn new() -> Group {
+        Group {
+            huge: SetOnce::new(),
+            singles: SetOnce::new(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.huge.as_ref().is_none() && self.singles.as_ref().is_none()
+    }
+}
+
+/// How much of the table is looked at under one hold of the install lock, in slots without single
+/// pages. A slot that has some takes as long as [`SINGLES`] of those.
+const LOOKS: usize = 1 << 14;
+const SINGLES: usize = 64;
+
+/// What a search has come to.
+enum Search<'a> {
+    /// An entry, with the page it begins at.
+    Found(&'a Word, SegmentPage),
+    /// There is none.
+    Nothing,
+    /// None up to this page; the search was long enough.
+    Unfinished(SegmentPage),
 }
 
 impl Frames {
@@ -89,8 +129,8 @@ impl Frames {
         Frames {
             lead: first % HUGE_PAGES,
             pages,
-            huge: SetOnce::new(),
-            singles: SetOnce::new(),
+            first: Group::new(),
+            more: SetOnce::new(),
         }
     }
 
@@ -108,9 +148,17 @@ impl Frames {
         })
     }
 
+    /// The group that a slot lies in, if there is memory for it.
+    fn group(&self, slot: usize) -> Option<&Group> {
+        match slot / HUGE_PAGES {
+            0 => Some(&self.first),
+            index => self.more.as_ref()?.get(index - 1),
+        }
+    }
+
     /// Where the huge page is entered that a slot is.
     fn huge_word(&self, slot: usize) -> Option<&Word> {
-        self.huge.as_ref()?.get(slot)
+        self.group(slot)?.huge.as_ref()?.get(slot % HUGE_PAGES)
     }
 
     /// The huge page that a slot is, if it is known as one.
@@ -121,9 +169,8 @@ impl Frames {
     /// Where the single pages of a slot are entered; none where there is no memory for them.
     fn singles(&self, slot: usize) -> &[Word] {
         let chunk = self
-            .singles
-            .as_ref()
-            .and_then(|slots| slots.get(slot)?.as_ref());
+            .group(slot)
+            .and_then(|group| group.singles.as_ref()?.get(slot % HUGE_PAGES)?.as_ref());
         chunk.map_or(&[], |chunk| &chunk[..])
     }
 
@@ -204,16 +251,27 @@ impl Frames {
             return Ok(());
         };
         // Where another task is faster, what it has made is as good, as soon as it is there.
+        if slot >= HUGE_PAGES && self.more.as_ref().is_none() {
+            let groups = self.slots().div_ceil(HUGE_PAGES) - 1;
+            self.more.populate(many(groups, Group::new)?);
+        }
+        let Some(group) = self.group(slot) else {
+            return Ok(());
+        };
+        let slots = (self.slots() - slot / HUGE_PAGES * HUGE_PAGES).min(HUGE_PAGES);
         if huge {
-            if self.huge.as_ref().is_none() {
-                self.huge.populate(self.for_each_slot(|| Atomic::new(0))?);
+            if group.huge.as_ref().is_none() {
+                group.huge.populate(many(slots, || Atomic::new(0))?);
             }
             return Ok(());
         }
-        if self.singles.as_ref().is_none() {
-            self.singles.populate(self.for_each_slot(SetOnce::new)?);
+        if group.singles.as_ref().is_none() {
+            group.singles.populate(many(slots, SetOnce::new)?);
         }
-        let place = self.singles.as_ref().and_then(|slots| slots.get(slot));
+        let place = group
+            .singles
+            .as_ref()
+            .and_then(|slots| slots.get(slot % HUGE_PAGES));
         if let Some(place) = place.filter(|place| place.as_ref().is_none()) {
             let zeroed = KBox::<[usize; HUGE_PAGES]>::zeroed(GFP_KERNEL_ACCOUNT)?;
             // SAFETY: An atomic has the layout of what it holds.
@@ -230,15 +288,6 @@ impl Frames {
             Some((slot, _)) => !self.singles(slot).is_empty(),
             None => true,
         }
-    }
-
-    fn for_each_slot<T>(&self, value: impl Fn() -> T) -> Result<KVVec<T>, AllocError> {
-        let count = self.slots();
-        let mut all = KVVec::with_capacity(count, GFP_KERNEL_ACCOUNT)?;
-        for _ in 0..count {
-            all.push(value(), GFP_KERNEL_ACCOUNT)?;
-        }
-        Ok(all)
     }
 
     /// Enters what the arena maps, as far as there is room: pages from `page` on, which `confirmed`
@@ -344,43 +393,55 @@ impl Frames {
             wide.start = pages.start - index as u64;
         }
         if is_huge(pages.end - 1) {
-            wide.end = self.next_slot(pages.end - 1);
+            let (slot, _) = self.slot(pages.end - 1).unwrap_or((0, 0));
+            wide.end = self.first_of(slot + 1);
         }
         wide
     }
 
-    /// The first page of the slot after that of `page`.
-    fn next_slot(&self, page: SegmentPage) -> SegmentPage {
-        let next = (self.lead + page.as_usize()) / HUGE_PAGES * HUGE_PAGES + HUGE_PAGES;
-        SegmentPage::from_usize(next - self.lead)
-    }
-
-    /// Whether any frame of `pages` is known. `_install` is the install lock.
+    /// Whether any frame of `pages` may be known: to find out for sure may take too long. `_install`
+    /// is the install lock.
     pub(crate) fn any(&self, pages: &Range<SegmentPage>, _install: &impl Held) -> bool {
-        self.find(pages).is_some()
+        !matches!(self.find(pages, &mut LOOKS.clone()), Search::Nothing)
     }
 
-    /// The first entry in `pages`, with the page it begins at.
-    fn find(&self, pages: &Range<SegmentPage>) -> Option<(&Word, SegmentPage)> {
-        if self.huge.as_ref().is_none() && self.singles.as_ref().is_none() {
-            return None;
-        }
+    /// Looks for the first entry in `pages`, as long as there are looks left.
+    fn find(&self, pages: &Range<SegmentPage>, looks: &mut usize) -> Search<'_> {
         let mut page = pages.start;
         while page < pages.end {
-            let (slot, index) = self.slot(page)?;
-            if let Some(word) = self.huge_word(slot).filter(|word| peek(word) != 0) {
-                return Some((word, page));
-            }
-            let last = (pages.end - page).min((HUGE_PAGES - index) as u64);
-            let singles = self.singles(slot).iter().skip(index).take(last as usize);
-            for (step, single) in singles.enumerate() {
-                if peek(single) != 0 {
-                    return Some((single, page + step as u64));
+            let Some((slot, index)) = self.slot(page) else {
+                break;
+            };
+            let next = match self.group(slot).filter(|group| !group.is_empty()) {
+                None => self.first_of((slot / HUGE_PAGES + 1) * HUGE_PAGES),
+                Some(_) => {
+                    if let Some(word) = self.huge_word(slot).filter(|word| peek(word) != 0) {
+                        return Search::Found(word, page);
+                    }
+                    let singles = self.singles(slot);
+                    let last = (pages.end - page).min((HUGE_PAGES - index) as u64);
+                    let among = singles.iter().skip(index).take(last as usize);
+                    for (step, single) in among.enumerate() {
+                        if peek(single) != 0 {
+                            return Search::Found(single, page + step as u64);
+                        }
+                    }
+                    *looks = looks.saturating_sub(singles.len() * SINGLES / HUGE_PAGES);
+                    self.first_of(slot + 1)
                 }
+            };
+            page = next;
+            *looks = looks.saturating_sub(1);
+            if *looks == 0 && page < pages.end {
+                return Search::Unfinished(page);
             }
-            page = self.next_slot(page);
         }
-        None
+        Search::Nothing
+    }
+
+    /// The first page of a slot that is not the first.
+    fn first_of(&self, slot: usize) -> SegmentPage {
+        SegmentPage::from_usize(slot * HUGE_PAGES - self.lead)
     }
 
     /// Removes up to `taken.len()` frames of `pages` from the table; returns where to go on, or
@@ -403,14 +464,30 @@ impl Frames {
         taken: &mut [Option<FrameRef>],
     ) -> Option<SegmentPage> {
         let mut rest = pages.clone();
+        let mut looks = LOOKS;
         for place in taken {
-            let (word, page) = self.find(&rest)?;
-            // SAFETY: The entry has it no longer, and had the reference by the type's invariant.
-            *place = unsafe { FrameRef::from_entry(word.xchg(0, Relaxed), page) };
-            rest.start = page;
+            match self.find(&rest, &mut looks) {
+                Search::Found(word, page) => {
+                    // SAFETY: The entry has it no longer, and had the reference by the type's
+                    // invariant.
+                    *place = unsafe { FrameRef::from_entry(word.xchg(0, Relaxed), page) };
+                    rest.start = page;
+                }
+                Search::Nothing => return None,
+                Search::Unfinished(page) => return Some(page),
+            }
         }
         Some(rest.start)
     }
+}
+
+/// So many values.
+fn many<A: Allocator, T>(count: usize, value: impl Fn() -> T) -> Result<Vec<T, A>, AllocError> {
+    let mut all = Vec::with_capacity(count, GFP_KERNEL_ACCOUNT)?;
+    for _ in 0..count {
+        all.push(value(), GFP_KERNEL_ACCOUNT)?;
+    }
+    Ok(all)
 }
 
 impl Drop for Frames {

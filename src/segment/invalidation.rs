@@ -29,7 +29,7 @@ use crate::{
         SegmentPage, //
     },
     sys::{
-        rwsem::{
+        rwlock::{
             Held,
             WriteGuard, //
         },

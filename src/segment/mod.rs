@@ -69,7 +69,7 @@ use crate::{
     },
     sys::{
         file,
-        rwsem::WriteGuard, //
+        rwlock::WriteGuard, //
     },
 };
 

@@ -41,7 +41,7 @@ use crate::{
     },
     sys::{
         bindings,
-        rwsem::{
+        rwlock::{
             Held,
             WriteGuard, //
         },

@@ -3,7 +3,7 @@
 //! A batch: changes that are made all at once or not at all. Attachers and guests see the layout
 //! before or after it, never between.
 //!
-//! Under `ops` the segments are found, the changes made in one go under the install lock, and
+//! Under `ops` the segments are found, the changes made under the install lock (`hold.rs`), and
 //! what they took away is revoked. A change that is refused has those before it undone, from a
 //! journal, before anybody has seen them.
 
@@ -21,7 +21,7 @@ use kernel::{
 
 use crate::{
     layout::{
-        Layout,
+        FewRanges,
         Pages,
         SpacePage, //
     },
@@ -38,8 +38,8 @@ use crate::{
             Kind,
             Old, //
         },
+        hold::Hold,
         segments::Removed,
-        store::Kernel,
         Space, //
     },
     sys::{
@@ -220,15 +220,22 @@ impl Batch {
             Some(room) => Some(Journal::new(room).map_err(memory)?),
         };
         let mut removed = Removed::new();
-        let (mut all, mut any) = (Pages::none(), false);
+        // All that has changed, and not only what was installed: a process that met the new there
+        // might meet the old where it was.
+        let mut changes = FewRanges::none();
+        for step in steps.iter() {
+            changes.add(&step.change.pages);
+        }
+        let mut any = false;
 
-        let (mut shown, spare) = space.write_with_nodes(ops, nodes).map_err(memory)?;
+        let (shown, spare) = space.write_with_nodes(ops, nodes).map_err(memory)?;
+        let mut hold = Hold::new(space, ops, shown, &changes);
         let mut refused = None;
         for (index, step) in steps.iter_mut().enumerate() {
             step.zap = Pages::none();
             let used = journal.as_ref().map_or(0, |journal| journal.old.len());
             let left = room.map_or(usize::MAX, |room| room - used);
-            let made = step.change.apply(&mut shown.layout, pins, left, |old| {
+            let made = step.change.apply(&mut hold, pins, left, |old| {
                 step.zap = step.zap.clone().hull(installed(&old));
                 match &mut journal {
                     Some(journal) => {
@@ -239,31 +246,26 @@ impl Batch {
                 }
             });
             any |= !step.zap.is_empty();
-            all = step.change.pages.clone().hull(all);
             if let Err(error) = made {
                 refused = Some((Some(index), error));
                 break;
             }
+            hold.spend(1);
         }
         if let Some((Some(index), _)) = refused {
-            undo(&mut shown.layout, steps, index, journal.as_mut());
+            undo(&mut hold, steps, index, journal.as_mut());
         }
         let revoke = refused.is_none() && any;
-        if revoke {
-            // All that has changed, and not only what was installed: a process that met the new
-            // there might meet the old where it was.
-            shown.revoking = all;
-            join_zaps(steps, &shown.layout);
-        }
-        drop(shown);
+        hold.finish(revoke);
         drop(spare);
         drop(journal);
 
         if revoke {
+            join_zaps(space, ops, steps);
             for step in steps.iter() {
                 space.zap(ops, &step.zap);
             }
-            space.install.write().revoking = Pages::none();
+            space.install.write().revoking = FewRanges::none();
         }
         space.release_unused(ops, removed);
         if let Some(refused) = refused {
@@ -280,14 +282,14 @@ impl Batch {
 
 /// Makes one zap of those that lie side by side, or nearly so; to be asked when the changes have
 /// been made.
-fn join_zaps(steps: &mut SmallVec<Step, FEW>, layout: &Layout<Kernel>) {
+fn join_zaps(space: &Space, ops: &Ops, steps: &mut SmallVec<Step, FEW>) {
     let mut last: Option<&mut Step> = None;
     for step in steps.iter_mut() {
         if step.zap.is_empty() {
             continue;
         }
         match &mut last {
-            Some(last) if joins(&last.zap, &step.zap, layout) => {
+            Some(last) if joins(space, ops, &last.zap, &step.zap) => {
                 last.zap = last.zap.clone().hull(step.zap.clone());
                 step.zap = Pages::none();
             }
@@ -297,11 +299,11 @@ fn join_zaps(steps: &mut SmallVec<Step, FEW>, layout: &Layout<Kernel>) {
 }
 
 /// Whether nothing is shown in the little that is between two ranges.
-fn joins(a: &Range<SpacePage>, b: &Range<SpacePage>, layout: &Layout<Kernel>) -> bool {
+fn joins(space: &Space, _ops: &Ops, a: &Range<SpacePage>, b: &Range<SpacePage>) -> bool {
     let start = a.end.min(b.end);
     let end = a.start.max(b.start);
     // They meet or overlap, or what is between them is in no attachment.
-    end <= start || (end - start <= BETWEEN && !layout.overlaps(start..end))
+    end <= start || (end - start <= BETWEEN && !space.install.read().layout.overlaps(start..end))
 }
 
 /// What a batch has changed so far, to be undone if a later change is refused.
@@ -334,7 +336,7 @@ impl Journal {
 
 /// Undoes the steps before step `end`, the last first. Nobody has seen what they did.
 fn undo(
-    layout: &mut Layout<Kernel>,
+    hold: &mut Hold<'_>,
     steps: &SmallVec<Step, FEW>,
     end: usize,
     mut journal: Option<&mut Journal>,
@@ -344,12 +346,12 @@ fn undo(
             continue;
         };
         // Neither can be refused: ranges and nodes are those that there were.
-        let pages = &step.change.pages;
-        let removed = layout.remove(pages.clone(), usize::MAX, drop);
+        let removed = change::remove(hold, &step.change.pages, drop);
         warn_on_once!(removed.is_err());
         while let Some(old) = journal.as_mut().and_then(|journal| journal.take(index)) {
-            let replaced = layout.replace(old, true, usize::MAX, drop);
+            let replaced = hold.layout().replace(old, true, usize::MAX, drop);
             warn_on_once!(replaced.is_err());
+            hold.spend(1);
         }
     }
 }

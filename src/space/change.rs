@@ -3,7 +3,7 @@
 //! Changes of the layout by its owner: map, unmap, protect, move. Several at once are in
 //! `batch.rs`.
 //!
-//! A change is made in one go under the install lock, so that attachers and guests see the layout
+//! A change is made under the install lock (`hold.rs`), so that attachers and guests see the layout
 //! before or after it, and then revoked with no lock held but `ops`: only where pages were
 //! installed in an attachment, since nothing else can be reached. All memory that it may need is
 //! allocated beforehand.
@@ -18,6 +18,7 @@ use kernel::{
 use crate::{
     layout::{
         self,
+        FewRanges,
         FilePage,
         Layout,
         Need,
@@ -35,17 +36,24 @@ use crate::{
         Segment, //
     },
     space::{
+        hold::{
+            Hold,
+            PIECE, //
+        },
         segments::Removed,
         store::Kernel,
         Shown,
         Space, //
     },
     sys::{
-        rwsem::WriteGuard,
+        rwlock::WriteGuard,
         trace,
         warn::warn_on_once, //
     },
 };
+
+/// How many bounds a search corrects before the lock is let go.
+const CORRECTIONS: usize = 1024;
 
 /// What a piece of the space showed.
 pub(crate) type Old = layout::Range<Arc<Segment>>;
@@ -136,7 +144,7 @@ impl Change {
     /// or with other rights, which is no more than `room` pieces.
     pub(super) fn apply(
         &self,
-        layout: &mut Layout<Kernel>,
+        hold: &mut Hold<'_>,
         pins: &Pins,
         room: usize,
         mut old: impl FnMut(Old),
@@ -152,7 +160,7 @@ impl Change {
             } => {
                 let segment = pins.get(segment as usize).ok_or(EINVAL)?.segment();
                 let part = first..first + pages.count();
-                let range = layout::Range {
+                let range = || layout::Range {
                     start: pages.start,
                     end: pages.end,
                     segment: segment.clone(),
@@ -160,38 +168,80 @@ impl Change {
                     prot,
                     installed: layout::Installed::new(),
                 };
-                layout.replace(range, replace, room, old)?;
+                let layout = hold.layout();
+                match layout.replace(range(), replace, room.min(PIECE), &mut old) {
+                    Err(layout::Error::NoRoom) if room > PIECE => {
+                        hold.count(pages, room).ok_or(ChangeError::NoRoom)?;
+                        remove(hold, pages, &mut old)?;
+                        hold.layout().replace(range(), false, 0, old)?;
+                    }
+                    replaced => replaced?,
+                }
             }
-            Kind::Unmap => layout.remove(pages.clone(), room, old)?,
+            Kind::Unmap => match hold
+                .layout()
+                .remove(pages.clone(), room.min(PIECE), &mut old)
+            {
+                Err(layout::Error::NoRoom) if room > PIECE => {
+                    hold.count(pages, room).ok_or(ChangeError::NoRoom)?;
+                    remove(hold, pages, old)?;
+                }
+                removed => removed?,
+            },
             Kind::Protect { prot } => {
-                covered(layout, pages)?;
-                let mut count = 0;
-                for range in layout.ranges(pages.clone()) {
-                    count += 1;
-                    if !range.segment.allows(prot) {
+                let mut left = room;
+                in_pieces(hold, pages, |hold, piece, count| {
+                    let layout = hold.layout();
+                    if !layout.covered(piece.clone()) {
+                        return Err(ENOENT.into());
+                    }
+                    if layout
+                        .ranges(piece)
+                        .any(|range| !range.segment.allows(prot))
+                    {
                         return Err(EACCES.into());
                     }
-                }
-                if count > room {
-                    return Err(ChangeError::NoRoom);
-                }
-                parts(layout, pages, &mut old);
-                layout.protect(pages.clone(), prot)?;
+                    left = left.checked_sub(count).ok_or(ChangeError::NoRoom)?;
+                    hold.look(count);
+                    Ok(())
+                })?;
+                in_pieces(hold, pages, |hold, piece, count| {
+                    let layout = hold.layout();
+                    parts(layout, &piece, &mut old);
+                    layout.protect(piece, prot)?;
+                    hold.spend(count);
+                    Ok(())
+                })?;
             }
             Kind::Move { to, replace } => {
-                covered(layout, pages)?;
-                if !replace && layout.overlaps(to..to + pages.count()) {
+                let target = to..to + pages.count();
+                in_pieces(hold, pages, |hold, piece, count| {
+                    if !hold.layout().covered(piece) {
+                        return Err(ENOENT.into());
+                    }
+                    hold.look(count);
+                    Ok(())
+                })?;
+                if !replace && hold.layout().overlaps(target.clone()) {
                     return Err(EEXIST.into());
                 }
+                if room != usize::MAX {
+                    let from = hold.count(pages, room).ok_or(ChangeError::NoRoom)?;
+                    hold.count(&target, room - from)
+                        .ok_or(ChangeError::NoRoom)?;
+                }
+                remove(hold, &target, &mut old)?;
                 let mut at = pages.start;
-                while let Some(mut part) = part(layout, at, pages) {
+                while let Some(mut part) = part(hold.layout(), at, pages) {
                     at = part.end;
-                    layout.remove(part.start..part.end, room, &mut old)?;
+                    let layout = hold.layout();
+                    layout.remove(part.start..part.end, usize::MAX, &mut old)?;
                     part.start = to + (part.start - pages.start);
                     part.end = to + (part.end - pages.start);
                     // It is installed nowhere yet at its new place.
                     part.installed = layout::Installed::new();
-                    layout.replace(part, true, room, &mut old)?;
+                    layout.replace(part, false, 0, &mut old)?;
+                    hold.spend(2);
                 }
             }
         }
@@ -209,12 +259,32 @@ impl Change {
     }
 }
 
-fn covered(layout: &Layout<Kernel>, pages: &Range<SpacePage>) -> Result {
-    if layout.covered(pages.clone()) {
-        Ok(())
-    } else {
-        Err(ENOENT)
+/// Calls `each` with the pieces in which `pages` are changed, and how many ranges each has.
+fn in_pieces(
+    hold: &mut Hold<'_>,
+    pages: &Range<SpacePage>,
+    mut each: impl FnMut(&mut Hold<'_>, Range<SpacePage>, usize) -> Result<(), ChangeError>,
+) -> Result<(), ChangeError> {
+    let mut rest = pages.clone();
+    while !rest.is_empty() {
+        let (piece, count) = hold.piece(&rest);
+        rest.start = piece.end;
+        each(hold, piece, count)?;
     }
+    Ok(())
+}
+
+/// Removes what is shown in `pages`.
+pub(super) fn remove(
+    hold: &mut Hold<'_>,
+    pages: &Range<SpacePage>,
+    mut old: impl FnMut(Old),
+) -> Result<(), ChangeError> {
+    in_pieces(hold, pages, |hold, piece, count| {
+        hold.layout().remove(piece, usize::MAX, &mut old)?;
+        hold.spend(count);
+        Ok(())
+    })
 }
 
 /// The first range that is shown from page `at` on, cut to `within`.
@@ -275,8 +345,16 @@ impl Space {
         let mut removed = Removed::new();
         // Where it takes something away, and for a move where it goes.
         let mut zaps: [Range<SpacePage>; 2] = [Pages::none(), Pages::none()];
-        let (mut shown, spare) = self.write_with_nodes(ops, NODES)?;
-        let changed = change.apply(&mut shown.layout, pins, usize::MAX, |old| {
+        // All that has changed, and not only what was installed: a process that met the new there
+        // might meet the old where it was.
+        let mut changes = FewRanges::none();
+        changes.add(&change.pages);
+        if let Some(target) = change.target() {
+            changes.add(&target);
+        }
+        let (shown, spare) = self.write_with_nodes(ops, NODES)?;
+        let mut hold = Hold::new(self, ops, shown, &changes);
+        let changed = change.apply(&mut hold, pins, usize::MAX, |old| {
             let there = !change.pages.contains(&old.start);
             let zap = &mut zaps[usize::from(there)];
             *zap = zap.clone().hull(installed(&old));
@@ -284,18 +362,12 @@ impl Space {
         });
         let [zap, there] = &zaps;
         let revoke = !(zap.is_empty() && there.is_empty());
-        if revoke {
-            // All that has changed, and not only what was installed: a process that met the new
-            // there might meet the old where it was.
-            let target = change.target().unwrap_or(Pages::none());
-            shown.revoking = change.pages.clone().hull(target);
-        }
-        drop(shown);
+        hold.finish(revoke);
         drop(spare);
         if revoke {
             self.zap(ops, zap);
             self.zap(ops, there);
-            self.install.write().revoking = Pages::none();
+            self.install.write().revoking = FewRanges::none();
         }
         self.release_unused(ops, removed);
         match changed {
@@ -313,16 +385,23 @@ impl Space {
     /// `ENOSPC`.
     pub(crate) fn find_room(&self, _ops: &Ops, part: &Range<FilePage>) -> Result<SpacePage> {
         let pages = part.count();
-        // A search notes what it has found out about the holes.
-        let mut shown = self.install.write();
         let huge = HUGE_PAGES as u64;
-        let aligned = if pages >= huge {
-            shown.layout.find_hole(pages, huge, part.start)
-        } else {
-            None
-        };
+        let aligned = (pages >= huge).then(|| self.search(pages, huge, part.start));
         aligned
-            .or_else(|| shown.layout.find_hole(pages, 1, part.start))
+            .flatten()
+            .or_else(|| self.search(pages, 1, part.start))
             .ok_or(ENOSPC)
+    }
+
+    /// Searches a hole for `pages` pages; see [`Layout::find_hole`].
+    fn search(&self, pages: u64, align: u64, first: FilePage) -> Option<SpacePage> {
+        loop {
+            // A search notes what it has found out about the holes, so it is further next time.
+            let mut shown = self.install.write();
+            match shown.layout.find_hole(pages, align, first, CORRECTIONS) {
+                Ok(found) => return found,
+                Err(layout::Unfinished) => (),
+            }
+        }
     }
 }

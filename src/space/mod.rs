@@ -19,8 +19,8 @@
 //!    another file's, only tries it.
 //! 4. An arena's mmap lock and the locks of its VMAs, and whatever a file acquires under them: under
 //!    2 they are only tried.
-//! 5. `install`, a reader-writer semaphore: held for moments; nothing is allocated and nothing
-//!    slept for under it, but page table locks are acquired.
+//! 5. `install`, a reader-writer spinlock: held for moments; nothing is allocated under it, but page
+//!    table locks are acquired.
 //!
 //! A notifier is called under 4 or under a file's own locks and acquires 5, and tries 3. The
 //! layout is read under `install` in either mode, or under `ops`, and changed under both, with
@@ -39,13 +39,17 @@
 //! long as it takes to say so, and zaps after releasing it: what was checked before has been
 //! inserted already and is zapped, what comes later sees the change.
 //!
-//! **No allocation while it is held, in either mode.** Reclaim calls the notifiers of segments,
-//! and those acquire the lock for writing.
+//! It is a spinlock, so that whoever holds it is not preempted: a holder of a view may be of the
+//! lowest priority, and the owner and everybody else wait for it. So **nothing is done under it that
+//! grows with what there is**: a change that takes more is made in pieces (`hold.rs`), and a search
+//! goes on after the lock was let go. And **nothing is allocated while it is held, in either mode**:
+//! reclaim calls the notifiers of segments, and those acquire the lock for writing.
 
 pub(crate) mod batch;
 pub(crate) mod bring_in;
 pub(crate) mod change;
 pub(crate) mod failures;
+mod hold;
 pub(crate) mod mirror;
 pub(crate) mod readahead;
 pub(crate) mod resolve;
@@ -55,8 +59,6 @@ pub(crate) mod segments;
 pub(crate) mod slots;
 pub(crate) mod store;
 pub(crate) mod walk;
-
-use core::ops::Range;
 
 use kernel::{
     list::List,
@@ -82,11 +84,7 @@ use kernel::{
 };
 
 use crate::{
-    layout::{
-        Layout,
-        Pages,
-        SpacePage, //
-    },
+    layout::{FewRanges, Layout},
     segment::{
         arena::Arena,
         arenas::Arenas,
@@ -106,7 +104,7 @@ use crate::{
     sys::{
         mapping::Mapping,
         random,
-        rwsem::RwSem,
+        rwlock::RwLock,
         workers, //
     },
 };
@@ -121,10 +119,10 @@ pub(crate) struct Shown {
     pub(crate) layout: Layout<Kernel>,
     /// Segments that have deferred invalidations.
     pub(crate) deferred: List<Segment, DEFERRED>,
-    /// Where the owner has removed something that may not be zapped yet; empty where nothing.
-    /// Nothing is installed there meanwhile, or an attacher could meet the new in one place and
-    /// after that the old in another.
-    pub(crate) revoking: Range<SpacePage>,
+    /// Where the owner is changing something, or has removed what may not be zapped yet. Nothing is
+    /// installed there meanwhile, or an attacher could meet the new in one place and after that the
+    /// old in another.
+    pub(crate) revoking: FewRanges,
     /// Whether no file of the space is open any more.
     pub(crate) closed: bool,
 }
@@ -158,7 +156,7 @@ pub(crate) struct Space {
     #[pin]
     pub(crate) ops: Mutex<Ops>,
     #[pin]
-    pub(crate) install: RwSem<Shown>,
+    pub(crate) install: RwLock<Shown>,
     pub(crate) counts: Counts,
     /// Faults whose wait ended in an error.
     #[pin]
@@ -195,10 +193,10 @@ impl Space {
                 pages,
                 mapping,
                 ops <- new_mutex!(Ops::new(), "Space::ops"),
-                install <- RwSem::new(Shown {
+                install <- RwLock::new(Shown {
                     layout,
                     deferred: List::new(),
-                    revoking: Pages::none(),
+                    revoking: FewRanges::none(),
                     closed: false,
                 }),
                 counts: Counts {

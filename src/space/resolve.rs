@@ -18,7 +18,6 @@ use kernel::sync::Arc;
 
 use crate::{
     layout::{
-        Pages,
         Prot,
         Range,
         SegmentPage,
@@ -34,7 +33,7 @@ use crate::{
         Shown,
         Space, //
     },
-    sys::rwsem::{
+    sys::rwlock::{
         Held,
         ReadGuard, //
     },
@@ -110,7 +109,7 @@ impl Space {
         use_frame: impl FnOnce(Resolved<'_>) -> R,
     ) -> Result<R, Miss> {
         let shown = self.install.read();
-        let range = shown.layout.lookup(page).ok_or(Miss::Hole)?;
+        let range = lookup(&shown, page)?;
         let at = find(&shown, range, page, access)?;
         let frame = known(range, at, access).ok_or_else(|| Miss::Unknown(pin(range), at))?;
         // As in `with_run`.
@@ -128,7 +127,7 @@ impl Space {
         use_run: impl FnOnce(&Run<'_>) -> R,
     ) -> Result<R, Miss> {
         let shown = self.install.read();
-        let range = shown.layout.lookup(page).ok_or(Miss::Hole)?;
+        let range = lookup(&shown, page)?;
         let at = find(&shown, range, page, access)?;
         if known(range, at, access).is_none() {
             return Err(Miss::Unknown(pin(range), at));
@@ -173,7 +172,7 @@ impl Space {
         use_frame: impl FnOnce(Resolved<'_>) -> R,
     ) -> Result<R, Miss> {
         let shown = self.install.read();
-        let range = shown.layout.lookup(page).ok_or(Miss::Hole)?;
+        let range = lookup(&shown, page)?;
         if !range.prot.contains(access) || range.end - page < HUGE_PAGES as u64 {
             return Err(Miss::Denied);
         }
@@ -200,6 +199,14 @@ impl Space {
         let range = shown.layout.lookup(page)?;
         Some((range.segment.id(), range.offset_of(page)?))
     }
+}
+
+/// The range that has `page`. What is being changed is neither what it was nor what it will be.
+fn lookup(shown: &Shown, page: SpacePage) -> Result<&Range<Arc<Segment>>, Miss> {
+    if shown.revoking.overlaps(&(page..page + 1)) {
+        return Err(Miss::Invalidating);
+    }
+    shown.layout.lookup(page).ok_or(Miss::Hole)
 }
 
 /// Which page of its segment a range shows at `page`, if it may be accessed so now.

@@ -64,14 +64,7 @@ impl Revoke for Space {
         segment: ArcBorrow<'_, Segment>,
         event: &Event<'_, Segment>,
     ) -> bool {
-        let mut shown = if event.blockable {
-            self.install.write()
-        } else {
-            match self.install.try_write() {
-                Some(shown) => shown,
-                None => return false,
-            }
-        };
+        let mut shown = self.install.write();
         let pages = segment.clip(event.start, event.end);
         let pages = segment.frames.widen(pages, &shown);
         let idle = !segment.frames.any(&pages, &shown);

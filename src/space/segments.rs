@@ -120,6 +120,11 @@ impl Space {
         })
     }
 
+    /// Whether anything shows a segment.
+    fn is_shown(&self, segment: &Segment) -> bool {
+        self.install.read().layout.shows(segment.id())
+    }
+
     /// Ends a segment that is on no list, so that nothing can find it again; `unmap` unmaps it
     /// from the arena. No lock may be held.
     pub(super) fn end_segment(&self, segment: &Segment, unmap: impl FnOnce(usize, usize)) {
@@ -148,7 +153,7 @@ impl Space {
         let mut any = false;
         while let Some(segment) = ops.unkeep_one(file) {
             any = true;
-            if !self.install.read().layout.shows(segment.id()) {
+            if !self.is_shown(&segment) {
                 self.drop_frames(&ops, &segment);
             }
         }
@@ -167,7 +172,7 @@ impl Space {
         let mut segments = removed.segments;
         let mut idle = false;
         while let Some(segment) = segments.pop_front() {
-            if segment.registered.load(Relaxed) || self.install.read().layout.shows(segment.id()) {
+            if segment.registered.load(Relaxed) || self.is_shown(&segment) {
                 continue;
             }
             self.drop_frames(ops, &segment);
@@ -199,8 +204,8 @@ impl WorkItem<REAP> for Space {
             let mut taken = [const { None }; REAPED];
             let more = {
                 let mut ops = space.ops.lock();
-                let shown = space.install.read();
-                ops.take_idle(|segment| shown.layout.shows(segment.id()), &mut taken)
+                let is_shown = |segment: &Segment| space.is_shown(segment);
+                ops.take_idle(is_shown, &mut taken)
             };
             for segment in taken.into_iter().flatten() {
                 segment.ending.store(true, Relaxed);

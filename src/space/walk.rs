@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What calls on a file learn of the layout by walking over it: fsync() and lseek().
+//! What calls on a file learn of the layout by walking over it: fsync(), lseek(), and whoever reads
+//! fdinfo.
 //!
-//! Locks: the install lock, for reading, for one range at a time.
+//! Locks: the install lock, for reading, for a few ranges at a time.
 
 use core::ops::Range;
 
@@ -10,7 +11,10 @@ use kernel::prelude::*;
 
 use crate::{
     layout::SpacePage,
-    space::Space, //
+    space::{
+        change::Old,
+        Space, //
+    },
 };
 
 impl Space {
@@ -34,6 +38,16 @@ impl Space {
             }
         }
         result
+    }
+
+    /// Copies what is shown from `page` on, as much as `into` has room for.
+    pub(crate) fn copy_ranges(&self, page: SpacePage, into: &mut KVec<Old>) {
+        let shown = self.install.read();
+        for range in shown.layout.ranges(page..SpacePage::new(self.pages)) {
+            if into.push_within_capacity(range.clone()).is_err() {
+                break;
+            }
+        }
     }
 
     /// The first page of `range` that is shown.

@@ -82,6 +82,11 @@ pub(crate) fn print_path(file: &File, out: &SeqFile) {
     safe_fns::seq_file_path(out, file, c"\n");
 }
 
+/// Whether what is printed from here on is lost: it is printed again then, to a larger buffer.
+pub(crate) fn is_full(out: &SeqFile) -> bool {
+    safe_fns::address_space_helper_seq_is_full(out)
+}
+
 /// The file that a file descriptor of the caller stands for. `EBADF`.
 ///
 /// For an ioctl, in which no fdget_pos() of the caller's is under way.

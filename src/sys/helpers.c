@@ -11,6 +11,7 @@
 #include <linux/mount.h>
 #include <linux/rbtree.h>
 #include <linux/sched/mm.h>
+#include <linux/seq_file.h>
 #include <linux/shmem_fs.h>
 #include <linux/pagemap.h>
 #include <linux/swap.h>
@@ -20,9 +21,29 @@
 #define CREATE_TRACE_POINTS
 #include "events.h"
 
-void address_space_helper_init_rwsem(struct rw_semaphore *sem)
+void address_space_helper_init_rwlock(rwlock_t *lock)
 {
-	init_rwsem(sem);
+	rwlock_init(lock);
+}
+
+void address_space_helper_read_lock(rwlock_t *lock)
+{
+	read_lock(lock);
+}
+
+void address_space_helper_read_unlock(rwlock_t *lock)
+{
+	read_unlock(lock);
+}
+
+void address_space_helper_write_lock(rwlock_t *lock)
+{
+	write_lock(lock);
+}
+
+void address_space_helper_write_unlock(rwlock_t *lock)
+{
+	write_unlock(lock);
 }
 
 int address_space_helper_mmap_read_lock_killable(struct mm_struct *mm)
@@ -349,6 +370,11 @@ bool address_space_helper_is_kvm_vm(struct file *file)
 {
 	return file_inode(file)->i_sb->s_magic == ANON_INODE_FS_MAGIC &&
 	       !strcmp(file->f_path.dentry->d_name.name, "kvm-vm");
+}
+
+bool address_space_helper_seq_is_full(struct seq_file *out)
+{
+	return seq_has_overflowed(out);
 }
 
 bool address_space_helper_trace_change_enabled(void)

@@ -15,7 +15,11 @@
 #include <linux/workqueue.h>
 
 /* Locks. */
-void address_space_helper_init_rwsem(struct rw_semaphore *sem);
+void address_space_helper_init_rwlock(rwlock_t *lock);
+void address_space_helper_read_lock(rwlock_t *lock);
+void address_space_helper_read_unlock(rwlock_t *lock);
+void address_space_helper_write_lock(rwlock_t *lock);
+void address_space_helper_write_unlock(rwlock_t *lock);
 int address_space_helper_mmap_read_lock_killable(struct mm_struct *mm);
 struct vm_area_struct *address_space_helper_lock_vma(struct mm_struct *mm, unsigned long addr,
 						     vm_flags_t need, bool wait);
@@ -99,6 +103,7 @@ bool address_space_helper_is_resident(struct file *file, pgoff_t index);
 bool address_space_helper_is_unmappable(struct file *file);
 bool address_space_helper_is_mapped_at_once(struct file *file);
 unsigned long address_space_helper_filesystem(struct file *file);
+bool address_space_helper_seq_is_full(struct seq_file *out);
 bool address_space_helper_is_kvm_vm(struct file *file);
 
 /* Tracepoints; see events.h. */

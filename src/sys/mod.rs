@@ -15,7 +15,7 @@ pub(crate) mod mm;
 pub(crate) mod module;
 pub(crate) mod plain;
 pub(crate) mod random;
-pub(crate) mod rwsem;
+pub(crate) mod rwlock;
 mod safe_fns;
 pub(crate) mod small_vec;
 pub(crate) mod task;

@@ -94,6 +94,7 @@ safe_fns! {
     fn thp_get_unmapped_area(
         file: &File, addr: usize, length: usize, first: usize, flags: usize
     ) -> usize;
+    fn address_space_helper_seq_is_full(out: &SeqFile) -> bool;
     fn seq_file_path(out: &SeqFile, file: &File, escape: &CStr) -> c_int;
 
     fn vm_mmap(

@@ -38,8 +38,8 @@ fn query(layout: &mut Layout) {
         layout.ranges(pages(number, 3 * RANGES)).count();
     }
     layout.covered(all());
-    layout.find_hole(2, 1, FilePage::FIRST);
-    layout.find_hole(1, 1, FilePage::FIRST);
+    let _ = layout.find_hole(2, 1, FilePage::FIRST, usize::MAX);
+    let _ = layout.find_hole(1, 1, FilePage::FIRST, usize::MAX);
     let wanted = || SegmentPage::FIRST..SegmentPage::END;
     layout.showing(1, wanted()).count();
     let mut after = None;

@@ -2,7 +2,7 @@
 
 //! The host's side of a layout: boxes from the heap, and segments that only have an id.
 
-use crate::layout::{self, SegmentPage, SpacePage};
+use crate::layout::{self, FilePage, SegmentPage, SpacePage};
 use std::{array, cell::Cell, convert::Infallible, ops, rc::Rc};
 
 /// A handle as large as the kernel's, and counted as it is.
@@ -139,4 +139,18 @@ pub(crate) fn listed(layout: &Layout) -> Vec<(u64, u64, u64, u64)> {
             (start, end, *range.segment, range.offset.get())
         })
         .collect()
+}
+
+/// As [`Layout::find_hole()`], in as many steps as it takes, and every few holes a step.
+pub(crate) fn find_hole(
+    layout: &mut Layout,
+    pages: u64,
+    align: u64,
+    first: FilePage,
+) -> Option<SpacePage> {
+    loop {
+        if let Ok(found) = layout.find_hole(pages, align, first, 3) {
+            return found;
+        }
+    }
 }

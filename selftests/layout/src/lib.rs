@@ -13,6 +13,7 @@
 mod layout;
 
 mod corrupt;
+mod few;
 mod host;
 mod installed;
 mod memory;

@@ -4,8 +4,8 @@
 
 use crate::{
     host::{
-        all, insert, listed, numbers, of_segment, page, pages, refill, Layout, Range, Segment,
-        INSERT_NODES,
+        all, find_hole, insert, listed, numbers, of_segment, page, pages, refill, Layout, Range,
+        Segment, INSERT_NODES,
     },
     layout::{Error, FilePage, Installed, Pages, Prot, SegmentPage},
 };
@@ -324,11 +324,7 @@ impl Pair {
                 self.check_showing(id, start..end);
             }
         }
-        if self
-            .layout
-            .find_hole(1, PAGES, FilePage::new(PAGES - 1))
-            .is_none()
-        {
+        if find_hole(&mut self.layout, 1, PAGES, FilePage::new(PAGES - 1)).is_none() {
             self.layout.check_bounds_are_exact();
         }
         for pages in [1, 2, 3, 5, 8, 13, PAGES, PAGES + 1] {
@@ -435,9 +431,7 @@ impl Pair {
                     .iter()
                     .all(Option::is_none)
         });
-        let found = self
-            .layout
-            .find_hole(pages, align, FilePage::new(congruent));
+        let found = find_hole(&mut self.layout, pages, align, FilePage::new(congruent));
         assert_eq!(
             found,
             expected.map(page),

@@ -4,9 +4,10 @@
 
 use crate::{
     host::{
-        all, clear, insert, listed, of_segment, page, pages, range, space, Layout, Range, Segment,
+        all, clear, find_hole, insert, listed, of_segment, page, pages, range, space, Layout,
+        Range, Segment,
     },
-    layout::{Error, FilePage, Prot, SegmentPage},
+    layout::{Error, FilePage, Prot, SegmentPage, Unfinished},
 };
 
 /// What [`Layout::remove()`] removes.
@@ -33,8 +34,11 @@ fn a_new_space_shows_nothing() {
     assert!(layout.is_empty());
     assert!(layout.lookup(page(0)).is_none() && layout.next(page(0)).is_none());
     assert!(!layout.overlaps(pages(0, 10)) && !layout.shows(0));
-    assert_eq!(layout.find_hole(10, 1, FilePage::new(0)), Some(page(0)));
-    assert_eq!(layout.find_hole(11, 1, FilePage::new(0)), None);
+    assert_eq!(
+        find_hole(&mut layout, 10, 1, FilePage::new(0)),
+        Some(page(0))
+    );
+    assert_eq!(find_hole(&mut layout, 11, 1, FilePage::new(0)), None);
     assert_eq!(layout.showing(0, of_segment(0..u64::MAX)).count(), 0);
 }
 
@@ -208,9 +212,15 @@ fn the_last_pages_of_space_and_segment_can_be_shown() {
         .unwrap();
     let after = layout.next_showing(u64::MAX, of_segment(0..u64::MAX), Some(first.cursor));
     assert_eq!(after, None);
-    assert_eq!(layout.find_hole(1, u64::MAX, FilePage::new(last)), None);
-    assert_eq!(layout.find_hole(last, 1, FilePage::new(0)), Some(page(0)));
-    assert_eq!(layout.find_hole(u64::MAX, 1, FilePage::new(0)), None);
+    assert_eq!(
+        find_hole(&mut layout, 1, u64::MAX, FilePage::new(last)),
+        None
+    );
+    assert_eq!(
+        find_hole(&mut layout, last, 1, FilePage::new(0)),
+        Some(page(0))
+    );
+    assert_eq!(find_hole(&mut layout, u64::MAX, 1, FilePage::new(0)), None);
     assert_eq!(removed(&mut layout, 0, u64::MAX), [(last, u64::MAX, last)]);
 }
 
@@ -331,25 +341,37 @@ fn a_hole_is_the_lowest_that_is_congruent() {
     insert(&mut layout, range(0, 100, &segment, 0)).unwrap();
     insert(&mut layout, range(600, 1000, &segment, 0)).unwrap();
     insert(&mut layout, range(1030, 1600, &segment, 0)).unwrap();
-    assert_eq!(layout.find_hole(500, 1, FilePage::new(0)), Some(page(100)));
-    assert_eq!(layout.find_hole(501, 1, FilePage::new(0)), Some(page(1600)));
-    assert_eq!(layout.find_hole(6, 512, FilePage::new(0)), Some(page(512)));
     assert_eq!(
-        layout.find_hole(6, 512, FilePage::new(512 * 9 + 3)),
+        find_hole(&mut layout, 500, 1, FilePage::new(0)),
+        Some(page(100))
+    );
+    assert_eq!(
+        find_hole(&mut layout, 501, 1, FilePage::new(0)),
+        Some(page(1600))
+    );
+    assert_eq!(
+        find_hole(&mut layout, 6, 512, FilePage::new(0)),
+        Some(page(512))
+    );
+    assert_eq!(
+        find_hole(&mut layout, 6, 512, FilePage::new(512 * 9 + 3)),
         Some(page(515))
     );
     // Long enough, but nowhere congruent before the next.
     assert_eq!(
-        layout.find_hole(100, 512, FilePage::new(0)),
+        find_hole(&mut layout, 100, 512, FilePage::new(0)),
         Some(page(2048))
     );
-    assert_eq!(layout.find_hole(6, 0, FilePage::new(3)), Some(page(100)));
-    assert_eq!(layout.find_hole(0, 1, FilePage::new(0)), None);
     assert_eq!(
-        layout.find_hole(8400, 1, FilePage::new(0)),
+        find_hole(&mut layout, 6, 0, FilePage::new(3)),
+        Some(page(100))
+    );
+    assert_eq!(find_hole(&mut layout, 0, 1, FilePage::new(0)), None);
+    assert_eq!(
+        find_hole(&mut layout, 8400, 1, FilePage::new(0)),
         Some(page(1600))
     );
-    assert_eq!(layout.find_hole(8401, 1, FilePage::new(0)), None);
+    assert_eq!(find_hole(&mut layout, 8401, 1, FilePage::new(0)), None);
 }
 
 #[test]
@@ -457,6 +479,20 @@ fn a_refusal_for_what_is_shown_or_for_lack_of_room_changes_nothing() {
 }
 
 #[test]
+fn among_many_holes_that_do_not_fit_one_is_found_that_does() {
+    let segment = Segment::new(1);
+    let mut layout = space(100_000, 6000);
+    // Holes of nine pages, none of which has a multiple of 512 and room for eight behind it.
+    for page in 0..5_000 {
+        let start = 10 * page;
+        insert(&mut layout, range(start, start + 1, &segment, 3 * page)).unwrap();
+    }
+    let found = find_hole(&mut layout, 9, 512, FilePage::new(0)).unwrap();
+    assert_eq!(found.get() % 512, 0);
+    assert!(!layout.overlaps(pages(found.get(), found.get() + 9)));
+}
+
+#[test]
 fn a_search_for_a_hole_makes_up_for_what_changes_have_left_wrong() {
     let segment = Segment::new(1);
     let mut layout = space(10_000, 1000);
@@ -472,9 +508,15 @@ fn a_search_for_a_hole_makes_up_for_what_changes_have_left_wrong() {
         .unwrap_or(());
     }
     layout.check(true);
-    assert_eq!(layout.find_hole(1, 10_001, FilePage::new(10_000)), None);
-    layout.check_bounds_are_exact();
+    let first = FilePage::new(0);
+    assert_eq!(layout.find_hole(111, 1, first, 3), Err(Unfinished));
+    assert_eq!(find_hole(&mut layout, 111, 1, first), None);
+    // And it does so once.
+    assert_eq!(layout.find_hole(111, 1, first, 0), Ok(None));
     clear(&mut layout, 0, 500).unwrap();
     layout.check(true);
-    assert_eq!(layout.find_hole(500, 1, FilePage::new(0)), Some(page(0)));
+    assert_eq!(
+        find_hole(&mut layout, 500, 1, FilePage::new(0)),
+        Some(page(0))
+    );
 }

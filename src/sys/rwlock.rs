@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A reader-writer semaphore around the value it guards.
+//! A reader-writer spinlock around the value it guards.
 //!
-//! C header: [`include/linux/rwsem.h`](srctree/include/linux/rwsem.h)
+//! Whoever holds it is not preempted, and whoever waits takes its turn: so a task of low priority
+//! that takes it keeps nobody waiting longer than it takes to do what it does under it.
+//!
+//! C header: [`include/linux/rwlock.h`](srctree/include/linux/rwlock.h)
 
 use core::{
     cell::UnsafeCell,
@@ -23,31 +26,31 @@ use kernel::{
 
 use crate::sys::bindings;
 
-/// A value behind a `struct rw_semaphore`.
+/// A value behind a `rwlock_t`.
 ///
 /// # Invariants
 ///
-/// `sem` is initialised, and `value` is reached through guards only: shared while the semaphore
-/// is held for reading, exclusively while it is held for writing.
+/// `lock` is initialised, and `value` is reached through guards only: shared while the lock is
+/// held for reading, exclusively while it is held for writing.
 #[pin_data]
-pub(crate) struct RwSem<T> {
+pub(crate) struct RwLock<T> {
     #[pin]
-    sem: Opaque<bindings::rw_semaphore>,
+    lock: Opaque<bindings::rwlock_t>,
     value: UnsafeCell<T>,
 }
 
-// SAFETY: The value moves between threads only under the semaphore.
-unsafe impl<T: Send> Send for RwSem<T> {}
+// SAFETY: The value moves between threads only under the lock.
+unsafe impl<T: Send> Send for RwLock<T> {}
 // SAFETY: Readers share the value, so it must be `Sync`; a writer has it alone.
-unsafe impl<T: Send + Sync> Sync for RwSem<T> {}
+unsafe impl<T: Send + Sync> Sync for RwLock<T> {}
 
-/// Proof that a semaphore is held, by this task, in either mode.
+/// Proof that a lock is held, by this task, in either mode.
 ///
 /// For functions that rely on a lock without using what it guards: they take a reference to
 /// the guard. Which lock it must be is documented with each.
 pub(crate) trait Held {}
 
-/// How a guard holds the semaphore.
+/// How a guard holds the lock.
 pub(crate) trait Mode {
     /// For writing; else for reading.
     const WRITE: bool;
@@ -65,42 +68,42 @@ impl Mode for Write {
     const WRITE: bool = true;
 }
 
-/// The semaphore, held until the guard is dropped.
+/// The lock, held until the guard is dropped.
 ///
 /// # Invariants
 ///
-/// The current task holds the semaphore in mode `M`.
+/// The current task holds the lock in mode `M`.
 pub(crate) struct Guard<'a, T, M: Mode> {
-    lock: &'a RwSem<T>,
+    lock: &'a RwLock<T>,
     _mode: PhantomData<M>,
     _not_send: NotThreadSafe,
 }
 
-/// The semaphore held for reading.
+/// The lock held for reading.
 pub(crate) type ReadGuard<'a, T> = Guard<'a, T, Read>;
-/// The semaphore held for writing.
+/// The lock held for writing.
 pub(crate) type WriteGuard<'a, T> = Guard<'a, T, Write>;
 
 impl<T, M: Mode> Held for Guard<'_, T, M> {}
 
-impl<T> RwSem<T> {
-    /// Makes the semaphore around `value`.
+impl<T> RwLock<T> {
+    /// Makes the lock around `value`.
     pub(crate) fn new(value: T) -> impl PinInit<Self> {
         pin_init!(Self {
-            // SAFETY: `slot` is valid for writes and pinned, which is what init_rwsem() needs.
-            sem <- Opaque::ffi_init(|slot| unsafe {
-                bindings::address_space_helper_init_rwsem(slot)
+            // SAFETY: `slot` is valid for writes and pinned, which is what rwlock_init() needs.
+            lock <- Opaque::ffi_init(|slot| unsafe {
+                bindings::address_space_helper_init_rwlock(slot)
             }),
             value: UnsafeCell::new(value),
         })
     }
 
-    fn lock<M: Mode>(&self) -> Guard<'_, T, M> {
-        // SAFETY: The semaphore is initialised by the type's invariant.
+    fn acquire<M: Mode>(&self) -> Guard<'_, T, M> {
+        // SAFETY: The lock is initialised by the type's invariant.
         unsafe {
             match M::WRITE {
-                true => bindings::down_write(self.sem.get()),
-                false => bindings::down_read(self.sem.get()),
+                true => bindings::address_space_helper_write_lock(self.lock.get()),
+                false => bindings::address_space_helper_read_lock(self.lock.get()),
             }
         };
         // INVARIANT: Just acquired.
@@ -115,22 +118,14 @@ impl<T> RwSem<T> {
         }
     }
 
-    /// Acquires the semaphore for reading. May sleep.
+    /// Acquires the lock for reading.
     pub(crate) fn read(&self) -> ReadGuard<'_, T> {
-        self.lock()
+        self.acquire()
     }
 
-    /// Acquires the semaphore for writing. May sleep.
+    /// Acquires the lock for writing.
     pub(crate) fn write(&self) -> WriteGuard<'_, T> {
-        self.lock()
-    }
-
-    /// Acquires the semaphore for writing if that needs no sleep.
-    pub(crate) fn try_write(&self) -> Option<WriteGuard<'_, T>> {
-        // SAFETY: The semaphore is initialised by the type's invariant.
-        let acquired = unsafe { bindings::down_write_trylock(self.sem.get()) } != 0;
-        // INVARIANT: Acquired, if there is a guard at all.
-        acquired.then(|| self.guard())
+        self.acquire()
     }
 }
 
@@ -138,7 +133,7 @@ impl<T, M: Mode> Deref for Guard<'_, T, M> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: The semaphore is held by the type's invariant, so nothing else has the value
+        // SAFETY: The lock is held by the type's invariant, so nothing else has the value
         // exclusively; a write guard lends it exclusively only while it is borrowed so itself.
         unsafe { &*self.lock.value.get() }
     }
@@ -146,7 +141,7 @@ impl<T, M: Mode> Deref for Guard<'_, T, M> {
 
 impl<T> DerefMut for WriteGuard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: The semaphore is held for writing by the type's invariant, and `self` is
+        // SAFETY: The lock is held for writing by the type's invariant, and `self` is
         // borrowed exclusively, so this is the only reference.
         unsafe { &mut *self.lock.value.get() }
     }
@@ -154,11 +149,11 @@ impl<T> DerefMut for WriteGuard<'_, T> {
 
 impl<T, M: Mode> Drop for Guard<'_, T, M> {
     fn drop(&mut self) {
-        // SAFETY: The current task holds the semaphore in this mode by the type's invariant.
+        // SAFETY: The current task holds the lock in this mode by the type's invariant.
         unsafe {
             match M::WRITE {
-                true => bindings::up_write(self.lock.sem.get()),
-                false => bindings::up_read(self.lock.sem.get()),
+                true => bindings::address_space_helper_write_unlock(self.lock.lock.get()),
+                false => bindings::address_space_helper_read_unlock(self.lock.lock.get()),
             }
         };
     }

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A few ranges of pages, which stand for more: what is being changed.
+
+use super::page::{
+    Pages,
+    SpacePage, //
+};
+use core::ops::Range;
+
+/// How many ranges are told apart.
+const FEW: usize = 4;
+
+/// Pages of which some may not have been added: no more than a few ranges are told apart, and what
+/// is added beyond them extends the one that it extends least.
+#[derive(Clone)]
+pub(crate) struct FewRanges {
+    /// The smallest range around all of them.
+    hull: Range<SpacePage>,
+    /// The first that is empty has none after it.
+    ranges: [Range<SpacePage>; FEW],
+}
+
+impl FewRanges {
+    /// No pages.
+    pub(crate) fn none() -> Self {
+        Self {
+            hull: Pages::none(),
+            ranges: [const { SpacePage::FIRST..SpacePage::FIRST }; FEW],
+        }
+    }
+
+    /// Adds `pages`.
+    pub(crate) fn add(&mut self, pages: &Range<SpacePage>) {
+        if pages.is_empty() {
+            return;
+        }
+        self.hull = self.hull.clone().hull(pages.clone());
+        // What an added range costs in pages that were not.
+        let extends = |range: &Range<SpacePage>| {
+            let hull = range.clone().hull(pages.clone());
+            hull.count() - range.count().min(hull.count())
+        };
+        let touches = |range: &&mut Range<SpacePage>| {
+            !range.is_empty() && range.start <= pages.end && pages.start <= range.end
+        };
+        if let Some(range) = self.ranges.iter_mut().find(touches) {
+            *range = range.clone().hull(pages.clone());
+            return;
+        }
+        if let Some(range) = self.ranges.iter_mut().find(|range| range.is_empty()) {
+            *range = pages.clone();
+            return;
+        }
+        if let Some(range) = self.ranges.iter_mut().min_by_key(|range| extends(range)) {
+            *range = range.clone().hull(pages.clone());
+        }
+    }
+
+    /// Whether there are none.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.hull.is_empty()
+    }
+
+    /// Whether any of `pages` is among them.
+    #[inline]
+    pub(crate) fn overlaps(&self, pages: &Range<SpacePage>) -> bool {
+        self.hull.overlaps(pages) && self.ranges.iter().any(|range| range.overlaps(pages))
+    }
+}
