@@ -6,10 +6,10 @@
 #include <linux/backing-dev.h>
 #include <linux/highmem.h>
 #include <linux/hugetlb.h>
+#include <linux/interval_tree_generic.h>
 #include <linux/lockdep.h>
 #include <linux/magic.h>
 #include <linux/mount.h>
-#include <linux/rbtree.h>
 #include <linux/sched/mm.h>
 #include <linux/seq_file.h>
 #include <linux/shmem_fs.h>
@@ -247,14 +247,30 @@ void address_space_helper_init_pfn_vma(struct vm_area_struct *vma, pgoff_t pgoff
 	vm_flags_mod(vma, set, clear);
 }
 
-struct vm_area_struct *address_space_helper_first_vma(struct address_space *mapping)
+/* The kernel's own searches of i_mmap are not exported; the tree is an ordinary one. */
+static unsigned long first_page(struct vm_area_struct *vma)
 {
-	return rb_entry_safe(rb_first_cached(&mapping->i_mmap), struct vm_area_struct, shared.rb);
+	return vma->vm_pgoff;
 }
 
-struct vm_area_struct *address_space_helper_next_vma(struct vm_area_struct *vma)
+static unsigned long last_page(struct vm_area_struct *vma)
 {
-	return rb_entry_safe(rb_next(&vma->shared.rb), struct vm_area_struct, shared.rb);
+	return vma->vm_pgoff + vma_pages(vma) - 1;
+}
+
+INTERVAL_TREE_DEFINE(struct vm_area_struct, shared.rb, unsigned long, shared.rb_subtree_last,
+		     first_page, last_page, static __maybe_unused, i_mmap)
+
+struct vm_area_struct *address_space_helper_first_vma(struct address_space *mapping,
+						      unsigned long first, unsigned long last)
+{
+	return i_mmap_iter_first(&mapping->i_mmap, first, last);
+}
+
+struct vm_area_struct *address_space_helper_next_vma(struct vm_area_struct *vma,
+						     unsigned long first, unsigned long last)
+{
+	return i_mmap_iter_next(vma, first, last);
 }
 
 void address_space_helper_vma_start_write(struct vm_area_struct *vma)
@@ -297,12 +313,12 @@ unsigned int address_space_helper_mmap_limits(struct file *file)
 	unsigned int limits = 0;
 
 	if (shmem_mapping(file->f_mapping))
-		limits = SHMEM_I(inode)->seals;
+		limits = READ_ONCE(SHMEM_I(inode)->seals);
 #ifdef CONFIG_HUGETLBFS
 	else if (is_file_hugepages(file))
-		limits = HUGETLBFS_I(inode)->seals;
+		limits = READ_ONCE(HUGETLBFS_I(inode)->seals);
 #endif
-	if (file->f_path.mnt->mnt_flags & MNT_NOEXEC)
+	if (READ_ONCE(file->f_path.mnt->mnt_flags) & MNT_NOEXEC)
 		limits |= 1U << 31;
 	return limits;
 }

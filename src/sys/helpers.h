@@ -90,8 +90,10 @@ void address_space_helper_vma_start_write(struct vm_area_struct *vma);
 bool address_space_helper_mm_has_notifiers(struct mm_struct *mm);
 void address_space_helper_init_pfn_vma(struct vm_area_struct *vma, pgoff_t pgoff,
 				       vm_flags_t set, vm_flags_t clear);
-struct vm_area_struct *address_space_helper_first_vma(struct address_space *mapping);
-struct vm_area_struct *address_space_helper_next_vma(struct vm_area_struct *vma);
+struct vm_area_struct *address_space_helper_first_vma(struct address_space *mapping,
+						      unsigned long first, unsigned long last);
+struct vm_area_struct *address_space_helper_next_vma(struct vm_area_struct *vma,
+						     unsigned long first, unsigned long last);
 void address_space_helper_release_fault_lock(struct vm_fault *vmf);
 
 /* Files. */

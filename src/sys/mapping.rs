@@ -148,15 +148,19 @@ impl MappingGuard<'_> {
     }
 
     /// Calls `visit` with each VMA that maps something of `range`, the address at which it does,
-    /// and how many bytes; in the order of the tree.
+    /// and how many bytes; in the order of the tree. O(log n) for each.
     pub(crate) fn visit(
         &self,
         range: &Range<u64>,
         mut visit: impl FnMut(LinkedVma<'_>, usize, usize),
     ) {
+        if range.is_empty() {
+            return;
+        }
+        let (from, last) = (range.start as usize, (range.end - 1) as usize);
         // SAFETY: The lock is held by the type's invariant.
         let mut next = NonNull::new(unsafe {
-            bindings::address_space_helper_first_vma(self.mapping.i_mapping)
+            bindings::address_space_helper_first_vma(self.mapping.i_mapping, from, last)
         });
         while let Some(raw) = next {
             // SAFETY: What the tree has under the lock is linked, so its fields are valid and do
@@ -167,7 +171,11 @@ impl MappingGuard<'_> {
                 let vma = raw.as_ref();
                 let bounds = &vma.__bindgen_anon_1.__bindgen_anon_1;
                 let first = vma.vm_pgoff as u64;
-                next = NonNull::new(bindings::address_space_helper_next_vma(raw.as_ptr()));
+                next = NonNull::new(bindings::address_space_helper_next_vma(
+                    raw.as_ptr(),
+                    from,
+                    last,
+                ));
                 LinkedVma {
                     vma: raw,
                     start: bounds.vm_start,
@@ -176,14 +184,11 @@ impl MappingGuard<'_> {
                     _lock: PhantomData,
                 }
             };
-            if vma.pages.start >= range.end {
-                break;
-            }
-            let from = vma.pages.start.max(range.start);
-            let to = vma.pages.end.min(range.end);
-            if from < to {
-                let addr = vma.start + (((from - vma.pages.start) as usize) << PAGE_SHIFT);
-                visit(vma, addr, ((to - from) as usize) << PAGE_SHIFT);
+            let start = vma.pages.start.max(range.start);
+            let end = vma.pages.end.min(range.end);
+            if start < end {
+                let addr = vma.start + (((start - vma.pages.start) as usize) << PAGE_SHIFT);
+                visit(vma, addr, ((end - start) as usize) << PAGE_SHIFT);
             }
         }
     }
