@@ -56,7 +56,7 @@ impl VmOperations for Operations {
         let space = attachment.space();
         space.counts.attachments.fetch_sub(1, Relaxed);
         let start = attachment.vma().start();
-        space.slots.remove_attachment(attachment.mm_ptr(), start);
+        space.slots.remove(attachment.mm_ptr(), start);
     }
 
     fn fault(context: FaultContext<'_>) -> VmFault {

@@ -59,7 +59,9 @@ pub(crate) fn map(of: &impl SpaceFile, file: &File, ptr: UserPtr) -> Result<isiz
     let machine = Machine::from_fd(arg.vmfd)?;
     let space = of.handle().space();
     let slots = &space.slots;
-    if slots.window(&machine, arg.slot).is_some() {
+    let current = current!();
+    let mm = current.mm().ok_or(EINVAL)?;
+    if slots.window(mm.as_raw(), &machine, arg.slot).is_some() {
         return Err(EEXIST);
     }
     let prot = if arg.flags & KVM_MEM_READONLY != 0 {
@@ -76,20 +78,17 @@ pub(crate) fn map(of: &impl SpaceFile, file: &File, ptr: UserPtr) -> Result<isiz
         prot.bits(),
         bindings::MAP_SHARED,
     )?;
-    let current = current!();
-    let mm = current.mm().ok_or(EINVAL)?;
-    slots.add(Slot {
-        mm: mm.as_raw() as usize,
+    let slot = Slot {
         machine: machine.clone(),
         slot: arg.slot,
-        addr: mapping.addr(),
         length: mapping.length(),
-    })?;
+    };
+    slots.add(mm.as_raw(), mapping.addr(), slot)?;
     // Dropping the mapping from here on also removes the slot from the list; but another thread may
     // have unmapped it before it was there.
     let window = (mapping.addr(), mapping.addr() + mapping.length());
     if next_attachment(mm, space, window.0, window.1) != Some(window) {
-        space.slots.remove_attachment(mm.as_raw(), mapping.keep());
+        space.slots.remove(mm.as_raw(), mapping.keep());
         return unmap_attachments(mm, space, window.0..window.1).and(Err(EFAULT));
     }
     let addr = mapping.addr() as u64;
@@ -117,7 +116,10 @@ pub(crate) fn unmap(of: &impl SpaceFile, ptr: UserPtr) -> Result<isize> {
     let space = of.handle().space();
     let current = current!();
     let mm = current.mm().ok_or(EINVAL)?;
-    let window = space.slots.window(&machine, arg.slot).ok_or(ENOENT)?;
+    let window = space
+        .slots
+        .window(mm.as_raw(), &machine, arg.slot)
+        .ok_or(ENOENT)?;
     if is_sealed(mm, space, &window) {
         return Err(EPERM);
     }
@@ -127,7 +129,7 @@ pub(crate) fn unmap(of: &impl SpaceFile, ptr: UserPtr) -> Result<isize> {
         _ => (),
     }
     // Not there any more if the window is unmapped by another thread.
-    space.slots.remove(&machine, arg.slot);
+    space.slots.remove(mm.as_raw(), window.start);
     unmap_attachments(mm, space, window)?;
     Ok(0)
 }
