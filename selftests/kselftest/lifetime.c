@@ -147,6 +147,36 @@ TEST_F(space, unmap_releases_file)
 	EXPECT_EQ('a', peek(self->s.mem));
 }
 
+TEST_F(space, unmap_with_release_lets_go_of_the_file_at_once)
+{
+	unsigned int round;
+	char path[64];
+	int file, other;
+
+	ASSERT_EQ(0, own_mounts());
+	for (round = 0; round < 50; round++) {
+		ASSERT_EQ(0, mount_tmpfs(path, "size=1m"));
+		file = file_pages(path, 2, 'x');
+		other = file_pages(path, 2, 'y');
+		ASSERT_LE(0, file);
+		ASSERT_LE(0, other);
+		ASSERT_EQ(0, as_map(self->s.asfd, FILE_LEN, file, 0, 2 * PAGE, RW, 0));
+		ASSERT_EQ(0, as_map(self->s.asfd, 2 * FILE_LEN, other, 0, PAGE, RW, 0));
+		ASSERT_EQ('x', peek(self->s.mem + FILE_LEN));
+		/* of what was unmapped before, too, but not of what is mapped */
+		ASSERT_EQ(0, close(other));
+		ASSERT_EQ(0, as_unmap(self->s.asfd, 2 * FILE_LEN, PAGE));
+		ASSERT_EQ(0, as_unmap_flags(self->s.asfd, FILE_LEN, PAGE,
+					    ADDRESS_SPACE_MUNMAP_RELEASE));
+		ASSERT_EQ('y', peek(self->s.mem + FILE_LEN + PAGE));
+		ASSERT_EQ(-EBUSY, umount_within(path, 0));
+		ASSERT_EQ(0, as_unmap_flags(self->s.asfd, 0, SPACE_LEN,
+					    ADDRESS_SPACE_MUNMAP_RELEASE));
+		ASSERT_EQ(0, close(file));
+		ASSERT_EQ(0, umount_within(path, 0)) TH_LOG("round %u", round);
+	}
+}
+
 /* A memfd can be sealed unless it is mapped for writing. */
 TEST_F(space, file_can_be_sealed_after_unmap_only)
 {

@@ -4,6 +4,8 @@
  * is charged to the creator's cgroup, whichever process accesses it, and also after
  * the creator has exited.
  */
+#include <sys/wait.h>
+
 #include "kselftest_harness.h"
 #include "lib/as_util.h"
 
@@ -182,6 +184,70 @@ TEST_F_TIMEOUT(charge, of_ordinary_mapping_goes_to_the_toucher, 60)
 	touchers = memory_of(TOUCHER) - touchers;
 	EXPECT_LE(MOST, touchers);
 	EXPECT_GT(LITTLE, creators);
+}
+
+#define POOL	"/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
+
+static int huge_memfd(unsigned int pages)
+{
+	int fd = memfd_create("huge", MFD_CLOEXEC | MFD_HUGETLB | MFD_HUGE_2MB);
+
+	return fd < 0 || ftruncate(fd, pages * HUGE) ? -errno : fd;
+}
+
+static long reserved(void)
+{
+	char text[32];
+
+	return read_text(CREATOR "/hugetlb.2MB.rsvd.current", text, sizeof(text)) ? -1 : atol(text);
+}
+
+/* 0, or which step failed. */
+static int reserve_in_group(void)
+{
+	int file = huge_memfd(4), one = huge_memfd(1), asfd;
+
+	if (write_text(CREATOR "/cgroup.procs", "0") || file < 0 || one < 0)
+		return 1;
+	/* so the limit works */
+	if (mmap(NULL, 4 * HUGE, RW, MAP_SHARED, file, 0) != MAP_FAILED || errno != ENOMEM)
+		return 2;
+	asfd = as_create(8 * HUGE);
+	if (asfd < 0)
+		return 3;
+	if (as_map(asfd, 0, file, 0, 4 * HUGE, RW, 0) != -ENOMEM)
+		return 4;
+	if (as_register(asfd, file, 0, 4 * HUGE, RW, 0) != -ENOMEM)
+		return 5;
+	if (reserved() != 0)
+		return 6;
+	if (as_map(asfd, 0, one, 0, HUGE, RW, 0) || reserved() != (long)HUGE)
+		return 7;
+	/* it is the file's: to unmap it changes nothing */
+	if (as_unmap(asfd, 0, HUGE) || reserved() != (long)HUGE)
+		return 8;
+	return as_map(asfd, HUGE, one, 0, HUGE, RW, 0) ? 9 : 0;
+}
+
+TEST(reserved_huge_pages_are_charged_to_the_caller)
+{
+	char was[32];
+	int status;
+	pid_t pid;
+
+	write_text(ROOT "/cgroup.subtree_control", "+hugetlb");
+	ASSERT_EQ(0, make_group(CREATOR));
+	if (write_text(CREATOR "/hugetlb.2MB.rsvd.max", "2097152"))
+		SKIP(return, "no hugetlb controller");
+	ASSERT_EQ(0, read_text(POOL, was, sizeof(was)));
+	ASSERT_EQ(0, write_text(POOL, "8"));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (pid == 0)
+		_exit(reserve_in_group());
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_EQ(0, status >> 8);
+	write_text(POOL, was);
 }
 
 TEST_HARNESS_MAIN

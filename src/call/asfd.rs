@@ -166,9 +166,13 @@ impl Asfd {
 
     fn munmap(&self, ptr: UserPtr) -> Result<isize> {
         let arg: uapi::Munmap = uapi::read(ptr)?;
-        reject_unknown_flags(arg.flags, 0)?;
+        reject_unknown_flags(arg.flags, uapi::MUNMAP_RELEASE)?;
         let pages = request::space_range(arg.addr, arg.length, self.pages())?;
-        self.change(pages, Kind::Unmap)
+        let done = self.change(pages, Kind::Unmap)?;
+        if arg.flags & uapi::MUNMAP_RELEASE != 0 {
+            self.handle.space().release_idle();
+        }
+        Ok(done)
     }
 
     fn change(&self, pages: Range<SpacePage>, kind: Kind) -> Result<isize> {

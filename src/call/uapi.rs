@@ -45,6 +45,7 @@ pub(crate) const MOVE_REPLACE: u32 = MAP_REPLACE;
 
 /// Opcodes of a batch.
 pub(crate) const OP_MMAP: u32 = 1;
+pub(crate) const MUNMAP_RELEASE: u32 = 1 << 0;
 pub(crate) const OP_MUNMAP: u32 = 2;
 pub(crate) const OP_PROTECT: u32 = 3;
 /// The most operations that a batch may have.

@@ -141,12 +141,17 @@ impl Arena {
         )
     }
 
+    /// Whether it is for files that may take their time.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.slow.is_some()
+    }
+
     /// Has [`Revoke::attend`] called for a segment of this arena: at once, or on a worker that others
     /// do not wait for where the segment's file may have to be waited for.
     ///
     /// [`Revoke::attend`]: super::Revoke::attend
     pub(crate) fn attend(self: &Arc<Self>, segment: &Arc<Segment>) {
-        if self.slow.is_none() {
+        if !self.is_slow() {
             segment.attend();
             return;
         }

@@ -68,7 +68,9 @@ use crate::{
         },
     },
     sys::{
+        bindings,
         file,
+        mm::CurrentMapping,
         rwlock::WriteGuard, //
     },
 };
@@ -130,6 +132,29 @@ impl Source {
             self.part = start..FilePage::new(end.next_multiple_of(pages));
         }
         self
+    }
+}
+
+impl Source {
+    /// Reserves huge pages, which mmap() does for a file that consists of them, on behalf of the
+    /// caller: whoever maps a part first is charged for it, and a worker is in no cgroup that has a
+    /// limit. Errors of mmap().
+    pub(crate) fn reserve(&self) -> Result {
+        if file::huge_page_size(&self.file) == 0 {
+            return Ok(());
+        }
+        let bytes = |pages: u64| (pages << PAGE_SHIFT) as usize;
+        let (offset, length) = (bytes(self.part.start.get()), bytes(self.part.count()));
+        // What is reserved stays with the file when it is unmapped.
+        CurrentMapping::new(
+            Some(&self.file),
+            0,
+            offset,
+            length,
+            (self.prot | Prot::READ).bits(),
+            bindings::MAP_SHARED,
+        )
+        .map(drop)
     }
 }
 

@@ -45,6 +45,7 @@ use crate::{
     sys::{
         small_vec::SmallVec,
         trace,
+        wait::is_killed,
         warn::warn_on_once, //
     },
 };
@@ -186,7 +187,11 @@ impl Batch {
                     segment.allows(prot) && segment.has(&part)
                 });
             if !same {
-                let found = file_of(step.fd).and_then(|file| space.obtain(ops, file, part, prot));
+                let found = match is_killed() {
+                    true => Err(EINTR),
+                    false => file_of(step.fd),
+                }
+                .and_then(|file| space.obtain(ops, file, part, prot));
                 let (guard, pinned) = found.map_err(|error| BatchError {
                     index: Some(index),
                     error,

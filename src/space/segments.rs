@@ -107,8 +107,10 @@ impl Space {
         drop(ops);
 
         let arena = self.arenas.of(&wanted.file)?;
+        let wanted = wanted.widened();
+        wanted.reserve()?;
         arena.charge(|| {
-            let segment = Segment::make(self.clone(), &arena, id, wanted.widened())?;
+            let segment = Segment::make(self.clone(), &arena, id, wanted)?;
             let pinned = Pinned::new(segment);
             let mut ops = self.ops.lock();
             if let Err(error) = ops.add(pinned.segment().clone()) {
@@ -196,17 +198,43 @@ impl Space {
     }
 }
 
+impl Space {
+    /// Takes some of the segments off the list that nothing shows; says whether there may be more.
+    fn take_idle(&self, taken: &mut [Option<Arc<Segment>>; REAPED]) -> bool {
+        let mut ops = self.ops.lock();
+        ops.take_idle(|segment| self.is_shown(segment), taken)
+    }
+
+    /// Ends the segments that nothing shows now, for a caller that minds how long their files are
+    /// held: it holds each until the arena has unmapped it, so that no worker puts a file last, which
+    /// would be later. Those that may have to wait for their file are left to a worker.
+    pub(crate) fn release_idle(&self) {
+        loop {
+            let mut taken = [const { None }; REAPED];
+            let more = self.take_idle(&mut taken);
+            for segment in taken.iter().flatten() {
+                let arena = segment.arena();
+                if arena.is_slow() {
+                    segment.ending.store(true, Relaxed);
+                    arena.attend(segment);
+                } else {
+                    self.end_segment(segment, |addr, length| arena.unmap(addr, length));
+                }
+            }
+            if !more {
+                break;
+            }
+        }
+    }
+}
+
 impl WorkItem<REAP> for Space {
     type Pointer = Arc<Space>;
 
     fn run(space: Arc<Space>) {
         loop {
             let mut taken = [const { None }; REAPED];
-            let more = {
-                let mut ops = space.ops.lock();
-                let is_shown = |segment: &Segment| space.is_shown(segment);
-                ops.take_idle(is_shown, &mut taken)
-            };
+            let more = space.take_idle(&mut taken);
             for segment in taken.into_iter().flatten() {
                 segment.ending.store(true, Relaxed);
                 segment.arena().attend(&segment);

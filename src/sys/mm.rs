@@ -23,7 +23,8 @@ use crate::sys::{
         self,
         vm_fault_t, //
     },
-    safe_fns, //
+    safe_fns,
+    wait::is_killed, //
 };
 
 /// The result of a function that returns an address or, in the sense of IS_ERR_VALUE(), an error.
@@ -152,7 +153,7 @@ pub(crate) fn fault_in(
             Ok(0) => return Ok(()),
             Ok(ret) if ret & ERROR != 0 => return Err(NoPage::Fault(bad_memory_or_sigbus(ret))),
             Ok(ret) if ret & RETRY != 0 => {
-                if safe_fns::address_space_helper_fatal_signal_pending() {
+                if is_killed() {
                     return Err(NoPage::Interrupted);
                 }
                 flags |= TRIED;

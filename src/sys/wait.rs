@@ -22,6 +22,11 @@ use crate::sys::safe_fns;
 /// variable would not sleep at all then.
 const NAP: Delta = Delta::from_millis(1);
 
+/// Whether a fatal signal has come for the current task, so that a call that takes long is to end.
+pub(crate) fn is_killed() -> bool {
+    safe_fns::address_space_helper_fatal_signal_pending()
+}
+
 /// Waits until `ready` makes something of what the mutex guards; `changed` must be notified of every
 /// change of that. `EINTR`: a fatal signal came.
 pub(crate) fn wait_killable<T: Unpin, R>(
@@ -38,7 +43,7 @@ pub(crate) fn wait_killable<T: Unpin, R>(
             continue;
         }
         drop(guard);
-        if safe_fns::address_space_helper_fatal_signal_pending() {
+        if is_killed() {
             return Err(EINTR);
         }
         fsleep(NAP);

@@ -75,9 +75,25 @@ impl AddressSpace {
     /// [`Error::Unmap`]: EINVAL if the range is empty, not aligned to pages, or not
     /// within the address space; ENOMEM.
     pub fn unmap(&self, range: Range<u64>) -> Result<()> {
+        self.unmap_with(range, 0)
+    }
+
+    /// As [`AddressSpace::unmap()`], and lets go of files of which nothing is mapped
+    /// any more and which are not registered, so that they can be executed, leased or
+    /// sealed, and their file systems unmounted. (Otherwise that happens about a tenth
+    /// of a second later. For FUSE and network file systems it only begins.)
+    ///
+    /// # Errors
+    ///
+    /// As for [`AddressSpace::unmap()`].
+    pub fn unmap_and_release(&self, range: Range<u64>) -> Result<()> {
+        self.unmap_with(range, sys::ADDRESS_SPACE_MUNMAP_RELEASE)
+    }
+
+    fn unmap_with(&self, range: Range<u64>, flags: u32) -> Result<()> {
         let mut argument = sys::address_space_munmap {
             size: size_field::<sys::address_space_munmap>(),
-            flags: 0,
+            flags,
             addr: range.start,
             length: length_of(&range),
         };

@@ -67,7 +67,7 @@ pub const ADDRESS_SPACE_MMAP: Opcode = opcode::none(ADDRESS_SPACE_TYPE, 0x01);
 pub struct address_space_munmap {
     /// Size of this struct in bytes.
     pub size: u32,
-    /// Must be 0.
+    /// [`ADDRESS_SPACE_MUNMAP_RELEASE`].
     pub flags: u32,
     /// Start of the range of the address space, in bytes, a multiple of the
     /// page size.
@@ -76,6 +76,8 @@ pub struct address_space_munmap {
     pub length: u64,
 }
 
+/// Also lets go of files of which nothing is mapped any more.
+pub const ADDRESS_SPACE_MUNMAP_RELEASE: u32 = 1 << 0;
 /// On an asfd: empties a range.
 pub const ADDRESS_SPACE_MUNMAP: Opcode = opcode::none(ADDRESS_SPACE_TYPE, 0x02);
 
@@ -467,6 +469,7 @@ mod tests {
             ADDRESS_SPACE_PROTECT,
             ADDRESS_SPACE_MOVE,
             ADDRESS_SPACE_REGISTER_POPULATE,
+            ADDRESS_SPACE_MUNMAP_RELEASE,
             ADDRESS_SPACE_OP_MMAP,
             ADDRESS_SPACE_OP_MUNMAP,
             ADDRESS_SPACE_OP_PROTECT,

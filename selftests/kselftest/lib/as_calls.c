@@ -60,8 +60,14 @@ int as_map_anywhere(int asfd, uint64_t *addr, int fd, uint64_t offset,
 
 int as_unmap(int asfd, uint64_t addr, uint64_t length)
 {
+	return as_unmap_flags(asfd, addr, length, 0);
+}
+
+int as_unmap_flags(int asfd, uint64_t addr, uint64_t length, uint32_t flags)
+{
 	struct address_space_munmap arg = {
 		.size = sizeof(arg),
+		.flags = flags,
 		.addr = addr,
 		.length = length,
 	};

@@ -148,9 +148,21 @@ struct address_space_mmap {
 #define ADDRESS_SPACE_MMAP	_IO(ADDRESS_SPACE_TYPE, 0x01)
 
 /**
+ * DOC: flags of struct address_space_munmap
+ *
+ * ADDRESS_SPACE_MUNMAP_RELEASE - Also lets go of files of which nothing is
+ * mapped any more and which are not registered: without this flag that happens
+ * about a tenth of a second later, in case they are mapped again. When the
+ * ioctl returns, the address space does not keep such a file from being
+ * executed, leased or sealed, or its file system from being unmounted. (For
+ * FUSE and network file systems this only begins before the ioctl returns.)
+ */
+#define ADDRESS_SPACE_MUNMAP_RELEASE	(1U << 0)
+
+/**
  * struct address_space_munmap - ioctl(ADDRESS_SPACE_MUNMAP)
  * @size: sizeof(struct address_space_munmap)
- * @flags: Must be 0
+ * @flags: ADDRESS_SPACE_MUNMAP_*
  * @addr: Start of the range of the address space, in bytes, a multiple of the
  *        page size
  * @length: Length of the range in bytes, a multiple of the page size, not 0
