@@ -23,8 +23,8 @@ ENV = os.environ.get("ADDRESS_SPACE_ENV", "")
 HANG, CRASH = 124, 125
 
 # The module for each kernel, and how many times slower that kernel may be.
-MODULE = {"stock": "address_space.ko", "debug": "build/debug/address_space.ko"}
-SLOWER = {"stock": 1, "debug": 3}
+MODULE = {"stock": "address_space.ko", "debug": "build/debug/address_space.ko", "kcsan": "build/kcsan/address_space.ko"}
+SLOWER = {"stock": 1, "debug": 3, "kcsan": 3}
 
 
 def read_complaints():
@@ -52,6 +52,8 @@ class Complaints:
 
 
 COMPLAINTS = Complaints()
+# The last line of a report by KASAN or KCSAN.
+BAR = b"=" * 66
 # What the emulator prints on the same console.
 NOISE = re.compile(rb"TCG doesn't support requested feature|`file` is not installed|virtme-ng may fail to detect kernel version")
 
@@ -77,15 +79,15 @@ Exit status: COMMAND's own, or
   126  address_space.ko does not load
 """,
 )
-parser.add_argument("-k", dest="kernel", choices=["stock", "debug"], default="stock", help="which kernel (default: stock)")
+parser.add_argument("-k", dest="kernel", choices=list(MODULE), default="stock", help="which kernel (default: stock)")
 parser.add_argument("-c", dest="cpus", type=int, default=2, help="CPUs (default: 2)")
 parser.add_argument("-m", dest="memory", default="2G", help="memory (default: 2G)")
-parser.add_argument("-t", dest="limit", type=float, metavar="SECONDS", help="time for all of it (default: 1800; debug: 5400)")
-parser.add_argument("-s", dest="silence", type=float, metavar="SECONDS", help="time without output (default: 300; debug: 900)")
+parser.add_argument("-t", dest="limit", type=float, metavar="SECONDS", help="time for all of it (default: 1800; debug, kcsan: 5400)")
+parser.add_argument("-s", dest="silence", type=float, metavar="SECONDS", help="time without output (default: 300; debug, kcsan: 900)")
 parser.add_argument("--kvm", action="store_true", help="try the host's KVM; by default the VM is emulated, so that it is the same on every host")
 parser.add_argument("--icount", action="store_true", help="one CPU, whose time stamp counter counts its instructions")
 parser.add_argument("--profile", metavar="FILE", help="count the instructions of the command between marks (scripts/lib/profile/count.c, as build/count.so)")
-parser.add_argument("--debug-folder", help=argparse.SUPPRESS)  # scripts/debug-kernel's
+parser.add_argument("--kernel-folder", help=argparse.SUPPRESS)  # scripts/debug-kernel's
 parser.add_argument("command", nargs="*", metavar="COMMAND", help=argparse.SUPPRESS)
 
 
@@ -114,9 +116,9 @@ def command_script(args):
 
 
 def image(args):
-    if args.kernel == "debug":
+    if args.kernel != "stock":
         # All drivers are built in; only init= needs the initramfs, see below.
-        return ["--kimg", f"{args.debug_folder}/build/vmlinux", "--mods=none", "--force-initramfs"]
+        return ["--kimg", f"{args.kernel_folder}/build/vmlinux", "--mods=none", "--force-initramfs"]
     with open(f"{ENV}/release") as file:
         release = file.read().strip()
     return ["--kimg", f"/usr/lib/modules/{release}/vmlinuz", "--mods=auto"]
@@ -196,7 +198,7 @@ class Guest:
         for i, line in enumerate(lines):
             if COMPLAINTS.reported(line):
                 for end in range(i, min(i + 120, len(lines))):
-                    if b"end trace" in lines[end] or b"end Kernel panic" in lines[end]:
+                    if b"end trace" in lines[end] or b"end Kernel panic" in lines[end] or lines[end].endswith(BAR):
                         break
                 return lines[max(0, i - 2):end + 1]
         return None
