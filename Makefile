@@ -1,7 +1,7 @@
 # Entry points only: Kbuild, Cargo.toml and scripts/ have the rules.
 # (kbuild itself reads Kbuild, not this file.)
 
-.PHONY: all module env check check-debug demo demo-viommu bench profile fuzz kselftest shell clean help
+.PHONY: all module env check check-debug check-kcsan demo demo-viommu bench profile fuzz kselftest shell clean help
 all: module
 
 help:
@@ -16,11 +16,13 @@ help:
 	@echo '                (ROWS=a,b and ROUNDS=N for both)'
 	@echo 'make profile ROWS=b ONLY="COMPARISON: NAME"   the functions that execute them'
 	@echo 'make fuzz TIME=15m   random calls against a model for that time; KERNEL=debug'
-	@echo '                     for the debug kernel'
+	@echo '                     for the debug kernel, KERNEL=kcsan for that with KCSAN'
 	@echo 'make check      all tests; ends in one line "N passed, N failed"'
 	@echo '                (scripts/check --list: the stages; scripts/check STAGE: one)'
 	@echo 'make check-debug   the tests in the VM, on a kernel with KASAN, lockdep, kmemleak'
 	@echo '                   and more (built first: 15 minutes on two CPUs)'
+	@echo 'make check-kcsan   the tests that do most at once, on a kernel that looks for'
+	@echo '                   data races (built first: 15 minutes on two CPUs)'
 	@echo 'make kselftest  the kselftests alone'
 	@echo 'make shell      a shell in a VM with the module loaded'
 	@echo 'make env        make the environment (the other targets do if necessary)'
@@ -43,6 +45,9 @@ check:
 
 check-debug:
 	@scripts/check check-debug
+
+check-kcsan:
+	@scripts/check check-kcsan
 
 kselftest: module
 	@scripts/in-env scripts/build-tests kselftest
