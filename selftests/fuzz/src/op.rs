@@ -119,6 +119,11 @@ pub enum Access {
     /// By the kernel, in a system call.
     CopyFrom,
     CopyTo(u64),
+    /// By /proc/self/mem, as a debugger does.
+    DebugFrom,
+    DebugTo(u64),
+    /// By a private futex operation that adds 0: a fault that may not release its lock.
+    Futex,
 }
 
 /// One access of a process: `page` counts through the places of its attachments.

@@ -3,7 +3,9 @@
 //! The region of addresses for the attachments of a process: it is the same in each process,
 //! and nothing else is in it, so that any access to it is safe.
 
+use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt as _;
 
 use anyhow::{Context as _, Result};
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -131,9 +133,50 @@ impl Region {
                     Access::Store(value) => unsafe { probe::store(addr, value) },
                     Access::CopyFrom => self.copy_from(addr)?,
                     Access::CopyTo(value) => self.copy_to(addr, value)?,
+                    Access::DebugFrom => Self::debug_from(addr)?,
+                    Access::DebugTo(value) => Self::debug_to(addr, value)?,
+                    Access::Futex => Self::futex(addr)?,
                 })
             })
             .collect()
+    }
+
+    fn debug_from(addr: u64) -> Result<Touched> {
+        let mut word = [0; 8];
+        match own_memory()?.read_exact_at(&mut word, addr) {
+            Ok(()) => Ok(Touched::Value(u64::from_ne_bytes(word))),
+            Err(error) => fault(error),
+        }
+    }
+
+    fn debug_to(addr: u64, value: u64) -> Result<Touched> {
+        // The region is reserved for attachments, which only probes access.
+        match own_memory()?.write_all_at(&value.to_ne_bytes(), addr) {
+            Ok(()) => Ok(Touched::Stored),
+            Err(error) => fault(error),
+        }
+    }
+
+    fn futex(addr: u64) -> Result<Touched> {
+        let word = 0u32;
+        // FUTEX_OP_ADD 0, compared with 0, of which nothing depends.
+        let operation = 1 << 28;
+        // SAFETY: The kernel wakes nobody at one word, and reads and writes the other, or fails.
+        let ret = unsafe {
+            libc::syscall(
+                libc::SYS_futex,
+                &raw const word,
+                libc::FUTEX_WAKE_OP | libc::FUTEX_PRIVATE_FLAG,
+                1,
+                1,
+                addr,
+                operation,
+            )
+        };
+        match ret {
+            0 => Ok(probe::load(addr)),
+            _ => fault(std::io::Error::last_os_error()),
+        }
     }
 
     fn scratch(&mut self) -> Result<BorrowedFd<'_>> {
@@ -168,6 +211,15 @@ impl Region {
     }
 }
 
+/// This process's memory; not that of the process from which it was forked.
+fn own_memory() -> Result<File> {
+    File::options()
+        .read(true)
+        .write(true)
+        .open("/proc/self/mem")
+        .context("/proc/self/mem")
+}
+
 /// Whether eight bytes were copied.
 fn copied(length: isize) -> Result<(), std::io::Error> {
     match length {
@@ -179,7 +231,8 @@ fn copied(length: isize) -> Result<(), std::io::Error> {
 
 fn fault(error: std::io::Error) -> Result<Touched> {
     match error.raw_os_error() {
-        Some(libc::EFAULT) => Ok(Touched::Fault),
+        // EIO: from /proc/self/mem.
+        Some(libc::EFAULT | libc::EIO) => Ok(Touched::Fault),
         _ => Err(error).context("copying from or to an attachment"),
     }
 }

@@ -117,10 +117,13 @@ impl Generator {
                 Touch {
                     page,
                     cell: self.below(CELLS),
-                    access: match self.below(20) {
+                    access: match self.below(24) {
                         0 => Access::CopyFrom,
                         1 => Access::CopyTo(self.value()),
-                        2..=11 => Access::Load,
+                        2 => Access::DebugFrom,
+                        3 => Access::DebugTo(self.value()),
+                        4 => Access::Futex,
+                        5..=14 => Access::Load,
                         _ => Access::Store(self.value()),
                     },
                 }

@@ -189,10 +189,15 @@ impl Model {
             .iter()
             .filter(|touch| {
                 let attached = pages.and_then(|pages| pages.get(touch.page as usize));
-                let store = matches!(touch.access, Access::Store(_) | Access::CopyTo(_));
+                let store = !matches!(
+                    touch.access,
+                    Access::Load | Access::CopyFrom | Access::DebugFrom
+                );
+                // A debugger reaches what is reserved for attachments, too.
+                let debug = matches!(touch.access, Access::DebugFrom | Access::DebugTo(_));
                 match attached {
                     None => false,
-                    Some(None) => true,
+                    Some(None) => !debug,
                     Some(Some(attached)) => {
                         !self.is_unclear(attached.space, attached.page, touch.cell, store)
                     }
@@ -218,8 +223,11 @@ impl Model {
         let seen = results(seen, touches.len())?;
         for (index, (touch, seen)) in touches.iter().zip(seen).enumerate() {
             let (access, stored) = match touch.access {
-                Access::Load | Access::CopyFrom => (READ, None),
-                Access::Store(value) | Access::CopyTo(value) => (WRITE, Some(value)),
+                Access::Load | Access::CopyFrom | Access::DebugFrom => (READ, None),
+                Access::Store(value) | Access::CopyTo(value) | Access::DebugTo(value) => {
+                    (WRITE, Some(value))
+                }
+                Access::Futex => (WRITE, None),
             };
             let attached = self.process_mut(process).pages[touch.page as usize];
             let mut wanted = match attached {
@@ -233,7 +241,7 @@ impl Model {
                     }
                 }
             };
-            if matches!(touch.access, Access::CopyFrom | Access::CopyTo(_))
+            if !matches!(touch.access, Access::Load | Access::Store(_))
                 && matches!(wanted, Touched::Bus | Touched::Segv)
             {
                 wanted = Touched::Fault;
