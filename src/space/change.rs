@@ -398,9 +398,8 @@ impl Space {
         loop {
             // A search notes what it has found out about the holes, so it is further next time.
             let mut shown = self.install.write();
-            match shown.layout.find_hole(pages, align, first, CORRECTIONS) {
-                Ok(found) => return found,
-                Err(layout::Unfinished) => (),
+            if let Ok(found) = shown.layout.find_hole(pages, align, first, CORRECTIONS) {
+                return found;
             }
         }
     }
