@@ -333,12 +333,13 @@ impl<M: Store> Layout<M> {
     }
 
     /// The lowest start of a hole of `pages` pages that leaves the same remainder as `first` when
-    /// divided by `align`.
+    /// divided by `align`. Where many holes are long enough but have no such start, one of those
+    /// that have it for sure.
     ///
     /// For an address at which huge pages are possible: first with their size as `align` and the
     /// first page of the file that is to be shown, then with 1. Corrects no more than so many
-    /// bounds: [`Unfinished`] if there are more, and the next search finds them corrected. Where many holes are long enough but have no such
-    /// start, takes one that has it for sure. Changes only the bounds of holes.
+    /// bounds: [`Unfinished`] if there are more, and the next search finds these corrected. Else
+    /// O(log n). Changes only the bounds of holes.
     pub(crate) fn find_hole(
         &mut self,
         pages: u64,
