@@ -3,8 +3,8 @@
 //! /proc/PID/fdinfo of an asfd and of a view.
 //!
 //! The layout is shown one range a line, as /proc/PID/maps shows an mm. No lock is held while it is
-//! printed, or a reader of a million lines would keep the owner waiting; what is copied at a time is
-//! of one moment.
+//! printed, or a reader of a million lines would keep the owner waiting; what is copied at a time
+//! is of one moment.
 
 use core::ops::Range;
 

@@ -146,8 +146,8 @@ impl Arena {
         self.slow.is_some()
     }
 
-    /// Has [`Revoke::attend`] called for a segment of this arena: at once, or on a worker that others
-    /// do not wait for where the segment's file may have to be waited for.
+    /// Has [`Revoke::attend`] called for a segment of this arena: at once, or on a worker that
+    /// others do not wait for where the segment's file may have to be waited for.
     ///
     /// [`Revoke::attend`]: super::Revoke::attend
     pub(crate) fn attend(self: &Arc<Self>, segment: &Arc<Segment>) {

@@ -399,8 +399,8 @@ impl Frames {
         wide
     }
 
-    /// Whether any frame of `pages` may be known: to find out for sure may take too long. `_install`
-    /// is the install lock.
+    /// Whether any frame of `pages` may be known: to find out for sure may take too long.
+    /// `_install` is the install lock.
     pub(crate) fn any(&self, pages: &Range<SegmentPage>, _install: &impl Held) -> bool {
         !matches!(self.find(pages, &mut LOOKS.clone()), Search::Nothing)
     }

@@ -2,9 +2,9 @@
 
 //! What waits came to, kept for the next try of a fault.
 //!
-//! A fault that must wait releases its lock, and can then return nothing but "try again". Where
-//! the wait came to nothing, what is to be returned is kept here, from the try that waited to the next one of the
-//! same task.
+//! A fault that must wait releases its lock, and can then return nothing but "try again". Where the
+//! wait came to nothing, what is to be returned is kept here, from the try that waited to the next
+//! one of the same task.
 //!
 //! Locks: a spinlock, under which nothing else is acquired.
 

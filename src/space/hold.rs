@@ -65,8 +65,8 @@ impl<'a> Hold<'a> {
         &mut self.shown().layout
     }
 
-    /// So many ranges have been changed, or looked at, since this was said last. The lock may be let
-    /// go: what was found under it must be found again.
+    /// So many ranges have been changed, or looked at, since this was said last. The lock may be
+    /// let go: what was found under it must be found again.
     pub(super) fn spend(&mut self, ranges: usize) {
         self.left = self.left.saturating_sub(ranges);
         if self.left == 0 {

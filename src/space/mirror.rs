@@ -3,7 +3,8 @@
 //! Mirroring: filling frame tables from the arena, by the mirror rule: a frame enters a table only
 //! while the arena's own entry maps it, with at least that protection.
 //!
-//! Locks: that of the arena's VMA, and for hugetlb its mmap lock, which are only tried; then the install lock, for reading.
+//! Locks: that of the arena's VMA, and for hugetlb its mmap lock, which are only tried; then the
+//! install lock, for reading.
 
 use core::{
     mem::MaybeUninit,

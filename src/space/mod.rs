@@ -17,10 +17,10 @@
 //! 3. The asfd inode's `i_mmap_rwsem` (see `sys/mapping.rs`): the kernel acquires it under 2; the
 //!    module waits for it under `ops` only, with neither 2 nor 4, and elsewhere, above all inside
 //!    another file's, only tries it.
-//! 4. An arena's mmap lock and the locks of its VMAs, and whatever a file acquires under them: under
-//!    2 they are only tried.
-//! 5. `install`, a reader-writer spinlock: held for moments; nothing is allocated under it, but page
-//!    table locks are acquired.
+//! 4. An arena's mmap lock and the locks of its VMAs, and whatever a file acquires under them:
+//!    under 2 they are only tried.
+//! 5. `install`, a reader-writer spinlock: held for moments; nothing is allocated under it, but
+//!    page table locks are acquired.
 //!
 //! A notifier is called under 4 or under a file's own locks and acquires 5, and tries 3. The
 //! layout is read under `install` in either mode, or under `ops`, and changed under both, with
@@ -40,10 +40,10 @@
 //! inserted already and is zapped, what comes later sees the change.
 //!
 //! It is a spinlock, so that whoever holds it is not preempted: a holder of a view may be of the
-//! lowest priority, and the owner and everybody else wait for it. So **nothing is done under it that
-//! grows with what there is**: a change that takes more is made in pieces (`hold.rs`), and a search
-//! goes on after the lock was let go. And **nothing is allocated while it is held, in either mode**:
-//! reclaim calls the notifiers of segments, and those acquire the lock for writing.
+//! lowest priority, and the owner and everybody else wait for it. So **nothing is done under it
+//! that grows with what there is**: a change that takes more is made in pieces (`hold.rs`), and a
+//! search goes on after the lock was let go. And **nothing is allocated while it is held, in either
+//! mode**: reclaim calls the notifiers of segments, and those acquire the lock for writing.
 
 pub(crate) mod batch;
 pub(crate) mod bring_in;

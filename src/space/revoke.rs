@@ -136,8 +136,8 @@ impl Space {
         }
     }
 
-    /// The same for a segment that is off the lists, from which it is taken only when all is zapped.
-    /// May wait for the file.
+    /// The same for a segment that is off the lists, from which it is taken only when all is
+    /// zapped. May wait for the file.
     pub(crate) fn drop_all_frames(&self, segment: &Segment) {
         // What was deferred to the worker may have been written after it was cleaned.
         let late = segment.invalidation.any(&self.install.read());

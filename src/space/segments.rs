@@ -206,8 +206,8 @@ impl Space {
     }
 
     /// Ends the segments that nothing shows now, for a caller that minds how long their files are
-    /// held: it holds each until the arena has unmapped it, so that no worker puts a file last, which
-    /// would be later. Those that may have to wait for their file are left to a worker.
+    /// held: it holds each until the arena has unmapped it, so that no worker puts a file last,
+    /// which would be later. Those that may have to wait for their file are left to a worker.
     pub(crate) fn release_idle(&self) {
         loop {
             let mut taken = [const { None }; REAPED];

@@ -2,9 +2,9 @@
 
 //! Which attachments of a space are memory slots of virtual machines.
 //!
-//! Locks: a spinlock, which a closing attachment acquires under its process's mmap lock. A holder of
-//! a view can add as many as it likes, so nothing but a walk over the caller's own takes longer for
-//! that.
+//! Locks: a spinlock, which a closing attachment acquires under its process's mmap lock. A holder
+//! of a view can add as many as it likes, so nothing but a walk over the caller's own takes longer
+//! for that.
 
 use core::ops::Range;
 
@@ -70,8 +70,8 @@ impl Slots {
         Ok(())
     }
 
-    /// Where the attachment is in the process with `mm` that is the slot of a machine. KVM allows no
-    /// other process to have any.
+    /// Where the attachment is in the process with `mm` that is the slot of a machine. KVM allows
+    /// no other process to have any.
     pub(crate) fn window(
         &self,
         mm: *mut mm_struct,

@@ -219,9 +219,9 @@ fn fault_once(mm: &MmWithUser, addr: usize, flags: u32, locks: Locks) -> Result<
         _ => bindings::VM_WRITE,
     };
     let released = RETRY | bindings::vm_fault_reason_VM_FAULT_COMPLETED;
-    // SAFETY: The mm has users. What the helper returns is a VMA that has `addr`, with its lock held
-    // for reading; handle_mm_fault() is called with the flag that says so, and has released it if it
-    // says that.
+    // SAFETY: The mm has users. What the helper returns is a VMA that has `addr`, with its lock
+    // held for reading; handle_mm_fault() is called with the flag that says so, and has released it
+    // if it says that.
     unsafe {
         let wait = locks == Locks::Wait;
         let vma = from_err_ptr(bindings::address_space_helper_lock_vma(

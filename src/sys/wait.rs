@@ -27,8 +27,8 @@ pub(crate) fn is_killed() -> bool {
     safe_fns::address_space_helper_fatal_signal_pending()
 }
 
-/// Waits until `ready` makes something of what the mutex guards; `changed` must be notified of every
-/// change of that. `EINTR`: a fatal signal came.
+/// Waits until `ready` makes something of what the mutex guards; `changed` must be notified of
+/// every change of that. `EINTR`: a fatal signal came.
 pub(crate) fn wait_killable<T: Unpin, R>(
     mutex: &Mutex<T>,
     changed: &CondVar,
