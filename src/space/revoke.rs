@@ -9,8 +9,8 @@
 //!
 //! - The invalidation begins, under the install lock held for writing; from then on nothing of
 //!   the range can be installed.
-//! - The attachments are zapped at once if the asfd's i_mmap lock is available. Waiting for it
-//!   would hang the machine: `mm_take_all_locks()`, so every KVM_CREATE_VM, holds the i_mmap locks
+//! - The attachments are zapped at once if the asfd's i_mmap lock is available in a few tries.
+//!   Waiting for it would hang the machine: `mm_take_all_locks()`, so every KVM_CREATE_VM, holds the i_mmap locks
 //!   of all files that its process maps, the asfd's may be among them, and it may be waiting for
 //!   the very lock that the caller holds.
 //! - Else it is deferred to the worker. Until that has zapped, the frames stay referenced, so
@@ -28,6 +28,10 @@ use kernel::{
         atomic::ordering::*,
         Arc,
         ArcBorrow, //
+    },
+    time::{
+        delay::fsleep,
+        Delta, //
     },
     workqueue::WorkItem, //
 };
@@ -50,6 +54,7 @@ use crate::{
     },
     sys::{
         lockdep::without_lockdep,
+        mapping::MappingGuard,
         mm::Locks,
         trace, //
     },
@@ -57,6 +62,11 @@ use crate::{
 
 /// Frames that are put at a time: what fits the stack.
 const BATCH: usize = 32;
+
+/// How often a notifier tries for the lock of the attachments, and how long it sleeps in between: no
+/// longer in all than a disk takes, as it is called in other people's locks.
+const TRIES: usize = 5;
+const PAUSE: Delta = Delta::from_micros(100);
 
 impl Revoke for Space {
     fn invalidate(
@@ -83,7 +93,7 @@ impl Revoke for Space {
         drop(shown);
         self.counts.invalidations.fetch_add(1, Relaxed);
 
-        let attached = self.mapping.try_lock();
+        let attached = self.try_lock_attached();
         trace::invalidate(
             &self.mapping,
             segment.id(),
@@ -117,6 +127,18 @@ impl Revoke for Space {
 }
 
 impl Space {
+    /// Tries for the lock of the attachments, a few times: what is deferred may be seen, and written
+    /// while a file is written back, for as long as a task of low priority has the lock.
+    fn try_lock_attached(&self) -> Option<MappingGuard<'_>> {
+        for _ in 1..TRIES {
+            if let Some(attached) = self.mapping.try_lock() {
+                return Some(attached);
+            }
+            fsleep(PAUSE);
+        }
+        self.mapping.try_lock()
+    }
+
     /// Zaps pages of the space for its owner. What was removed there must be gone from the layout;
     /// no lock but `ops` may be held.
     pub(crate) fn zap(&self, _ops: &Ops, pages: &Range<SpacePage>) {
