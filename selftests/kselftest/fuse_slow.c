@@ -370,6 +370,22 @@ static int all_else_goes_on(int asfd, char *mem, struct agent *other)
 	return now_ms() - start < SOON_MS ? 0 : -5;
 }
 
+static int killed_within(struct agent *a, unsigned int ms)
+{
+	uint64_t until = now_ms() + ms;
+	int status;
+
+	if (kill(a->pid, SIGKILL))
+		return -errno;
+	while (waitpid(a->pid, &status, WNOHANG) == 0) {
+		if (now_ms() > until)
+			return -ETIMEDOUT;
+		sleep_ms(5);
+	}
+	a->pid = 0;
+	return 0;
+}
+
 FIXTURE(waiting)
 {
 	FIXTURE_DATA(slow_file) slow;
@@ -452,22 +468,6 @@ TEST_F(waiting, blocks_nobody_else_when_unmapped_meanwhile)
 	EXPECT_GT(0, shared->value);
 }
 
-static int killed_within(struct agent *a, unsigned int ms)
-{
-	uint64_t until = now_ms() + ms;
-	int status;
-
-	if (kill(a->pid, SIGKILL))
-		return -errno;
-	while (waitpid(a->pid, &status, WNOHANG) == 0) {
-		if (now_ms() > until)
-			return -ETIMEDOUT;
-		sleep_ms(5);
-	}
-	a->pid = 0;
-	return 0;
-}
-
 TEST_F(waiting, does_not_delay_a_kill)
 {
 	FIXTURE_DATA(slow_file) *slow = &self->slow;
@@ -495,6 +495,7 @@ static void *map_slow(void *arg)
  */
 TEST_F(slow_file, does_not_block_others_however_many_wait)
 {
+	struct agent owner = { 0 };
 	pthread_t threads[WAITERS];
 	pthread_attr_t attr;
 	char path[80];
@@ -525,6 +526,16 @@ TEST_F(slow_file, does_not_block_others_however_many_wait)
 	/* until it is unmapped from the arena */
 	sleep_ms(400);
 
+	/* a caller that waits for the file system can be killed, and what it asked for is undone */
+	owner.pid = fork();
+	ASSERT_LE(0, owner.pid);
+	if (owner.pid == 0) {
+		map_slow((void *)(WAITERS + 1L));
+		_exit(0);
+	}
+	sleep_ms(200);
+	EXPECT_EQ(0, killed_within(&owner, SOON_MS));
+
 	pthread_attr_init(&attr);
 	pthread_attr_setstacksize(&attr, 64 << 10);
 	for (i = 0; i < WAITERS; i++)
@@ -545,6 +556,7 @@ TEST_F(slow_file, does_not_block_others_however_many_wait)
 		failed += ret != NULL;
 	}
 	EXPECT_EQ(0, failed);
+	EXPECT_EQ(WAITERS + 1, fdinfo_value(waiters.asfd, "mappings"));
 }
 
 TEST_F(slow_file, can_be_unmapped_during_a_fault)

@@ -35,6 +35,10 @@ use kernel::{
         Mutex, //
     },
     task::Task,
+    time::{
+        delay::fsleep,
+        Delta, //
+    },
     workqueue::{
         impl_has_work,
         new_work,
@@ -68,9 +72,13 @@ use crate::{
             self,
             MemCgroup, //
         },
+        wait::is_killed,
         workers, //
     },
 };
+
+/// How long to sleep before a lock is tried again.
+const NAP: Delta = Delta::from_micros(50);
 
 /// Where huge pages can begin.
 const HUGE_SIZE: usize = HUGE_PAGES * PAGE_SIZE;
@@ -207,13 +215,19 @@ impl Arena {
     }
 
     /// Whether the memory mapped at `addr` is of a kind that frames can be taken from: page
-    /// cache, not device memory.
-    pub(crate) fn has_pages(&self, addr: usize) -> bool {
+    /// cache, not device memory. `EINTR`.
+    pub(crate) fn has_pages(&self, addr: usize) -> Result<bool> {
         const ODD: usize = bindings::VM_IO | bindings::VM_PFNMAP | bindings::VM_MIXEDMAP;
-        let guard = self.mm.mmap_read_lock();
-        guard
-            .vma_lookup(addr)
-            .is_some_and(|vma| vma.flags() & ODD == 0)
+        loop {
+            // Not under the mmap lock, which nothing ends the wait for.
+            if let Some(vma) = self.try_lock_vma(addr) {
+                return Ok(vma.flags() & ODD == 0);
+            }
+            if is_killed() {
+                return Err(EINTR);
+            }
+            fsleep(NAP);
+        }
     }
 
     /// Runs `f` so that what it allocates for the space is charged to the creator, whichever task

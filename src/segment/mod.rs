@@ -295,7 +295,7 @@ impl Segment {
         addr: usize,
         length: usize,
     ) -> Result<Arc<Segment>> {
-        if !arena.has_pages(addr) {
+        if !arena.has_pages(addr)? {
             return Err(ENODEV);
         }
         let frames = Frames::new(addr >> PAGE_SHIFT, source.part.count() as usize);
