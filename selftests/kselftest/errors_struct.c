@@ -49,7 +49,7 @@ FIXTURE_VARIANT_ADD(call, mmap)
 	CALL(ADDRESS_SPACE_MMAP, address_space_mmap, ADDRESS_SPACE_MAP_REPLACE |
 	     ADDRESS_SPACE_MAP_ANYWHERE | ADDRESS_SPACE_MAP_POPULATE, 0);
 FIXTURE_VARIANT_ADD(call, munmap)
-	CALL(ADDRESS_SPACE_MUNMAP, address_space_munmap, 0, 0);
+	CALL(ADDRESS_SPACE_MUNMAP, address_space_munmap, ADDRESS_SPACE_MUNMAP_RELEASE, 0);
 FIXTURE_VARIANT_ADD(call, view)
 	CALL(ADDRESS_SPACE_VIEW, address_space_view, 0,
 	     offsetof(struct address_space_view, __reserved));
