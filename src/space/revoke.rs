@@ -10,9 +10,9 @@
 //! - The invalidation begins, under the install lock held for writing; from then on nothing of
 //!   the range can be installed.
 //! - The attachments are zapped at once if the asfd's i_mmap lock is available in a few tries.
-//!   Waiting for it would hang the machine: `mm_take_all_locks()`, so every KVM_CREATE_VM, holds the i_mmap locks
-//!   of all files that its process maps, the asfd's may be among them, and it may be waiting for
-//!   the very lock that the caller holds.
+//!   Waiting for it would hang the machine: `mm_take_all_locks()`, so every KVM_CREATE_VM, holds
+//!   the i_mmap locks of all files that its process maps, the asfd's may be among them, and it may
+//!   be waiting for the very lock that the caller holds.
 //! - Else it is deferred to the worker. Until that has zapped, the frames stay referenced, so
 //!   that what the attachments still show is not freed under them.
 //!
@@ -63,8 +63,8 @@ use crate::{
 /// Frames that are put at a time: what fits the stack.
 const BATCH: usize = 32;
 
-/// How often a notifier tries for the lock of the attachments, and how long it sleeps in between: no
-/// longer in all than a disk takes, as it is called in other people's locks.
+/// How often a notifier tries for the lock of the attachments, and how long it sleeps in between:
+/// no longer in all than a disk takes, as it is called in other people's locks.
 const TRIES: usize = 5;
 const PAUSE: Delta = Delta::from_micros(100);
 
@@ -127,8 +127,8 @@ impl Revoke for Space {
 }
 
 impl Space {
-    /// Tries for the lock of the attachments, a few times: what is deferred may be seen, and written
-    /// while a file is written back, for as long as a task of low priority has the lock.
+    /// Tries for the lock of the attachments, a few times: what is deferred may be seen, and
+    /// written while a file is written back, for as long as a task of low priority has the lock.
     fn try_lock_attached(&self) -> Option<MappingGuard<'_>> {
         for _ in 1..TRIES {
             if let Some(attached) = self.mapping.try_lock() {
