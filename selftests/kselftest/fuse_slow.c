@@ -9,6 +9,7 @@
 #include <linux/futex.h>
 #include <linux/magic.h>
 #include <pthread.h>
+#include <sched.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -427,6 +428,8 @@ FIXTURE_SETUP(waiting)
 			prctl(PR_SET_PDEATHSIG, SIGKILL);
 			_exit(fsync(slow->file));
 		}
+		/* else the page would be written before the writeback */
+		ASSERT_EQ(0, wait_until_it_waits());
 	}
 	shared->closed = true;
 	ASSERT_EQ(0, agent_call(&slow->toucher, begin_touching, self->at));
@@ -526,8 +529,11 @@ TEST_F(slow_file, does_not_block_others_however_many_wait)
 	/* until it is unmapped from the arena */
 	sleep_ms(400);
 
-	/* a caller that waits for the file system can be killed, and what it asked for is undone */
-	owner.pid = fork();
+	/*
+	 * A caller that waits for the file system can be killed, and what it asked for is undone.
+	 * (It shares the files: to close one of FUSE waits for the server as well.)
+	 */
+	owner.pid = syscall(SYS_clone, CLONE_FILES | SIGCHLD, NULL, NULL, NULL, NULL);
 	ASSERT_LE(0, owner.pid);
 	if (owner.pid == 0) {
 		map_slow((void *)(WAITERS + 1L));
