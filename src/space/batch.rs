@@ -240,7 +240,9 @@ impl Batch {
             step.zap = Pages::none();
             let used = journal.as_ref().map_or(0, |journal| journal.old.len());
             let left = room.map_or(usize::MAX, |room| room - used);
+            let mut taken = 0;
             let made = step.change.apply(&mut hold, pins, left, |old| {
+                taken += 1;
                 step.zap = step.zap.clone().hull(installed(&old));
                 match &mut journal {
                     Some(journal) => {
@@ -255,12 +257,14 @@ impl Batch {
                 refused = Some((Some(index), error));
                 break;
             }
-            hold.spend(1);
+            hold.spend(1 + taken);
         }
         if let Some((Some(index), _)) = refused {
             undo(&mut hold, steps, index, journal.as_mut());
         }
-        let revoke = refused.is_none() && any;
+        // A notifier that looked while something was away has missed it, though it is back: so it is
+        // zapped in its place.
+        let revoke = any && (refused.is_none() || hold.was_let_go());
         hold.finish(revoke);
         drop(spare);
         drop(journal);
@@ -339,7 +343,8 @@ impl Journal {
     }
 }
 
-/// Undoes the steps before step `end`, the last first. Nobody has seen what they did.
+/// Undoes the steps before step `end`, the last first. Nothing was installed that shows what they
+/// did.
 fn undo(
     hold: &mut Hold<'_>,
     steps: &SmallVec<Step, FEW>,

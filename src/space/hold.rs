@@ -37,6 +37,7 @@ pub(super) struct Hold<'a> {
     changes: &'a FewRanges,
     /// How many ranges more may be changed before the lock is let go.
     left: usize,
+    let_go: bool,
 }
 
 impl<'a> Hold<'a> {
@@ -52,12 +53,18 @@ impl<'a> Hold<'a> {
             shown: Some(shown),
             changes,
             left: PIECE,
+            let_go: false,
         }
     }
 
     /// What the lock guards.
     pub(super) fn shown(&mut self) -> &mut Shown {
         self.shown.get_or_insert_with(|| self.space.install.write())
+    }
+
+    /// Whether the lock was let go meanwhile, so that a notifier may have looked for what was away.
+    pub(super) fn was_let_go(&self) -> bool {
+        self.let_go
     }
 
     /// The layout.
@@ -74,6 +81,7 @@ impl<'a> Hold<'a> {
             let changes = self.changes;
             self.shown().revoking = changes.clone();
             self.shown = None;
+            self.let_go = true;
         }
     }
 
