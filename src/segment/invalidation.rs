@@ -153,6 +153,14 @@ impl Invalidation {
         pages
     }
 
+    /// Whether any of `pages` was deferred, and is not put yet: it may have been written since it
+    /// was cleaned.
+    pub(crate) fn is_deferred(&self, pages: &Range<SegmentPage>, _install: &impl Held) -> bool {
+        [&self.pending, &self.draining]
+            .iter()
+            .any(|hull| hull.pages().overlaps(pages))
+    }
+
     /// What the worker is at.
     pub(crate) fn draining(&self, _install: &impl Held) -> Range<SegmentPage> {
         self.draining.pages()

@@ -159,11 +159,10 @@ impl Space {
     }
 
     /// The same for a segment that is off the lists, from which it is taken only when all is
-    /// zapped. May wait for the file.
+    /// zapped. May wait for the file: what was deferred to the worker, which may not have come to
+    /// it, may have been written after it was cleaned.
     pub(crate) fn drop_all_frames(&self, segment: &Segment) {
-        // What was deferred to the worker may have been written after it was cleaned.
-        let late = segment.invalidation.any(&self.install.read());
-        self.take_frames(segment, &segment.pages(), late);
+        self.take_frames(segment, &segment.pages(), true);
     }
 
     /// Calls `each` with the pieces of the space that show any of `pages` of a segment, as pages of
@@ -200,7 +199,9 @@ impl Space {
         shown.layout.release_joins();
         // A range that the owner has just removed from the layout may still be mapped. Its zap
         // is under the ops lock; the worker waits for that.
-        if !zapped || !shown.revoking.is_empty() {
+        // And what was deferred before may have been written since: the worker puts that, too.
+        let deferred = segment.invalidation.is_deferred(&pages, &shown);
+        if !zapped || !shown.revoking.is_empty() || deferred {
             segment.invalidation.defer(&pages, &mut shown);
             if let Some(segment) = ListArc::try_from_arc_borrow(segment) {
                 shown.deferred.push_back(segment);
@@ -265,12 +266,20 @@ impl Space {
 
     /// Puts the frames of what the worker has zapped. May wait for the file.
     fn finish_draining(self: &Arc<Self>, segment: &Arc<Segment>) {
-        let pages = segment.invalidation.draining(&self.install.read());
-        self.take_frames(segment, &pages, true);
-        let mut shown = self.install.write();
-        segment.invalidation.end_draining(&mut shown);
-        segment.late.store(false, Relaxed);
-        let more = segment.invalidation.has_pending(&shown);
+        let (mut shown, more) = loop {
+            let pages = segment.invalidation.draining(&self.install.read());
+            self.take_frames(segment, &pages, true);
+            let mut shown = self.install.write();
+            segment.invalidation.end_draining(&mut shown);
+            let more = segment.invalidation.has_pending(&shown);
+            if !(more && shown.closed) {
+                break (shown, more);
+            }
+            // Nothing is attached any more, so there is nothing to zap.
+            segment.invalidation.begin_draining(&mut shown);
+        };
+        // Ordered before the look at `overdue`, as in `take_idle` the other way round.
+        segment.late.xchg(false, Full);
         if more {
             if let Ok(segment) = ListArc::try_from_arc(segment.clone()) {
                 shown.deferred.push_back(segment);
@@ -299,7 +308,7 @@ impl WorkItem<REVOKE> for Space {
             let mut shown = space.install.write();
             shown.layout.release_joins();
             if !ops.has(&segment) {
-                // It has ended meanwhile, and dropped its frames then.
+                // It is being ended, which puts its frames.
                 segment.invalidation.end_draining(&mut shown);
                 continue;
             }
