@@ -70,8 +70,11 @@ enum address_space_seen address_space_helper_read_page_table(struct vm_area_stru
 		pmd_t pmd;
 		pte_t *pte;
 
-		if (!pmdp)
-			return ADDRESS_SPACE_SEEN_NOTHING;
+		if (!pmdp || pmd_none(pmdp_get_lockless(pmdp))) {
+			for (; addr != next; addr += PAGE_SIZE, frames++)
+				*frames = 0;
+			continue;
+		}
 		rcu_read_lock();
 		pmd = pmdp_get_lockless(pmdp);
 		if (pmd_present(pmd) && pmd_leaf(pmd) && !pmd_special(pmd)) {
