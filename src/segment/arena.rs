@@ -13,6 +13,7 @@
 
 use kernel::{
     cred::Credential,
+    error::to_result,
     fs::File,
     list::{
         List,
@@ -126,17 +127,18 @@ impl Arena {
 
     fn make(owner: ARef<Task>, payer: MemCgroup, slow: bool) -> Result<Arc<Arena>> {
         let mm = mm_source::new_mm(payer)?;
+        let jobs = Jobs::new(slow)?;
         // SAFETY: Nothing else has the mm, and `owner` is kept as long as it.
         let end = unsafe {
+            to_result(bindings::address_space_helper_prepare_notifiers(
+                mm.as_raw(),
+            ))?;
             bindings::address_space_helper_adopt_mm(mm.as_raw(), owner.as_ptr());
             bindings::address_space_helper_task_size()
         };
-        let jobs = Jobs::new()?;
-        // What exec had put there: the beginnings of a stack.
-        jobs.unmap(&mm, 0, end)?;
         let slow = slow.then(|| MmWithUser::into_mmput_async(mm.clone()));
-        // INVARIANT: Just set.
-        Arc::pin_init(
+        // INVARIANT: Just set; where this fails, nothing has used the owner.
+        let arena = Arc::pin_init(
             pin_init!(Arena {
                 mm,
                 owner,
@@ -146,7 +148,11 @@ impl Arena {
                 work <- new_work!("address_space::Arena"),
             }),
             GFP_KERNEL_ACCOUNT,
-        )
+        )?;
+        // What exec had put there: the beginnings of a stack. There is an arena already: where a
+        // signal ends the wait, the worker still uses the mm, and to drop the arena disowns it.
+        arena.jobs.unmap(&arena.mm, 0, end)?;
+        Ok(arena)
     }
 
     /// Whether it is for files that may take their time.

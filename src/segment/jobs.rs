@@ -68,6 +68,8 @@ pub(crate) struct Jobs {
     state: Mutex<State>,
     #[pin]
     changed: CondVar,
+    /// Whether the files may take their time.
+    slow: bool,
 }
 
 /// A file to be mapped, shared.
@@ -85,12 +87,13 @@ pub(crate) struct Map {
 }
 
 impl Jobs {
-    /// None yet.
-    pub(crate) fn new() -> Result<Arc<Jobs>> {
+    /// None yet, of an arena for files that may take their time if `slow`.
+    pub(crate) fn new(slow: bool) -> Result<Arc<Jobs>> {
         Arc::pin_init(
             pin_init!(Jobs {
                 state <- new_mutex!(State::Idle, "Jobs::state"),
                 changed <- new_condvar!("Jobs::changed"),
+                slow,
             }),
             GFP_KERNEL_ACCOUNT,
         )
@@ -121,7 +124,13 @@ impl Jobs {
             _ => None,
         };
         wait_killable(&self.state, &self.changed, is_idle)?;
-        if warn_on_once!(workers::files().enqueue(job).is_err()) {
+        let queue = match job.kind {
+            // Before anything is mapped.
+            Kind::Unmap(0, _) => workers::jobs(),
+            _ if self.slow => workers::files(),
+            _ => workers::jobs(),
+        };
+        if warn_on_once!(queue.enqueue(job).is_err()) {
             // A new job is queued already: nothing would ever complete it.
             return Err(EBUSY);
         }

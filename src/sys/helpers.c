@@ -105,6 +105,21 @@ void address_space_helper_lockdep_on(void)
 }
 
 /*
+ * The first interval notifier of an mm takes its mmap lock, and nothing ends the wait for
+ * that: have it done while nobody else has the mm.
+ */
+int address_space_helper_prepare_notifiers(struct mm_struct *mm)
+{
+	static const struct mmu_interval_notifier_ops none;
+	struct mmu_interval_notifier first = {};
+	const int err = mmu_interval_notifier_insert(&first, mm, 0, PAGE_SIZE, &none);
+
+	if (!err)
+		mmu_interval_notifier_remove(&first);
+	return err;
+}
+
+/*
  * An mm that exec has not finished has no layout yet: say where a search for
  * free addresses begins, or it would begin at 0, below mmap_min_addr.
  */

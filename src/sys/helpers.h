@@ -30,6 +30,7 @@ void address_space_helper_lockdep_off(void);
 void address_space_helper_lockdep_on(void);
 
 /* The arena's mm. */
+int address_space_helper_prepare_notifiers(struct mm_struct *mm);
 void address_space_helper_adopt_mm(struct mm_struct *mm, struct task_struct *owner);
 unsigned long address_space_helper_task_size(void);
 unsigned long address_space_helper_find_room(unsigned long length);

@@ -4,8 +4,9 @@
 //!
 //! Queues of its own, so that unloading the module waits for what runs on them; with a rescuer
 //! each, since reclaim may depend on a revocation; and unbound, so that a job that takes its time
-//! holds up no other. Two, since the kernel runs so many jobs of a queue at a time and no more:
-//! what may wait for a file must not keep revocations from running.
+//! holds up no other. Three, since the kernel runs so many jobs of a queue at a time and no more:
+//! what may wait for a file must keep neither revocations nor the mapping of other files from
+//! running.
 //!
 //! C header: [`include/linux/workqueue.h`](srctree/include/linux/workqueue.h)
 
@@ -36,7 +37,7 @@ use crate::sys::{
 
 type Pointer = Atomic<*mut bindings::workqueue_struct>;
 
-static QUEUES: [Pointer; 2] = [const { Atomic::new(null_mut()) }; 2];
+static QUEUES: [Pointer; 3] = [const { Atomic::new(null_mut()) }; 3];
 
 /// The queues, for as long as the module is loaded.
 ///
@@ -48,7 +49,11 @@ pub(crate) struct Workers(());
 impl Workers {
     /// Makes the queues. To be called once, when the module is loaded. `ENOMEM`.
     pub(crate) fn start() -> Result<Workers> {
-        let names = [c"address_space", c"address_space_files"];
+        let names = [
+            c"address_space",
+            c"address_space_jobs",
+            c"address_space_files",
+        ];
         // INVARIANT: Set below, or it is dropped at once; unset only in drop.
         let workers = Workers(());
         for (queue, name) in QUEUES.iter().zip(names) {
@@ -64,12 +69,15 @@ impl Workers {
 
 impl Drop for Workers {
     fn drop(&mut self) {
-        for queue in &QUEUES {
-            let queue = queue.xchg(null_mut(), Full);
+        // What waits for a file may have a revocation to queue when it is done, and no other way
+        // round.
+        for place in QUEUES.iter().rev() {
+            let queue = place.load(Acquire);
             if !queue.is_null() {
                 // SAFETY: The queue was made in `start`. No file of the module is open any more,
                 // so nothing is queued from here on; what is queued is run.
                 unsafe { bindings::destroy_workqueue(queue) };
+                place.store(null_mut(), Release);
             }
         }
     }
@@ -81,9 +89,14 @@ pub(crate) fn queue() -> &'static Queue {
     get(&QUEUES[0])
 }
 
+/// The queue for what maps and unmaps files that need not be waited for.
+pub(crate) fn jobs() -> &'static Queue {
+    get(&QUEUES[1])
+}
+
 /// The queue for what may wait for as long as a file takes.
 pub(crate) fn files() -> &'static Queue {
-    get(&QUEUES[1])
+    get(&QUEUES[2])
 }
 
 fn get(queue: &Pointer) -> &'static Queue {
