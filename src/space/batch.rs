@@ -262,8 +262,8 @@ impl Batch {
         if let Some((Some(index), _)) = refused {
             undo(&mut hold, steps, index, journal.as_mut());
         }
-        // A notifier that looked while something was away has missed it, though it is back: so it is
-        // zapped in its place.
+        // A notifier that looked while something was away has missed it, though it is back: so it
+        // is zapped in its place.
         let revoke = any && (refused.is_none() || hold.was_let_go());
         hold.finish(revoke);
         drop(spare);

@@ -26,10 +26,11 @@
 //! layout is read under `install` in either mode, or under `ops`, and changed under both, with
 //! `install` held for writing.
 //!
-//! Locks of their own, inside which the module acquires nothing: that of `Slots`, a mutex that a
-//! closing attachment acquires under 2, so that nothing is mapped while it is held; that of
-//! `Failures`, a spinlock around a small table. The mutex of the mm source is acquired with
-//! nothing held.
+//! Locks of their own, inside which the module acquires nothing: that of `Slots`, a spinlock that a
+//! closing attachment acquires under 2; that of `Failures`, a spinlock around a small table; of
+//! each arena, the mutex of its jobs and that of the segments it is to attend to. The mutex of the
+//! list of arenas is acquired with nothing held, and an arena may be made under it; that of the mm
+//! source is acquired under it, or with nothing held.
 //!
 //! # The install lock
 //!
