@@ -10,8 +10,8 @@
 //!
 //! Nothing outside this file knows which it was. Either way the mm is charged to a memory cgroup of
 //! the caller's choice, its own: spaces are cheap to make, and a caller that makes a hundred
-//! thousand pays for them. One mm at a time, under a mutex that is acquired with nothing held and
-//! inside which nothing of the module is.
+//! thousand pays for them. One mm at a time, under a mutex that is acquired with nothing held but
+//! that of the list of arenas, and inside which nothing of the module is.
 
 use core::ptr::NonNull;
 
