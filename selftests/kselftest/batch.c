@@ -4,35 +4,10 @@
 #include <sched.h>
 
 #include "kselftest_harness.h"
+#include "lib/as_ops.h"
 #include "lib/as_util.h"
 
 #define REPLACE	ADDRESS_SPACE_MAP_REPLACE
-
-static struct address_space_op op_map(uint64_t addr, int fd, uint64_t offset,
-				      uint64_t length, int prot, uint32_t flags)
-{
-	return (struct address_space_op) {
-		.opcode = ADDRESS_SPACE_OP_MMAP, .flags = flags, .fd = fd,
-		.prot = prot, .offset = offset, .length = length, .addr = addr,
-	};
-}
-
-/* fields that an operation does not use hold values that other operations refuse */
-static struct address_space_op op_unmap(uint64_t addr, uint64_t length)
-{
-	return (struct address_space_op) {
-		.opcode = ADDRESS_SPACE_OP_MUNMAP, .fd = -7, .prot = ~0U,
-		.offset = ~0ULL, .length = length, .addr = addr,
-	};
-}
-
-static struct address_space_op op_protect(uint64_t addr, uint64_t length, int prot)
-{
-	return (struct address_space_op) {
-		.opcode = ADDRESS_SPACE_OP_PROTECT, .fd = -7, .prot = prot,
-		.offset = ~0ULL, .length = length, .addr = addr,
-	};
-}
 
 FIXTURE(batch)
 {

@@ -3,6 +3,7 @@
 #include <pthread.h>
 
 #include "kselftest_harness.h"
+#include "lib/as_ops.h"
 #include "lib/as_util.h"
 
 struct line {
@@ -285,6 +286,79 @@ TEST_F(fdinfo, is_consistent_during_changes)
 	pthread_join(thread, NULL);
 	/* otherwise nothing changed during the reads */
 	EXPECT_NE(0U, seen & (seen - 1));
+}
+
+/*
+ * More ranges than are changed with the lock held: of pages 0 to 2 * MANY either the even
+ * ones are mapped or the odd ones, by one batch.
+ */
+#define MANY	200
+
+struct flips {
+	int asfd, file;
+	volatile bool stop;
+	volatile unsigned long flips;
+};
+
+static void *flip_forever(void *arg)
+{
+	struct address_space_op ops[1 + MANY];
+	struct flips *f = arg;
+	unsigned int i;
+
+	for (; !f->stop; f->flips++) {
+		unsigned int odd = f->flips % 2;
+
+		ops[0] = op_unmap(0, 2 * MANY * PAGE);
+		for (i = 0; i < MANY; i++)
+			ops[1 + i] = op_map((2 * i + odd) * PAGE, f->file, 0, PAGE, RW, 0);
+		if (as_batch(f->asfd, ops, 1 + MANY, NULL))
+			break;
+	}
+	return NULL;
+}
+
+/* Bit 0: there was an even page among them; bit 1: an odd one; bit 2: some were missing. */
+static int pages_of_layout(int asfd)
+{
+	char *layout = fdinfo_layout(asfd), *save, *text;
+	unsigned int lines = 0;
+	int seen = 0;
+
+	for (text = strtok_r(layout, "\n", &save); text; text = strtok_r(NULL, "\n", &save)) {
+		seen |= 1 << strtoull(text, NULL, 16) / PAGE % 2;
+		lines++;
+	}
+	free(layout);
+	return seen | (lines == MANY ? 0 : 4);
+}
+
+TEST_F(fdinfo, and_lseek_show_no_batch_half_made)
+{
+	struct flips f = { .asfd = as_create(2 * MANY * PAGE), .file = self->s.a };
+	unsigned int wrong = 0, seen = 0;
+	pthread_t thread;
+	uint64_t until;
+
+	ASSERT_LE(0, f.asfd);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, flip_forever, &f));
+	while (!f.flips)
+		sched_yield();
+	for (until = now_ms() + 2000; now_ms() < until;) {
+		int pages = pages_of_layout(f.asfd);
+		off_t hole = lseek(f.asfd, 0, SEEK_HOLE), data = lseek(f.asfd, 0, SEEK_DATA);
+
+		wrong += pages != 1 && pages != 2;
+		wrong += hole && hole != (off_t)PAGE;
+		wrong += data && data != (off_t)PAGE;
+		seen |= pages;
+	}
+	f.stop = true;
+	pthread_join(thread, NULL);
+	EXPECT_EQ(0U, wrong)
+		TH_LOG("after %lu batches", f.flips);
+	EXPECT_EQ(3U, seen);
+	close(f.asfd);
 }
 
 TEST_HARNESS_MAIN

@@ -10,19 +10,11 @@
 #include <sys/wait.h>
 
 #include "kselftest_harness.h"
+#include "lib/as_ops.h"
 #include "lib/as_util.h"
 
 #define POPULATE	ADDRESS_SPACE_MAP_POPULATE
 #define REPLACE		ADDRESS_SPACE_MAP_REPLACE
-
-static struct address_space_op op_map(uint64_t addr, int fd, uint64_t length,
-				      int prot, uint32_t flags)
-{
-	return (struct address_space_op) {
-		.opcode = ADDRESS_SPACE_OP_MMAP, .flags = flags, .fd = fd,
-		.prot = prot, .length = length, .addr = addr,
-	};
-}
 
 /* The range to access, and whether to write it. */
 struct touch {
@@ -138,14 +130,14 @@ TEST_F(space, every_access_faults_without_populate)
 TEST_F(space, populate_in_batch_installs_final_layout)
 {
 	struct address_space_op ops[] = {
-		op_map(0, self->s.a, 8 * PAGE, RW, POPULATE),
-		op_map(32 * PAGE, self->s.b, 4 * PAGE, RW, POPULATE),
-		op_map(48 * PAGE, self->s.b, 4 * PAGE, RW, POPULATE),
+		op_map(0, self->s.a, 0, 8 * PAGE, RW, POPULATE),
+		op_map(32 * PAGE, self->s.b, 0, 4 * PAGE, RW, POPULATE),
+		op_map(48 * PAGE, self->s.b, 0, 4 * PAGE, RW, POPULATE),
 		/* this is what remains of the populated range */
 		{ .opcode = ADDRESS_SPACE_OP_MUNMAP, .addr = 2 * PAGE, .length = PAGE },
 		{ .opcode = ADDRESS_SPACE_OP_PROTECT, .prot = PROT_READ,
 		  .addr = 33 * PAGE, .length = PAGE },
-		op_map(49 * PAGE, self->s.a, PAGE, RW, REPLACE),
+		op_map(49 * PAGE, self->s.a, 0, PAGE, RW, REPLACE),
 	};
 
 	ASSERT_EQ(0, as_batch(self->asfd, ops, ARRAY_SIZE(ops), NULL));
@@ -168,7 +160,7 @@ TEST_F(space, populated_untouched_page_is_revoked)
 
 	for (i = 0; i < ARRAY_SIZE(pages) * 6; i++) {
 		uint64_t length = pages[i / 6] * PAGE;
-		struct address_space_op map = op_map(0, self->s.a, length, RW, POPULATE);
+		struct address_space_op map = op_map(0, self->s.a, 0, length, RW, POPULATE);
 		struct address_space_op unmap = {
 			.opcode = ADDRESS_SPACE_OP_MUNMAP, .length = length,
 		};
@@ -192,7 +184,7 @@ TEST_F(space, populated_untouched_page_is_revoked)
 TEST_F(space, populate_is_allowed_for_map_only)
 {
 	struct address_space_op ops[] = {
-		op_map(0, self->s.a, 8 * PAGE, RW, POPULATE),
+		op_map(0, self->s.a, 0, 8 * PAGE, RW, POPULATE),
 		{ .opcode = ADDRESS_SPACE_OP_MUNMAP, .flags = POPULATE, .length = PAGE },
 	};
 	uint32_t failed;

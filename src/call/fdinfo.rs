@@ -10,7 +10,6 @@ use core::ops::Range;
 
 use kernel::{
     fmt,
-    prelude::*,
     seq_file::{
         seq_print,
         SeqFile, //
@@ -29,12 +28,14 @@ use crate::{
     },
     space::{
         bytes,
+        walk::Copies,
         Space, //
     },
     sys::file, //
 };
 
-/// How many mappings are copied at a time, which are so of one moment.
+/// How many mappings are copied at a time, which are so of one moment, where there is memory for
+/// them.
 const AT_A_TIME: usize = 256;
 
 /// A protection as three letters.
@@ -85,17 +86,19 @@ pub(crate) fn show_space(space: &Space, out: &SeqFile) {
         // access at a time meets one.
         seq_print!(out, "last-hole:\t{:#x}\n", bytes(page.get()));
     }
-    let Ok(mut ranges) = KVec::with_capacity(AT_A_TIME, GFP_KERNEL) else {
-        return;
-    };
+    let mut ranges = Copies::new();
+    // There is no error to report: with less memory it takes more steps.
+    let _ = ranges.reserve(AT_A_TIME);
     let mut page = SpacePage::new(0);
+    let mut more = true;
     // With no lock held meanwhile: a million lines take their time.
-    while !file::is_full(out) && !kernel::current!().signal_pending() {
-        ranges.clear();
-        space.copy_ranges(page, &mut ranges);
-        let Some(last) = ranges.last() else { break };
-        page = last.end;
-        for range in &ranges {
+    while more && !file::is_full(out) {
+        more = match space.copy_ranges(page, &mut ranges) {
+            Ok(more) => more,
+            Err(_) => break,
+        };
+        page = ranges.last().map_or(page, |last| last.end);
+        for range in ranges.iter() {
             seq_print!(
                 out,
                 "{:08x}-{:08x} {}s {:08x} ",

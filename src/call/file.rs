@@ -95,7 +95,7 @@ impl<T: SpaceFile> FileOperations for T {
         let space = self.handle().space();
         let page = match hole {
             true => space.next_hole(&range)?,
-            false => space.next_shown(&range).ok_or(ENXIO)?,
+            false => space.next_shown(&range)?.ok_or(ENXIO)?,
         };
         Ok(from.max(bytes(page - first)))
     }

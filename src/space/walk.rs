@@ -3,67 +3,135 @@
 //! What calls on a file learn of the layout by walking over it: fsync(), lseek(), and whoever reads
 //! fdinfo.
 //!
+//! They see no change half made: where one is under way, they look again until it is done, and wait
+//! for it without a lock, since whoever waits may be of the lowest priority.
+//!
 //! Locks: the install lock, for reading, for a few ranges at a time.
 
 use core::ops::Range;
 
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    time::{
+        delay::fsleep,
+        Delta, //
+    },
+};
 
 use crate::{
     layout::SpacePage,
     space::{
         change::Old,
+        Shown,
         Space, //
+    },
+    sys::{
+        small_vec::SmallVec,
+        wait::is_killed, //
     },
 };
 
+/// How long to sleep before looking again at what is being changed.
+const NAP: Delta = Delta::from_micros(50);
+
+/// Copies of ranges: some, where there is memory for no more.
+pub(crate) type Copies = SmallVec<Old, 8>;
+
+/// Lets a change go on. `EINTR`: a fatal signal came.
+fn nap() -> Result {
+    if is_killed() {
+        return Err(EINTR);
+    }
+    fsleep(NAP);
+    Ok(())
+}
+
 impl Space {
+    /// Has `look` look at the layout. `None`: a change is under way in the pages that it says it has
+    /// seen.
+    fn try_look<R>(&self, look: impl FnOnce(&Shown) -> (Range<SpacePage>, R)) -> Option<R> {
+        let shown = self.install.read();
+        let (seen, result) = look(&shown);
+        let settled = !shown.revoking.overlaps(&seen);
+        // Before what was found, the last reference to a segment perhaps, may be dropped.
+        drop(shown);
+        settled.then_some(result)
+    }
+
+    /// The same, until no change is under way.
+    fn look<R>(&self, mut look: impl FnMut(&Shown) -> (Range<SpacePage>, R)) -> Result<R> {
+        loop {
+            match self.try_look(&mut look) {
+                Some(result) => return Ok(result),
+                None => nap()?,
+            }
+        }
+    }
+
+    /// The first range that has pages among `range`.
+    fn next_range(&self, range: &Range<SpacePage>) -> Result<Option<Old>> {
+        self.look(|shown| match shown.layout.next(range.start) {
+            Some(next) if next.start < range.end => (range.start..next.end, Some(next.clone())),
+            _ => (range.clone(), None),
+        })
+    }
+
     /// Has the files that are shown in `range` write what was changed in them to where they are
     /// kept; the first error of any. May take as long as the files do, and holds no lock
-    /// meanwhile.
-    pub(crate) fn sync(&self, range: Range<SpacePage>, datasync: bool) -> Result {
+    /// meanwhile. `EINTR`: a fatal signal came.
+    pub(crate) fn sync(&self, mut range: Range<SpacePage>, datasync: bool) -> Result {
         let mut result = Ok(());
-        let mut page = range.start;
-        loop {
-            let shown = self.install.read().layout.next(page).cloned();
-            let Some(shown) = shown.filter(|shown| shown.start < range.end) else {
-                break;
-            };
-            page = shown.end;
-            if let Err(error) = shown
-                .segment
-                .sync(shown.offset..shown.offset_end(), datasync)
-            {
+        while let Some(shown) = self.next_range(&range)? {
+            if is_killed() {
+                return Err(EINTR);
+            }
+            range.start = shown.end;
+            let pages = shown.offset..shown.offset_end();
+            if let Err(error) = shown.segment.sync(pages, datasync) {
                 result = result.and(Err(error));
             }
         }
         result
     }
 
-    /// Copies what is shown from `page` on, as much as `into` has room for.
-    pub(crate) fn copy_ranges(&self, page: SpacePage, into: &mut KVec<Old>) {
-        let shown = self.install.read();
-        for range in shown.layout.ranges(page..SpacePage::new(self.pages)) {
-            if into.push_within_capacity(range.clone()).is_err() {
-                break;
+    /// Copies what is shown from `page` on, as much as `into` has room for; says whether there is
+    /// more. `EINTR`: a fatal signal came.
+    pub(crate) fn copy_ranges(&self, page: SpacePage, into: &mut Copies) -> Result<bool> {
+        let end = SpacePage::new(self.pages);
+        let copy = |shown: &Shown, into: &mut Copies| {
+            for range in shown.layout.ranges(page..end) {
+                if into.push_within_capacity(range.clone()).is_err() {
+                    return (page..range.start, true);
+                }
+            }
+            (page..end, false)
+        };
+        loop {
+            // With no lock held.
+            into.clear();
+            match self.try_look(|shown| copy(shown, into)) {
+                Some(more) => return Ok(more),
+                None => nap()?,
             }
         }
     }
 
-    /// The first page of `range` that is shown.
-    pub(crate) fn next_shown(&self, range: &Range<SpacePage>) -> Option<SpacePage> {
-        let shown = self.install.read();
-        let next = shown.layout.next(range.start)?;
-        let page = next.start.max(range.start);
-        (page < range.end).then_some(page)
+    /// The first page of `range` that is shown, if any is. `EINTR`: a fatal signal came.
+    pub(crate) fn next_shown(&self, range: &Range<SpacePage>) -> Result<Option<SpacePage>> {
+        let next = self.next_range(range)?;
+        Ok(next.map(|next| next.start.max(range.start)))
     }
 
-    /// The first page of `range` that is not shown, or its end. `EINTR`: a signal came.
+    /// The first page of `range` that is not shown, or its end. `EINTR`: a fatal signal came.
     pub(crate) fn next_hole(&self, range: &Range<SpacePage>) -> Result<SpacePage> {
         let mut page = range.start;
-        while page < range.end && !current!().signal_pending() {
-            match self.install.read().layout.lookup(page) {
-                Some(shown) => page = shown.end,
+        while page < range.end && !is_killed() {
+            let shown = self.look(|shown| match shown.layout.lookup(page) {
+                Some(shown) => (page..shown.end, Some(shown.end)),
+                None => (page..page + 1, None),
+            })?;
+            match shown {
+                Some(end) => page = end,
                 None => return Ok(page),
             }
         }

@@ -60,6 +60,15 @@ impl<T, const N: usize> SmallVec<T, N> {
         self.push_within_capacity(value).map_err(|_| AllocError)
     }
 
+    /// Drops all elements, and keeps the memory.
+    pub(crate) fn clear(&mut self) {
+        self.inline = [const { None }; N];
+        self.inline_len = 0;
+        if let Some(more) = &mut self.more {
+            more.clear();
+        }
+    }
+
     /// How many elements there are.
     pub(crate) fn len(&self) -> usize {
         self.inline_len + self.more.as_ref().map_or(0, |more| more.len())
