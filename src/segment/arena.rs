@@ -21,7 +21,6 @@ use kernel::{
     },
     mm::{
         MmWithUser,
-        MmWithUserAsync,
         VmaReadGuard, //
     },
     page::{
@@ -31,6 +30,7 @@ use kernel::{
     prelude::*,
     sync::{
         aref::ARef,
+        atomic::ordering::*,
         new_mutex,
         Arc,
         Mutex, //
@@ -53,6 +53,7 @@ use crate::{
     segment::{
         frame::HUGE_PAGES,
         jobs::{
+            Job,
             Jobs,
             Map, //
         },
@@ -97,9 +98,9 @@ pub(crate) struct Arena {
     mm: ARef<MmWithUser>,
     owner: ARef<Task>,
     jobs: Arc<Jobs>,
-    /// Whether it is for files that may take their time. Keeps what is mapped: a worker takes it
-    /// down then, and not whoever drops the arena.
-    slow: Option<ARef<MmWithUserAsync>>,
+    /// Of an arena for files that may take their time: what is done when it is dropped, by a worker
+    /// and not by whoever drops it.
+    take_down: Option<Arc<Job>>,
     /// Segments whose files may have to be waited for.
     #[pin]
     attended: Mutex<List<Segment, ATTENDED>>,
@@ -136,36 +137,40 @@ impl Arena {
             bindings::address_space_helper_adopt_mm(mm.as_raw(), owner.as_ptr());
             bindings::address_space_helper_task_size()
         };
-        let slow = slow.then(|| MmWithUser::into_mmput_async(mm.clone()));
+        let take_down = match slow {
+            true => Some(jobs.take_down(&mm, end)?),
+            false => None,
+        };
         // INVARIANT: Just set; where this fails, nothing has used the owner.
         let arena = Arc::pin_init(
             pin_init!(Arena {
                 mm,
                 owner,
                 jobs,
-                slow,
+                take_down,
                 attended <- new_mutex!(List::new(), "Arena::attended"),
                 work <- new_work!("address_space::Arena"),
             }),
             GFP_KERNEL_ACCOUNT,
         )?;
-        // What exec had put there: the beginnings of a stack. There is an arena already: where a
-        // signal ends the wait, the worker still uses the mm, and to drop the arena disowns it.
-        arena.jobs.unmap(&arena.mm, 0, end)?;
+        // There is an arena already: where a signal ends the wait, the worker still uses the mm, and
+        // to drop the arena disowns it.
+        arena.jobs.clear(&arena.mm, end)?;
         Ok(arena)
     }
 
     /// Whether it is for files that may take their time.
     pub(crate) fn is_slow(&self) -> bool {
-        self.slow.is_some()
+        self.take_down.is_some()
     }
 
     /// Has [`Revoke::attend`] called for a segment of this arena: at once, or on a worker that
-    /// others do not wait for where the segment's file may have to be waited for.
+    /// others do not wait for where the segment's file may have to be waited for, as a disk whose
+    /// file system is frozen has what is late wait.
     ///
     /// [`Revoke::attend`]: super::Revoke::attend
     pub(crate) fn attend(self: &Arc<Self>, segment: &Arc<Segment>) {
-        if !self.is_slow() {
+        if !self.is_slow() && !segment.late.load(Relaxed) {
             segment.attend();
             return;
         }
@@ -209,8 +214,8 @@ impl Arena {
         self.jobs.map(&self.mm, what)
     }
 
-    /// Unmaps `length` bytes at `addr`, which [`Arena::map`] has mapped. Where memory is lacking
-    /// even for that, they stay, and go with the arena.
+    /// Unmaps `length` bytes at `addr`, which [`Arena::map`] has mapped; later, where a fatal signal
+    /// ends the wait. Where memory is lacking even for that, they stay, and go with the arena.
     pub(crate) fn unmap(&self, addr: usize, length: usize) {
         let _ = self.jobs.unmap(&self.mm, addr, length);
     }
@@ -311,5 +316,10 @@ impl PinnedDrop for Arena {
     fn drop(self: Pin<&mut Self>) {
         // SAFETY: The mm is still this arena's alone; `owner` goes after it.
         unsafe { bindings::address_space_helper_disown_mm(self.mm.as_raw()) };
+        // Before the mm is put, which would have to wait for the files.
+        let this = self.project();
+        if let Some(job) = this.take_down.take() {
+            this.jobs.leave(job);
+        }
     }
 }

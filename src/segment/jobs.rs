@@ -6,7 +6,7 @@
 //! An arena has one job at a time. All of them want its mmap lock anyhow, and so one whose files
 //! take their time to be mapped keeps one worker from others, not all that there may be. Who waits,
 //! for the turn or for the job, can be killed: a job that is under way then is undone when it is
-//! done.
+//! done, and what was to be unmapped is left to be unmapped when there is nothing else to do.
 //!
 //! No two mappings touch: to merge one with the next, the kernel would wait, with the mmap lock
 //! held, for whoever has a page of it faulted in.
@@ -16,6 +16,15 @@
 use kernel::{
     cred::Credential,
     fs::File,
+    list::{
+        impl_list_arc_safe,
+        impl_list_item,
+        AtomicTracker,
+        List,
+        ListArc,
+        ListLinks,
+        TryNewListArc, //
+    },
     mm::MmWithUser,
     page::PAGE_SIZE,
     prelude::*,
@@ -61,11 +70,18 @@ enum State {
     Abandoned,
 }
 
+/// What the one job is at, and what is to be done besides.
+struct Turn {
+    state: State,
+    /// Jobs that nobody waits for.
+    left: List<Job>,
+}
+
 /// The jobs of an arena.
 #[pin_data]
 pub(crate) struct Jobs {
     #[pin]
-    state: Mutex<State>,
+    turn: Mutex<Turn>,
     #[pin]
     changed: CondVar,
     /// Whether the files may take their time.
@@ -91,7 +107,13 @@ impl Jobs {
     pub(crate) fn new(slow: bool) -> Result<Arc<Jobs>> {
         Arc::pin_init(
             pin_init!(Jobs {
-                state <- new_mutex!(State::Idle, "Jobs::state"),
+                turn <- new_mutex!(
+                    Turn {
+                        state: State::Idle,
+                        left: List::new(),
+                    },
+                    "Jobs::turn"
+                ),
                 changed <- new_condvar!("Jobs::changed"),
                 slow,
             }),
@@ -101,62 +123,101 @@ impl Jobs {
 
     /// Maps a file; returns the address. The errors are those of mmap(), and `EINTR`.
     pub(crate) fn map(self: &Arc<Self>, mm: &MmWithUser, what: Map) -> Result<usize> {
-        self.run(Job::new(self, mm, Kind::Map(what))?)
+        self.run(Job::new(self, mm, Kind::Map(what), self.slow)?)
     }
 
-    /// Unmaps `length` bytes at `addr`.
+    /// Unmaps `length` bytes at `addr`: later, where a fatal signal ends the wait with `EINTR`.
     pub(crate) fn unmap(
         self: &Arc<Self>,
         mm: &MmWithUser,
         addr: usize,
         length: usize,
     ) -> Result<usize> {
-        self.run(Job::new(self, mm, Kind::Unmap(addr, length))?)
+        self.run(Job::new(self, mm, Kind::Unmap(addr, length), self.slow)?)
+    }
+
+    /// Takes out of a new arena, up to `end`, what exec had put there: the beginnings of a stack.
+    pub(crate) fn clear(self: &Arc<Self>, mm: &MmWithUser, end: usize) -> Result {
+        self.run(Job::new(self, mm, Kind::Unmap(0, end), false)?)?;
+        Ok(())
+    }
+
+    /// A job that takes down all there is up to `end`, to be left at the end of the arena.
+    pub(crate) fn take_down(self: &Arc<Self>, mm: &MmWithUser, end: usize) -> Result<Arc<Job>> {
+        Job::new(self, mm, Kind::Unmap(0, end), self.slow)
     }
 
     /// Has a worker do a job, when it is its turn, and waits.
     fn run(&self, job: Arc<Job>) -> Result<usize> {
-        let is_idle = |state: &mut State| match state {
+        let is_idle = |turn: &mut Turn| match turn.state {
             State::Idle => {
-                *state = State::Running;
+                turn.state = State::Running;
                 Some(())
             }
             _ => None,
         };
-        wait_killable(&self.state, &self.changed, is_idle)?;
-        let queue = match job.kind {
-            // Before anything is mapped.
-            Kind::Unmap(0, _) => workers::jobs(),
-            _ if self.slow => workers::files(),
-            _ => workers::jobs(),
-        };
-        if warn_on_once!(queue.enqueue(job).is_err()) {
-            // A new job is queued already: nothing would ever complete it.
-            return Err(EBUSY);
+        if let Err(error) = wait_killable(&self.turn, &self.changed, is_idle) {
+            if let Kind::Unmap(..) = job.kind {
+                self.leave(job);
+            }
+            return Err(error);
         }
-        let is_done = |state: &mut State| match state {
+        self.start(job);
+        let is_done = |turn: &mut Turn| match turn.state {
             State::Done(result) => {
-                let result = *result;
-                *state = State::Idle;
+                turn.state = State::Idle;
                 Some(result)
             }
             _ => None,
         };
-        let result = match wait_killable(&self.state, &self.changed, is_done) {
+        let result = match wait_killable(&self.turn, &self.changed, is_done) {
             Ok(result) => result,
             Err(error) => {
-                let mut state = self.state.lock();
-                match is_done(&mut state) {
+                let mut turn = self.turn.lock();
+                match is_done(&mut turn) {
                     Some(result) => result,
                     None => {
-                        *state = State::Abandoned;
+                        turn.state = State::Abandoned;
                         return Err(error);
                     }
                 }
             }
         };
-        self.changed.notify_all();
+        self.go_on();
         result
+    }
+
+    /// Has a job done, for which nobody waits.
+    pub(crate) fn leave(&self, job: Arc<Job>) {
+        if let Ok(job) = ListArc::try_from_arc(job) {
+            self.turn.lock().left.push_back(job);
+        }
+        self.go_on();
+    }
+
+    /// The turn of the last job is over.
+    fn go_on(&self) {
+        let mut turn = self.turn.lock();
+        if let State::Idle = turn.state {
+            if let Some(job) = turn.left.pop_front() {
+                turn.state = State::Abandoned;
+                drop(turn);
+                self.start(job.into_arc());
+                return;
+            }
+        }
+        drop(turn);
+        self.changed.notify_all();
+    }
+
+    /// Queues the job whose turn it is.
+    fn start(&self, job: Arc<Job>) {
+        let queue = match job.slow {
+            true => workers::files(),
+            false => workers::jobs(),
+        };
+        // An error would say that it is queued already, which a job is but once.
+        let _ = warn_on_once!(queue.enqueue(job).is_err());
     }
 }
 
@@ -168,16 +229,28 @@ enum Kind {
 
 /// Something to do on a worker.
 #[pin_data]
-struct Job {
+pub(crate) struct Job {
     jobs: Arc<Jobs>,
     mm: ARef<MmWithUser>,
     kind: Kind,
+    /// Whether a file may take its time for it.
+    slow: bool,
     #[pin]
     work: Work<Job>,
+    #[pin]
+    links: ListLinks,
+    #[pin]
+    tracker: AtomicTracker,
 }
 
 impl_has_work! {
     impl HasWork<Self> for Job { self.work }
+}
+impl_list_arc_safe! {
+    impl ListArcSafe<0> for Job { tracked_by tracker: AtomicTracker; }
+}
+impl_list_item! {
+    impl ListItem<0> for Job { using ListLinks { self.links }; }
 }
 
 impl WorkItem for Job {
@@ -186,30 +259,33 @@ impl WorkItem for Job {
     fn run(job: Arc<Job>) {
         task::with_mm(&job.mm, || {
             let result = MemCgroup::of(Some(&job.mm)).charge(|| job.kind.perform());
-            let mut state = job.jobs.state.lock();
-            if !matches!(*state, State::Abandoned) {
-                *state = State::Done(result);
+            let mut turn = job.jobs.turn.lock();
+            if !matches!(turn.state, State::Abandoned) {
+                turn.state = State::Done(result);
                 return;
             }
-            drop(state);
+            drop(turn);
             if let (Kind::Map(what), Ok(addr)) = (&job.kind, result) {
                 drop(CurrentMapping::adopt(addr, what.length));
             }
-            *job.jobs.state.lock() = State::Idle;
+            job.jobs.turn.lock().state = State::Idle;
         });
-        job.jobs.changed.notify_all();
+        job.jobs.go_on();
     }
 }
 
 impl Job {
-    fn new(jobs: &Arc<Jobs>, mm: &MmWithUser, kind: Kind) -> Result<Arc<Job>> {
+    fn new(jobs: &Arc<Jobs>, mm: &MmWithUser, kind: Kind, slow: bool) -> Result<Arc<Job>> {
         let (jobs, mm) = (jobs.clone(), mm.into());
         Arc::pin_init(
             pin_init!(Job {
                 jobs,
                 mm,
                 kind,
+                slow,
                 work <- new_work!("address_space::Job"),
+                links <- ListLinks::new(),
+                tracker <- AtomicTracker::new(),
             }),
             GFP_KERNEL,
         )
