@@ -10,7 +10,7 @@
 //! Entries are added with the install lock held for reading, of what the notifier has confirmed
 //! ([`Frames::mirror`]); they are removed with it held for writing, once every attachment has
 //! been zapped ([`Frames::take`]). Memory is allocated before, with no lock held
-//! ([`Frames::reserve`]).
+//! ([`Frames::reserve`]); [`frame_slots`](super::frame_slots) has it, and finds entries in it.
 //!
 //! Pages are counted from the segment's first. A huge page is one entry.
 
@@ -20,19 +20,8 @@ use core::{
 };
 
 use kernel::{
-    alloc::{
-        AllocError,
-        Allocator,
-        Vec, //
-    },
-    prelude::*,
-    sync::{
-        atomic::{
-            ordering::*,
-            Atomic, //
-        },
-        SetOnce, //
-    },
+    alloc::AllocError,
+    sync::atomic::ordering::*, //
 };
 
 use crate::{
@@ -44,6 +33,13 @@ use crate::{
             HUGE_PAGES, //
         },
         frame_ref::FrameRef,
+        frame_slots::{
+            peek,
+            Search,
+            Slots,
+            Word,
+            LOOKS, //
+        },
         notifier::Confirmed, //
     },
     sys::rwlock::{
@@ -52,138 +48,39 @@ use crate::{
     },
 };
 
-/// An entry: a packed frame, or 0.
-type Word = Atomic<usize>;
-/// The entries of [`HUGE_PAGES`] single pages.
-type Chunk = [Word; HUGE_PAGES];
-
-/// A relaxed load. The kernel crate's own is a call, which costs as much as all else that is
-/// done for a page.
-fn peek(word: &Word) -> usize {
-    // SAFETY: Valid and aligned for as long as it is borrowed; a volatile load of a word is what
-    // the kernel's atomics make of a relaxed one.
-    unsafe { word.as_ptr().read_volatile() }
-}
-
 /// The table.
-///
-/// A *slot* is a naturally aligned run of [`HUGE_PAGES`] pages of the arena. It is known as a huge
-/// page or as single pages, not both at once, since the arena does not map both: between the two
-/// there is an invalidation, which removes what was there. So many slots are a *group*. The memory
-/// for either kind is there as soon as any slot of the group is known so: 8 bytes a slot for huge
-/// pages, and for single pages 16 bytes a slot and 8 bytes a page of those slots of which any was
-/// known.
 ///
 /// # Invariants
 ///
 /// Each entry that is present owns one reference to its folio.
 pub(crate) struct Frames {
-    /// Pages between the start of slot 0 and the segment's first page, so that slots lie as huge
-    /// pages lie in the arena.
-    lead: usize,
-    pages: usize,
-    first: Group,
-    /// The groups after the first.
-    more: SetOnce<KVVec<Group>>,
-}
-
-/// [`HUGE_PAGES`] slots, or as many as there are.
-struct Group {
-    /// A slot each: the huge page that it is.
-    huge: SetOnce<KVec<Word>>,
-    /// A slot each: the single pages that it has.
-    singles: SetOnce<KVec<SetOnce<KBox<Chunk>>>>,
-}
-
-impl Group {
-    const fn new() -> Group {
-        Group {
-            huge: SetOnce::new(),
-            singles: SetOnce::new(),
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.huge.as_ref().is_none() && self.singles.as_ref().is_none()
-    }
-}
-
-/// How much of the table is looked at under one hold of the install lock, in slots without single
-/// pages. A slot that has some takes as long as [`SINGLES`] of those.
-const LOOKS: usize = 1 << 14;
-const SINGLES: usize = 64;
-
-/// What a search has come to.
-enum Search<'a> {
-    /// An entry, with the page it begins at.
-    Found(&'a Word, SegmentPage),
-    /// There is none.
-    Nothing,
-    /// None up to this page; the search was long enough.
-    Unfinished(SegmentPage),
+    slots: Slots,
 }
 
 impl Frames {
     /// An empty table for `pages` pages that begin at page `first` of the arena.
     pub(crate) fn new(first: usize, pages: usize) -> Frames {
+        // INVARIANT: No entry is present.
         Frames {
-            lead: first % HUGE_PAGES,
-            pages,
-            first: Group::new(),
-            more: SetOnce::new(),
+            slots: Slots::new(first, pages),
         }
-    }
-
-    /// How many slots there are.
-    fn slots(&self) -> usize {
-        (self.lead + self.pages).div_ceil(HUGE_PAGES)
-    }
-
-    /// The slot of a page, and which page of it that is; [`None`] past the last page.
-    fn slot(&self, page: SegmentPage) -> Option<(usize, usize)> {
-        let index = page.as_usize();
-        (index < self.pages).then(|| {
-            let index = self.lead + index;
-            (index / HUGE_PAGES, index % HUGE_PAGES)
-        })
-    }
-
-    /// The group that a slot lies in, if there is memory for it.
-    fn group(&self, slot: usize) -> Option<&Group> {
-        match slot / HUGE_PAGES {
-            0 => Some(&self.first),
-            index => self.more.as_ref()?.get(index - 1),
-        }
-    }
-
-    /// Where the huge page is entered that a slot is.
-    fn huge_word(&self, slot: usize) -> Option<&Word> {
-        self.group(slot)?.huge.as_ref()?.get(slot % HUGE_PAGES)
     }
 
     /// The huge page that a slot is, if it is known as one.
     fn huge(&self, slot: usize) -> Option<Frame> {
-        Frame::unpack(peek(self.huge_word(slot)?))
-    }
-
-    /// Where the single pages of a slot are entered; none where there is no memory for them.
-    fn singles(&self, slot: usize) -> &[Word] {
-        let chunk = self
-            .group(slot)
-            .and_then(|group| group.singles.as_ref()?.get(slot % HUGE_PAGES)?.as_ref());
-        chunk.map_or(&[], |chunk| &chunk[..])
+        Frame::unpack(peek(self.slots.huge(slot)?))
     }
 
     /// The frame of `page`, if it is known.
     pub(crate) fn get(&self, page: SegmentPage) -> Option<Frame> {
-        let (slot, index) = self.slot(page)?;
+        let (slot, index) = self.slots.locate(page)?;
         if let Some(huge) = self.huge(slot) {
             return Some(Frame {
                 pfn: huge.pfn + index,
                 ..huge
             });
         }
-        Frame::unpack(peek(self.singles(slot).get(index)?))
+        Frame::unpack(peek(self.slots.singles(slot).get(index)?))
     }
 
     /// Copies what is known of the pages from `page` on, a packed frame for each of `words`, which
@@ -208,7 +105,7 @@ impl Frames {
         let mut page = page;
         let mut rest = &mut *words;
         // A slot at a time: it is looked at once for all its pages.
-        while let Some((slot, index)) = self.slot(page).filter(|_| !rest.is_empty()) {
+        while let Some((slot, index)) = self.slots.locate(page).filter(|_| !rest.is_empty()) {
             let (now, later) = rest.split_at_mut(rest.len().min(HUGE_PAGES - index));
             page = page + now.len() as u64;
             rest = later;
@@ -218,7 +115,7 @@ impl Frames {
                 }
                 continue;
             }
-            let singles = self.singles(slot).get(index..).unwrap_or(&[]);
+            let singles = self.slots.singles(slot).get(index..).unwrap_or(&[]);
             let (known, unknown) = now.split_at_mut(now.len().min(singles.len()));
             for (into, single) in known.iter_mut().zip(singles) {
                 *into = word(peek(single));
@@ -230,64 +127,34 @@ impl Frames {
         unsafe { core::slice::from_raw_parts(words.as_ptr().cast(), words.len()) }
     }
 
-    /// Whether a huge page can begin at `page`.
-    pub(crate) fn can_be_huge(&self, page: SegmentPage) -> bool {
-        (self.lead + page.as_usize()) % HUGE_PAGES == 0 && self.holds_huge(page)
-    }
-
     /// The huge frame that begins at `page`, if one is known.
     pub(crate) fn get_huge(&self, page: SegmentPage) -> Option<Frame> {
-        let (slot, index) = self.slot(page)?;
+        let (slot, index) = self.slots.locate(page)?;
         if index != 0 {
             return None;
         }
         self.huge(slot)
     }
 
+    /// Whether a huge page can begin at `page`.
+    pub(crate) fn can_be_huge(&self, page: SegmentPage) -> bool {
+        self.slots.can_be_huge(page)
+    }
+
+    /// Whether the huge page's worth of pages around `page` is all the segment's.
+    pub(crate) fn holds_huge(&self, page: SegmentPage) -> bool {
+        self.slots.holds_huge(page)
+    }
+
     /// Makes room for the entry of `page`: of the huge page that it lies in, or of itself.
     /// Allocates if there is none: no install lock may be held. `ENOMEM`.
     pub(crate) fn reserve(&self, page: SegmentPage, huge: bool) -> Result<(), AllocError> {
-        let Some((slot, _)) = self.slot(page) else {
-            return Ok(());
-        };
-        // Where another task is faster, what it has made is as good, as soon as it is there.
-        if slot >= HUGE_PAGES && self.more.as_ref().is_none() {
-            let groups = self.slots().div_ceil(HUGE_PAGES) - 1;
-            self.more.populate(many(groups, Group::new)?);
-        }
-        let Some(group) = self.group(slot) else {
-            return Ok(());
-        };
-        let slots = (self.slots() - slot / HUGE_PAGES * HUGE_PAGES).min(HUGE_PAGES);
-        if huge {
-            if group.huge.as_ref().is_none() {
-                group.huge.populate(many(slots, || Atomic::new(0))?);
-            }
-            return Ok(());
-        }
-        if group.singles.as_ref().is_none() {
-            group.singles.populate(many(slots, SetOnce::new)?);
-        }
-        let place = group
-            .singles
-            .as_ref()
-            .and_then(|slots| slots.get(slot % HUGE_PAGES));
-        if let Some(place) = place.filter(|place| place.as_ref().is_none()) {
-            let zeroed = KBox::<[usize; HUGE_PAGES]>::zeroed(GFP_KERNEL_ACCOUNT)?;
-            // SAFETY: An atomic has the layout of what it holds.
-            let chunk = unsafe { KBox::from_raw(KBox::into_raw(zeroed).cast::<Chunk>()) };
-            place.populate(chunk);
-        }
-        Ok(())
+        self.slots.reserve(page, huge)
     }
 
     /// Whether [`Frames::reserve`] has nothing to do.
     pub(crate) fn has_room(&self, page: SegmentPage, huge: bool) -> bool {
-        match self.slot(page) {
-            Some((slot, _)) if huge => self.huge_word(slot).is_some(),
-            Some((slot, _)) => !self.singles(slot).is_empty(),
-            None => true,
-        }
+        self.slots.has_room(page, huge)
     }
 
     /// Enters what the arena maps, as far as there is room: pages from `page` on, which `confirmed`
@@ -295,11 +162,12 @@ impl Frames {
     pub(crate) fn mirror<T>(&self, page: SegmentPage, confirmed: &Confirmed<'_, T>) {
         let count = confirmed.seen().len();
         let mut done = 0;
+        let place = |done: usize| self.slots.locate(page + done as u64);
         // A slot at a time.
-        while let Some((slot, index)) = self.slot(page + done as u64).filter(|_| done < count) {
+        while let Some((slot, index)) = place(done).filter(|_| done < count) {
             let now = done..done + (count - done).min(HUGE_PAGES - index);
             done = now.end;
-            let singles = self.singles(slot);
+            let singles = self.slots.singles(slot);
             let singles = singles.get(index..index + now.len()).unwrap_or(&[]);
             if !singles.is_empty() && singles.iter().all(|single| peek(single) == 0) {
                 // All are new: one call takes all references.
@@ -329,12 +197,12 @@ impl Frames {
     /// of `page` itself. As a huge page only if it lies as one in the arena and the segment holds
     /// all of it.
     fn place(&self, page: SegmentPage, frame: Frame, order: u32) -> Option<(&Word, Frame)> {
-        let (slot, index) = self.slot(page)?;
-        if order >= HUGE_ORDER && self.holds_huge(page) && frame.pfn % HUGE_PAGES == index {
+        let (slot, index) = self.slots.locate(page)?;
+        if order >= HUGE_ORDER && self.slots.holds_huge(page) && frame.pfn % HUGE_PAGES == index {
             let pfn = frame.pfn - index;
-            return Some((self.huge_word(slot)?, Frame { pfn, ..frame }));
+            return Some((self.slots.huge(slot)?, Frame { pfn, ..frame }));
         }
-        Some((self.singles(slot).get(index)?, frame))
+        Some((self.slots.singles(slot).get(index)?, frame))
     }
 
     /// Enters a frame where it says more than what is there, with the reference that `get` takes,
@@ -364,14 +232,6 @@ impl Frames {
         }
     }
 
-    /// Whether the huge page's worth of pages around `page` is all the segment's.
-    pub(crate) fn holds_huge(&self, page: SegmentPage) -> bool {
-        let start = (self.lead + page.as_usize()) / HUGE_PAGES * HUGE_PAGES;
-        // The arena may have merged the VMAs of two segments of one file, and have a huge page
-        // across the seam.
-        start >= self.lead && start + HUGE_PAGES <= self.lead + self.pages
-    }
-
     /// The smallest range around `pages` that cuts no huge entry in two: one can only be taken
     /// whole, so a revocation of a part must reach all of it. `_install` is the install lock.
     pub(crate) fn widen(
@@ -379,22 +239,20 @@ impl Frames {
         pages: Range<SegmentPage>,
         _install: &impl Held,
     ) -> Range<SegmentPage> {
-        let is_huge = |page: SegmentPage| {
-            self.slot(page)
-                .is_some_and(|(slot, _)| self.huge(slot).is_some())
+        let huge_at = |page: SegmentPage| {
+            let place = self.slots.locate(page);
+            place.filter(|&(slot, _)| self.huge(slot).is_some())
         };
         let mut wide = pages.clone();
         if pages.is_empty() {
             return wide;
         }
-        if is_huge(pages.start) {
+        if let Some((_, index)) = huge_at(pages.start) {
             // A huge entry lies within the segment, so there are as many pages before.
-            let index = (self.lead + pages.start.as_usize()) % HUGE_PAGES;
             wide.start = pages.start - index as u64;
         }
-        if is_huge(pages.end - 1) {
-            let (slot, _) = self.slot(pages.end - 1).unwrap_or((0, 0));
-            wide.end = self.first_of(slot + 1);
+        if let Some((slot, _)) = huge_at(pages.end - 1) {
+            wide.end = self.slots.first_of(slot + 1);
         }
         wide
     }
@@ -402,46 +260,7 @@ impl Frames {
     /// Whether any frame of `pages` may be known: to find out for sure may take too long.
     /// `_install` is the install lock.
     pub(crate) fn any(&self, pages: &Range<SegmentPage>, _install: &impl Held) -> bool {
-        !matches!(self.find(pages, &mut LOOKS.clone()), Search::Nothing)
-    }
-
-    /// Looks for the first entry in `pages`, as long as there are looks left.
-    fn find(&self, pages: &Range<SegmentPage>, looks: &mut usize) -> Search<'_> {
-        let mut page = pages.start;
-        while page < pages.end {
-            let Some((slot, index)) = self.slot(page) else {
-                break;
-            };
-            let next = match self.group(slot).filter(|group| !group.is_empty()) {
-                None => self.first_of((slot / HUGE_PAGES + 1) * HUGE_PAGES),
-                Some(_) => {
-                    if let Some(word) = self.huge_word(slot).filter(|word| peek(word) != 0) {
-                        return Search::Found(word, page);
-                    }
-                    let singles = self.singles(slot);
-                    let last = (pages.end - page).min((HUGE_PAGES - index) as u64);
-                    let among = singles.iter().skip(index).take(last as usize);
-                    for (step, single) in among.enumerate() {
-                        if peek(single) != 0 {
-                            return Search::Found(single, page + step as u64);
-                        }
-                    }
-                    *looks = looks.saturating_sub(singles.len() * SINGLES / HUGE_PAGES);
-                    self.first_of(slot + 1)
-                }
-            };
-            page = next;
-            *looks = looks.saturating_sub(1);
-            if *looks == 0 && page < pages.end {
-                return Search::Unfinished(page);
-            }
-        }
-        Search::Nothing
-    }
-
-    /// The first page of a slot that is not the first.
-    fn first_of(&self, slot: usize) -> SegmentPage {
-        SegmentPage::from_usize(slot * HUGE_PAGES - self.lead)
+        !matches!(self.slots.find(pages, &mut LOOKS.clone()), Search::Nothing)
     }
 
     /// Removes up to `taken.len()` frames of `pages` from the table; returns where to go on, or
@@ -466,7 +285,7 @@ impl Frames {
         let mut rest = pages.clone();
         let mut looks = LOOKS;
         for place in taken {
-            match self.find(&rest, &mut looks) {
+            match self.slots.find(&rest, &mut looks) {
                 Search::Found(word, page) => {
                     // SAFETY: The entry has it no longer, and had the reference by the type's
                     // invariant.
@@ -481,19 +300,10 @@ impl Frames {
     }
 }
 
-/// So many values.
-fn many<A: Allocator, T>(count: usize, value: impl Fn() -> T) -> Result<Vec<T, A>, AllocError> {
-    let mut all = Vec::with_capacity(count, GFP_KERNEL_ACCOUNT)?;
-    for _ in 0..count {
-        all.push(value(), GFP_KERNEL_ACCOUNT)?;
-    }
-    Ok(all)
-}
-
 impl Drop for Frames {
     fn drop(&mut self) {
         // Nothing has the table any more, so no lock is needed.
-        let mut rest = SegmentPage::new(0)..SegmentPage::from_usize(self.pages);
+        let mut rest = self.slots.pages();
         loop {
             let mut taken = [const { None }; 16];
             match self.take_unlocked(&rest, &mut taken) {

@@ -14,6 +14,7 @@ pub(crate) mod arena;
 pub(crate) mod arenas;
 pub(crate) mod frame;
 pub(crate) mod frame_ref;
+mod frame_slots;
 pub(crate) mod frames;
 pub(crate) mod invalidation;
 mod jobs;
