@@ -141,6 +141,23 @@ pub(crate) fn listed(layout: &Layout) -> Vec<(u64, u64, u64, u64)> {
         .collect()
 }
 
+/// What [`Layout::remove()`] removes.
+pub(crate) fn removed(layout: &mut Layout, start: u64, end: u64) -> Vec<(u64, u64, u64)> {
+    let mut all = Vec::new();
+    let each = |old: Range| all.push((old.start.get(), old.end.get(), old.offset.get()));
+    layout.remove(pages(start, end), usize::MAX, each).unwrap();
+    layout.check(true);
+    all
+}
+
+/// Where the pieces are that show these pages.
+pub(crate) fn shown(layout: &Layout, id: u64, wanted: ops::Range<u64>) -> Vec<(u64, u64, u64)> {
+    layout
+        .showing(id, of_segment(wanted))
+        .map(|piece| (piece.start.get(), piece.end.get(), piece.offset.get()))
+        .collect()
+}
+
 /// As [`Layout::find_hole()`], in as many steps as it takes, and every few holes a step.
 pub(crate) fn find_hole(
     layout: &mut Layout,

@@ -12,14 +12,16 @@
 #[path = "../../../src/layout/mod.rs"]
 mod layout;
 
+mod change;
 mod corrupt;
 mod few;
 mod host;
 mod installed;
+mod lookup;
 mod memory;
 mod model;
 mod page;
-mod promises;
+mod prot;
 mod scale;
 /// What `layout` takes from the kernel.
 mod sys {
