@@ -163,11 +163,8 @@ TEST_F(batch, that_fails_releases_its_files)
 {
 	struct address_space_op ops[2];
 	char dir[64];
-	int file;
+	int file = own_tmpfs_file(dir, 4, 'x');
 
-	ASSERT_EQ(0, own_mounts());
-	ASSERT_EQ(0, mount_tmpfs(dir, "size=1m"));
-	file = file_pages(dir, 4, 'x');
 	ASSERT_LE(0, file);
 	/* refused because of its file, and because of an existing mapping */
 	ops[0] = op_map(32 * PAGE, file, 0, 4 * PAGE, RW, 0);

@@ -250,11 +250,8 @@ TEST_F(space, other_seals_are_allowed)
 TEST_F(space, code_from_a_noexec_mount_is_eperm)
 {
 	char dir[64];
-	int fd;
+	int fd = own_tmpfs_file(dir, 2, 'x');
 
-	ASSERT_EQ(0, own_mounts());
-	ASSERT_EQ(0, mount_tmpfs(dir, "size=1m"));
-	fd = file_pages(dir, 2, 'x');
 	ASSERT_LE(0, fd);
 	ASSERT_EQ(0, as_map(self->asfd, PAGE, fd, 0, PAGE, RX, 0));
 	ASSERT_EQ(0, as_unmap(self->asfd, PAGE, PAGE));

@@ -111,11 +111,8 @@ TEST_F(space, creator_may_exit)
 TEST_F(space, close_releases_files)
 {
 	char path[64], *mem;
-	int file, asfd;
+	int asfd, file = own_tmpfs_file(path, 2, 'x');
 
-	ASSERT_EQ(0, own_mounts());
-	ASSERT_EQ(0, mount_tmpfs(path, "size=1m"));
-	file = file_pages(path, 2, 'x');
 	ASSERT_LE(0, file);
 	asfd = as_create(SPACE_LEN);
 	mem = attach(asfd, 0, SPACE_LEN, RW);
@@ -132,11 +129,8 @@ TEST_F(space, close_releases_files)
 TEST_F(space, unmap_releases_file)
 {
 	char path[64];
-	int file;
+	int file = own_tmpfs_file(path, 2, 'x');
 
-	ASSERT_EQ(0, own_mounts());
-	ASSERT_EQ(0, mount_tmpfs(path, "size=1m"));
-	file = file_pages(path, 2, 'x');
 	ASSERT_LE(0, file);
 	ASSERT_EQ(0, as_map(self->s.asfd, FILE_LEN, file, 0, 2 * PAGE, RW, 0));
 	ASSERT_EQ('x', peek(self->s.mem + FILE_LEN));

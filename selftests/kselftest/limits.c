@@ -9,8 +9,7 @@
 #include "kselftest_harness.h"
 #include "lib/as_util.h"
 
-#define ROOT	"/sys/fs/cgroup"
-#define GROUP	ROOT "/address_space_limits"
+#define GROUP	CGROUP_ROOT "/address_space_limits"
 
 /* SOME is consumed to measure how much of it is charged; LIMIT is the limit. */
 #define SOME	(12L << 20)
@@ -156,11 +155,9 @@ static long consume(void *arg)
 
 FIXTURE_SETUP(kernel_memory)
 {
-	write_text(ROOT "/cgroup.subtree_control", "+memory");
-	if (access(ROOT "/memory.stat", R_OK))
-		SKIP(return, "no memory controller in cgroup2 at " ROOT);
-	rmdir(GROUP);
-	ASSERT_EQ(0, mkdir(GROUP, 0755));
+	if (!have_memory_controller())
+		SKIP(return, "no memory controller in cgroup2 at " CGROUP_ROOT);
+	ASSERT_EQ(0, create_group(GROUP));
 	/* without swap, or there would be no limit */
 	write_text(GROUP "/memory.swap.max", "0");
 	request = mmap(NULL, PAGE, RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -175,11 +172,8 @@ FIXTURE_SETUP(kernel_memory)
 
 FIXTURE_TEARDOWN(kernel_memory)
 {
-	uint64_t until = now_ms() + WORKER_MS;
-
 	agent_stop(&self->agent);
-	while (rmdir(GROUP) && errno == EBUSY && now_ms() < until)
-		sleep_ms(10);
+	remove_group(GROUP);
 }
 
 /* The call may take longer than an agent is allowed to take. */

@@ -9,9 +9,8 @@
 #include "kselftest_harness.h"
 #include "lib/as_util.h"
 
-#define ROOT	"/sys/fs/cgroup"
-#define CREATOR	ROOT "/address_space_creator"
-#define TOUCHER	ROOT "/address_space_toucher"
+#define CREATOR	CGROUP_ROOT "/address_space_creator"
+#define TOUCHER	CGROUP_ROOT "/address_space_toucher"
 
 #define TOUCHED	(16L << 20)
 #define MOST	(12L << 20)	/* charges are rounded and updated late */
@@ -76,9 +75,8 @@ FIXTURE_SETUP(charge)
 	char dir[128];
 
 	self->asfd = -1;
-	write_text(ROOT "/cgroup.subtree_control", "+memory");
-	if (access(ROOT "/memory.stat", R_OK))
-		SKIP(return, "no memory controller in cgroup2 at " ROOT);
+	if (!have_memory_controller())
+		SKIP(return, "no memory controller in cgroup2 at " CGROUP_ROOT);
 	ASSERT_EQ(0, make_group(CREATOR));
 	ASSERT_EQ(0, make_group(TOUCHER));
 	if (variant->kind == EXT4) {
@@ -235,7 +233,7 @@ TEST(reserved_huge_pages_are_charged_to_the_caller)
 	int status;
 	pid_t pid;
 
-	write_text(ROOT "/cgroup.subtree_control", "+hugetlb");
+	write_text(CGROUP_ROOT "/cgroup.subtree_control", "+hugetlb");
 	ASSERT_EQ(0, make_group(CREATOR));
 	if (write_text(CREATOR "/hugetlb.2MB.rsvd.max", "2097152"))
 		SKIP(return, "no hugetlb controller");

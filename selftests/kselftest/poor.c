@@ -6,8 +6,7 @@
 #include "kselftest_harness.h"
 #include "lib/as_util.h"
 
-#define ROOT	"/sys/fs/cgroup"
-#define GROUP	ROOT "/address_space_poor"
+#define GROUP	CGROUP_ROOT "/address_space_poor"
 
 /* A space whose creator is in a group with a limit far below what the space shows. */
 FIXTURE(memory_limit)
@@ -48,11 +47,9 @@ FIXTURE_SETUP(memory_limit)
 	char limit[32];
 	long ret;
 
-	write_text(ROOT "/cgroup.subtree_control", "+memory");
-	if (access(ROOT "/memory.stat", R_OK))
-		SKIP(return, "no memory controller in cgroup2 at " ROOT);
-	rmdir(GROUP);
-	ASSERT_EQ(0, mkdir(GROUP, 0755));
+	if (!have_memory_controller())
+		SKIP(return, "no memory controller in cgroup2 at " CGROUP_ROOT);
+	ASSERT_EQ(0, create_group(GROUP));
 	write_text(GROUP "/memory.swap.max", "0");
 	snprintf(limit, sizeof(limit), "%lu", MAY_HAVE);
 	ASSERT_EQ(0, write_text(GROUP "/memory.max", limit));
@@ -68,14 +65,11 @@ FIXTURE_SETUP(memory_limit)
 
 FIXTURE_TEARDOWN(memory_limit)
 {
-	uint64_t until = now_ms() + WORKER_MS;
-
 	if (self->creator.pid)
 		agent_stop(&self->creator);
 	close(self->asfd);
 	space_free(&self->rich);
-	while (rmdir(GROUP) && errno == EBUSY && now_ms() < until)
-		sleep_ms(10);
+	remove_group(GROUP);
 }
 
 TEST_F_TIMEOUT(memory_limit, kills_process_that_touches_too_much, 120)

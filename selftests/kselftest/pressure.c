@@ -3,16 +3,14 @@
  * Memory that an attachment shows is written out, migrated, collapsed and split like
  * any other, while it is in use; a read always returns what was written.
  */
-#include <pthread.h>
-#include <sys/prctl.h>
 #include <sys/swap.h>
 #include <sys/wait.h>
 
 #include "kselftest_harness.h"
+#include "lib/as_parallel.h"
 #include "lib/as_util.h"
 
-#define ROOT	"/sys/fs/cgroup"
-#define GROUP	ROOT "/address_space_pressure"
+#define GROUP	CGROUP_ROOT "/address_space_pressure"
 
 #define PAGES	4096u
 #define LEN	(PAGES * PAGE)
@@ -135,14 +133,9 @@ static int start_users(struct __test_metadata *_metadata, FIXTURE_DATA(memory_in
 			.shared = self->shared, .mem = self->mem,
 			.number = i, .seed = i,
 		};
-	self->other = fork();
+	self->other = start_process(use, &self->users[USERS - 1]);
 	if (self->other < 0)
-		return -errno;
-	if (self->other == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		use(&self->users[USERS - 1]);
-		_exit(0);
-	}
+		return self->other;
 	for (i = 0; i < USERS - 1; i++)
 		if (pthread_create(&self->threads[i], NULL, use, &self->users[i]))
 			return -EAGAIN;
@@ -165,10 +158,9 @@ FIXTURE_SETUP(memory_in_use)
 	unsigned int i;
 
 	/* the pages of the attachment are charged to it, and can be limited there */
-	write_text(ROOT "/cgroup.subtree_control", "+memory");
-	rmdir(GROUP);
-	if (mkdir(GROUP, 0755) || enter_group(GROUP))
-		SKIP(return, "no cgroup2 at " ROOT);
+	write_text(CGROUP_ROOT "/cgroup.subtree_control", "+memory");
+	if (create_group(GROUP) || enter_group(GROUP))
+		SKIP(return, "no cgroup2 at " CGROUP_ROOT);
 	self->shared = mmap(NULL, sizeof(struct shared), RW,
 			    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, (void *)self->shared);
@@ -203,13 +195,10 @@ FIXTURE_SETUP(memory_in_use)
 
 FIXTURE_TEARDOWN(memory_in_use)
 {
-	uint64_t until = now_ms() + WORKER_MS;
-
 	close(self->asfd);
 	close(self->file);
-	enter_group(ROOT);
-	while (rmdir(GROUP) && errno == EBUSY && now_ms() < until)
-		sleep_ms(10);
+	enter_group(CGROUP_ROOT);
+	remove_group(GROUP);
 }
 
 /* At the end no user has read a wrong value, and the file has every write. */

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Changes of an existing mapping: its protection and its address. */
-#include <pthread.h>
 #include <sched.h>
 
 #include "kselftest_harness.h"
+#include "lib/as_parallel.h"
 #include "lib/as_util.h"
 
 #define TOP	(1ULL << 63)
@@ -152,54 +152,25 @@ TEST_F(space, protect_rejects_invalid_values)
 					  ranges[i].length, PROT_READ));
 }
 
-struct writer {
-	char *at;
-	volatile bool stop;
-	volatile unsigned long writes, refused;
-};
-
-static void *write_forever(void *arg)
-{
-	struct writer *w = arg;
-	uint64_t i;
-
-	for (i = 1; !w->stop; i++) {
-		if (poke64(w->at, i))
-			w->refused++;
-		w->writes++;
-	}
-	return NULL;
-}
-
-static void wait_for_writes(struct writer *w, unsigned long n)
-{
-	unsigned long seen = w->writes;
-
-	while (w->writes < seen + n)
-		sched_yield();
-}
-
 TEST_F(space, no_write_after_protect_returns)
 {
-	struct writer w = { .at = self->mem };
+	struct writer w;
 	unsigned int round;
-	pthread_t thread;
 
-	ASSERT_EQ(0, pthread_create(&thread, NULL, write_forever, &w));
+	ASSERT_EQ(0, writer_start(&w, self->mem));
 	for (round = 0; round < 40; round++) {
 		uint64_t after, later;
 
-		wait_for_writes(&w, 100);
+		writer_wait(&w, 100);
 		ASSERT_EQ(0, as_protect(self->asfd, 0, FILE_LEN, PROT_READ));
 		ASSERT_EQ(8, pread(self->s.a, &after, 8, 0));
-		wait_for_writes(&w, 20);
+		writer_wait(&w, 20);
 		ASSERT_EQ(8, pread(self->s.a, &later, 8, 0));
 		ASSERT_EQ(after, later);
 		ASSERT_EQ(0, as_protect(self->asfd, 0, FILE_LEN, RW));
 	}
-	w.stop = true;
-	pthread_join(thread, NULL);
-	EXPECT_LT(0UL, w.refused);
+	writer_stop(&w);
+	EXPECT_LT(0UL, w.signals);
 }
 
 TEST_F(space, move_reaches_every_attacher)

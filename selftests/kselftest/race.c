@@ -4,10 +4,12 @@
  * rounds, and checks in every round that a revoked value is not readable: POISON is
  * in the file only while no mapping shows it.
  */
-#include <pthread.h>
+#include <sched.h>
 #include <sys/prctl.h>
+#include <sys/wait.h>
 
 #include "kselftest_harness.h"
+#include "lib/as_parallel.h"
 #include "lib/as_util.h"
 
 #define POISON		0xdeadULL
@@ -66,16 +68,6 @@ struct worker {
 	unsigned int seed;
 	uint32_t flags;		/* flags of the maps */
 };
-
-static int set_all(int file, uint64_t value)
-{
-	unsigned int i;
-
-	for (i = 0; i < PAGES; i++)
-		if (pwrite(file, &value, sizeof(value), i * PAGE) != sizeof(value))
-			return -EIO;
-	return 0;
-}
 
 static void bump(volatile uint64_t *count)
 {
@@ -185,19 +177,6 @@ static void *fork_forever(void *arg)
 	return NULL;
 }
 
-/* The main thread of a child: a fork does not copy threads. */
-static pid_t in_process(void *(*fn)(void *), struct worker *w)
-{
-	pid_t pid = fork();
-
-	if (pid == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		fn(w);
-		_exit(0);
-	}
-	return pid;
-}
-
 /*
  * Map; unmap; and only then poison the file for a while, in which no reader may see
  * it; and restore it before it is mapped again. Twice: a part and the whole.
@@ -211,7 +190,7 @@ static int revoke_rounds(struct worker *w, uint64_t until, bool replace, int oth
 		unsigned int n = replace ? PAGES : PAGES - rounds % 2 - first;
 		uint64_t seen, waited = now_ms() + 3000;
 
-		ret = set_all(w->file, rounds) ?:
+		ret = file_set_words(w->file, PAGES, rounds) ?:
 		      as_map(w->asfd, first * PAGE, w->file, first * PAGE,
 			     n * PAGE, RW,
 			     w->flags | (replace ? ADDRESS_SPACE_MAP_REPLACE : 0));
@@ -225,7 +204,7 @@ static int revoke_rounds(struct worker *w, uint64_t until, bool replace, int oth
 				as_unmap(w->asfd, first * PAGE, n * PAGE);
 		if (ret)
 			return ret;
-		ret = set_all(w->file, POISON);
+		ret = file_set_words(w->file, PAGES, POISON);
 		if (ret)
 			return ret;
 		seen = w->shared->reads;
@@ -252,24 +231,20 @@ static int revoke_rounds(struct worker *w, uint64_t until, bool replace, int oth
 			  variant->flags }
 
 /* Runs @thread and @process while mappings come and go. */
-static int race(struct worker *w, void *(*thread)(void *),
-		void *(*process)(void *), uint64_t until, bool replace, int other)
+static int race(struct worker *w, run_fn thread, run_fn process, uint64_t until,
+		bool replace, int other)
 {
 	struct worker w1 = *w, w2 = *w;
-	pthread_t t;
-	pid_t pid;
-	int rounds;
+	struct pair pair;
+	int rounds, ret;
 
 	w1.seed++;
-	pid = in_process(process, &w1);
-	if (pid < 0)
-		return -errno;
-	if (pthread_create(&t, NULL, thread, &w2))
-		return -EAGAIN;
+	ret = pair_start(&pair, thread, &w2, process, &w1);
+	if (ret)
+		return ret;
 	rounds = revoke_rounds(w, until, replace, other);
 	w->shared->stop = true;
-	pthread_join(t, NULL);
-	waitpid(pid, NULL, 0);
+	pair_join(&pair);
 	return rounds;
 }
 

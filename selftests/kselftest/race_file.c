@@ -3,10 +3,11 @@
  * Files change while they are accessed: punched, truncated, written, written back,
  * reclaimed. Each test runs for race_ms(), and for a minimum of rounds.
  */
-#include <pthread.h>
-#include <sys/prctl.h>
+#include <sched.h>
+#include <sys/wait.h>
 
 #include "kselftest_harness.h"
+#include "lib/as_parallel.h"
 #include "lib/as_util.h"
 
 #define PAGES		8
@@ -76,16 +77,6 @@ struct worker {
 	unsigned int seed;
 };
 
-static int set_all(int file, uint64_t value)
-{
-	unsigned int i;
-
-	for (i = 0; i < PAGES; i++)
-		if (pwrite(file, &value, sizeof(value), i * PAGE) != sizeof(value))
-			return -EIO;
-	return 0;
-}
-
 static int punch_all(int file)
 {
 	return fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
@@ -124,18 +115,6 @@ static void *check_forever(void *arg)
 	return NULL;
 }
 
-static pid_t in_process(void *(*fn)(void *), struct worker *w)
-{
-	pid_t pid = fork();
-
-	if (pid == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		fn(w);
-		_exit(0);
-	}
-	return pid;
-}
-
 static void begin(struct shared *shared)
 {
 	__atomic_add_fetch(&shared->seq, 1, __ATOMIC_SEQ_CST);
@@ -161,7 +140,7 @@ static int change_rounds(int file, struct shared *shared, uint64_t until,
 
 	while (now_ms() < until || rounds < LEAST) {
 		begin(shared);
-		ret = set_all(file, rounds + 1);
+		ret = file_set_words(file, PAGES, rounds + 1);
 		if (ret)
 			return ret;
 		done(shared, rounds + 1);
@@ -199,20 +178,16 @@ static int check_while(struct worker *w, int file, uint64_t until,
 		       enum change change)
 {
 	struct worker w1 = *w, w2 = *w;
-	pthread_t t;
-	pid_t pid;
-	int rounds;
+	struct pair pair;
+	int rounds, ret;
 
 	w1.seed++;
-	pid = in_process(check_forever, &w1);
-	if (pid < 0)
-		return -errno;
-	if (pthread_create(&t, NULL, check_forever, &w2))
-		return -EAGAIN;
+	ret = pair_start(&pair, check_forever, &w2, check_forever, &w1);
+	if (ret)
+		return ret;
 	rounds = change_rounds(file, w->shared, until, change);
 	w->shared->stop = true;
-	pthread_join(t, NULL);
-	waitpid(pid, NULL, 0);
+	pair_join(&pair);
 	return rounds;
 }
 
@@ -263,13 +238,11 @@ TEST_F_TIMEOUT(race, punch_and_changing_vmas, TIMEOUT)
 {
 	struct worker w1 = WORKER(1), w2 = WORKER(2);
 	uint64_t worst = 0;
-	pthread_t t;
+	struct pair pair;
 	int rounds;
-	pid_t pid;
 
-	pid = in_process(change_maps_forever, &w1);
-	ASSERT_LT(0, pid);
-	ASSERT_EQ(0, pthread_create(&t, NULL, change_maps_forever, &w2));
+	ASSERT_EQ(0, pair_start(&pair, change_maps_forever, &w2,
+				change_maps_forever, &w1));
 	for (rounds = 0; now_ms() < self->until || rounds < LEAST; rounds++) {
 		char *at = self->mem + rounds % PAGES * PAGE;
 		uint64_t start, took;
@@ -288,8 +261,7 @@ TEST_F_TIMEOUT(race, punch_and_changing_vmas, TIMEOUT)
 		ASSERT_EQ(0, value_at(at));
 	}
 	self->shared->stop = true;
-	pthread_join(t, NULL);
-	waitpid(pid, NULL, 0);
+	pair_join(&pair);
 	TH_LOG("%d rounds, seen after %ju ms at worst", rounds, (uintmax_t)worst);
 	EXPECT_LT(10ULL, self->shared->reads);
 }
@@ -315,23 +287,19 @@ TEST_F_TIMEOUT(race, writeback_and_writes, TIMEOUT)
 	struct worker w[2] = { WORKER(1), WORKER(2) };
 	int view = as_view(self->asfd, 0, LEN, RW), rounds;
 	uint64_t counts[2];
+	struct pair pair;
 	unsigned int i;
-	pthread_t t;
-	pid_t pid;
 
 	w[1].mem = attach(view, 0, LEN, RW);
 	ASSERT_NE(NULL, w[1].mem);
-	pid = in_process(count_forever, &w[0]);
-	ASSERT_LT(0, pid);
-	ASSERT_EQ(0, pthread_create(&t, NULL, count_forever, &w[1]));
+	ASSERT_EQ(0, pair_start(&pair, count_forever, &w[1], count_forever, &w[0]));
 	for (rounds = 0; now_ms() < self->until || rounds < LEAST; rounds++) {
 		ASSERT_EQ(0, fsync(self->file));
 		if (rounds % 16 == 0)
 			ASSERT_EQ(0, drop_caches());
 	}
 	self->shared->stop = true;
-	pthread_join(t, NULL);
-	waitpid(pid, NULL, 0);
+	pair_join(&pair);
 	ASSERT_EQ(0, fsync(self->file));
 	EXPECT_EQ(0ULL, self->shared->wrong);
 	EXPECT_LT(1000ULL, self->shared->reads);
@@ -354,7 +322,7 @@ TEST_F_TIMEOUT(race, punch_and_remap, TIMEOUT)
 	int rounds;
 	pid_t pid;
 
-	pid = in_process(change_maps_forever, &w);
+	pid = start_process(change_maps_forever, &w);
 	ASSERT_LT(0, pid);
 	for (rounds = 0; now_ms() < self->until || rounds < LEAST; rounds++) {
 		unsigned int page = rounds % PAGES;

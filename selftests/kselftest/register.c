@@ -97,11 +97,8 @@ TEST_F(space, truncation_of_registered_file_is_visible)
 TEST_F(space, register_holds_file_until_unregister)
 {
 	char dir[64];
-	int file;
+	int file = own_tmpfs_file(dir, 4, 'x');
 
-	ASSERT_EQ(0, own_mounts());
-	ASSERT_EQ(0, mount_tmpfs(dir, "size=1m"));
-	file = file_pages(dir, 4, 'x');
 	ASSERT_LE(0, file);
 	ASSERT_EQ(0, as_register(self->asfd, file, 0, 4 * PAGE, RW, 0));
 	ASSERT_EQ(0, as_map(self->asfd, 0, file, 0, PAGE, RW, 0));
@@ -124,11 +121,8 @@ TEST_F(space, register_holds_file_until_unregister)
 TEST_F(space, unregister_releases_file)
 {
 	char dir[64], path[80];
-	int file, other;
+	int other, file = own_tmpfs_file(dir, 4, 'x');
 
-	ASSERT_EQ(0, own_mounts());
-	ASSERT_EQ(0, mount_tmpfs(dir, "size=1m"));
-	file = file_pages(dir, 4, 'x');
 	other = file_pages(dir, 4, 'X');
 	ASSERT_EQ(0, as_register(self->asfd, file, 0, PAGE, RW, 0));
 	ASSERT_EQ(0, as_register(self->asfd, file, PAGE, 2 * PAGE, PROT_READ, 0));

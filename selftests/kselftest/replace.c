@@ -3,10 +3,11 @@
  * Every reader sees a replace as the old or the new, never as a hole, and after it
  * has returned as the new only.
  */
-#include <pthread.h>
-#include <sys/prctl.h>
+#include <sched.h>
+#include <sys/wait.h>
 
 #include "kselftest_harness.h"
+#include "lib/as_parallel.h"
 #include "lib/as_util.h"
 
 #define LEAST	100	/* minimum of rounds, however slow the machine is */
@@ -114,13 +115,8 @@ static int start_reader(struct reader *r, bool process)
 {
 	if (!process)
 		return pthread_create(&r->thread, NULL, read_forever, r);
-	r->pid = fork();
-	if (r->pid == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		read_forever(r);
-		_exit(0);
-	}
-	return r->pid < 0 ? -errno : 0;
+	r->pid = start_process(read_forever, r);
+	return r->pid < 0 ? r->pid : 0;
 }
 
 static void stop_readers(struct reader *r, unsigned int n)

@@ -4,9 +4,9 @@
  * the process got the memory. Every test first accesses the page in that way, so that
  * there is an entry to zap.
  */
-#include <pthread.h>
 
 #include "kselftest_harness.h"
+#include "lib/as_parallel.h"
 #include "lib/as_util.h"
 
 FIXTURE(revocation)
@@ -291,25 +291,6 @@ TEST_F(revocation, reaches_debuggers)
 	EXPECT_EQ('d', file_byte(self->s.a, 0));
 }
 
-struct writer {
-	char *at;
-	volatile bool stop;
-	volatile unsigned long writes, signals;
-};
-
-static void *write_forever(void *arg)
-{
-	struct writer *w = arg;
-	uint64_t i;
-
-	for (i = 1; !w->stop; i++) {
-		if (poke64(w->at, i))
-			w->signals++;
-		w->writes++;
-	}
-	return NULL;
-}
-
 /*
  * Writers never pause; after the call has returned no write of theirs reaches the old
  * file.
@@ -317,36 +298,28 @@ static void *write_forever(void *arg)
 TEST_F(revocation, stops_writes_to_old_file)
 {
 	int view = as_view(self->s.asfd, 0, PAGE, RW);
-	struct writer w[2] = {
-		{ .at = self->mem },
-		{ .at = attach(view, 0, PAGE, RW) },
-	};
-	pthread_t threads[2];
-	unsigned int i, round;
+	char *view_mem = attach(view, 0, PAGE, RW);
+	struct writer w[2];
+	unsigned int round;
 
-	w[1].at += 8;
-	for (i = 0; i < 2; i++)
-		ASSERT_EQ(0, pthread_create(&threads[i], NULL, write_forever, &w[i]));
+	ASSERT_NE(NULL, view_mem);
+	ASSERT_EQ(0, writer_start(&w[0], self->mem));
+	ASSERT_EQ(0, writer_start(&w[1], view_mem + 8));
 	for (round = 0; round < 40; round++) {
 		uint64_t after[2], later[2];
-		unsigned long seen = w[0].writes;
 
 		ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0, PAGE, RW,
 				    ADDRESS_SPACE_MAP_REPLACE));
-		while (w[0].writes < seen + 100)
-			sched_yield();
+		writer_wait(&w[0], 100);
 		ASSERT_EQ(0, take_away(&self->s, variant->replace));
 		ASSERT_EQ(16, pread(self->s.a, after, 16, 0));
-		seen = w[0].writes;
-		while (w[0].writes < seen + 20)
-			sched_yield();
+		writer_wait(&w[0], 20);
 		ASSERT_EQ(16, pread(self->s.a, later, 16, 0));
 		ASSERT_EQ(after[0], later[0]);
 		ASSERT_EQ(after[1], later[1]);
 	}
-	w[0].stop = w[1].stop = true;
-	for (i = 0; i < 2; i++)
-		pthread_join(threads[i], NULL);
+	writer_stop(&w[0]);
+	writer_stop(&w[1]);
 	/* a replace leaves no hole to access, an unmap does */
 	EXPECT_EQ(variant->replace, w[0].signals == 0);
 	EXPECT_EQ(variant->replace, w[1].signals == 0);

@@ -2,6 +2,26 @@
 /* Control groups, and numbers in the kernel's text files. */
 #include "as_util.h"
 
+bool have_memory_controller(void)
+{
+	write_text(CGROUP_ROOT "/cgroup.subtree_control", "+memory");
+	return !access(CGROUP_ROOT "/memory.stat", R_OK);
+}
+
+int create_group(const char *group)
+{
+	rmdir(group);
+	return mkdir(group, 0755) ? -errno : 0;
+}
+
+void remove_group(const char *group)
+{
+	uint64_t until = now_ms() + WORKER_MS;
+
+	while (rmdir(group) && errno == EBUSY && now_ms() < until)
+		sleep_ms(10);
+}
+
 /* for agent_call(): moves the caller into @group */
 long enter_group(void *group)
 {

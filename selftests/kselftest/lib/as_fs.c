@@ -33,6 +33,13 @@ int mount_tmpfs(char *dir, const char *options)
 	return ret;
 }
 
+int own_tmpfs_file(char *dir, unsigned int pages, int first)
+{
+	int ret = own_mounts() ?: mount_tmpfs(dir, "size=1m");
+
+	return ret ?: file_pages(dir, pages, first);
+}
+
 int umount_within(const char *dir, unsigned int ms)
 {
 	uint64_t until = now_ms() + ms;

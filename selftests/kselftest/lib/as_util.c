@@ -104,10 +104,9 @@ int fill_pages(int fd, unsigned int pages, int first)
 	return 0;
 }
 
-int memfd_pages(const char *name, unsigned int pages, int first)
+/* @fd, filled; or closed, and -errno */
+static int filled(int fd, unsigned int pages, int first)
 {
-	int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
-
 	if (fd < 0)
 		return -errno;
 	if (fill_pages(fd, pages, first)) {
@@ -117,17 +116,14 @@ int memfd_pages(const char *name, unsigned int pages, int first)
 	return fd;
 }
 
+int memfd_pages(const char *name, unsigned int pages, int first)
+{
+	return filled(memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING), pages, first);
+}
+
 int file_pages(const char *dir, unsigned int pages, int first)
 {
-	int fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-
-	if (fd < 0)
-		return -errno;
-	if (fill_pages(fd, pages, first)) {
-		close(fd);
-		return -EIO;
-	}
-	return fd;
+	return filled(open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600), pages, first);
 }
 
 int file_byte(int fd, uint64_t offset)
@@ -143,6 +139,16 @@ int file_set(int fd, uint64_t offset, uint8_t value)
 	ssize_t n = pwrite(fd, &value, 1, offset);
 
 	return n < 0 ? -errno : n == 1 ? 0 : -EIO;
+}
+
+int file_set_words(int fd, unsigned int pages, uint64_t value)
+{
+	unsigned int i;
+
+	for (i = 0; i < pages; i++)
+		if (pwrite(fd, &value, sizeof(value), i * PAGE) != sizeof(value))
+			return -EIO;
+	return 0;
 }
 
 /* -ENOMEM if the kernel has no huge pages left to reserve */

@@ -80,6 +80,8 @@ int file_pages(const char *dir, unsigned int pages, int first);
 int fill_pages(int fd, unsigned int pages, int first);
 int file_byte(int fd, uint64_t offset);
 int file_set(int fd, uint64_t offset, uint8_t value);
+/* the first word of each page */
+int file_set_words(int fd, unsigned int pages, uint64_t value);
 int hugetlb_memfd(unsigned int pages);
 int closed_fd(void);
 
@@ -155,6 +157,8 @@ int agent_stop(struct agent *a);
 /* File systems: in a mount namespace of the test, which ends with it. */
 int own_mounts(void);
 int mount_tmpfs(char *dir, const char *options);
+/* a file on a tmpfs that only the test has, mounted at @dir; file_pages() can make more */
+int own_tmpfs_file(char *dir, unsigned int pages, int first);
 /*
  * Unmounts the file system when no file of it is held any more; -EBUSY if that takes
  * longer. The worker drops an unused segment a little later.
@@ -174,6 +178,15 @@ void sleep_ms(unsigned int ms);
 int write_text(const char *path, const char *text);
 int read_text(const char *path, char *text, size_t size);
 long number_in(const char *path, const char *name);
+
+/* Control groups of version 2. */
+#define CGROUP_ROOT	"/sys/fs/cgroup"
+/* enables it for the groups below the root */
+bool have_memory_controller(void);
+/* One that an earlier run has left is removed before. */
+int create_group(const char *group);
+/* when the worker has left it, too */
+void remove_group(const char *group);
 long enter_group(void *group);
 
 #endif
