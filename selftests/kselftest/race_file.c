@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 
 #include "kselftest_harness.h"
+#include "lib/as_ops.h"
 #include "lib/as_parallel.h"
 #include "lib/as_util.h"
 
@@ -251,8 +252,9 @@ TEST_F_TIMEOUT(race, punch_and_changing_vmas, TIMEOUT)
 		ASSERT_EQ(rounds + 1, value_at(at));
 		start = now_ms();
 		ASSERT_EQ(0, punch_all(self->file));
-		while (value_at(at) != 0)
+		while (value_at(at) != 0) {
 			ASSERT_GT(start + SOON_MS, now_ms());
+		}
 		took = now_ms() - start;
 		if (took > worst)
 			worst = took;
@@ -340,6 +342,72 @@ TEST_F_TIMEOUT(race, punch_and_remap, TIMEOUT)
 	}
 	self->shared->stop = true;
 	waitpid(pid, NULL, 0);
+}
+
+/* So many that a batch which replaces them lets the install lock go in between. */
+#define COPIES	400
+
+struct refusal {
+	int asfd;
+	struct address_space_op ops[COPIES + 1];
+	volatile bool stop;
+	volatile unsigned long refused, others;
+};
+
+static void *refuse_forever(void *arg)
+{
+	struct refusal *r = arg;
+
+	while (!r->stop) {
+		if (as_batch(r->asfd, r->ops, COPIES + 1, NULL) == -EEXIST)
+			r->refused++;
+		else
+			r->others++;
+	}
+	return NULL;
+}
+
+/*
+ * What a batch took away and, refused at its end, put back was shown nowhere when the
+ * notifier looked: it is revoked all the same.
+ */
+TEST_F_TIMEOUT(race, punch_and_refused_batch, TIMEOUT)
+{
+	int other = memfd_pages("other", 1, 'o'), rounds, i;
+	struct refusal r = { .asfd = as_create((COPIES + 1) * PAGE) };
+	pthread_t thread;
+	char *mem;
+
+	ASSERT_LE(0, r.asfd);
+	for (i = 0; i < COPIES; i++) {
+		ASSERT_EQ(0, as_map(r.asfd, i * PAGE, self->file, 0, PAGE, RW, 0));
+		r.ops[i] = op_map(i * PAGE, other, 0, PAGE, RW, ADDRESS_SPACE_MAP_REPLACE);
+	}
+	ASSERT_EQ(0, as_map(r.asfd, COPIES * PAGE, other, 0, PAGE, RW, 0));
+	r.ops[COPIES] = op_map(COPIES * PAGE, other, 0, PAGE, RW, 0);
+	mem = attach(r.asfd, 0, COPIES * PAGE, RW);
+	ASSERT_NE(NULL, mem);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, refuse_forever, &r));
+	for (rounds = 1; now_ms() < self->until || rounds < LEAST; rounds++) {
+		uint64_t value = rounds, soon;
+
+		ASSERT_EQ((ssize_t)sizeof(value), pwrite(self->file, &value, sizeof(value), 0));
+		for (i = 0; i < COPIES; i++)
+			ASSERT_EQ((int64_t)value, value_at(mem + i * PAGE));
+		ASSERT_EQ(0, punch_all(self->file));
+		soon = now_ms() + SOON_MS;
+		for (i = 0; i < COPIES; i++) {
+			while (value_at(mem + i * PAGE)) {
+				ASSERT_GT(soon, now_ms())
+					TH_LOG("copy %d in round %d", i, rounds);
+			}
+		}
+	}
+	r.stop = true;
+	pthread_join(thread, NULL);
+	EXPECT_EQ(0UL, r.others);
+	EXPECT_LT((unsigned long)LEAST, r.refused);
+	close(r.asfd);
 }
 
 TEST_HARNESS_MAIN
