@@ -4,162 +4,40 @@
  * that accesses it waits for it: not other memory of the same process, not the owner
  * of the space, and not a signal that kills.
  */
-#define FUSE_USE_VERSION 32
-#include <fuse.h>
-#include <linux/futex.h>
-#include <linux/magic.h>
 #include <pthread.h>
 #include <sched.h>
-#include <sys/mount.h>
-#include <sys/prctl.h>
 #include <sys/syscall.h>
-#include <sys/vfs.h>
 #include <sys/wait.h>
 
 #include "kselftest_harness.h"
 #include "lib/as_util.h"
+#include "lib/slow_access.h"
+#include "lib/slow_fs.h"
 
-#define SLOW_LEN	(16 * PAGE)
 #define FAST		(SLOW_LEN / PAGE)	/* the page where a memfd begins */
 /* Far shorter than the server takes, and long enough for an emulated debug kernel. */
 #define SOON_MS		8000
-#define ENOUGH_MS	30000	/* then the server answers even without a request */
-
-/* Shared by the server, the test, and the processes that access the file. */
-struct shared {
-	volatile bool closed;		/* reads and writes wait */
-	volatile bool fail;		/* reads fail */
-	volatile int waiting, given_up;
-	volatile enum how { BY_READING, BY_WRITING, BY_PROC_MEM, BY_FUTEX } how;
-	volatile bool touched;
-	volatile int value;
-};
-
-static struct shared *shared;
-
-static int slow_getattr(const char *path, struct stat *st,
-			struct fuse_file_info *info)
-{
-	(void)info;
-	memset(st, 0, sizeof(*st));
-	st->st_nlink = 1;
-	if (!strcmp(path, "/")) {
-		st->st_mode = S_IFDIR | 0755;
-		return 0;
-	}
-	if (strcmp(path, "/slow"))
-		return -ENOENT;
-	st->st_mode = S_IFREG | 0644;
-	st->st_size = SLOW_LEN;
-	return 0;
-}
-
-static int slow_open(const char *path, struct fuse_file_info *info)
-{
-	(void)info;
-	return strcmp(path, "/slow") ? -ENOENT : 0;
-}
-
-static void wait_while_closed(void)
-{
-	uint64_t until = now_ms() + ENOUGH_MS;
-
-	__atomic_add_fetch(&shared->waiting, 1, __ATOMIC_SEQ_CST);
-	while (shared->closed) {
-		if (now_ms() > until) {
-			shared->given_up = 1;
-			break;
-		}
-		sleep_ms(2);
-	}
-	__atomic_sub_fetch(&shared->waiting, 1, __ATOMIC_SEQ_CST);
-}
-
-static int slow_read(const char *path, char *to, size_t size, off_t offset,
-		     struct fuse_file_info *info)
-{
-	size_t i;
-
-	(void)path;
-	(void)info;
-	wait_while_closed();
-	if (shared->fail)
-		return -EIO;
-	if (offset >= (off_t)SLOW_LEN)
-		return 0;
-	if (offset + size > SLOW_LEN)
-		size = SLOW_LEN - offset;
-	for (i = 0; i < size; i++)
-		to[i] = 'a' + (offset + i) / PAGE;
-	return size;
-}
-
-static int slow_write(const char *path, const char *from, size_t size, off_t offset,
-		      struct fuse_file_info *info)
-{
-	(void)path;
-	(void)from;
-	(void)offset;
-	(void)info;
-	wait_while_closed();
-	return size;
-}
-
-static const struct fuse_operations operations = {
-	.getattr = slow_getattr,
-	.open = slow_open,
-	.read = slow_read,
-	.write = slow_write,
-};
-
-static int serve(const char *dir)
-{
-	char *argv[] = { "slow", NULL };
-	struct fuse_args args = FUSE_ARGS_INIT(1, argv);
-	struct fuse_loop_config config = { .clone_fd = 0, .max_idle_threads = 8 };
-	struct fuse *fuse = fuse_new(&args, &operations, sizeof(operations), NULL);
-
-	if (!fuse || fuse_mount(fuse, dir))
-		return 1;
-	return fuse_loop_mt(fuse, &config);
-}
 
 FIXTURE(slow_file)
 {
+	struct slow_fs fs;
+	struct slow_access *touch;
 	struct agent toucher;
 	int asfd, file, fast;
 	char *mem;
-	char dir[64];
-	pid_t server;
 };
 
 FIXTURE_SETUP(slow_file)
 {
-	uint64_t until = now_ms() + 10000;
-	char path[80];
-	struct statfs fs;
+	int ret = slow_fs_start(&self->fs);
 
-	if (access("/dev/fuse", R_OK | W_OK))
+	if (ret == -ENODEV)
 		SKIP(return, "no /dev/fuse");
-	shared = mmap(NULL, PAGE, RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	ASSERT_NE(MAP_FAILED, (void *)shared);
-	ASSERT_EQ(0, own_mounts());
-	strcpy(self->dir, "/tmp/address_space.XXXXXX");
-	ASSERT_NE(NULL, mkdtemp(self->dir));
-	self->server = fork();
-	ASSERT_LE(0, self->server);
-	if (self->server == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		_exit(serve(self->dir));
-	}
-	do {
-		sleep_ms(5);
-		ASSERT_EQ(0, statfs(self->dir, &fs));
-		ASSERT_GT(until, now_ms());
-	} while (fs.f_type != FUSE_SUPER_MAGIC);
-	snprintf(path, sizeof(path), "%s/slow", self->dir);
-	self->file = open(path, O_RDWR | O_CLOEXEC);
+	ASSERT_EQ(0, ret);
+	self->file = slow_fs_open(&self->fs, O_RDWR);
 	ASSERT_LE(0, self->file);
+	self->touch = slow_access_new();
+	ASSERT_NE(NULL, self->touch);
 	self->fast = memfd_pages("fast", 16, 'A');
 	self->asfd = as_create(SPACE_LEN);
 	ASSERT_LE(0, self->asfd);
@@ -168,97 +46,32 @@ FIXTURE_SETUP(slow_file)
 	self->mem = attach(self->asfd, 0, SPACE_LEN, RW);
 	ASSERT_NE(NULL, self->mem);
 	ASSERT_EQ(0, agent_start(&self->toucher));
-	shared->closed = true;
+	self->fs.gate->closed = true;
 }
 
 FIXTURE_TEARDOWN(slow_file)
 {
-	shared->closed = false;
+	self->fs.gate->closed = false;
 	if (self->toucher.pid)
 		agent_stop(&self->toucher);
-	kill(self->server, SIGKILL);
-	umount2(self->dir, MNT_DETACH);
-	rmdir(self->dir);
+	slow_fs_stop(&self->fs);
 	/* the test released the server, not the timeout */
-	EXPECT_EQ(0, shared->given_up);
-}
-
-static int peek_proc_mem(const void *at)
-{
-	int mem = open("/proc/self/mem", O_RDONLY);
-	char c;
-
-	if (mem < 0 || pread(mem, &c, 1, (uintptr_t)at) != 1)
-		return -errno;
-	close(mem);
-	return c;
-}
-
-/* FUTEX_OP_ADD 0: reads and writes the word, and may not let go of its lock meanwhile. */
-static int touch_by_futex(void *at)
-{
-	static int word;
-	long ret = syscall(SYS_futex, &word, FUTEX_WAKE_OP | FUTEX_PRIVATE_FLAG, 1,
-			   (void *)1UL, at, FUTEX_OP(FUTEX_OP_ADD, 0, FUTEX_OP_CMP_EQ, 0));
-
-	return ret < 0 ? -errno : *(char *)at;
-}
-
-static void *touch_thread(void *arg)
-{
-	switch (shared->how) {
-	case BY_READING: shared->value = peek(arg); break;
-	case BY_WRITING: shared->value = poke(arg, 'w'); break;
-	case BY_PROC_MEM: shared->value = peek_proc_mem(arg); break;
-	case BY_FUTEX: shared->value = touch_by_futex(arg); break;
-	}
-	shared->touched = true;
-	return NULL;
-}
-
-/*
- * runs in the accessing process: one of its threads waits, the process itself goes on
- */
-static long begin_touching(void *arg)
-{
-	pthread_t thread;
-
-	shared->touched = false;
-	return -pthread_create(&thread, NULL, touch_thread, arg);
+	EXPECT_EQ(0, self->fs.gate->given_up);
 }
 
 /* The thread waits for the server, which has received the request. */
-static int wait_until_it_waits(void)
-{
-	uint64_t until = now_ms() + 10000;
-
-	while (!shared->waiting)
-		if (now_ms() > until)
-			return -ETIMEDOUT;
-	return shared->touched ? -EALREADY : 0;
-}
-
-static int wait_until_touched(void)
-{
-	uint64_t until = now_ms() + 10000;
-
-	while (!shared->touched)
-		if (now_ms() > until)
-			return -ETIMEDOUT;
-	return 0;
-}
-
-#define BEGIN_TO_TOUCH(at) do {						\
-	ASSERT_EQ(0, agent_call(&self->toucher, begin_touching, at));	\
-	ASSERT_EQ(0, wait_until_it_waits());				\
+#define BEGIN_TO_TOUCH(where) do {					\
+	ASSERT_EQ(0, slow_access_begin(self->touch, &self->toucher, where)); \
+	ASSERT_EQ(0, slow_fs_wait(&self->fs));				\
+	ASSERT_EQ(false, self->touch->ended);				\
 } while (0)
 
 #define END_OF_THE_WAIT(expected) do {					\
-	/* the server was not released during all of this */			\
-	ASSERT_EQ(false, shared->touched);				\
-	shared->closed = false;						\
-	ASSERT_EQ(0, wait_until_touched());				\
-	EXPECT_EQ(expected, shared->value);				\
+	/* the server was not released during all of this */		\
+	ASSERT_EQ(false, self->touch->ended);				\
+	self->fs.gate->closed = false;					\
+	ASSERT_EQ(0, slow_access_wait(self->touch));			\
+	EXPECT_EQ(expected, self->touch->value);			\
 } while (0)
 
 TEST_F(slow_file, is_read_when_the_server_answers)
@@ -396,7 +209,7 @@ FIXTURE(waiting)
 
 FIXTURE_VARIANT(waiting)
 {
-	enum how how;
+	enum access_way way;
 	int value;
 };
 
@@ -411,32 +224,24 @@ FIXTURE_SETUP(waiting)
 	FIXTURE_DATA(slow_file) *slow = &self->slow;
 
 	slow_file_setup(_metadata, slow, NULL);
-	shared->closed = false;
+	slow->fs.gate->closed = false;
 	self->at = slow->mem + 3 * PAGE;
 	ASSERT_EQ(0, as_map(slow->asfd, 0, slow->file, 0, SLOW_LEN, RW,
 			    ADDRESS_SPACE_MAP_REPLACE));
 	ASSERT_EQ(0, agent_start(&self->other));
-	shared->how = variant->how;
-	if (variant->how == BY_WRITING) {
-		pid_t flusher;
-
+	slow->touch->way = variant->way;
+	if (variant->way == BY_WRITING) {
 		ASSERT_EQ(0, poke(self->at, 'v'));
-		shared->closed = true;
-		flusher = fork();
-		ASSERT_LE(0, flusher);
-		if (flusher == 0) {
-			prctl(PR_SET_PDEATHSIG, SIGKILL);
-			_exit(fsync(slow->file));
-		}
+		slow->fs.gate->closed = true;
 		/* else the page would be written before the writeback */
-		ASSERT_EQ(0, wait_until_it_waits());
+		ASSERT_EQ(0, slow_fs_begin_writeback(&slow->fs, slow->file));
 	}
-	shared->closed = true;
-	ASSERT_EQ(0, agent_call(&slow->toucher, begin_touching, self->at));
-	ASSERT_EQ(0, wait_until_it_waits());
+	slow->fs.gate->closed = true;
+	ASSERT_EQ(0, slow_access_begin(slow->touch, &slow->toucher, self->at));
+	ASSERT_EQ(0, slow_fs_wait(&slow->fs));
 	/* what waits for the writeback does not tell */
 	sleep_ms(200);
-	ASSERT_EQ(false, shared->touched);
+	ASSERT_EQ(false, slow->touch->ended);
 }
 
 FIXTURE_TEARDOWN(waiting)
@@ -451,10 +256,10 @@ TEST_F(waiting, blocks_nobody_else)
 
 	EXPECT_EQ(0, all_else_goes_on(slow->asfd, slow->mem, &self->other));
 	EXPECT_EQ(0, as_unmap(slow->asfd, FAST * PAGE, PAGE));
-	ASSERT_EQ(false, shared->touched);
-	shared->closed = false;
-	ASSERT_EQ(0, wait_until_touched());
-	EXPECT_EQ(variant->value, shared->value);
+	ASSERT_EQ(false, slow->touch->ended);
+	slow->fs.gate->closed = false;
+	ASSERT_EQ(0, slow_access_wait(slow->touch));
+	EXPECT_EQ(variant->value, slow->touch->value);
 }
 
 TEST_F(waiting, blocks_nobody_else_when_unmapped_meanwhile)
@@ -465,10 +270,10 @@ TEST_F(waiting, blocks_nobody_else_when_unmapped_meanwhile)
 	/* until the segment would be ended */
 	sleep_ms(300);
 	EXPECT_EQ(0, all_else_goes_on(slow->asfd, slow->mem, &self->other));
-	ASSERT_EQ(false, shared->touched);
-	shared->closed = false;
-	ASSERT_EQ(0, wait_until_touched());
-	EXPECT_GT(0, shared->value);
+	ASSERT_EQ(false, slow->touch->ended);
+	slow->fs.gate->closed = false;
+	ASSERT_EQ(0, slow_access_wait(slow->touch));
+	EXPECT_GT(0, slow->touch->value);
 }
 
 TEST_F(waiting, does_not_delay_a_kill)
@@ -476,7 +281,7 @@ TEST_F(waiting, does_not_delay_a_kill)
 	FIXTURE_DATA(slow_file) *slow = &self->slow;
 
 	/* the file system itself waits for the end of a writeback as long as that takes */
-	if (variant->how == BY_WRITING)
+	if (variant->way == BY_WRITING)
 		SKIP(return, "FUSE waits");
 	EXPECT_EQ(0, killed_within(&slow->toucher, SOON_MS));
 	EXPECT_EQ(0, all_else_goes_on(slow->asfd, slow->mem, &self->other));
@@ -501,30 +306,21 @@ TEST_F(slow_file, does_not_block_others_however_many_wait)
 	struct agent owner = { 0 };
 	pthread_t threads[WAITERS];
 	pthread_attr_t attr;
-	char path[80];
 	long i, failed = 0;
 	uint64_t start;
 	void *ret;
-	pid_t flusher;
 	int other, file = memfd_pages("other", 4, '0');
 
-	shared->closed = false;
+	self->fs.gate->closed = false;
 	ASSERT_EQ(0, as_map(self->asfd, 60 * PAGE, self->file, 0, PAGE, RW, 0));
-	snprintf(path, sizeof(path), "%s/slow", self->dir);
-	waiters.file = open(path, O_RDONLY | O_CLOEXEC);
+	waiters.file = slow_fs_open(&self->fs, O_RDONLY);
 	waiters.asfd = as_create(4096 * PAGE);
 	ASSERT_LE(0, waiters.asfd);
 	ASSERT_EQ(0, as_map(waiters.asfd, 0, self->file, 0, SLOW_LEN, RW, 0));
 	ASSERT_EQ(0, as_register(waiters.asfd, file, 0, 4 * PAGE, RW, 0));
 	ASSERT_EQ(0, poke(self->mem + 60 * PAGE, 'v'));
-	shared->closed = true;
-	flusher = fork();
-	ASSERT_LE(0, flusher);
-	if (flusher == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		_exit(fsync(self->file));
-	}
-	ASSERT_EQ(0, wait_until_it_waits());
+	self->fs.gate->closed = true;
+	ASSERT_EQ(0, slow_fs_begin_writeback(&self->fs, self->file));
 	ASSERT_EQ(0, as_unmap(waiters.asfd, 0, SLOW_LEN));
 	/* until it is unmapped from the arena */
 	sleep_ms(400);
@@ -556,7 +352,7 @@ TEST_F(slow_file, does_not_block_others_however_many_wait)
 	EXPECT_EQ('1', peek(attach(other, PAGE, PAGE, RW)));
 	EXPECT_EQ(0, all_else_goes_on(self->asfd, self->mem, &self->toucher));
 	EXPECT_GT(start + SOON_MS, now_ms());
-	shared->closed = false;
+	self->fs.gate->closed = false;
 	for (i = 0; i < WAITERS; i++) {
 		ASSERT_EQ(0, pthread_join(threads[i], &ret));
 		failed += ret != NULL;
@@ -596,7 +392,7 @@ TEST_F(slow_file, does_not_delay_a_kill)
 {
 	BEGIN_TO_TOUCH(self->mem);
 	EXPECT_EQ(0, killed_within(&self->toucher, SOON_MS));
-	EXPECT_LT(0, shared->waiting);
+	EXPECT_LT(0, self->fs.gate->waiting);
 	EXPECT_EQ(1, fdinfo_value(self->asfd, "attachments"));
 }
 
@@ -626,7 +422,7 @@ TEST_F(slow_file, does_not_delay_a_kill_during_populate)
 	uint64_t start;
 
 	ASSERT_EQ(0, agent_call(&self->toucher, begin_to_populate, self));
-	ASSERT_EQ(0, wait_until_it_waits());
+	ASSERT_EQ(0, slow_fs_wait(&self->fs));
 	start = now_ms();
 	/* meanwhile the space can be used and changed */
 	EXPECT_EQ('A', peek(self->mem + FAST * PAGE));
@@ -634,25 +430,25 @@ TEST_F(slow_file, does_not_delay_a_kill_during_populate)
 	EXPECT_EQ(-SIGBUS, peek(self->mem + FAST * PAGE));
 	EXPECT_GT(start + SOON_MS, now_ms());
 	EXPECT_EQ(0, killed_within(&self->toucher, SOON_MS));
-	EXPECT_LT(0, shared->waiting);
+	EXPECT_LT(0, self->fs.gate->waiting);
 }
 
 TEST_F(slow_file, with_read_error_is_sigbus)
 {
 	BEGIN_TO_TOUCH(self->mem);
-	shared->fail = true;
+	self->fs.gate->fail = true;
 	END_OF_THE_WAIT(-SIGBUS);
 	/* and the next access asks the server again */
-	shared->fail = false;
+	self->fs.gate->fail = false;
 	EXPECT_EQ('a', peek(self->mem));
 }
 
 TEST_F(slow_file, with_dead_server_is_sigbus)
 {
 	BEGIN_TO_TOUCH(self->mem);
-	ASSERT_EQ(0, kill(self->server, SIGKILL));
-	ASSERT_EQ(0, wait_until_touched());
-	EXPECT_EQ(-SIGBUS, shared->value);
+	ASSERT_EQ(0, kill(self->fs.server, SIGKILL));
+	ASSERT_EQ(0, slow_access_wait(self->touch));
+	EXPECT_EQ(-SIGBUS, self->touch->value);
 	EXPECT_EQ(-SIGBUS, peek(self->mem + PAGE));
 	EXPECT_EQ('A', peek(self->mem + FAST * PAGE));
 }

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
+/* Child processes and threads that run while the test goes on. */
 #include <sched.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
