@@ -4,9 +4,14 @@
  * write by a fault only, so the next write after each writeback must fault again;
  * disk_byte() reports what is lost if it does not.
  */
+#include <sched.h>
+#include <sys/ioctl.h>
 #include <sys/wait.h>
+#include <linux/fs.h>
+#include <linux/kvm.h>
 
 #include "kselftest_harness.h"
+#include "lib/as_parallel.h"
 #include "lib/as_util.h"
 
 FIXTURE(disk)
@@ -16,11 +21,23 @@ FIXTURE(disk)
 	char dir[128];
 };
 
+FIXTURE_VARIANT(disk)
+{
+	int (*dir)(char *dir, size_t size);
+};
+
+FIXTURE_VARIANT_ADD(disk, ext4) { .dir = disk_dir };
+FIXTURE_VARIANT_ADD(disk, btrfs) { .dir = btrfs_dir };
+
 FIXTURE_SETUP(disk)
 {
+	int ret = variant->dir(self->dir, sizeof(self->dir));
+
+	if (ret == -ENODEV)
+		SKIP(return, "no such file system here");
+	ASSERT_EQ(0, ret);
 	self->asfd = as_create(SPACE_LEN);
 	ASSERT_LE(0, self->asfd);
-	ASSERT_EQ(0, disk_dir(self->dir, sizeof(self->dir)));
 	self->file = file_pages(self->dir, FILE_PAGES, 'a');
 	ASSERT_LE(0, self->file);
 	ASSERT_EQ(0, fsync(self->file));
@@ -31,6 +48,8 @@ FIXTURE_SETUP(disk)
 
 FIXTURE_TEARDOWN(disk)
 {
+	/* a test that fails may leave it so */
+	ioctl(self->file, FITHAW, 0);
 	close(self->asfd);
 	close(self->file);
 }
@@ -236,6 +255,123 @@ TEST_F_TIMEOUT(disk, receives_reclaimed_pages, 120)
 		ASSERT_EQ((int)(value & 0xff), disk_byte(file, page * PAGE));
 		ASSERT_EQ((int)(value >> 24 & 0xff), disk_byte(file, page * PAGE + 3));
 	}
+}
+
+/*
+ * Makes virtual machines: for each, the kernel takes the locks of all that the process
+ * maps, the attachment's among them, and has much to go through. What a notifier cannot
+ * do at once meanwhile is left to the worker.
+ */
+static void *make_vms(void *arg)
+{
+	int asfd = *(int *)arg, kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC), i;
+
+	for (i = 0; i < 20000; i++)
+		mmap(NULL, PAGE, i % 2 ? PROT_READ : PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	attach(asfd, 0, FILE_LEN, RW);
+	for (;;)
+		close(ioctl(kvm, KVM_CREATE_VM, 0));
+	return NULL;
+}
+
+#define SOON_MS	5000
+
+/*
+ * A freeze writes back what is dirty when pages can no longer be made dirty. What was
+ * left to the worker then waits for the thaw, and nothing else does.
+ */
+TEST_F_TIMEOUT(disk, when_frozen_holds_up_no_revocation, 120)
+{
+	int dir = open(self->dir, O_RDONLY | O_DIRECTORY), memory = memfd_pages("memory", 1, 'm');
+	uint64_t until = now_ms() + race_ms(), start;
+	long long deferred;
+	int space, rounds, i;
+	char *mem;
+	pid_t pid;
+
+	if (access("/dev/kvm", R_OK | W_OK))
+		SKIP(return, "no /dev/kvm");
+	ASSERT_LE(0, dir);
+	ASSERT_EQ(0, as_map(self->asfd, FILE_LEN, memory, 0, PAGE, RW, 0));
+	pid = start_process(make_vms, &self->asfd);
+	ASSERT_LT(0, pid);
+	for (rounds = 0; now_ms() < until || rounds < 4; rounds++) {
+		/* a space that is closed while the file system is frozen */
+		space = as_create(SPACE_LEN);
+		ASSERT_LE(0, space);
+		ASSERT_EQ(0, as_map(space, 0, self->file, 0, FILE_LEN, RW, 0));
+		mem = attach(space, 0, FILE_LEN, RW);
+		ASSERT_NE(NULL, mem);
+		ASSERT_EQ(0, poke(mem, 'x'));
+		ASSERT_EQ(0, poke(self->mem + PAGE, '0' + rounds % 10));
+		ASSERT_EQ(0, ioctl(dir, FIFREEZE, 0));
+		start = now_ms();
+		/* some are left to the worker, which may have to do with the disk */
+		for (i = 0; i < 20; i++) {
+			EXPECT_EQ(0, file_set(memory, 0, 'm'));
+			EXPECT_EQ('m', peek(self->mem + FILE_LEN));
+			EXPECT_EQ(0, fallocate(memory, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+					       0, PAGE));
+			while (peek(self->mem + FILE_LEN) && now_ms() < start + SOON_MS)
+				sched_yield();
+		}
+		EXPECT_EQ(0, munmap(mem, FILE_LEN));
+		EXPECT_EQ(0, close(space));
+		EXPECT_GT(start + SOON_MS, now_ms())
+			TH_LOG("in round %d", rounds);
+		ASSERT_EQ(0, ioctl(dir, FITHAW, 0));
+		if (!__test_passed(_metadata))
+			break;
+	}
+	deferred = fdinfo_value(self->asfd, "deferred");
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	TH_LOG("%d rounds, %lld deferred", rounds, deferred);
+	ASSERT_EQ(0, fsync(self->file));
+	EXPECT_EQ('0' + (rounds - 1) % 10, disk_byte(self->file, PAGE));
+}
+
+/*
+ * A page is not written to while it is on its way to the disk: its checksum holds. (Not
+ * so where the write protection is left to the worker: then what is on the disk is wrong
+ * until the page, dirty again, has been written once more.)
+ */
+static int checksums_after_fsync(int file, unsigned int rounds, unsigned int *wrong)
+{
+	static char pages[FILE_LEN] __attribute__((aligned(PAGE)));
+	uint64_t until = now_ms() + race_ms();
+	unsigned int round;
+
+	*wrong = 0;
+	for (round = 0; now_ms() < until || round < rounds; round++) {
+		if (fsync(file) || posix_fadvise(file, 0, 0, POSIX_FADV_DONTNEED))
+			return -errno;
+		*wrong += pread(file, pages, FILE_LEN, 0) != (ssize_t)FILE_LEN;
+	}
+	return 0;
+}
+
+TEST_F_TIMEOUT(disk, has_the_checksums_of_what_is_written, 120)
+{
+	struct writer writers[2];
+	unsigned int wrong;
+	pid_t pid = start_process(make_vms, &self->asfd);
+
+	ASSERT_EQ(0, writer_start(&writers[0], self->mem));
+	ASSERT_EQ(0, writer_start(&writers[1], self->mem + 3 * PAGE));
+	ASSERT_EQ(0, checksums_after_fsync(self->file, 8, &wrong));
+	TH_LOG("%u wrong, %lld deferred", wrong, fdinfo_value(self->asfd, "deferred"));
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	ASSERT_EQ(0, checksums_after_fsync(self->file, 8, &wrong));
+	EXPECT_EQ(0U, wrong);
+	writer_stop(&writers[0]);
+	writer_stop(&writers[1]);
+	EXPECT_LT(100UL, writers[0].writes);
+	ASSERT_EQ(0, fsync(self->file));
+	ASSERT_EQ(0, drop_caches());
+	ASSERT_EQ(0, checksums_after_fsync(self->file, 1, &wrong));
+	EXPECT_EQ(0U, wrong);
 }
 
 TEST_HARNESS_MAIN

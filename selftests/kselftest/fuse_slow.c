@@ -4,6 +4,7 @@
  * that accesses it waits for it: not other memory of the same process, not the owner
  * of the space, and not a signal that kills.
  */
+#include <dirent.h>
 #include <pthread.h>
 #include <sched.h>
 #include <sys/syscall.h>
@@ -359,6 +360,61 @@ TEST_F(slow_file, does_not_block_others_however_many_wait)
 	}
 	EXPECT_EQ(0, failed);
 	EXPECT_EQ(WAITERS + 1, fdinfo_value(waiters.asfd, "mappings"));
+}
+
+/* How many kernel workers wait for FUSE, and how many of them are not the module's. */
+static int workers_in_fuse(int *foreign)
+{
+	struct dirent *entry;
+	DIR *proc = opendir("/proc");
+	int count = 0;
+
+	*foreign = 0;
+	while (proc && (entry = readdir(proc))) {
+		char path[300], comm[80] = "", stack[4096] = "";
+
+		if (atoi(entry->d_name) <= 0)
+			continue;
+		snprintf(path, sizeof(path), "/proc/%s/comm", entry->d_name);
+		read_text(path, comm, sizeof(comm));
+		if (strncmp(comm, "kworker/", 8))
+			continue;
+		snprintf(path, sizeof(path), "/proc/%s/stack", entry->d_name);
+		read_text(path, stack, sizeof(stack));
+		if (!strstr(stack, "fuse_vma_close") && !strstr(stack, "write_inode_now"))
+			continue;
+		count++;
+		*foreign += !strstr(comm, "address_space_f");
+	}
+	closedir(proc);
+	return count;
+}
+
+/* Memory that goes with the last user of a space: a worker waits, on a queue of the module's. */
+TEST_F(slow_file, holds_up_no_queue_of_the_kernel_when_its_space_goes)
+{
+	int space, foreign;
+	uint64_t until;
+
+	self->fs.gate->closed = false;
+	ASSERT_EQ(0, as_map(self->asfd, 60 * PAGE, self->file, 0, PAGE, RW, 0));
+	ASSERT_EQ(0, poke(self->mem + 60 * PAGE, 'v'));
+	self->fs.gate->closed = true;
+	ASSERT_EQ(0, slow_fs_begin_writeback(&self->fs, self->file));
+	space = as_create(SPACE_LEN);
+	ASSERT_LE(0, space);
+	ASSERT_EQ(0, as_map(space, 0, self->file, 0, SLOW_LEN, RW, 0));
+	ASSERT_EQ(0, close(space));
+	until = now_ms() + SOON_MS;
+	while (workers_in_fuse(&foreign) == 0 && now_ms() < until)
+		sleep_ms(20);
+	EXPECT_LT(0, workers_in_fuse(&foreign));
+	EXPECT_EQ(0, foreign);
+	EXPECT_EQ(0, all_else_goes_on(self->asfd, self->mem, &self->toucher));
+	self->fs.gate->closed = false;
+	for (until = now_ms() + SOON_MS; workers_in_fuse(&foreign) && now_ms() < until;)
+		sleep_ms(20);
+	EXPECT_EQ(0, workers_in_fuse(&foreign));
 }
 
 TEST_F(slow_file, can_be_unmapped_during_a_fault)

@@ -125,6 +125,32 @@ TEST_F(slot, shows_two_spaces_in_one_vm)
 	EXPECT_EQ(-EFAULT, guest_read(&self->vm, 4 * PAGE));
 }
 
+/* An entry for reading would be in the way of the guest's first write. */
+TEST_F(slot, faults_once_for_the_neighbours_that_no_guest_may_write)
+{
+	const uint64_t half = FILE_PAGES / 2;
+	long long faults;
+	uint64_t page;
+	char *mem;
+
+	ASSERT_EQ(0, as_map(self->asfd, 0, self->s.a, 0, half * PAGE, PROT_READ,
+			    ADDRESS_SPACE_MAP_REPLACE));
+	ASSERT_EQ(0, map_slot(self->asfd, &self->vm, &mem));
+	faults = fdinfo_value(self->asfd, "faults");
+	for (page = 0; page < half; page++)
+		EXPECT_EQ('a' + (int)page, guest_read(&self->vm, page * PAGE));
+	/* KVM asks twice: for writing, and then for reading */
+	EXPECT_GE(faults + 4, fdinfo_value(self->asfd, "faults"));
+	faults = fdinfo_value(self->asfd, "faults");
+	EXPECT_EQ('a' + (int)half, peek(mem + half * PAGE));
+	EXPECT_LT(faults, fdinfo_value(self->asfd, "faults"));
+	EXPECT_EQ('!', guest_write(&self->vm, half * PAGE, '!'));
+	EXPECT_EQ('?', guest_write(&self->vm, (half + 1) * PAGE, '?'));
+	/* nothing has let it write the rest */
+	EXPECT_GT(0, guest_write(&self->vm, 0, '!'));
+	EXPECT_EQ('a', peek(mem));
+}
+
 TEST_F(slot, outlives_the_fds)
 {
 	char *mem;

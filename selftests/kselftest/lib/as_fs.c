@@ -60,17 +60,12 @@ static int run(const char *command)
 	return status == -1 ? -errno : status ? -EIO : 0;
 }
 
-int disk_dir(char *dir, size_t size)
+/* mkfs on an image in memory, mounted by a loop device, in mounts of the test's own */
+static int image_dir(char *dir, size_t size, const char *type)
 {
 	char image[64], command[256];
-	struct statfs fs;
 	int ret;
 
-	/* ext2 to ext4 have the same magic; no other of them is used here */
-	if (!statfs("/mnt/ext4", &fs) && fs.f_type == EXT4_SUPER_MAGIC) {
-		snprintf(dir, size, "/mnt/ext4");
-		return 0;
-	}
 	ret = own_mounts();
 	if (ret)
 		return ret;
@@ -79,9 +74,30 @@ int disk_dir(char *dir, size_t size)
 		return ret;
 	snprintf(dir, size, "%s/mnt", image);
 	snprintf(command, sizeof(command),
-		 "cd %s && mkdir mnt && truncate -s 256M img && mkfs.ext4 -q img && mount -t ext4 -o loop img mnt",
-		 image);
+		 "cd %s && mkdir mnt && truncate -s 256M img && mkfs.%s -q img && mount -t %s -o loop img mnt",
+		 image, type, type);
 	return run(command);
+}
+
+int disk_dir(char *dir, size_t size)
+{
+	struct statfs fs;
+
+	/* ext2 to ext4 have the same magic; no other of them is used here */
+	if (!statfs("/mnt/ext4", &fs) && fs.f_type == EXT4_SUPER_MAGIC) {
+		snprintf(dir, size, "/mnt/ext4");
+		return 0;
+	}
+	return image_dir(dir, size, "ext4");
+}
+
+int btrfs_dir(char *dir, size_t size)
+{
+	run("modprobe -aq loop btrfs 2>/dev/null");
+	if (run("grep -qw btrfs /proc/filesystems") ||
+	    run("command -v mkfs.btrfs >/dev/null"))
+		return -ENODEV;
+	return image_dir(dir, size, "btrfs");
 }
 
 int drop_caches(void)

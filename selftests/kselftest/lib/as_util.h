@@ -167,6 +167,8 @@ int umount_within(const char *dir, unsigned int ms);
 #define WORKER_MS	5000
 /* a directory on ext4: /mnt/ext4, or a fresh image on a loop device */
 int disk_dir(char *dir, size_t size);
+/* A directory on btrfs, which has a checksum of each block. -ENODEV. */
+int btrfs_dir(char *dir, size_t size);
 int drop_caches(void);
 /* the byte on the disk, not in any cache; < 0 for an error */
 int disk_byte(int fd, uint64_t offset);
