@@ -43,41 +43,56 @@ use crate::{
     sys::bindings,
 };
 
-/// The pages that a fault may install, if they are known: no more than what lies in the VMA, and
-/// in one page table. With how many readahead would go on but for that.
-pub(crate) fn pages_around(context: &FaultContext<'_>, access: Prot) -> (Range<SpacePage>, u64) {
-    let page = context.page();
-    let attachment = context.attachment();
-    let read = !access.contains(Prot::WRITE);
-    if read && attachment.has_secondary_mmu() && attachment.vma().flags() & bindings::VM_WRITE != 0
-    {
-        // A neighbour might be one to be written; see `fault.rs` on VMs.
-        return (page..page + 1, 1);
+/// The pages that a fault may install.
+pub(crate) struct Around {
+    /// Those, if they are known: no more than what lies in the VMA, and in one page table.
+    pub(crate) pages: Range<SpacePage>,
+    /// With how many readahead would go on but for that.
+    pub(crate) count: u64,
+    /// What may be accessed so is installed alone.
+    pub(crate) alone: Option<Prot>,
+}
+
+impl Around {
+    /// Those of a fault.
+    pub(crate) fn of(context: &FaultContext<'_>, access: Prot) -> Self {
+        let page = context.page();
+        let attachment = context.attachment();
+        let count = context.space().readahead.count(page);
+        let shown = attachment.pages();
+        let addr = context.address();
+        let in_table = (addr % HUGE_SIZE >> PAGE_SHIFT) as u64;
+        let first = page - page.get() % AROUND;
+        let start = first.max(shown.start).max(page - in_table.min(page.get()));
+        // For a write too: where a page is known that may be written, it counts as written already.
+        let end = (page + count)
+            .max(first + AROUND)
+            .min(shown.end)
+            .min(page + install::pages_to_end_of_table(addr));
+        // A neighbour might be one to be written, of which there must be no entry for reading; see
+        // `fault.rs` on VMs.
+        let alone = !access.contains(Prot::WRITE)
+            && attachment.has_secondary_mmu()
+            && attachment.vma().flags() & bindings::VM_WRITE != 0;
+        Around {
+            pages: start..end,
+            count,
+            alone: alone.then_some(Prot::WRITE),
+        }
     }
-    let count = context.space().readahead.count(page);
-    let shown = attachment.pages();
-    let addr = context.address();
-    let in_table = (addr % HUGE_SIZE >> PAGE_SHIFT) as u64;
-    let first = page - page.get() % AROUND;
-    let start = first.max(shown.start).max(page - in_table.min(page.get()));
-    // For a write too: where a page is known that may be written, it counts as written already.
-    let end = (page + count)
-        .max(first + AROUND)
-        .min(shown.end)
-        .min(page + install::pages_to_end_of_table(addr));
-    (start..end, count)
 }
 
 /// Installs what is known of the pages `around`, if `page` is; returns how many from that on have
-/// been installed without a gap.
+/// been installed without a gap. What may be accessed for `alone` is installed alone.
 pub(crate) fn install_run(
     space: &Space,
     table: &PageTable<'_>,
     page: SpacePage,
     around: &Range<SpacePage>,
     access: Prot,
+    alone: Option<Prot>,
 ) -> Result<u64, Miss> {
-    space.with_run::<MOST, _>(page, around, access, |run| {
+    space.with_run::<MOST, _>(page, around, access, alone, |run| {
         table.insert(run);
         run.ahead()
     })
@@ -120,7 +135,7 @@ fn install_piece(
     retry.missing = *missing;
     let installed = retry.run(
         space,
-        || install_run(space, table, piece.start, piece, access),
+        || install_run(space, table, piece.start, piece, access, None),
         |_| ControlFlow::Break(()),
     );
     *missing = retry.missing;

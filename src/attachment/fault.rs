@@ -34,7 +34,10 @@ use kernel::{
 
 use crate::{
     attachment::{
-        around,
+        around::{
+            self,
+            Around, //
+        },
         install::{
             self,
             PageTable, //
@@ -253,11 +256,15 @@ impl<'a> Fault<'a> {
             // A huge page was installed meanwhile.
             return Answer::Now(NOPAGE);
         };
-        let (around, count) = around::pages_around(&self.context, self.access);
-        let first = around.start..around.end.min(around.start + MOST as u64);
+        let Around {
+            pages,
+            count,
+            alone,
+        } = Around::of(&self.context, self.access);
+        let first = pages.start..pages.end.min(pages.start + MOST as u64);
         let space = self.space();
         let found = self.look(&first, || {
-            around::install_run(space, &table, page, &first, self.access)
+            around::install_run(space, &table, page, &first, self.access, alone)
         });
         let mut installed = match found {
             Ok(installed) => installed.unwrap_or(0),
@@ -265,13 +272,14 @@ impl<'a> Fault<'a> {
         };
         if installed > 0 {
             let next = page + installed;
-            // With readahead also where what comes next is not known yet.
-            if next == first.end || count > 1 {
-                let rest = next..around.end;
+            // With readahead also where what comes next is not known yet. (What comes next may be
+            // of another range, and so have to be alone.)
+            if alone.is_none() && (next == first.end || count > 1) {
+                let rest = next..pages.end;
                 installed += around::install_ahead(space, &table, &rest, self.access);
             }
             let next = page + installed;
-            let whole = if next == around.end { count } else { 0 };
+            let whole = if next == pages.end { count } else { 0 };
             space.readahead.note(next, installed.max(whole));
         }
         Answer::Now(NOPAGE)

@@ -239,7 +239,7 @@ fn install_next(space: &Space, tables: &mut Tables<'_>, pages: Range<SpacePage>)
                 page + 1
             });
         }
-        space.with_run::<MOST, _>(page, &(page..end), access, |run| {
+        space.with_run::<MOST, _>(page, &(page..end), access, None, |run| {
             table.insert(run);
             page + run.words.len() as u64
         })

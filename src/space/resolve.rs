@@ -118,12 +118,13 @@ impl Space {
     }
 
     /// As [`Space::with_frame`], with what is known also of the pages `around`, as far as they may
-    /// be accessed so; `N` pages at most.
+    /// be accessed so; `N` pages at most. What may be accessed for `alone` has no neighbours.
     pub(crate) fn with_run<const N: usize, R>(
         &self,
         page: SpacePage,
         around: &ops::Range<SpacePage>,
         access: Prot,
+        alone: Option<Prot>,
         use_run: impl FnOnce(&Run<'_>) -> R,
     ) -> Result<R, Miss> {
         let shown = self.install.read();
@@ -136,7 +137,9 @@ impl Space {
         let mut start = around.start.max(range.start);
         let mut end = around.end.min(range.end);
         let before = page - start;
-        if end - start > 1 && is_revoked(&shown, range, start, at - before, end - start) {
+        if alone.is_some_and(|alone| range.prot.contains(alone))
+            || end - start > 1 && is_revoked(&shown, range, start, at - before, end - start)
+        {
             (start, end) = (page, page + 1);
         }
         // To clear all of it would cost a fault that installs few as much as these.
