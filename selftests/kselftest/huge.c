@@ -300,6 +300,20 @@ TEST_F(huge_page, is_not_copied_by_fork)
 	EXPECT_EQ(0, agent_stop(&child));
 }
 
+/* mremap() takes it out of one place before it sets it in the other. */
+TEST_F(huge_page, is_not_moved_by_mremap)
+{
+	char *to = attach_at(self->asfd, 0, LEN, RW, 0), *moved;
+	long long before;
+
+	EXPECT_HUGE(self->mem);
+	before = fdinfo_value(self->asfd, "faults");
+	moved = mremap(self->mem, LEN, LEN, MREMAP_MAYMOVE | MREMAP_FIXED, to);
+	ASSERT_EQ(to, moved);
+	EXPECT_HUGE(moved);
+	EXPECT_LE(before + 2, fdinfo_value(self->asfd, "faults"));
+}
+
 /* tmpfs splits a huge page when a part of it is punched. */
 TEST_F(huge_page, follows_punch_of_one_page)
 {

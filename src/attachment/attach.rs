@@ -42,14 +42,18 @@ impl VmOperations for Operations {
     fn open(attachment: Attachment<'_>) {
         let counts = &attachment.space().counts;
         counts.attachments.fetch_add(1, Relaxed);
-        // fork() is about to copy the parent's entries. copy_huge_pmd() reads a special one
-        // without a lock and does not look again, relying on the parent's mmap lock, which the
-        // module's zaps do not take. An entry that is zapped in between would get into the child
-        // after the zap has passed it, and its page is put. So there must be none to be copied,
-        // and none can be made before the copy is complete: the parent's VMA is write-locked.
-        // (Entries of single pages are copied under both page table locks, and the child's VMA
-        // is after the parent's in `i_mmap` by then, so a zap reaches it after the copy.)
-        attachment.zap_huge_of_parent();
+        // fork() is about to copy the parent's entries, or mremap() to move them. The module's
+        // zaps do not take the mmap lock, on which both rely for huge entries. copy_huge_pmd()
+        // reads a special one without a lock and does not look again. move_huge_pmd() has none in
+        // either place for a moment; it holds the locks of both page tables, but a zap that sees
+        // no entry waits for no lock. So an entry could come to a place that the zap has passed,
+        // when its page is put already. There must be none to be copied or moved, and none can be
+        // made before that is over: the VMA that has them is write-locked.
+        //
+        // (Entries of single pages are read and set under the locks of both page tables, which a
+        // zap takes for each, and the new VMA is after the old one in `i_mmap` by then, so a zap
+        // comes to it later. mremap() moves whole page tables with `i_mmap` locked.)
+        attachment.zap_huge_of_original();
     }
 
     fn close(attachment: Attachment<'_>) {

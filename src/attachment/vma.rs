@@ -125,19 +125,14 @@ impl<'a> Attachment<'a> {
         }
     }
 
-    /// If this is the copy that fork() makes of an attachment of the current process: zaps all huge
-    /// entries of that. Nothing installs any before fork() is done.
-    pub(super) fn zap_huge_of_parent(&self) {
-        let current = current!();
-        if let Some(mm) = current.mm().filter(|mm| mm.as_raw() != self.mm) {
-            // SAFETY: A task makes VMAs of another mm than its own in fork() only, with its own
-            // mmap lock held for writing until the copy is complete. The original is at the same
-            // address, and a PFN map too.
-            unsafe {
-                let parent = bindings::vma_lookup(mm.as_raw(), self.vma.start());
-                bindings::address_space_helper_zap_huge(parent);
-            }
-        }
+    /// If this is the copy that fork() or mremap() makes of an attachment of the current process,
+    /// and has no entries yet: zaps the huge entries of that. Nothing installs any before fork() or
+    /// mremap() is done.
+    pub(super) fn zap_huge_of_original(&self) {
+        // SAFETY: The VMA is valid. The current task has its own mmap lock held for writing: it is
+        // in fork(), if the mm is another one; if not, it changes its own VMAs. All that is zapped
+        // is an attachment, as this one is, so a PFN map.
+        unsafe { bindings::address_space_helper_zap_huge_of_original(self.vma.as_ptr()) };
     }
 
     /// Zaps bytes `start..end`, and keeps anything from being installed until the mmap lock is

@@ -14,9 +14,9 @@
 //!    Also acquired by the worker, never by a fault or a notifier.
 //! 2. An attached process's mmap lock (or a VMA's), which a fault comes with; populating only
 //!    tries it, with nothing held.
-//! 3. The asfd inode's `i_mmap_rwsem` (see `sys/mapping.rs`): the kernel acquires it under 2; the
-//!    module waits for it under `ops` only, with neither 2 nor 4, and elsewhere, above all inside
-//!    another file's, only tries it.
+//! 3. The asfd inode's `i_mmap_rwsem` (see `sys/mapping.rs`): the kernel acquires it under 2, and
+//!    so does the module in mremap(). Else it waits for it under `ops` only, with neither 2 nor 4,
+//!    and elsewhere, above all inside another file's, only tries it.
 //! 4. An arena's mmap lock and the locks of its VMAs, and whatever a file acquires under them:
 //!    under 2 they are only tried.
 //! 5. `install`, a reader-writer spinlock: held for moments; nothing is allocated under it, but

@@ -288,6 +288,39 @@ struct vm_area_struct *address_space_helper_next_vma(struct vm_area_struct *vma,
 	return i_mmap_iter_next(vma, first, last);
 }
 
+/*
+ * @copy is a VMA that is about to get the entries of another one, or a part of one: zaps
+ * the huge ones before. fork() has the same addresses in another mm; mremap() has a VMA
+ * of the same mm, which it has write-locked, and @copy is not in that yet. But a part that
+ * is split off, which keeps its entries, is at an address that the mm has.
+ */
+void address_space_helper_zap_huge_of_original(struct vm_area_struct *copy)
+{
+	unsigned long first = first_page(copy), last = last_page(copy);
+	struct mm_struct *mm = current->mm;
+	struct vm_area_struct *vma = vma_lookup(mm, copy->vm_start);
+
+	if (copy->vm_mm != mm) {
+		if (!WARN_ON_ONCE(!vma))
+			address_space_helper_zap_huge(vma, vma->vm_start, vma->vm_end);
+	} else if (!vma) {
+		struct address_space *mapping = copy->vm_file->f_mapping;
+
+		i_mmap_lock_read(mapping);
+		for (vma = i_mmap_iter_first(&mapping->i_mmap, first, last); vma;
+		     vma = i_mmap_iter_next(vma, first, last)) {
+			unsigned long from = max(first, first_page(vma)) - first_page(vma);
+			unsigned long to = min(last, last_page(vma)) + 1 - first_page(vma);
+
+			if (vma->vm_mm == mm && __is_vma_write_locked(vma))
+				address_space_helper_zap_huge(vma,
+							      vma->vm_start + from * PAGE_SIZE,
+							      vma->vm_start + to * PAGE_SIZE);
+		}
+		i_mmap_unlock_read(mapping);
+	}
+}
+
 void address_space_helper_vma_start_write(struct vm_area_struct *vma)
 {
 	vma_start_write(vma);

@@ -62,7 +62,8 @@ bool address_space_helper_map_pages(struct vm_area_struct *vma, unsigned long ad
 bool address_space_helper_pmd_none(struct vm_fault *vmf);
 bool address_space_helper_make_page_table(struct vm_fault *vmf);
 pmd_t *address_space_helper_find_page_table(struct mm_struct *mm, unsigned long addr);
-void address_space_helper_zap_huge(struct vm_area_struct *vma);
+void address_space_helper_zap_huge(struct vm_area_struct *vma, unsigned long start,
+				   unsigned long end);
 bool address_space_helper_install_huge(struct vm_fault *vmf, unsigned long pfn, pgprot_t prot);
 void address_space_helper_install_frames(struct mm_struct *mm, pmd_t *pmd, unsigned long addr,
 					 const unsigned long *frames, unsigned long count,
@@ -87,6 +88,7 @@ void address_space_helper_frame_copy(unsigned long pfn, unsigned long offset, vo
 				     unsigned long len, bool write);
 
 /* Attachments. */
+void address_space_helper_zap_huge_of_original(struct vm_area_struct *copy);
 void address_space_helper_vma_start_write(struct vm_area_struct *vma);
 bool address_space_helper_mm_has_notifiers(struct mm_struct *mm);
 void address_space_helper_init_pfn_vma(struct vm_area_struct *vma, pgoff_t pgoff,

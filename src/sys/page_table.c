@@ -196,22 +196,20 @@ void address_space_helper_install_frames(struct mm_struct *mm, pmd_t *pmd, unsig
 }
 
 /*
- * Zaps the huge entries of a PFN map. Its mmap lock is held for writing, and the VMA's too,
- * so that nothing installs others meanwhile.
+ * Zaps the huge entries in a range of a PFN map. Its mmap lock is held for writing, and the
+ * VMA's too, so that nothing installs others meanwhile.
  */
-void address_space_helper_zap_huge(struct vm_area_struct *vma)
+void address_space_helper_zap_huge(struct vm_area_struct *vma, unsigned long start,
+				   unsigned long end)
 {
-	unsigned long addr;
+	unsigned long addr = ALIGN(start, PMD_SIZE);
 
-	if (WARN_ON_ONCE(!vma))
-		return;
 	vma_assert_write_locked(vma);
-	addr = ALIGN(vma->vm_start, PMD_SIZE);
-	while (addr < vma->vm_end && vma->vm_end - addr >= PMD_SIZE) {
+	while (addr < end && end - addr >= PMD_SIZE) {
 		pmd_t *pmd = find_pmd(vma->vm_mm, addr);
 
 		if (!pmd) {
-			addr = pud_addr_end(addr, vma->vm_end);
+			addr = pud_addr_end(addr, end);
 			continue;
 		}
 		if (pmd_leaf(pmdp_get(pmd)))
