@@ -4,6 +4,9 @@
  * by page all the same. Every promise is tested here with a huge entry in place: all
  * pages were accessed with far fewer faults than pages.
  */
+#include <pthread.h>
+#include <sched.h>
+
 #include "kselftest_harness.h"
 #include "lib/as_util.h"
 
@@ -281,6 +284,45 @@ TEST_F(huge_page, follows_punch_and_truncate)
  * fork() reads a huge entry without a lock and copies it later; an unmap in between
  * would not reach the copy. There must be no huge entry that it could copy.
  */
+struct toucher {
+	const char *mem;
+	volatile bool stop;
+	volatile unsigned long touches;
+};
+
+static void *touch_forever(void *arg)
+{
+	struct toucher *t = arg;
+
+	for (; !t->stop; t->touches++)
+		peek(t->mem + t->touches % PAGES * PAGE);
+	return NULL;
+}
+
+/* A small entry would bring a page table, and that stays. */
+TEST_F(huge_page, stays_huge_when_touched_during_replaces)
+{
+	struct toucher toucher = { .mem = self->mem };
+	uint64_t until = now_ms() + race_ms();
+	pthread_t thread;
+	unsigned int i;
+
+	ASSERT_EQ(0, pthread_create(&thread, NULL, touch_forever, &toucher));
+	for (i = 0; i < 300 || now_ms() < until; i++) {
+		unsigned long seen = toucher.touches;
+
+		ASSERT_EQ(0, as_map(self->asfd, 0, self->file, i % 2 * HUGE, HUGE, RW,
+				    ADDRESS_SPACE_MAP_REPLACE));
+		while (i % 4 == 0 && toucher.touches == seen)
+			sched_yield();
+	}
+	toucher.stop = true;
+	pthread_join(thread, NULL);
+	ASSERT_EQ(0, as_map(self->asfd, 0, self->file, 0, LEN, RW,
+			    ADDRESS_SPACE_MAP_REPLACE));
+	EXPECT_HUGE(self->mem);
+}
+
 TEST_F(huge_page, is_not_copied_by_fork)
 {
 	struct agent child;

@@ -337,9 +337,12 @@ impl<'a> Fault<'a> {
         };
         let policy = |obstacle: Obstacle<'_>| match obstacle {
             // Once there is a page table, there will be no huge page; so it is now that the arena
-            // must have its own.
+            // must have its own, or that a revocation must end.
             Obstacle::Missing(pinned, page) if self.context.may_release() => {
                 self.wait_for(pinned, page)
+            }
+            Obstacle::Invalidating if self.context.may_release() => {
+                ControlFlow::Break(Answer::BackOff)
             }
             _ => ControlFlow::Break(NO),
         };
