@@ -71,6 +71,10 @@
 //!
 //! See [`iommu`]: an IOMMU domain that confines an unmodified vhost-user device.
 //!
+//! # Under a guest's file system
+//!
+//! See [`dax`]: a DAX window that a virtio-fs file server changes by itself.
+//!
 //! # Features
 //!
 //! - `iommu`: [`iommu::Domain`] implements `vm_memory::Iommu`.
@@ -84,6 +88,7 @@
 
 mod batch;
 mod call;
+pub mod dax;
 mod device;
 mod error;
 pub mod iommu;
