@@ -45,6 +45,10 @@ const STATELESS: FsOptions = FsOptions::from_bits_truncate(
     FsOptions::ZERO_MESSAGE_OPEN.bits() | FsOptions::ZERO_MESSAGE_OPENDIR.bits(),
 );
 
+/// How long a guest may trust a name, at least. With none at all its kernel drops the inode,
+/// and all that is mapped of it, when the file is closed.
+const LEAST_TIMEOUT: Duration = Duration::from_millis(1);
+
 /// The part of an inode's number that is the host's.
 const HOST_INODE: u64 = (1 << 47) - 1;
 
@@ -73,7 +77,7 @@ impl Share {
     pub fn new(window: Option<Window>, state: State, options: Options) -> io::Result<Share> {
         let config = Config {
             root_dir: "/".to_owned(),
-            entry_timeout: options.timeout,
+            entry_timeout: options.timeout.max(LEAST_TIMEOUT),
             attr_timeout: options.timeout,
             // Required by no_open; what it would tell the guest is decided in open().
             cache_policy: CachePolicy::Always,
