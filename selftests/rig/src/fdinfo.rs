@@ -14,15 +14,18 @@ pub fn read(fd: impl AsFd) -> Result<String> {
     fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))
 }
 
-/// The number after a key.
+/// The number after a key, which is hexadecimal if it begins with 0x.
 pub fn number(text: &str, key: &str) -> Result<u64> {
     let value = text
         .lines()
         .find_map(|line| line.trim().strip_prefix(key)?.strip_prefix(':'))
         .with_context(|| format!("no {key} in fdinfo:\n{text}"))?;
     let word = value.split_whitespace().next().unwrap_or_default();
-    word.parse()
-        .with_context(|| format!("{key} is no number in fdinfo: {word:?}"))
+    let number = match word.strip_prefix("0x") {
+        Some(digits) => number_16(digits),
+        None => word.parse().ok(),
+    };
+    number.with_context(|| format!("{key} is no number in fdinfo: {word:?}"))
 }
 
 /// A range of the space, and what it shows. All numbers are bytes.
@@ -68,12 +71,13 @@ mod tests {
     use super::*;
 
     const TEXT: &str = "pos:\t0\nlength:\t4096\n0-1000 rw- 2000 /memfd:a b (deleted)\n\
-        faults:\t12\nrevocations:\t3 (of 5)\n";
+        faults:\t12\nrevocations:\t3 (of 5)\nlast-hole:\t0x20000\n";
 
     #[test]
     fn numbers_are_found_among_other_lines() {
         assert_eq!(number(TEXT, "faults").unwrap(), 12);
         assert_eq!(number(TEXT, "revocations").unwrap(), 3);
+        assert_eq!(number(TEXT, "last-hole").unwrap(), 0x20000);
         assert!(number(TEXT, "attachments").is_err());
     }
 

@@ -6,8 +6,8 @@
 //! - A tiny KVM guest: [`flat`].
 //! - Processes: [`channel`] starts and talks to them, [`process`] sets them up.
 //! - Results: [`tap`] prints them, [`check`] compares, [`fdinfo`] reads a space's layout.
-//! - vhost-user devices: [`folder`], [`daemon`] and [`storage`] start them, [`frontend`] is
-//!   the VMM's side of the protocol.
+//! - vhost-user devices: [`folder`], [`daemon`], [`storage`] and [`file_server`] start them,
+//!   [`frontend`] is the VMM's side of the protocol.
 //! - A guest of such a device: [`ram`], a [`bus`] with or without an IOMMU, a [`ring`] and
 //!   the [`device`] at its other end. With a disk it is a [`machine`] that makes requests,
 //!   which are [`order`]s.
@@ -25,6 +25,7 @@ pub mod check;
 pub mod daemon;
 pub mod device;
 pub mod fdinfo;
+pub mod file_server;
 pub mod flat;
 pub mod folder;
 pub mod frontend;

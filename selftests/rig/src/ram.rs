@@ -2,11 +2,11 @@
 
 //! The RAM of a guest: a memfd from guest address 0 on, as its VMM and its drivers see it.
 
-use std::cell::Cell;
 use std::fs::File;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use address_space::page_size;
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result};
 use vm_memory::{Bytes as _, FileOffset, GuestAddress, GuestMemoryMmap};
 
 use crate::memfd;
@@ -19,7 +19,7 @@ pub struct Ram {
     file: File,
     memory: GuestMemoryMmap,
     length: u64,
-    next: Cell<u64>,
+    next: AtomicU64,
 }
 
 impl Ram {
@@ -35,7 +35,7 @@ impl Ram {
             memory: GuestMemoryMmap::from_ranges_with_files([region])?,
             file,
             length,
-            next: Cell::new(FIRST),
+            next: AtomicU64::new(FIRST),
         })
     }
 
@@ -58,10 +58,11 @@ impl Ram {
     /// uses. Returns their guest address.
     pub fn pages(&self, length: u64) -> Result<u64> {
         let length = length.next_multiple_of(page_size());
-        let gpa = self.next.get().next_multiple_of(alignment(length));
-        ensure!(gpa + length <= self.length, "the guest's RAM is used up");
-        self.next.set(gpa + length);
-        Ok(gpa)
+        let aligned = |next: u64| next.next_multiple_of(alignment(length));
+        let fits = |next| Some(aligned(next) + length).filter(|&end| end <= self.length);
+        let next = self.next.fetch_update(Relaxed, Relaxed, fits);
+        let next = next.ok().context("the guest's RAM is used up")?;
+        Ok(aligned(next))
     }
 
     /// Writes bytes at a guest address.

@@ -2,7 +2,7 @@
 
 //! A vhost-user disk: an unmodified qemu-storage-daemon.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt as _;
 use std::process::Command;
 
@@ -62,6 +62,14 @@ impl Storage {
             socket.display()
         ));
         Daemon::start(&mut command, &self.folder, &socket)
+    }
+
+    /// Writes a part of the image.
+    pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        let image = OpenOptions::new()
+            .write(true)
+            .open(self.folder.path().join("disk"))?;
+        Ok(image.write_all_at(bytes, offset)?)
     }
 
     /// Reads a part of the image.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The ACPI tables: one CPU, a serial port, a PCI bus, and which of its devices is behind
-//! the IOMMU.
+//! The ACPI tables: the CPUs, a serial port, a PCI bus, and which of its devices is behind
+//! an IOMMU.
 //!
 //! They are written here because no release of acpi_tables builds with the compiler of
 //! Debian trixie.
@@ -19,8 +19,8 @@ const HARDWARE_REDUCED: u32 = 1 << 20;
 const NO_CMOS_CLOCK: u16 = 1 << 5;
 const LOCAL_APIC: u32 = 0xfee0_0000;
 
-/// Writes the tables. The device in `behind` is behind the IOMMU in `iommu`.
-pub fn write(ram: &Ram, iommu: Slot, behind: Slot) -> Result<()> {
+/// Writes the tables. `iommu` is the slot of an IOMMU and that of the device behind it.
+pub fn write(ram: &Ram, cpus: u8, iommu: Option<(Slot, Slot)>) -> Result<()> {
     let mut at = RSDP + 64;
     let mut put = |table: Vec<u8>| -> Result<u64> {
         let addr = at;
@@ -30,11 +30,14 @@ pub fn write(ram: &Ram, iommu: Slot, behind: Slot) -> Result<()> {
     };
     let dsdt = put(table(b"DSDT", 6, &dsdt()))?;
     let mut all = Vec::new();
+    let viot = iommu.map(|(iommu, behind)| table(b"VIOT", 0, &viot(iommu, behind)));
     for table in [
         table(b"FACP", 6, &fadt(dsdt)),
-        table(b"APIC", 5, &madt()),
-        table(b"VIOT", 0, &viot(iommu, behind)),
-    ] {
+        table(b"APIC", 5, &madt(cpus)),
+    ]
+    .into_iter()
+    .chain(viot)
+    {
         all.extend(put(table)?.to_le_bytes());
     }
     let xsdt = put(table(b"XSDT", 1, &all))?;
@@ -78,10 +81,12 @@ fn fadt(dsdt: u64) -> Vec<u8> {
     body
 }
 
-fn madt() -> Vec<u8> {
+fn madt(cpus: u8) -> Vec<u8> {
     let mut body = Vec::from(LOCAL_APIC.to_le_bytes());
     body.extend([0; 4]);
-    body.extend([0, 8, 0, 0, 1, 0, 0, 0]);
+    for cpu in 0..cpus {
+        body.extend([0, 8, cpu, cpu, 1, 0, 0, 0]);
+    }
     body
 }
 

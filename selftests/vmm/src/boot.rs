@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The guest's boot: kernel, initramfs and command line in its memory, and its CPU in
+//! The guest's boot: kernel, initramfs and command line in its memory, and its first CPU in
 //! the state of the PVH boot protocol.
 
 use std::fs::{self, File};
 use std::io::Cursor;
-use std::path::Path;
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use cpio::newc::ModeFileType;
@@ -25,8 +25,19 @@ use rig::ram::Ram;
 
 use crate::acpi;
 
-/// The guest's program, and the modules that it loads.
-const FILES: [&str; 3] = ["init", "virtio-iommu.ko.xz", "virtio_blk.ko.xz"];
+/// What is booted.
+pub struct Guest {
+    /// The directory with all its files.
+    pub folder: PathBuf,
+    /// The file with its program,
+    pub program: &'static str,
+    /// and those with the modules that it loads.
+    pub modules: &'static [&'static str],
+    /// What the program finds in its environment.
+    pub environment: String,
+    /// Whether the kernel prints all its messages, which takes time for each letter.
+    pub verbose: bool,
+}
 
 const START_INFO: u64 = 0x6000;
 const MODULES: u64 = 0x6800;
@@ -40,13 +51,11 @@ const ARGUMENTS: &str = "console=ttyS0 reboot=k panic=-1 iommu.strict=1 \
      cryptomgr.notests i8042.nokbd i8042.noaux no_timer_check tsc=reliable";
 
 /// Loads it all into memory; returns the CPU's first instruction.
-///
-/// A verbose kernel prints all its messages, which takes time for each letter.
-pub fn load(ram: &Ram, guest: &Path, verbose: bool) -> Result<u64> {
+pub fn load(ram: &Ram, guest: &Guest) -> Result<u64> {
     let file = FileOffset::new(ram.file().try_clone()?, 0);
     let all = (GuestAddress(0), ram.length() as usize, Some(file));
     let memory = &GuestMemoryMmap::<()>::from_ranges_with_files([all])?;
-    let path = guest.join("vmlinux");
+    let path = guest.folder.join("vmlinux");
     let name = path.display();
     let mut kernel = File::open(&path).with_context(|| format!("cannot open {name}"))?;
     let loaded = Elf::load(memory, None, &mut kernel, None)
@@ -57,11 +66,13 @@ pub fn load(ram: &Ram, guest: &Path, verbose: bool) -> Result<u64> {
 
     let mut line = Cmdline::new(0x1000)?;
     line.insert_str(ARGUMENTS)?;
-    line.insert_str(if verbose {
+    line.insert_str(if guest.verbose {
         "earlyprintk=serial"
     } else {
         "quiet"
     })?;
+    // What the kernel does not know becomes the program's environment.
+    line.insert_str(&guest.environment)?;
     load_cmdline(memory, GuestAddress(COMMAND_LINE), &line)?;
 
     let initramfs = initramfs(guest)?;
@@ -109,17 +120,18 @@ pub fn load(ram: &Ram, guest: &Path, verbose: bool) -> Result<u64> {
     Ok(entry.0)
 }
 
-fn initramfs(guest: &Path) -> Result<Vec<u8>> {
+fn initramfs(guest: &Guest) -> Result<Vec<u8>> {
     let mut files = Vec::new();
-    for name in ["dev", "proc", "sys"] {
+    for name in ["dev", "mnt", "proc", "sys"] {
         let builder = NewcBuilder::new(name).mode(0o755);
         files.push((
             builder.set_mode_file_type(ModeFileType::Directory),
             Cursor::new(Vec::new()),
         ));
     }
-    for name in FILES {
-        let path = guest.join(name);
+    let modules = guest.modules.iter().map(|name| (*name, *name));
+    for (name, from) in std::iter::once(("init", guest.program)).chain(modules) {
+        let path = guest.folder.join(from);
         let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let builder = NewcBuilder::new(name).mode(0o755);
         files.push((
@@ -130,18 +142,27 @@ fn initramfs(guest: &Path) -> Result<Vec<u8>> {
     Ok(write_cpio(files.into_iter(), Vec::new())?)
 }
 
-/// Sets the registers as the protocol says: protected mode, flat segments, no paging.
-pub fn set_cpu(cpu: &VcpuFd, mut cpuid: CpuId, entry: u64) -> Result<()> {
+/// Sets the registers of the first CPU as the protocol says: protected mode, flat segments,
+/// no paging. The others wait until the first one starts them.
+pub fn set_cpu(cpu: &VcpuFd, id: u8, mut cpuid: CpuId, entry: u64) -> Result<()> {
     for leaf in cpuid.as_mut_slice() {
         match leaf.function {
-            // The TSC deadline timer, since there is no clock to calibrate another timer.
-            1 => leaf.ecx |= (1 << 24) | (1 << 31),
+            1 => {
+                // The TSC deadline timer, since there is no clock to calibrate another timer.
+                leaf.ecx |= (1 << 24) | (1 << 31);
+                leaf.ebx = leaf.ebx & 0x00ff_ffff | (u32::from(id) << 24);
+            }
+            0xb | 0x1f => leaf.edx = id.into(),
+            0x8000_001e => leaf.eax = id.into(),
             // No nested guests.
             0x8000_0001 => leaf.ecx &= !(1 << 2),
             _ => {}
         }
     }
     cpu.set_cpuid2(&cpuid)?;
+    if id != 0 {
+        return Ok(());
+    }
 
     flat::enter_protected_mode(cpu)?;
     let mut sregs = cpu.get_sregs()?;

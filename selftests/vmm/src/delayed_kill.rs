@@ -11,8 +11,9 @@ use std::time::Duration;
 use anyhow::Result;
 use rig::daemon::Daemon;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Signal, getpid, kill_process, pidfd_send_signal};
-use vmm_sys_util::signal::register_signal_handler;
+use rustix::process::{Signal, pidfd_send_signal};
+
+use crate::cpus::interrupt_first;
 
 /// How long the device stays alive.
 const DELAY: Duration = Duration::from_millis(300);
@@ -26,7 +27,6 @@ pub struct DelayedKill {
 
 impl DelayedKill {
     pub fn new(daemon: &Daemon) -> Result<DelayedKill> {
-        register_signal_handler(Signal::USR1.as_raw(), nothing)?;
         let noticed = Arc::<AtomicBool>::default();
         let kill = DelayedKill {
             noticed: noticed.clone(),
@@ -38,8 +38,7 @@ impl DelayedKill {
             let _ = pidfd_send_signal(&pidfd, Signal::KILL);
             let _ = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None);
             while !noticed.load(Ordering::Relaxed) {
-                // The first thread, which is the CPU's, gets the signal.
-                let _ = kill_process(getpid(), Signal::USR1);
+                interrupt_first();
                 sleep(Duration::from_millis(20));
             }
         });
@@ -52,5 +51,3 @@ impl Drop for DelayedKill {
         self.noticed.store(true, Ordering::Relaxed);
     }
 }
-
-extern "C" fn nothing(_: i32, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}

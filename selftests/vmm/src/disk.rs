@@ -6,7 +6,7 @@
 
 use std::os::fd::AsFd as _;
 use std::os::unix::process::ExitStatusExt as _;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use address_space::View;
 use anyhow::{Context as _, Result, ensure};
@@ -29,16 +29,20 @@ pub const LENGTH: u64 = 64 << 20;
 /// What the device's process gets of the guest's memory.
 pub enum Reach {
     /// All of it, as without an address space.
-    Ram(Rc<Ram>),
+    Ram(Arc<Ram>),
     /// What the IOMMU maps.
     Iommu(View),
+    /// All that is in the address space of the guest's memory.
+    Space(View),
 }
 
 impl Reach {
     fn region(&self) -> Result<VhostUserMemoryRegionInfo> {
         Ok(match self {
             Reach::Ram(ram) => frontend::region(0..ram.length(), ram.file().as_fd()),
-            Reach::Iommu(view) => frontend::region(0..view.length()?, view.as_fd()),
+            Reach::Iommu(view) | Reach::Space(view) => {
+                frontend::region(0..view.length()?, view.as_fd())
+            }
         })
     }
 }
@@ -154,6 +158,11 @@ impl Disk {
         setup.queues.first().context("no queue")
     }
 
+    /// Writes the disk's image.
+    pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.storage.write(offset, bytes)
+    }
+
     /// Reads the disk's image.
     pub fn read(&self, offset: u64, length: usize) -> Result<Vec<u8>> {
         self.storage.read(offset, length)
@@ -165,12 +174,15 @@ impl Disk {
 impl virtio::Device for Disk {
     const KIND: u16 = 2;
     const CLASS: u32 = 0x010000;
-    const QUEUES: &[u16] = &[Self::SIZE];
+
+    fn queues(&self) -> &[u16] {
+        &[Self::SIZE]
+    }
 
     fn features(&self) -> u64 {
         let others = PROTOCOL | (1 << VIRTIO_BLK_F_MQ) | (1 << VIRTIO_BLK_F_CONFIG_WCE);
         let platform = match self.reach {
-            Reach::Ram(_) => 0,
+            Reach::Ram(_) | Reach::Space(_) => 0,
             Reach::Iommu(_) => 1 << VIRTIO_F_ACCESS_PLATFORM,
         };
         self.features & !others | platform

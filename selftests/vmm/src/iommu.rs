@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use address_space::iommu::{Domain, Mapping};
@@ -34,6 +34,8 @@ const T_UNMAP: u8 = 4;
 const MAP_F_READ: u32 = 1;
 const MAP_F_WRITE: u32 = 2;
 const MOST_DOMAINS: u32 = 1023;
+
+const QUEUES: [u16; 2] = [128, 16];
 
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +81,7 @@ impl Counts {
 /// The device. It has one endpoint, which is in no domain at first, and so reaches
 /// nothing.
 pub struct Iommu {
-    ram: Rc<Ram>,
+    ram: Arc<Ram>,
     endpoint: u32,
     config: [u8; 40],
     /// What the endpoint reaches.
@@ -133,7 +135,7 @@ unsafe impl ByteValued for Map {}
 unsafe impl ByteValued for Unmap {}
 
 impl Iommu {
-    pub fn new(ram: &Rc<Ram>, endpoint: u32) -> Result<Iommu> {
+    pub fn new(ram: &Arc<Ram>, endpoint: u32) -> Result<Iommu> {
         let enforced = Domain::new(APERTURE)?;
         enforced.add_ram(0, ram.file(), 0, ram.length())?;
         let mut config = [0; 40];
@@ -365,8 +367,11 @@ fn status(error: &address_space::Error) -> Status {
 impl virtio::Device for Iommu {
     const KIND: u16 = 23;
     const CLASS: u32 = 0x080600;
+
     /// Requests, and events, of which there are none.
-    const QUEUES: &[u16] = &[128, 16];
+    fn queues(&self) -> &[u16] {
+        &QUEUES
+    }
 
     fn features(&self) -> u64 {
         (1 << F_INPUT_RANGE) | (1 << F_DOMAIN_RANGE) | (1 << F_MAP_UNMAP)
@@ -380,7 +385,7 @@ impl virtio::Device for Iommu {
         let requests = setup.queues.into_iter().next().context("no queue")?;
         let low = |addr: u64| Some(addr as u32);
         let high = |addr: u64| Some((addr >> 32) as u32);
-        let mut queue = VirtQueue::new(Self::QUEUES[0])?;
+        let mut queue = VirtQueue::new(QUEUES[0])?;
         queue.set_size(requests.size);
         queue.set_desc_table_address(low(requests.descriptors), high(requests.descriptors));
         queue.set_avail_ring_address(low(requests.available), high(requests.available));

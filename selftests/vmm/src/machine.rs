@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The machine: one CPU, memory, a serial port for output, and a PCI bus with an IOMMU and
-//! two disks, one of them behind the IOMMU.
+//! The machine but for its CPUs: memory, a serial port for output, and a PCI bus with the
+//! devices of a trial.
 
 use std::convert::Infallible;
 use std::io;
-use std::path::Path;
-use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, bail};
@@ -15,21 +13,21 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use rig::ram::Ram;
+use rustix::io::Errno;
 use vm_memory::{GuestAddress, GuestMemoryBackend as _};
 use vm_superio::serial::NoEvents;
 use vm_superio::{Serial, Trigger};
-use vmm_guest::{CALL, Call, END, NUMBERS};
+use vmm_guest::ports::{CALL, END, NUMBERS};
 
 use crate::acpi;
-use crate::boot;
-use crate::disk::{Disk, Reach};
-use crate::iommu::Iommu;
+use crate::boot::{self, Guest};
 use crate::msix::Router;
-use crate::pci::{Address, Config, Slot};
-use crate::virtio::Function;
+use crate::pci::{Address, Config, Function, Slot};
 
 /// How much RAM the guest has, in bytes.
 const RAM_LENGTH: u64 = 256 << 20;
+/// The number of its memory slot.
+const RAM_SLOT: u32 = 0;
 
 const SERIAL: u16 = 0x3f8;
 /// The keyboard controller, which also resets the machine.
@@ -37,9 +35,6 @@ const RESET: u16 = 0x64;
 const RESET_NOW: u8 = 0xfe;
 
 const BRIDGE: Slot = Slot(0);
-const IOMMU: Slot = Slot(1);
-const BEHIND: Slot = Slot(2);
-const BESIDE: Slot = Slot(3);
 
 /// What the guest has printed to its console.
 #[derive(Clone, Default)]
@@ -75,78 +70,104 @@ impl Trigger for NoInterrupt {
     }
 }
 
-pub struct Machine {
-    pub ram: Rc<Ram>,
-    pub iommu: Function<Iommu>,
-    /// The disk behind the IOMMU,
-    pub behind: Function<Disk>,
-    /// and the one that is not.
-    pub beside: Function<Disk>,
+/// The devices on the PCI bus.
+pub trait Devices {
+    /// The last slot with a device.
+    const LAST: Slot;
+
+    fn function(&mut self, slot: Slot) -> Option<&mut dyn Function>;
+    /// The slot of an IOMMU, and that of the device behind it.
+    fn iommu(&self) -> Option<(Slot, Slot)> {
+        None
+    }
+}
+
+/// What devices are made of, and for.
+pub struct Base {
+    pub vm: Arc<VmFd>,
+    pub router: Arc<Router>,
+    pub ram: Arc<Ram>,
+}
+
+pub struct Machine<D> {
+    pub ram: Arc<Ram>,
+    pub devices: D,
+    pub vm: Arc<VmFd>,
     bridge: Config,
     address: Address,
     serial: Serial<NoInterrupt, NoEvents, Console>,
     numbers: [u8; 16],
     result: u8,
-    _vm: Rc<VmFd>,
 }
 
-/// Why the guest stopped running.
+/// Why a CPU of the guest's stopped running.
 pub enum Stop {
     /// The guest's program makes a call.
-    Call(Call, [u64; 2]),
+    Call(u8, [u64; 2]),
     /// A signal interrupted it.
     Interrupted,
+    /// It accessed memory that is not there.
+    Hole,
     /// The guest has reset the machine.
     Reset,
 }
 
-impl Machine {
-    /// Makes the machine, and its CPU, ready to boot.
-    pub fn new(guest: &Path, verbose: bool, console: &Console) -> Result<(Machine, VcpuFd)> {
+impl<D: Devices> Machine<D> {
+    /// Makes the machine, and so many CPUs, ready to boot.
+    pub fn new(
+        guest: &Guest,
+        cpus: u8,
+        console: &Console,
+        devices: impl FnOnce(&Base) -> Result<D>,
+    ) -> Result<(Machine<D>, Vec<VcpuFd>)> {
         let kvm = Kvm::new().context("/dev/kvm")?;
-        let vm = Rc::new(kvm.create_vm()?);
+        let vm = Arc::new(kvm.create_vm()?);
         vm.set_tss_address(0xfffb_d000)?;
-        // KVM has the local APIC. All interrupts are messages, so that there is no other
+        // KVM has the local APICs. All interrupts are messages, so that there is no other
         // controller.
         vm.enable_cap(&kvm_enable_cap {
             cap: KVM_CAP_SPLIT_IRQCHIP,
             ..Default::default()
         })?;
-        let ram = Rc::new(Ram::new(RAM_LENGTH)?);
+        let ram = Arc::new(Ram::new(RAM_LENGTH)?);
         let host = ram.memory().get_host_address(GuestAddress(0))?;
-        // SAFETY: The memory stays mapped while the machine exists, and the CPU runs only in
-        // `Machine::run()`.
+        // SAFETY: The memory stays mapped while the machine exists, and CPUs run only in
+        // `cpus::run()`, which has the machine meanwhile.
         unsafe {
             vm.set_user_memory_region(kvm_userspace_memory_region {
-                slot: 0,
+                slot: RAM_SLOT,
                 flags: 0,
                 guest_phys_addr: 0,
                 memory_size: ram.length(),
                 userspace_addr: host as u64,
             })?;
         }
-        let cpu = vm.create_vcpu(0)?;
-        let entry = boot::load(&ram, guest, verbose)?;
-        acpi::write(&ram, IOMMU, BEHIND)?;
-        boot::set_cpu(&cpu, kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?, entry)?;
-
-        let router = Router::new(vm.clone());
-        let iommu = Iommu::new(&ram, BEHIND.bdf())?;
-        let behind = Disk::new("behind", Reach::Iommu(iommu.view()?))?;
-        let beside = Disk::new("beside", Reach::Ram(ram.clone()))?;
+        let base = Base {
+            router: Router::new(vm.clone()),
+            vm: vm.clone(),
+            ram: ram.clone(),
+        };
+        let devices = devices(&base)?;
+        let entry = boot::load(&ram, guest)?;
+        acpi::write(&ram, cpus, devices.iommu())?;
+        let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?;
+        let cpus = (0..cpus).map(|id| {
+            let cpu = vm.create_vcpu(id.into())?;
+            boot::set_cpu(&cpu, id, cpuid.clone(), entry)?;
+            Ok(cpu)
+        });
+        let cpus = cpus.collect::<Result<_>>()?;
         let machine = Machine {
-            iommu: Function::new(iommu, IOMMU, &vm, &router, 0)?,
-            behind: Function::new(behind, BEHIND, &vm, &router, 8)?,
-            beside: Function::new(beside, BESIDE, &vm, &router, 16)?,
+            ram,
+            devices,
+            vm,
             bridge: Config::bridge(),
             address: Address::default(),
             serial: Serial::new(NoInterrupt, console.clone()),
             numbers: [0; 16],
             result: 0,
-            ram,
-            _vm: vm,
         };
-        Ok((machine, cpu))
+        Ok((machine, cpus))
     }
 
     /// Sets what the guest reads after its call.
@@ -154,28 +175,26 @@ impl Machine {
         self.result = u8::from(!good);
     }
 
-    /// Runs the guest until it makes a call, is interrupted, or resets the machine.
-    pub fn run(&mut self, cpu: &mut VcpuFd) -> Result<Stop> {
-        loop {
-            match cpu.run() {
-                Ok(VcpuExit::IoOut(port, bytes)) => {
-                    if let Some(stop) = self.write_port(port, bytes)? {
-                        return Ok(stop);
-                    }
-                }
-                Ok(VcpuExit::IoIn(port, bytes)) => self.read_port(port, bytes),
-                Ok(VcpuExit::MmioRead(addr, bytes)) => self.read_memory(addr, bytes),
-                Ok(VcpuExit::MmioWrite(addr, bytes)) => self.write_memory(addr, bytes)?,
-                Ok(VcpuExit::Hlt) => {}
-                Ok(VcpuExit::Intr) => return Ok(Stop::Interrupted),
-                Ok(VcpuExit::Shutdown) => bail!("the guest crashed"),
-                Ok(exit) => bail!("the guest stopped: {exit:?}"),
-                Err(error) if error.errno() == rustix::io::Errno::INTR.raw_os_error() => {
-                    return Ok(Stop::Interrupted);
-                }
-                Err(error) => return Err(error).context("KVM_RUN"),
-            }
+    /// Does what a CPU left the guest for; `None` if it may go on.
+    pub fn exit(&mut self, exit: Result<VcpuExit<'_>, kvm_ioctls::Error>) -> Result<Option<Stop>> {
+        match exit {
+            Ok(VcpuExit::IoOut(port, bytes)) => return self.write_port(port, bytes),
+            Ok(VcpuExit::IoIn(port, bytes)) => self.read_port(port, bytes),
+            Ok(VcpuExit::MmioRead(addr, bytes)) => self.read_memory(addr, bytes),
+            Ok(VcpuExit::MmioWrite(addr, bytes)) => self.write_memory(addr, bytes)?,
+            Ok(VcpuExit::Hlt) => {}
+            Ok(VcpuExit::Intr) => return Ok(Some(Stop::Interrupted)),
+            Ok(VcpuExit::Shutdown) => bail!("the guest crashed"),
+            Ok(exit) => bail!("the guest stopped: {exit:?}"),
+            Err(error) => match Errno::from_raw_os_error(error.errno()) {
+                Errno::INTR => return Ok(Some(Stop::Interrupted)),
+                Errno::FAULT => return Ok(Some(Stop::Hole)),
+                // A CPU that another one has to start has been woken up for that.
+                Errno::AGAIN => {}
+                _ => return Err(error).context("KVM_RUN"),
+            },
         }
+        Ok(None)
     }
 
     fn write_port(&mut self, port: u16, bytes: &[u8]) -> Result<Option<Stop>> {
@@ -188,23 +207,19 @@ impl Machine {
             (0xcfc..0xd00, _) => {
                 if let Some((slot, register)) = self.address.target() {
                     let at = register + usize::from(port - 0xcfc);
-                    match slot {
-                        IOMMU => self.iommu.write_config(at, bytes)?,
-                        BEHIND => self.behind.write_config(at, bytes)?,
-                        BESIDE => self.beside.write_config(at, bytes)?,
-                        _ => {}
+                    if let Some(function) = self.devices.function(slot) {
+                        function.write_config(at, bytes)?;
                     }
                 }
             }
             (RESET, [RESET_NOW]) => return Ok(Some(Stop::Reset)),
             (NUMBERS..END, [byte]) => self.numbers[usize::from(port - NUMBERS)] = *byte,
             (CALL, [number]) => {
-                let call = Call::of(*number).context("no such call")?;
                 let mut numbers = [0; 2];
                 for (number, bytes) in numbers.iter_mut().zip(self.numbers.chunks_exact(8)) {
                     *number = u64::from_le_bytes(bytes.try_into()?);
                 }
-                return Ok(Some(Stop::Call(call, numbers)));
+                return Ok(Some(Stop::Call(*number, numbers)));
             }
             _ => {}
         }
@@ -220,12 +235,10 @@ impl Machine {
             0xcfc..0xd00 => {
                 if let Some((slot, register)) = self.address.target() {
                     let at = register + usize::from(port - 0xcfc);
-                    match slot {
-                        BRIDGE => self.bridge.read(at, bytes),
-                        IOMMU => self.iommu.config.read(at, bytes),
-                        BEHIND => self.behind.config.read(at, bytes),
-                        BESIDE => self.beside.config.read(at, bytes),
-                        _ => {}
+                    if slot == BRIDGE {
+                        self.bridge.read(at, bytes);
+                    } else if let Some(function) = self.devices.function(slot) {
+                        function.config().read(at, bytes);
                     }
                 }
             }
@@ -236,27 +249,32 @@ impl Machine {
         }
     }
 
-    fn read_memory(&self, addr: u64, bytes: &mut [u8]) {
-        if let Some(offset) = self.iommu.offset(addr) {
-            self.iommu.read(offset, bytes);
-        } else if let Some(offset) = self.behind.offset(addr) {
-            self.behind.read(offset, bytes);
-        } else if let Some(offset) = self.beside.offset(addr) {
-            self.beside.read(offset, bytes);
-        } else {
-            bytes.fill(0xff);
+    fn read_memory(&mut self, addr: u64, bytes: &mut [u8]) {
+        match self.registers(addr) {
+            Some((slot, offset)) => {
+                if let Some(function) = self.devices.function(slot) {
+                    function.read(offset, bytes);
+                }
+            }
+            None => bytes.fill(0xff),
         }
     }
 
     fn write_memory(&mut self, addr: u64, bytes: &[u8]) -> Result<()> {
-        if let Some(offset) = self.iommu.offset(addr) {
-            self.iommu.write(offset, bytes)
-        } else if let Some(offset) = self.behind.offset(addr) {
-            self.behind.write(offset, bytes)
-        } else if let Some(offset) = self.beside.offset(addr) {
-            self.beside.write(offset, bytes)
-        } else {
-            Ok(())
+        match self.registers(addr) {
+            Some((slot, offset)) => match self.devices.function(slot) {
+                Some(function) => function.write(offset, bytes),
+                None => Ok(()),
+            },
+            None => Ok(()),
         }
+    }
+
+    /// The function whose registers are at an address, and the offset in them.
+    fn registers(&mut self, addr: u64) -> Option<(Slot, u64)> {
+        (1..=D::LAST.0).map(Slot).find_map(|slot| {
+            let offset = self.devices.function(slot)?.offset(addr)?;
+            Some((slot, offset))
+        })
     }
 }

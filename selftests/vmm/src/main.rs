@@ -1,22 +1,32 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A VMM whose guest is Debian's Linux. The guest's own virtio-iommu driver determines,
-//! mapping by mapping, what the process of its disk can reach.
+//! A VMM whose guest is Debian's Linux, in one of two trials:
 //!
-//! Prints TAP. Needs the module, KVM and qemu-storage-daemon.
+//! - `iommu`: the guest's own virtio-iommu driver determines, mapping by mapping, what the
+//!   process of its disk can reach.
+//! - `dax`: the guest mounts a directory of its host, and a file server changes what is in
+//!   the window, without the VMM.
+//!
+//! Prints TAP. Needs the module, KVM, qemu-storage-daemon and selftests/virtiofs.
 
 #![warn(rust_2018_idioms, clippy::undocumented_unsafe_blocks)]
 
 mod acpi;
-mod attack;
 mod boot;
+mod cpus;
+mod dax_trial;
 mod delayed_kill;
 mod disk;
+mod file_system;
+mod guest_memory;
 mod iommu;
+mod iommu_trial;
 mod machine;
 mod msix;
+mod past_end;
 mod pci;
-mod trial;
+mod probe;
+mod report;
 mod virtio;
 
 use std::fs;
@@ -25,31 +35,46 @@ use std::process::{ExitCode, exit};
 use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
-use clap::Parser;
-use rig::process::no_core_files;
+use clap::{Parser, ValueEnum};
 use rig::tap::line;
 
-use crate::machine::{Console, Machine, Stop};
-use crate::trial::Trial;
+use crate::machine::Console;
 
 /// The exit status of a skipped kselftest.
 const SKIP: u8 = 4;
 
-/// Run a Linux guest whose own driver determines what the process of its disk can reach.
+/// Run a Linux guest whose memory, or whose devices', is an address space.
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
+    /// What to run it for.
+    #[arg(default_value = "iommu")]
+    trial: Kind,
     /// A directory with the guest: vmlinux (uncompressed, with CONFIG_PVH), its
-    /// modules virtio-iommu.ko.xz and virtio_blk.ko.xz, and init.
+    /// modules virtio-iommu.ko.xz and virtio_blk.ko.xz, and the programs init and
+    /// dax-init.
     #[arg(long, default_value = "build/guest")]
     guest: PathBuf,
+    /// The file server.
+    #[arg(long, default_value = "build/virtiofs")]
+    server: PathBuf,
+    /// Run the second guest of dax, on this directory.
+    #[arg(long, hide = true)]
+    second: Option<PathBuf>,
     /// After how many seconds the guest counts as hung.
     #[arg(long, default_value_t = 160)]
     limit: u64,
     /// Print the guest's console, with more messages of its kernel.
     #[arg(long)]
     console: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Kind {
+    /// Its own virtio-iommu driver determines what the process of its disk can reach.
+    Iommu,
+    /// It mounts a directory of its host with a DAX window that the file server changes.
+    Dax,
 }
 
 fn main() -> ExitCode {
@@ -63,37 +88,25 @@ fn main() -> ExitCode {
     let (show, limit) = (cli.console, Duration::from_secs(cli.limit));
     spawn(move || watch(&watched, show, limit));
 
-    let mut trial = Trial::new();
-    let result = run(&cli, &console, &mut trial);
-    let failed = result.is_err();
-    if !trial.end(&result) || failed {
+    let kept = match cli.trial {
+        Kind::Iommu => iommu_trial::run(&cli.guest, cli.console, &console),
+        Kind::Dax => {
+            let programs = dax_trial::Programs {
+                guest: &cli.guest,
+                server: cli.server,
+                verbose: cli.console,
+            };
+            match cli.second {
+                None => dax_trial::run(&programs, &console),
+                Some(directory) => dax_trial::run_second(&programs, &console, &directory),
+            }
+        }
+    };
+    if !kept {
         print_console(&console);
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
-}
-
-fn run(cli: &Cli, console: &Console, trial: &mut Trial) -> Result<()> {
-    // The device will die of a signal.
-    no_core_files()?;
-    let start = Instant::now();
-    let (mut machine, mut cpu) = Machine::new(&cli.guest, cli.console, console)?;
-    let mut at = "its kernel's boot".to_owned();
-    loop {
-        match machine.run(&mut cpu)? {
-            Stop::Reset => {
-                ensure!(at == "Done", "the guest has ended after {at}");
-                return Ok(());
-            }
-            Stop::Interrupted => trial.interrupted(&mut machine)?,
-            Stop::Call(call, numbers) => {
-                at = format!("{call:?}");
-                line(&format!("# {:.1?}: the guest is at {at}", start.elapsed()));
-                let good = trial.reached(&mut machine, call, numbers);
-                machine.answer(good);
-            }
-        }
-    }
 }
 
 /// Prints the guest's console if `show` is set, and ends the program after `limit`.

@@ -3,9 +3,8 @@
 //! Interrupts: each vector of a function is an eventfd that KVM turns into the message of
 //! its table entry, without the VMM's help.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
 use kvm_bindings::{
@@ -29,21 +28,26 @@ pub enum State {
 
 /// All routes of the machine.
 pub struct Router {
-    vm: Rc<VmFd>,
-    messages: RefCell<BTreeMap<u32, Entry>>,
+    vm: Arc<VmFd>,
+    messages: Mutex<BTreeMap<u32, Entry>>,
 }
 
 impl Router {
-    pub fn new(vm: Rc<VmFd>) -> Rc<Router> {
-        Rc::new(Router {
+    pub fn new(vm: Arc<VmFd>) -> Arc<Router> {
+        Arc::new(Router {
             vm,
-            messages: RefCell::default(),
+            messages: Mutex::default(),
         })
     }
 
-    fn set(&self) -> Result<()> {
-        let messages = self.messages.borrow();
-        let messages = messages.iter().map(|(&gsi, entry)| kvm_irq_routing_entry {
+    /// Sets a route. The lock is held until KVM has them all, so that an older set of them
+    /// does not come after a newer one.
+    fn route(&self, gsi: u32, entry: Entry) -> Result<()> {
+        let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
+        if messages.insert(gsi, entry) == Some(entry) {
+            return Ok(());
+        }
+        let entries = messages.iter().map(|(&gsi, entry)| kvm_irq_routing_entry {
             gsi,
             type_: KVM_IRQ_ROUTING_MSI,
             u: kvm_irq_routing_entry__bindgen_ty_1 {
@@ -56,17 +60,10 @@ impl Router {
             },
             ..Default::default()
         });
-        let entries: Vec<_> = messages.collect();
+        let entries: Vec<_> = entries.collect();
         Ok(self
             .vm
             .set_gsi_routing(&KvmIrqRouting::from_entries(&entries)?)?)
-    }
-
-    fn route(&self, gsi: u32, entry: Entry) -> Result<()> {
-        if self.messages.borrow_mut().insert(gsi, entry) == Some(entry) {
-            return Ok(());
-        }
-        self.set()
     }
 }
 
@@ -79,13 +76,13 @@ struct Vector {
 
 /// The vectors of a function.
 pub struct Msix {
-    router: Rc<Router>,
+    router: Arc<Router>,
     vectors: Vec<Vector>,
 }
 
 impl Msix {
     /// `first` is the number, among all messages, of its first vector.
-    pub fn new(router: &Rc<Router>, first: u32, vectors: u16) -> Result<Msix> {
+    pub fn new(router: &Arc<Router>, first: u32, vectors: u16) -> Result<Msix> {
         let vectors = (0..u32::from(vectors))
             .map(|index| {
                 Ok(Vector {

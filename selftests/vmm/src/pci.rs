@@ -3,11 +3,15 @@
 //! A PCI bus with configuration mechanism 1, and the configuration space of a virtio
 //! function.
 
+use anyhow::Result;
+
 use crate::msix;
 
 /// Where the functions' registers begin.
 pub const BARS: u64 = 0xd000_0000;
-/// Where the bus's memory ends.
+/// Where memory that devices share with their drivers begins, and where it ends, which is also
+/// the end of the bus's memory.
+pub const WINDOWS: u64 = 0xd800_0000;
 pub const MEMORY_END: u64 = 0xe000_0000;
 /// How many bytes of it each function has.
 pub const BAR_LENGTH: u64 = 0x8000;
@@ -25,6 +29,8 @@ pub const NOTIFY_MULTIPLIER: u64 = 4;
 
 const COMMAND: usize = 0x04;
 const BAR: usize = 0x10;
+/// That of the shared memory, which takes two.
+const SHARED_BAR: usize = 0x18;
 const MSIX: usize = 0x40;
 
 /// The number of a device on the bus.
@@ -41,6 +47,33 @@ impl Slot {
     pub fn bar(self) -> u64 {
         BARS + u64::from(self.0) * BAR_LENGTH
     }
+}
+
+/// A function on the bus, as the CPU sees it.
+pub trait Function {
+    fn config(&self) -> &Config;
+    fn write_config(&mut self, at: usize, bytes: &[u8]) -> Result<()>;
+    /// Reads its registers.
+    fn read(&self, offset: u64, bytes: &mut [u8]);
+    /// Writes its registers.
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<()>;
+
+    /// The offset of an address in its registers, if it is there.
+    fn offset(&self, addr: u64) -> Option<u64> {
+        let offset = addr.checked_sub(self.config().bar()?)?;
+        (offset < BAR_LENGTH).then_some(offset)
+    }
+}
+
+/// Memory that a device shares with its driver, in a BAR of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shared {
+    /// Which of the device's memories it is.
+    pub id: u8,
+    /// Its address, a multiple of the length,
+    pub addr: u64,
+    /// which is a power of two.
+    pub length: u64,
 }
 
 /// The configuration space of a function.
@@ -67,7 +100,13 @@ impl Config {
     }
 
     /// That of a virtio device of this kind.
-    pub fn virtio(slot: Slot, kind: u16, class: u32, vectors: u16) -> Config {
+    pub fn virtio(
+        slot: Slot,
+        kind: u16,
+        class: u32,
+        vectors: u16,
+        shared: Option<Shared>,
+    ) -> Config {
         let mut config = Config::new(0x1af4, 0x1040 + kind, class);
         config.put(8, &[1]);
         config.writable[COMMAND..COMMAND + 2].copy_from_slice(&[0x07, 0x04]);
@@ -94,9 +133,26 @@ impl Config {
         capability(0x50, 0x60, 1, COMMON, 0x38);
         capability(0x60, 0x78, 2, NOTIFY, 0x1000);
         capability(0x78, 0x88, 3, ISR, 1);
-        capability(0x88, 0, 4, DEVICE, 0x1000);
+        let after = if shared.is_some() { 0x98 } else { 0 };
+        capability(0x88, after, 4, DEVICE, 0x1000);
         config.put(0x70, &(NOTIFY_MULTIPLIER as u32).to_le_bytes());
+        if let Some(shared) = shared {
+            config.put_shared(after.into(), shared);
+        }
         config
+    }
+
+    /// A prefetchable BAR of 64 bits, and the capability that says what it is.
+    fn put_shared(&mut self, at: usize, shared: Shared) {
+        const PREFETCHABLE_64: u64 = 0xc;
+        self.put(SHARED_BAR, &(shared.addr | PREFETCHABLE_64).to_le_bytes());
+        let size = !(shared.length - 1);
+        self.writable[SHARED_BAR..SHARED_BAR + 8].copy_from_slice(&size.to_le_bytes());
+        self.put(at, &[0x09, 0, 24, 8, 2, shared.id]);
+        // The offset in the BAR is 0, and each number is in two parts.
+        let [low, high] = [shared.length as u32, (shared.length >> 32) as u32];
+        self.put(at + 12, &low.to_le_bytes());
+        self.put(at + 20, &high.to_le_bytes());
     }
 
     fn put(&mut self, at: usize, bytes: &[u8]) {
@@ -120,6 +176,12 @@ impl Config {
     pub fn bar(&self) -> Option<u64> {
         let bar = u32::from_le_bytes(self.bytes[BAR..BAR + 4].try_into().unwrap());
         (self.bytes[COMMAND] & 2 != 0).then_some(u64::from(bar))
+    }
+
+    /// Where its shared memory is, if it has any and it is enabled.
+    pub fn shared(&self) -> Option<u64> {
+        let bar = u64::from_le_bytes(self.bytes[SHARED_BAR..SHARED_BAR + 8].try_into().unwrap());
+        (self.bytes[COMMAND] & 2 != 0 && bar != 0).then_some(bar & !0xf)
     }
 
     /// How its interrupts are to be delivered.
@@ -171,7 +233,7 @@ mod tests {
     #[test]
     fn driver_finds_the_length_of_the_registers() {
         let slot = Slot(2);
-        let mut config = Config::virtio(slot, 2, 0x010000, 2);
+        let mut config = Config::virtio(slot, 2, 0x010000, 2, None);
         assert_eq!(config.bar(), None);
         config.write(COMMAND, &[2, 0]);
         assert_eq!(config.bar(), Some(slot.bar()));
@@ -184,7 +246,7 @@ mod tests {
 
     #[test]
     fn driver_finds_all_capabilities() {
-        let mut config = Config::virtio(Slot(1), 23, 0x080600, 3);
+        let mut config = Config::virtio(Slot(1), 23, 0x080600, 3, None);
         let mut at = word(&config, 0x34) as usize & 0xff;
         let mut kinds = Vec::new();
         while at != 0 {
@@ -197,6 +259,32 @@ mod tests {
         config.write(MSIX + 2, &[0xff, 0x80]);
         assert!(config.msix() == msix::State::Enabled);
         assert_eq!((word(&config, MSIX) >> 16) & 0x7ff, 2);
+    }
+
+    #[test]
+    fn driver_finds_the_shared_memory() {
+        let shared = Shared {
+            id: 3,
+            addr: 0xd800_0000,
+            length: 16 << 20,
+        };
+        let mut config = Config::virtio(Slot(1), 26, 0x018000, 3, Some(shared));
+        assert_eq!(config.shared(), None);
+        config.write(COMMAND, &[2, 0]);
+        assert_eq!(config.shared(), Some(shared.addr));
+        config.write(SHARED_BAR, &[0xff; 8]);
+        assert_eq!(word(&config, SHARED_BAR), !(shared.length as u32 - 1) | 0xc);
+        assert_eq!(word(&config, SHARED_BAR + 4), !0);
+
+        let mut at = word(&config, 0x34) as usize & 0xff;
+        while word(&config, at).to_le_bytes()[3] != 8 {
+            at = usize::from(word(&config, at).to_le_bytes()[1]);
+            assert_ne!(at, 0);
+        }
+        assert_eq!(word(&config, at + 4) & 0xffff, 0x0302);
+        assert_eq!([8, 16].map(|offset| word(&config, at + offset)), [0, 0]);
+        assert_eq!(word(&config, at + 12), shared.length as u32);
+        assert_eq!(word(&config, at + 20), 0);
     }
 
     #[test]

@@ -3,10 +3,11 @@
 //! A virtio device on the PCI bus, as the guest's driver sees it until its queues run, which
 //! is the same for all devices.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
+use rig::ram::Ram;
 use virtio_bindings::virtio_config::{
     VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_F_VERSION_1,
 };
@@ -14,7 +15,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::msix::{Msix, Router};
 use crate::pci::{
-    BAR_LENGTH, COMMON, Config, DEVICE, ISR, MSIX_PENDING, MSIX_TABLE, NOTIFY, NOTIFY_MULTIPLIER,
+    self, COMMON, Config, DEVICE, ISR, MSIX_PENDING, MSIX_TABLE, NOTIFY, NOTIFY_MULTIPLIER, Shared,
     Slot,
 };
 
@@ -24,11 +25,15 @@ pub trait Device {
     const KIND: u16;
     /// Its PCI class.
     const CLASS: u32;
-    /// How long each of its queues may be.
-    const QUEUES: &[u16];
 
+    /// How long each of its queues may be.
+    fn queues(&self) -> &[u16];
     fn features(&self) -> u64;
     fn config(&self) -> &[u8];
+    /// The memory that it shares with its driver, if there is any.
+    fn shared(&self) -> Option<Shared> {
+        None
+    }
     /// The driver is ready.
     fn start(&mut self, setup: Setup) -> Result<()>;
     /// The driver resets the device.
@@ -55,6 +60,15 @@ pub struct Queue {
     pub call: Option<EventFd>,
 }
 
+impl Queue {
+    /// The index of the next request that will be answered, in a queue whose addresses are
+    /// the guest's.
+    pub fn used_index(&self, ram: &Ram) -> Result<u16> {
+        let index = ram.read(self.used + 2, 2)?;
+        Ok(u16::from_le_bytes([index[0], index[1]]))
+    }
+}
+
 #[derive(Clone)]
 struct Registers {
     size: u16,
@@ -67,12 +81,16 @@ struct Registers {
 
 /// No vector.
 const NONE: u16 = 0xffff;
+/// How many vectors a function may have.
+const MOST_VECTORS: u16 = 8;
 
 /// A PCI function with such a device.
 pub struct Function<D> {
     pub device: D,
     pub config: Config,
-    vm: Rc<VmFd>,
+    /// How often the VMM has had to do something for the driver.
+    pub accesses: u64,
+    vm: Arc<VmFd>,
     msix: Msix,
     status: u8,
     config_vector: u16,
@@ -85,18 +103,15 @@ pub struct Function<D> {
 }
 
 impl<D: Device> Function<D> {
-    /// `first` is the number of its first vector, of which there are as many as
-    /// queues and one more.
-    pub fn new(
-        device: D,
-        slot: Slot,
-        vm: &Rc<VmFd>,
-        router: &Rc<Router>,
-        first: u32,
-    ) -> Result<Self> {
-        let vectors = D::QUEUES.len() as u16 + 1;
+    /// It has as many vectors as queues and one more.
+    pub fn new(device: D, slot: Slot, vm: &Arc<VmFd>, router: &Arc<Router>) -> Result<Self> {
+        let vectors = device.queues().len() as u16 + 1;
+        ensure!(vectors <= MOST_VECTORS, "{vectors} vectors of a function");
+        let first = u32::from(slot.0) * u32::from(MOST_VECTORS);
+        let shared = device.shared();
         Ok(Function {
-            config: Config::virtio(slot, D::KIND, D::CLASS, vectors),
+            config: Config::virtio(slot, D::KIND, D::CLASS, vectors, shared),
+            accesses: 0,
             vm: vm.clone(),
             msix: Msix::new(router, first, vectors)?,
             status: 0,
@@ -105,36 +120,10 @@ impl<D: Device> Function<D> {
             driver_select: 0,
             driver_features: 0,
             queue_select: 0,
-            queues: fresh::<D>(),
+            queues: fresh(&device),
             started: false,
             device,
         })
-    }
-
-    /// The offset of an address in its registers, if it is there.
-    pub fn offset(&self, addr: u64) -> Option<u64> {
-        let offset = addr.checked_sub(self.config.bar()?)?;
-        (offset < BAR_LENGTH).then_some(offset)
-    }
-
-    pub fn write_config(&mut self, at: usize, bytes: &[u8]) -> Result<()> {
-        self.config.write(at, bytes);
-        self.msix.connect(self.config.msix())
-    }
-
-    pub fn read(&self, offset: u64, bytes: &mut [u8]) {
-        let (at, registers): (u64, &[u8]) = match offset {
-            COMMON..ISR => (offset, &self.common()),
-            DEVICE..NOTIFY => (offset - DEVICE, self.device.config()),
-            MSIX_TABLE..MSIX_PENDING => (
-                offset % 4,
-                &self.msix.read(offset - MSIX_TABLE).to_le_bytes(),
-            ),
-            _ => (0, &[]),
-        };
-        for (at, byte) in (at as usize..).zip(bytes) {
-            *byte = registers.get(at).copied().unwrap_or(0);
-        }
     }
 
     /// The common configuration structure.
@@ -167,28 +156,6 @@ impl<D: Device> Function<D> {
 
     fn features(&self) -> u64 {
         self.device.features() | (1 << VIRTIO_F_VERSION_1)
-    }
-
-    pub fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
-        let mut value = [0; 8];
-        value[..bytes.len()].copy_from_slice(bytes);
-        let value = u64::from_le_bytes(value);
-        match offset {
-            COMMON..ISR => self.write_common(offset, value, bytes.len()),
-            NOTIFY..MSIX_TABLE => {
-                let queue = (offset - NOTIFY) / NOTIFY_MULTIPLIER;
-                self.device.kicked(queue as usize)
-            }
-            MSIX_TABLE..MSIX_PENDING => {
-                let state = self.config.msix();
-                let offset = offset - MSIX_TABLE;
-                if bytes.len() == 8 {
-                    self.msix.write(offset + 4, (value >> 32) as u32, state)?;
-                }
-                self.msix.write(offset, value as u32, state)
-            }
-            _ => Ok(()),
-        }
     }
 
     fn write_common(&mut self, offset: u64, value: u64, length: usize) -> Result<()> {
@@ -234,7 +201,7 @@ impl<D: Device> Function<D> {
             self.status = 0;
             self.driver_features = 0;
             self.config_vector = NONE;
-            self.queues = fresh::<D>();
+            self.queues = fresh(&self.device);
             return Ok(());
         }
         self.status = status;
@@ -292,7 +259,61 @@ impl<D: Device> Function<D> {
     }
 }
 
-fn fresh<D: Device>() -> Vec<Registers> {
+impl<D: Device> pci::Function for Function<D> {
+    fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn write_config(&mut self, at: usize, bytes: &[u8]) -> Result<()> {
+        self.accesses += 1;
+        self.config.write(at, bytes);
+        if let (Some(addr), Some(shared)) = (self.config.shared(), self.device.shared()) {
+            // Devices may have it at that address.
+            ensure!(addr == shared.addr, "the driver moves the shared memory");
+        }
+        self.msix.connect(self.config.msix())
+    }
+
+    fn read(&self, offset: u64, bytes: &mut [u8]) {
+        let (at, registers): (u64, &[u8]) = match offset {
+            COMMON..ISR => (offset, &self.common()),
+            DEVICE..NOTIFY => (offset - DEVICE, self.device.config()),
+            MSIX_TABLE..MSIX_PENDING => (
+                offset % 4,
+                &self.msix.read(offset - MSIX_TABLE).to_le_bytes(),
+            ),
+            _ => (0, &[]),
+        };
+        for (at, byte) in (at as usize..).zip(bytes) {
+            *byte = registers.get(at).copied().unwrap_or(0);
+        }
+    }
+
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.accesses += 1;
+        let mut value = [0; 8];
+        value[..bytes.len()].copy_from_slice(bytes);
+        let value = u64::from_le_bytes(value);
+        match offset {
+            COMMON..ISR => self.write_common(offset, value, bytes.len()),
+            NOTIFY..MSIX_TABLE => {
+                let queue = (offset - NOTIFY) / NOTIFY_MULTIPLIER;
+                self.device.kicked(queue as usize)
+            }
+            MSIX_TABLE..MSIX_PENDING => {
+                let state = self.config.msix();
+                let offset = offset - MSIX_TABLE;
+                if bytes.len() == 8 {
+                    self.msix.write(offset + 4, (value >> 32) as u32, state)?;
+                }
+                self.msix.write(offset, value as u32, state)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn fresh(device: &impl Device) -> Vec<Registers> {
     let registers = |&size| Registers {
         size,
         vector: NONE,
@@ -301,7 +322,7 @@ fn fresh<D: Device>() -> Vec<Registers> {
         available: 0,
         used: 0,
     };
-    D::QUEUES.iter().map(registers).collect()
+    device.queues().iter().map(registers).collect()
 }
 
 /// A register of 64 bits is written in one or two parts.

@@ -1,29 +1,39 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is promised, and is checked at each call of the guest's program. The guest does not
-//! run meanwhile.
+//! A guest whose own virtio-iommu driver determines what the process of its disk can reach:
+//! what is promised is checked at each call of the guest's program. The guest does not run
+//! meanwhile.
 
-use std::fs::File;
+mod attack;
+
 use std::ops::Range;
+use std::path::Path;
 use std::time::Duration;
 
 use address_space::{Prot, page_size};
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use rig::check::expect;
+use rig::fdinfo;
+use rig::process::no_core_files;
 use rig::process::signals::{SIGBUS, SIGKILL};
 use rig::tap::line;
-use rig::{fdinfo, tap};
 use virtio_bindings::virtio_blk::{VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK};
-use vm_memory::WriteVolatile as _;
-use vmm_guest::{BLOCK, Call, KILL_PASS, block};
+use vmm_guest::iommu::{BLOCK, Call, KILL_PASS, block};
 
-use crate::attack::{self, Outcome, Part};
+use self::attack::{Outcome, Part};
+use crate::boot::Guest;
+use crate::cpus::{self, Trial};
 use crate::delayed_kill::DelayedKill;
+use crate::disk::{Disk, Reach};
 use crate::iommu::{Counts, Iommu};
-use crate::machine::Machine;
+use crate::machine::{Base, Console, Devices, Machine};
+use crate::pci::{self, Slot};
+use crate::probe::Probe;
+use crate::report::{LAST, Report};
+use crate::virtio::Function;
 
 /// What is promised, in the order in which it is checked.
-pub const PROMISES: &[&str] = &[
+const PROMISES: &[&str] = &[
     "guests_own_driver_maps_through_the_space",
     "device_holds_a_view_and_no_ram",
     "guest_reads_back_what_it_wrote",
@@ -37,7 +47,7 @@ pub const PROMISES: &[&str] = &[
     "nothing_is_shared_after_the_driver_released_the_disk",
     "driver_that_comes_back_maps_its_ring_anew",
     "deferred_unmaps_are_fewer_steps_and_all_made",
-    "guest_ends_by_itself",
+    LAST,
 ];
 
 /// Requests a second, with strict and deferred unmaps and without an IOMMU.
@@ -48,67 +58,129 @@ struct Rates {
     none: f64,
 }
 
-pub struct Trial {
-    reported: usize,
-    failed: usize,
+/// The disk behind the IOMMU, and one that is not.
+pub struct Hardware {
+    iommu: Function<Iommu>,
+    behind: Function<Disk>,
+    beside: Function<Disk>,
+}
+
+const IOMMU: Slot = Slot(1);
+const BEHIND: Slot = Slot(2);
+const BESIDE: Slot = Slot(3);
+
+impl Devices for Hardware {
+    const LAST: Slot = BESIDE;
+
+    fn function(&mut self, slot: Slot) -> Option<&mut dyn pci::Function> {
+        match slot {
+            IOMMU => Some(&mut self.iommu),
+            BEHIND => Some(&mut self.behind),
+            BESIDE => Some(&mut self.beside),
+            _ => None,
+        }
+    }
+
+    fn iommu(&self) -> Option<(Slot, Slot)> {
+        Some((IOMMU, BEHIND))
+    }
+}
+
+impl Hardware {
+    fn new(base: &Base) -> Result<Hardware> {
+        let iommu = Iommu::new(&base.ram, BEHIND.bdf())?;
+        let behind = Disk::new("behind", Reach::Iommu(iommu.view()?))?;
+        let beside = Disk::new("beside", Reach::Ram(base.ram.clone()))?;
+        let (vm, router) = (&base.vm, &base.router);
+        Ok(Hardware {
+            iommu: Function::new(iommu, IOMMU, vm, router)?,
+            behind: Function::new(behind, BEHIND, vm, router)?,
+            beside: Function::new(beside, BESIDE, vm, router)?,
+        })
+    }
+}
+
+struct IommuTrial {
+    report: Report,
     timing: [u64; 2],
     before: Counts,
     rates: Rates,
     kill: Option<DelayedKill>,
     signal: Option<i32>,
+    done: bool,
 }
 
-impl Trial {
-    pub fn new() -> Trial {
-        tap::version();
-        tap::plan(PROMISES.len());
-        Trial {
-            reported: 0,
-            failed: 0,
-            timing: [0; 2],
-            before: Counts::default(),
-            rates: Rates::default(),
-            kill: None,
-            signal: None,
-        }
+/// Runs the guest in `folder`; returns whether all promises are kept.
+pub fn run(folder: &Path, verbose: bool, console: &Console) -> bool {
+    let trial = IommuTrial {
+        report: Report::new(PROMISES),
+        timing: [0; 2],
+        before: Counts::default(),
+        rates: Rates::default(),
+        kill: None,
+        signal: None,
+        done: false,
+    };
+    let guest = Guest {
+        folder: folder.to_owned(),
+        program: "init",
+        modules: &["virtio-iommu.ko.xz", "virtio_blk.ko.xz"],
+        environment: String::new(),
+        verbose,
+    };
+    // The device will die of a signal.
+    let made = no_core_files().and_then(|()| Machine::new(&guest, 1, console, Hardware::new));
+    cpus::run_and_report(made, trial, |trial| trial.report)
+}
+
+impl Trial for IommuTrial {
+    type Devices = Hardware;
+
+    fn called(
+        &mut self,
+        machine: &mut Machine<Hardware>,
+        call: u8,
+        numbers: [u64; 2],
+    ) -> Result<bool> {
+        let call = Call::of(call).context("no such call")?;
+        self.report.reached(format!("{call:?}"));
+        self.done = call == Call::Done;
+        Ok(self.reached(machine, call, numbers))
     }
 
-    /// Reports whether the next promise is kept.
+    /// The guest's CPU was interrupted, as it is when the device has died.
+    fn interrupted(&mut self, machine: &mut Machine<Hardware>) -> Result<()> {
+        let disk = &mut machine.devices.behind.device;
+        if self.kill.is_none() || disk.daemon.is_alive()? {
+            return Ok(());
+        }
+        self.kill = None;
+        self.signal = disk.signal()?;
+        // There is one request at a time, and it is done if it is in the used ring.
+        let used = machine.devices.iommu.device.translate(disk.queue()?.used)?;
+        let index = machine.ram.read(used + 2, 2)?;
+        disk.restart(u16::from_le_bytes([index[0], index[1]]))
+    }
+
+    fn reset(&mut self) -> Result<()> {
+        ensure!(self.done, "the guest has ended after {}", self.report.at());
+        Ok(())
+    }
+}
+
+impl IommuTrial {
     fn report(&mut self, name: &str, result: Result<()>) {
-        let next = PROMISES.get(self.reported).copied();
-        self.reported += 1;
-        let result = match next {
-            Some(next) if next == name => result,
-            _ => Err(anyhow::anyhow!("the guest has skipped a call")),
-        };
-        self.failed += usize::from(result.is_err());
-        tap::report(self.reported, name, &result);
-    }
-
-    /// Reports all promises that were not checked before the guest ended. Returns whether
-    /// all are kept.
-    pub fn end(mut self, result: &Result<()>) -> bool {
-        for name in &PROMISES[self.reported.min(PROMISES.len() - 1)..] {
-            let result = match result {
-                Ok(()) if self.reported == PROMISES.len() - 1 => Ok(()),
-                Ok(()) => Err(anyhow::anyhow!("the guest ended before it")),
-                Err(error) => Err(anyhow::anyhow!("{error:#}")),
-            };
-            self.report(name, result);
-        }
-        let passed = PROMISES.len() - self.failed;
-        tap::totals(passed, self.failed);
-        self.failed == 0
+        self.report.report(name, result);
     }
 
     /// Checks what is promised at a call of the guest's. Returns whether it may go on.
-    pub fn reached(&mut self, machine: &mut Machine, call: Call, numbers: [u64; 2]) -> bool {
-        let failed = self.failed;
+    fn reached(&mut self, machine: &mut Machine<Hardware>, call: Call, numbers: [u64; 2]) -> bool {
+        let failed = self.report.failed();
         match (call, numbers) {
             (Call::Booted, _) => {
                 self.report(
                     "guests_own_driver_maps_through_the_space",
-                    booted(&machine.iommu.device),
+                    booted(&machine.devices.iommu.device),
                 );
                 self.report("device_holds_a_view_and_no_ram", holdings(machine));
             }
@@ -146,7 +218,7 @@ impl Trial {
                 nothing(machine),
             ),
             (Call::Bound | Call::Done, _) => {}
-            (Call::Kill, _) => match DelayedKill::new(&machine.behind.device.daemon) {
+            (Call::Kill, _) => match DelayedKill::new(&machine.devices.behind.device.daemon) {
                 Ok(kill) => self.kill = Some(kill),
                 Err(error) => {
                     line(&format!("# {error:#}"));
@@ -155,47 +227,33 @@ impl Trial {
             },
             (Call::Timing, timing) => {
                 self.timing = timing;
-                self.before = machine.iommu.device.counts;
+                self.before = machine.devices.iommu.device.counts;
             }
             (Call::Took, [requests, time]) => {
                 self.took(machine, requests, Duration::from_nanos(time));
             }
             (Call::Deferred, _) => {
-                let counts = machine.iommu.device.counts.since(&self.before);
+                let counts = machine.devices.iommu.device.counts.since(&self.before);
                 let result = deferred(&counts).and_then(|()| only_the_ring(machine));
                 self.report("deferred_unmaps_are_fewer_steps_and_all_made", result);
                 self.compare();
             }
             (Call::Failed, _) => return false,
         }
-        self.failed == failed
+        self.report.failed() == failed
     }
 
-    /// The guest's CPU was interrupted, as it is when the device has died.
-    pub fn interrupted(&mut self, machine: &mut Machine) -> Result<()> {
-        let disk = &mut machine.behind.device;
-        if self.kill.is_none() || disk.daemon.is_alive()? {
-            return Ok(());
-        }
-        self.kill = None;
-        self.signal = disk.signal()?;
-        // There is one request at a time, and it is done if it is in the used ring.
-        let used = machine.iommu.device.translate(disk.queue()?.used)?;
-        let index = machine.ram.read(used + 2, 2)?;
-        disk.restart(u16::from_le_bytes([index[0], index[1]]))
-    }
-
-    fn died(&self, machine: &mut Machine) -> Result<()> {
+    fn died(&self, machine: &mut Machine<Hardware>) -> Result<()> {
         expect("the device died of", self.signal, Some(SIGKILL))?;
         ensure!(
-            machine.behind.device.daemon.is_alive()?,
+            machine.devices.behind.device.daemon.is_alive()?,
             "the new device is dead"
         );
         line("#   the device was killed during the pass, and a new one did the rest");
         Ok(())
     }
 
-    fn secret(&mut self, machine: &mut Machine, gpa: u64, length: usize) {
+    fn secret(&mut self, machine: &mut Machine<Hardware>, gpa: u64, length: usize) {
         let ram = machine.ram.clone();
         let Ok(secret) = ram.read(gpa, length) else {
             return self.report(
@@ -206,7 +264,7 @@ impl Trial {
         let found = |image: &[u8]| image.windows(length).any(|window| window == secret);
         let page = gpa & !(page_size() - 1);
 
-        let disk = &mut machine.beside.device;
+        let disk = &mut machine.devices.beside.device;
         let result = attack::attempt(&ram, disk, Ok, Part::Data, page).and_then(|(is, image)| {
             expect("the device", is, Outcome::Done(VIRTIO_BLK_S_OK as u8))?;
             ensure!(found(&image), "the secret is not in the image");
@@ -215,8 +273,8 @@ impl Trial {
         });
         self.report("secret_leaks_without_the_space", result);
 
-        let iommu = &machine.iommu.device;
-        let disk = &mut machine.behind.device;
+        let iommu = &machine.devices.iommu.device;
+        let disk = &mut machine.devices.behind.device;
         let translate = |addr| iommu.translate(addr);
         for (name, part, should) in [
             (
@@ -243,9 +301,9 @@ impl Trial {
         }
     }
 
-    fn took(&mut self, machine: &Machine, requests: u64, time: Duration) {
+    fn took(&mut self, machine: &Machine<Hardware>, requests: u64, time: Duration) {
         let rate = requests as f64 / time.as_secs_f64();
-        let counts = machine.iommu.device.counts.since(&self.before);
+        let counts = machine.devices.iommu.device.counts.since(&self.before);
         let name = match self.timing {
             [1, _] => {
                 self.rates.none = rate;
@@ -296,10 +354,10 @@ fn booted(iommu: &Iommu) -> Result<()> {
     Ok(())
 }
 
-fn holdings(machine: &Machine) -> Result<()> {
+fn holdings(machine: &Machine<Hardware>) -> Result<()> {
     for (disk, should) in [
-        (&machine.behind.device, "address_space_view"),
-        (&machine.beside.device, "guest-ram"),
+        (&machine.devices.behind.device, "address_space_view"),
+        (&machine.devices.beside.device, "guest-ram"),
     ] {
         let holdings = disk.daemon.holdings()?;
         ensure!(!holdings.is_empty(), "the device holds nothing");
@@ -312,13 +370,13 @@ fn holdings(machine: &Machine) -> Result<()> {
 }
 
 /// Checks that what the guest wrote in a pass is on the disk.
-fn written(machine: &Machine, pass: u64, count: u64) -> Result<()> {
+fn written(machine: &Machine<Hardware>, pass: u64, count: u64) -> Result<()> {
     for index in pass * count..(pass + 1) * count {
-        let disk = &machine.behind.device;
+        let disk = &machine.devices.behind.device;
         let bytes = disk.read(index * BLOCK as u64, BLOCK)?;
         ensure!(bytes == block(index, pass), "block {index} is not there");
     }
-    let counts = machine.iommu.device.counts;
+    let counts = machine.devices.iommu.device.counts;
     line(&format!(
         "#   {count} blocks written and read; so far {} maps, {} unmaps",
         counts.maps, counts.unmaps
@@ -327,8 +385,8 @@ fn written(machine: &Machine, pass: u64, count: u64) -> Result<()> {
 }
 
 /// What the space shows according to fdinfo, and where in the RAM that is.
-fn layout(machine: &Machine) -> Result<Vec<(Range<u64>, u64)>> {
-    let info = fdinfo::read(machine.iommu.device.domain().space())?;
+fn layout(machine: &Machine<Hardware>) -> Result<Vec<(Range<u64>, u64)>> {
+    let info = fdinfo::read(machine.devices.iommu.device.domain().space())?;
     let mappings = fdinfo::mappings(&info)?.into_iter();
     mappings
         .map(|mapping| {
@@ -340,8 +398,8 @@ fn layout(machine: &Machine) -> Result<Vec<(Range<u64>, u64)>> {
 }
 
 /// Checks that the space shows only what the guest's driver has mapped, its ring.
-fn only_the_ring(machine: &Machine) -> Result<()> {
-    let queue = machine.behind.device.queue()?;
+fn only_the_ring(machine: &Machine<Hardware>) -> Result<()> {
+    let queue = machine.devices.behind.device.queue()?;
     let ring = queue.descriptors..queue.used + 6 + 8 * u64::from(queue.size);
     let page = page_size();
     let pages = ring.start & !(page - 1)..ring.end.next_multiple_of(page);
@@ -353,7 +411,11 @@ fn only_the_ring(machine: &Machine) -> Result<()> {
     }
     expect("what is mapped ends", shown, pages.end)?;
     for (range, gpa) in layout {
-        expect("in RAM", machine.iommu.device.translate(range.start)?, gpa)?;
+        expect(
+            "in RAM",
+            machine.devices.iommu.device.translate(range.start)?,
+            gpa,
+        )?;
         line(&format!(
             "#   mapped: {:#x}..{:#x}, the ring",
             range.start, range.end
@@ -362,7 +424,7 @@ fn only_the_ring(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-fn nothing(machine: &Machine) -> Result<()> {
+fn nothing(machine: &Machine<Hardware>) -> Result<()> {
     expect("what is mapped", layout(machine)?, vec![])?;
     let pages = readable(machine)?;
     ensure!(pages.is_empty(), "the device reaches {pages:#x?}");
@@ -370,7 +432,7 @@ fn nothing(machine: &Machine) -> Result<()> {
 }
 
 /// Checks that through the view all mapped pages can be read, and no others.
-fn reach(machine: &Machine) -> Result<()> {
+fn reach(machine: &Machine<Hardware>) -> Result<()> {
     let mut mapped = Vec::new();
     for (range, _) in layout(machine)? {
         mapped.extend(range.step_by(page_size() as usize));
@@ -379,33 +441,23 @@ fn reach(machine: &Machine) -> Result<()> {
 }
 
 /// The pages that can be read through the view, of all where the driver maps and of some
-/// at the addresses of the RAM. The system call that reads them fails in a hole.
-fn readable(machine: &Machine) -> Result<Vec<u64>> {
+/// at the addresses of the RAM.
+fn readable(machine: &Machine<Hardware>) -> Result<Vec<u64>> {
     const DRIVERS: u64 = 64 << 20;
-    let view = machine.iommu.device.view()?;
+    let view = machine.devices.iommu.device.view()?;
     let end = view.length()?;
     let window = view.attach(0..end, Prot::READ)?;
-    let memory = window.as_volatile_slice();
-    let mut sink = File::from(rustix::fs::memfd_create(
-        "sink",
-        rustix::fs::MemfdFlags::CLOEXEC,
-    )?);
+    let probe = Probe::new()?;
     let mut pages = Vec::new();
     for (range, step) in [(0..machine.ram.length(), 7), (end - DRIVERS..end, 1)] {
         for page in range.step_by(step * page_size() as usize) {
-            let bytes = memory.subslice(page as usize, 8)?;
-            match sink.write_volatile(&bytes) {
-                Ok(_) => pages.push(page),
-                Err(vm_memory::VolatileMemoryError::IOError(error))
-                    if error.raw_os_error() == Some(EFAULT) => {}
-                Err(error) => bail!("at {page:#x}: {error}"),
+            if probe.can_read(&window, page)? {
+                pages.push(page);
             }
         }
     }
     Ok(pages)
 }
-
-const EFAULT: i32 = 14;
 
 fn deferred(counts: &Counts) -> Result<()> {
     ensure!(

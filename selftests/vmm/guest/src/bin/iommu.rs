@@ -4,7 +4,6 @@
 //! and calls the VMM after each step.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write as _;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
@@ -13,9 +12,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::fs::OFlags;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
-use rustix::mount::{MountFlags, mount};
-use rustix::system::{RebootCommand, finit_module, reboot};
-use vmm_guest::{BLOCK, CALL, Call, KILL_PASS, NUMBERS, block};
+use vmm_guest::iommu::{BLOCK, Call, KILL_PASS, block};
+use vmm_guest::ports::{Vmm, init, load};
 
 /// The disk behind the IOMMU, and one that is not.
 const DISKS: [&str; 2] = ["0000:00:02.0", "0000:00:03.0"];
@@ -24,78 +22,31 @@ const DISKS: [&str; 2] = ["0000:00:02.0", "0000:00:03.0"];
 const BLOCKS: u64 = 16;
 /// How many requests are timed.
 const TIMED: u64 = 100;
-/// The module's file is compressed.
-const MODULE_INIT_COMPRESSED_FILE: i32 = 4;
 
 /// Memory for direct I/O.
 #[repr(align(4096))]
 struct Buffer([u8; BLOCK]);
 
-struct Vmm {
-    ports: File,
-}
-
-impl Vmm {
-    fn call(&self, call: Call, numbers: [u64; 2]) -> Result<()> {
-        for (index, number) in numbers.iter().enumerate() {
-            let at = u64::from(NUMBERS) + 8 * index as u64;
-            self.ports.write_all_at(&number.to_le_bytes(), at)?;
-        }
-        self.ports.write_all_at(&[call as u8], CALL.into())?;
-        let mut result = [0];
-        self.ports.read_exact_at(&mut result, CALL.into())?;
-        ensure!(result == [0], "the VMM found a fault at {call:?}");
-        Ok(())
-    }
-}
-
 fn main() {
-    for (what, at) in [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev")] {
-        let _ = mount(what, at, what, MountFlags::empty(), None);
-    }
-    if let Err(error) = run() {
-        say(&format!("guest: {error:#}"));
-        if let Ok(vmm) = vmm() {
-            let _ = vmm.call(Call::Failed, [0, 0]);
-        }
-    }
-    let _ = reboot(RebootCommand::Restart);
+    init(run, Call::Failed);
 }
 
-/// Prints to the console, through the kernel's log, which needs no interrupt.
-fn say(text: &str) {
-    if let Ok(mut log) = OpenOptions::new().write(true).open("/dev/kmsg") {
-        let _ = log.write_all(format!("<2>{text}\n").as_bytes());
-    }
-}
-
-fn vmm() -> Result<Vmm> {
-    let ports = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/port")?;
-    Ok(Vmm { ports })
-}
-
-fn run() -> Result<()> {
-    let vmm = vmm().context("/dev/port")?;
+fn run(vmm: &Vmm) -> Result<()> {
     for module in ["virtio-iommu.ko.xz", "virtio_blk.ko.xz"] {
-        say(&format!("guest: loading {module}"));
-        let file = File::open(Path::new("/").join(module))?;
-        finit_module(file, c"", MODULE_INIT_COMPRESSED_FILE).context(module)?;
+        load(module)?;
     }
     let disks = [disk(DISKS[0])?, disk(DISKS[1])?];
     ensure!(group(DISKS[0]).exists(), "no IOMMU for the first disk");
     ensure!(!group(DISKS[1]).exists(), "an IOMMU for the second disk");
     vmm.call(Call::Booted, [0, 0])?;
 
-    pass(&vmm, &disks[0], 0)?;
+    pass(vmm, &disks[0], 0)?;
     vmm.call(Call::Quiet, [0, 0])?;
     let secret = Secret::new("the guest's private key: 2718281828459045")?;
     vmm.call(Call::Secret, [secret.gpa, secret.length])?;
-    pass(&vmm, &disks[0], 1)?;
+    pass(vmm, &disks[0], 1)?;
     vmm.call(Call::Kill, [0, 0])?;
-    pass(&vmm, &disks[0], KILL_PASS)?;
+    pass(vmm, &disks[0], KILL_PASS)?;
 
     let driver = Path::new("/sys/bus/pci/drivers/virtio-pci");
     fs::write(driver.join("unbind"), DISKS[0])?;
@@ -103,16 +54,16 @@ fn run() -> Result<()> {
     fs::write(driver.join("bind"), DISKS[0])?;
     let again = disk(DISKS[0])?;
     vmm.call(Call::Bound, [0, 0])?;
-    pass(&vmm, &again, 3)?;
+    pass(vmm, &again, 3)?;
 
-    time(&vmm, &again, [0, 0])?;
-    time(&vmm, &disks[1], [1, 0])?;
+    time(vmm, &again, [0, 0])?;
+    time(vmm, &disks[1], [1, 0])?;
     fs::write(group(DISKS[0]).join("type"), "DMA-FQ").context("deferred unmaps")?;
-    time(&vmm, &again, [0, 1])?;
+    time(vmm, &again, [0, 1])?;
     // The kernel flushes every 10 ms.
     sleep(Duration::from_millis(200));
     vmm.call(Call::Deferred, [0, 0])?;
-    pass(&vmm, &again, 4)?;
+    pass(vmm, &again, 4)?;
     vmm.call(Call::Done, [0, 0])
 }
 

@@ -1,0 +1,396 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The guest's program in the trial of the DAX window: it mounts the host's directory, works
+//! with the files in it, and calls the VMM after each step. It is also a program in that
+//! directory.
+
+use std::env;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::PathBuf;
+use std::process::{Command, exit};
+use std::sync::atomic::Ordering;
+use std::thread::{sleep, yield_now};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use rustix::fs::OFlags;
+use rustix::mount::{MountFlags, mount};
+use rustix::thread::{CpuSet, sched_setaffinity};
+use vmm_guest::dax::*;
+use vmm_guest::mapping::{Mapping, Stores};
+use vmm_guest::pattern::{difference, pattern};
+use vmm_guest::ports::{Vmm, init, load};
+
+const MOUNT: &str = "/mnt";
+
+/// The longest wait for the other guest.
+const PATIENCE: Duration = Duration::from_secs(100);
+
+/// How long files are made while the server is killed.
+const KILLING: Duration = Duration::from_secs(3);
+
+/// How many bytes of a large file are compared at once.
+const CHUNK: usize = 1 << 16;
+/// How many of those at random.
+const RANDOM: u64 = 100;
+
+fn main() {
+    if env::args().nth(1).as_deref() == Some(ARGUMENT) {
+        let called = Vmm::new().and_then(|vmm| vmm.call(Step::Executed, [0, 0]));
+        exit(called.map_or(1, |()| ANSWER));
+    }
+    match env::var(ROLE).as_deref() {
+        Ok(SECOND) => init(second, Step::Failed),
+        _ => init(first, Step::Failed),
+    }
+}
+
+fn first(vmm: &Vmm) -> Result<()> {
+    load("virtio_blk.ko.xz")?;
+    mount_share()?;
+    vmm.call(Step::Mounted, [0, 0])?;
+    huge(vmm)?;
+    read(vmm)?;
+    store(vmm)?;
+    append(vmm)?;
+    names()?;
+    vmm.call(Step::Named, [0, 0])?;
+    execute()?;
+    large(vmm)?;
+    queues()?;
+    vmm.call(Step::Queues, [0, 0])?;
+    copy()?;
+    vmm.call(Step::Copied, [0, 0])?;
+    from_disk(vmm)?;
+    take_turns(0)?;
+    let greeting = fs::read_to_string(path(GREETING))?;
+    ensure!(
+        greeting == GREETING,
+        "the other guest's file has {greeting:?}"
+    );
+    vmm.call(Step::Turns, [0, 0])?;
+    outlive_the_server(vmm)?;
+    shrink(vmm)?;
+    grown(vmm)?;
+    vmm.call(Step::Done, [0, 0])
+}
+
+/// The other guest.
+fn second(vmm: &Vmm) -> Result<()> {
+    mount_share()?;
+    vmm.call(Step::Mounted, [0, 0])?;
+    fs::write(path(GREETING), GREETING)?;
+    take_turns(1)?;
+    vmm.call(Step::Done, [0, 0])
+}
+
+fn path(name: &str) -> PathBuf {
+    PathBuf::from(MOUNT).join(name)
+}
+
+fn mount_share() -> Result<()> {
+    let options = Some(c"dax=always");
+    mount(TAG, MOUNT, "virtiofs", MountFlags::empty(), options).context("mount")?;
+    let mounts = fs::read_to_string("/proc/mounts")?;
+    let found = mounts.lines().find(|line| line.contains(" virtiofs "));
+    let found = found.context("nothing is mounted")?;
+    ensure!(found.contains("dax=always"), "mounted without DAX: {found}");
+    Ok(())
+}
+
+/// Opens a file for reading and writing, which may not exist yet.
+fn open(name: &str) -> Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    options
+        .open(path(name))
+        .with_context(|| format!("cannot open {name}"))
+}
+
+fn mapped(content: Content, stores: Stores) -> Result<Mapping> {
+    let file = match stores {
+        Stores::None => File::open(path(content.name)),
+        _ => OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(path(content.name)),
+    };
+    let file = file.with_context(|| format!("cannot open {}", content.name))?;
+    Mapping::new(&file, content.length, stores)
+}
+
+/// Compares a part of a mapping with the content that it should have.
+fn expect(content: Content, mapping: &Mapping, range: std::ops::Range<usize>) -> Result<()> {
+    let should = pattern(content.file, range.start as u64, range.len());
+    same(content.name, range.start, &mapping.bytes(range)?, &should)
+}
+
+fn same(name: &str, start: usize, is: &[u8], should: &[u8]) -> Result<()> {
+    if let Some(at) = difference(is, should) {
+        let end = |bytes: &[u8]| bytes.len().min(at + 8);
+        bail!(
+            "{name} has at {:#x} {:x?} and not {:x?}",
+            start + at,
+            &is[at..end(is)],
+            &should[at..end(should)]
+        );
+    }
+    Ok(())
+}
+
+fn read(vmm: &Vmm) -> Result<()> {
+    let bytes = fs::read(path(HOST.name))?;
+    same(
+        "read of host",
+        0,
+        &bytes,
+        &pattern(HOST.file, 0, HOST.length),
+    )?;
+    let mapping = mapped(HOST, Stores::None)?;
+    expect(HOST, &mapping, 0..HOST.length)?;
+    expect(HOST, &mapped(HOST, Stores::Private)?, 0..HOST.length)?;
+    vmm.call(Step::Read, [0, 0])
+}
+
+fn store(vmm: &Vmm) -> Result<()> {
+    open(GUEST.name)?.set_len(GUEST.length as u64)?;
+    let mapping = mapped(GUEST, Stores::Shared)?;
+    mapping.put(0, &pattern(GUEST.file, 0, GUEST.length))?;
+    vmm.call(Step::Stored, [0, 0])?;
+
+    let reply = mapping.bytes(REPLY_AT..REPLY_AT + REPLY.length)?;
+    same("reply", 0, &reply, &pattern(REPLY.file, 0, REPLY.length))?;
+    let private = mapped(GUEST, Stores::Private)?;
+    let text = b"for nobody else";
+    private.put(4090, text)?;
+    same(
+        "private mapping",
+        4090,
+        &private.bytes(4090..4090 + text.len())?,
+        text,
+    )?;
+    expect(GUEST, &mapping, 0..REPLY_AT)?;
+    vmm.call(Step::Private, [0, 0])
+}
+
+fn append(vmm: &Vmm) -> Result<()> {
+    let appended = pattern(APPENDED.file, 0, APPENDED.length);
+    let mut file = OpenOptions::new().append(true).open(path(GUEST.name))?;
+    file.write_all(&appended)?;
+    vmm.call(Step::Appended, [0, 0])?;
+
+    let file = open(GUEST.name)?;
+    file.set_len(CUT as u64)?;
+    vmm.call(Step::Cut, [0, 0])?;
+    file.set_len(GUEST.length as u64)?;
+    let mapping = mapped(GUEST, Stores::None)?;
+    expect(GUEST, &mapping, 0..REPLY_AT)?;
+    let rest = mapping.bytes(CUT..GUEST.length)?;
+    same("the longer file", CUT, &rest, &vec![0; rest.len()])?;
+    vmm.call(Step::Lengthened, [0, 0])
+}
+
+fn names() -> Result<()> {
+    let [old, new, removed] = NAMES.map(path);
+    let directory = old.parent().context("a name without a directory")?;
+    fs::create_dir(directory)?;
+    let mut file = File::create(&old)?;
+    file.write_all(NAMED.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&old, &new)?;
+    File::create(&removed)?;
+    fs::remove_file(&removed)?;
+    File::open(directory)?.sync_all()?;
+    ensure!(!old.exists() && !removed.exists(), "a name is still there");
+    let text = fs::read_to_string(&new)?;
+    ensure!(text == NAMED, "{} has {text:?}", new.display());
+    Ok(())
+}
+
+fn execute() -> Result<()> {
+    let status = Command::new(path(PROGRAM))
+        .arg(ARGUMENT)
+        .status()
+        .context("exec")?;
+    ensure!(status.code() == Some(ANSWER), "the program ended: {status}");
+    Ok(())
+}
+
+fn large(vmm: &Vmm) -> Result<()> {
+    let mapping = mapped(LARGE, Stores::None)?;
+    vmm.call(Step::Large, [0, 0])?;
+    let mut chunks = 0;
+    for start in (0..LARGE.length).step_by(CHUNK) {
+        expect(LARGE, &mapping, start..start + CHUNK)?;
+        chunks += 1;
+    }
+    // Steps that have no common divisor with the number of chunks visit them in turn.
+    let all = (LARGE.length / CHUNK) as u64;
+    for index in 0..RANDOM {
+        let start = (index * 151 % all) as usize * CHUNK;
+        expect(LARGE, &mapping, start..start + CHUNK)?;
+        chunks += 1;
+    }
+    vmm.call(Step::LargeRead, [chunks, CHUNK as u64])
+}
+
+/// Stores first: a mapping for reading has no huge entries under a guest, nor has a place that
+/// has had single ones.
+fn huge(vmm: &Vmm) -> Result<()> {
+    let mapping = mapped(HUGE, Stores::Shared)?;
+    for start in (0..HUGE.length).step_by(2 << 20) {
+        mapping.put(start, &pattern(HUGE.file, start as u64, 8))?;
+    }
+    expect(HUGE, &mapping, 0..HUGE.length)?;
+    vmm.call(Step::Huge, [0, 0])
+}
+
+/// Looks up names on each CPU, which has a queue of its own.
+fn queues() -> Result<()> {
+    for cpu in 0..2 {
+        let mut set = CpuSet::new();
+        set.set(cpu);
+        sched_setaffinity(None, &set).with_context(|| format!("CPU {cpu}"))?;
+        for number in 0..8 {
+            let name = path(&format!("nothing-{cpu}-{number}"));
+            ensure!(!name.exists(), "{} exists", name.display());
+        }
+    }
+    let mut all = CpuSet::new();
+    all.set(0);
+    all.set(1);
+    Ok(sched_setaffinity(None, &all)?)
+}
+
+/// Makes a file longer by what is in a mapping of another one.
+fn copy() -> Result<()> {
+    let mapping = mapped(HOST, Stores::None)?;
+    let file = open(COPY.name)?;
+    let mut at = 0;
+    while at < COPY.length {
+        let written = mapping.write_to(at..COPY.length, &file, at as u64)?;
+        ensure!(written > 0, "write wrote nothing");
+        at += written;
+    }
+    Ok(())
+}
+
+fn from_disk(vmm: &Vmm) -> Result<()> {
+    open(DISK.name)?.set_len(DISK.length as u64)?;
+    let mapping = mapped(DISK, Stores::Shared)?;
+    let disk = OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlags::DIRECT.bits() as i32)
+        .open("/dev/vda")
+        .context("/dev/vda")?;
+    let read = mapping.read_from(0..DISK.length, &disk, 0)?;
+    ensure!(read == DISK.length, "read {read} bytes of the disk");
+    expect(DISK, &mapping, 0..DISK.length)?;
+    vmm.call(Step::FromDisk, [0, 0])
+}
+
+/// Writes the turns of which the number is even, or odd, and checks the others.
+fn take_turns(parity: u64) -> Result<()> {
+    let mapping = mapped(TURNS, Stores::Shared)?;
+    let word = mapping.word(0)?;
+    let start = Instant::now();
+    for number in (0..MOST_TURNS).filter(|number| number % 2 == parity) {
+        while word.load(Ordering::Acquire) != number {
+            ensure!(
+                start.elapsed() < PATIENCE,
+                "the other guest is silent at {number}"
+            );
+            yield_now();
+        }
+        if number > 0 {
+            let text = turn(number - 1);
+            same(
+                "turns",
+                8,
+                &mapping.bytes(8..8 + text.len())?,
+                text.as_bytes(),
+            )?;
+        }
+        mapping.put(8, turn(number).as_bytes())?;
+        word.store(number + 1, Ordering::Release);
+    }
+    while word.load(Ordering::Acquire) != MOST_TURNS {
+        ensure!(
+            start.elapsed() < PATIENCE,
+            "the other guest is silent at the end"
+        );
+        sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+/// Makes files, one after another, and reads what is mapped, while the server is killed and
+/// another one starts.
+fn outlive_the_server(vmm: &Vmm) -> Result<()> {
+    let mapping = mapped(HOST, Stores::None)?;
+    expect(HOST, &mapping, 0..CHUNK)?;
+    fs::create_dir(path(MADE))?;
+    vmm.call(Step::Kill, [0, 0])?;
+    let start = Instant::now();
+    let mut number = 0;
+    while start.elapsed() < KILLING {
+        let new = path(MADE).join("new");
+        let mut file = File::create_new(&new)?;
+        file.write_all(made(number).as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&new, path(&made(number)))?;
+        expect(HOST, &mapping, 0..CHUNK)?;
+        number += 1;
+    }
+    vmm.call(Step::Restarted, [number, 0])
+}
+
+/// The host cuts two files while they are mapped. What was there reads as zeroes: in the
+/// program, and, of the other file, in the kernel.
+fn shrink(vmm: &Vmm) -> Result<()> {
+    let [one, other] = SHRINKING;
+    let mappings = [mapped(one, Stores::None)?, mapped(other, Stores::None)?];
+    expect(one, &mappings[0], 0..one.length)?;
+    expect(other, &mappings[1], 0..other.length)?;
+
+    vmm.call(Step::Shrink, [0, 0])?;
+    let mut should = pattern(one.file, 0, SHORT);
+    should.resize(one.length, 0);
+    same(one.name, 0, &mappings[0].bytes(0..one.length)?, &should)?;
+
+    let file = File::open(path(other.name))?;
+    vmm.call(Step::ShrinkOther, [0, 0])?;
+    let mut bytes = vec![0xff; 4096];
+    let read = file.read_at(&mut bytes, (other.length - 4096) as u64)?;
+    same(
+        other.name,
+        other.length - 4096,
+        &bytes[..read],
+        &vec![0; read],
+    )?;
+    let mut should = pattern(other.file, 0, SHORT);
+    should.resize(other.length, 0);
+    same(other.name, 0, &mappings[1].bytes(0..other.length)?, &should)?;
+    vmm.call(Step::Shrunk, [read as u64, 0])
+}
+
+/// The host has made the files longer again. Once the kernel has forgotten them, and with
+/// them what it had mapped, they have their new content.
+fn grown(vmm: &Vmm) -> Result<()> {
+    const INODES: &str = "2";
+    fs::write("/proc/sys/vm/drop_caches", INODES)?;
+    let mappings = [
+        mapped(GROWN[0], Stores::None)?,
+        mapped(GROWN[1], Stores::None)?,
+    ];
+    for (content, mapping) in GROWN.into_iter().zip(&mappings) {
+        let old = SHRINKING.iter().find(|old| old.name == content.name);
+        let old = old.context("a file that was not cut")?;
+        expect(*old, mapping, 0..SHORT)?;
+        let start = SHORT.next_multiple_of(8);
+        expect(content, mapping, start..content.length)?;
+    }
+    vmm.call(Step::Grown, [0, 0])
+}

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The machine of a guest that mounts a directory, and what it boots.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Result;
+use rig::file_server::FileServer;
+use vmm_guest::dax::{DISK, ROLE, TAG};
+use vmm_guest::pattern::pattern;
+
+use crate::boot::Guest;
+use crate::disk::{Disk, Reach};
+use crate::file_system::FileSystem;
+use crate::guest_memory::GuestMemory;
+use crate::machine::{Base, Devices};
+use crate::pci::{self, Slot};
+use crate::virtio::Function;
+
+/// How long the window is, in bytes.
+const WINDOW: u64 = 16 << 20;
+
+/// The machine of both guests.
+pub struct Hardware {
+    pub memory: Arc<GuestMemory>,
+    pub files: Function<FileSystem>,
+    disk: Option<Function<Disk>>,
+}
+
+const FILES: Slot = Slot(1);
+const DISK_SLOT: Slot = Slot(2);
+
+impl Devices for Hardware {
+    const LAST: Slot = DISK_SLOT;
+
+    fn function(&mut self, slot: Slot) -> Option<&mut dyn pci::Function> {
+        match slot {
+            FILES => Some(&mut self.files),
+            DISK_SLOT => Some(self.disk.as_mut()?),
+            _ => None,
+        }
+    }
+}
+
+impl Hardware {
+    /// The first guest has a disk.
+    pub fn new(base: &Base, server: FileServer, disk: bool) -> Result<Hardware> {
+        let memory = Arc::new(GuestMemory::new(base, WINDOW)?);
+        let (vm, router) = (&base.vm, &base.router);
+        let files = FileSystem::new(TAG, server, &memory)?;
+        let disk = if disk {
+            let disk = Disk::new("disk", Reach::Space(memory.view()?))?;
+            disk.write(0, &pattern(DISK.file, 0, DISK.length))?;
+            Some(Function::new(disk, DISK_SLOT, vm, router)?)
+        } else {
+            None
+        };
+        Ok(Hardware {
+            files: Function::new(files, FILES, vm, router)?,
+            memory,
+            disk,
+        })
+    }
+}
+
+/// Where the programs are, and how much is printed.
+pub struct Programs<'a> {
+    /// The directory with the guest.
+    pub guest: &'a Path,
+    /// The file server.
+    pub server: PathBuf,
+    pub verbose: bool,
+}
+
+impl Programs<'_> {
+    /// What boots in this role.
+    pub fn guest(&self, role: &str) -> Guest {
+        Guest {
+            folder: self.guest.to_owned(),
+            program: "dax-init",
+            modules: &["virtio_blk.ko.xz"],
+            environment: format!("{ROLE}={role}"),
+            verbose: self.verbose,
+        }
+    }
+}
