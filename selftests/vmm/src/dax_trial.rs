@@ -19,7 +19,7 @@ use rig::file_server::FileServer;
 use rig::process::signals::SIGKILL;
 use rig::tap::line;
 use vmm_guest::dax::{
-    APPENDED, COPY, CUT, Content, DISK, FIRST, GROWN, GUEST, HOST, HUGE, LARGE, MOST_TURNS,
+    APPENDED, COPY, CUT, Content, DISK, FIRST, GROWN, GUEST, HOST, HUGE, KILLS, LARGE, MOST_TURNS,
     PROGRAM, REPLY, REPLY_AT, SHRINKING, Step, TURNS, turn,
 };
 use vmm_guest::pattern::pattern;
@@ -78,7 +78,7 @@ struct DaxTrial {
     past_end: Option<PastEnd>,
     before: Before,
     kill: Option<DelayedKill>,
-    signal: Option<i32>,
+    killed: u64,
     done: bool,
 }
 
@@ -107,7 +107,7 @@ pub fn run(programs: &Programs<'_>, console: &Console) -> bool {
                 past_end: None,
                 before: Before::default(),
                 kill: None,
-                signal: None,
+                killed: 0,
                 done: false,
             };
             cpus::run_and_report(Ok(made), trial, |trial| trial.report)
@@ -139,7 +139,9 @@ impl Trial for DaxTrial {
         let files = &mut machine.devices.files.device;
         if self.kill.is_some() && !files.daemon.is_alive()? {
             self.kill = None;
-            self.signal = files.daemon.wait()?.signal();
+            let signal = files.daemon.wait()?.signal();
+            expect("the server died of", signal, Some(SIGKILL))?;
+            self.killed += 1;
             files.restart(&machine.ram)?;
         }
         Ok(())
@@ -262,8 +264,7 @@ impl DaxTrial {
             Step::Restarted => ("killed_server_is_replaced_and_no_request_is_lost", {
                 let [files, _] = numbers;
                 line(&format!("#   the guest has made {files} files"));
-                expect("the server died of", self.signal, Some(SIGKILL))
-                    .and_then(|()| share.expect_made(files))
+                expect("killed servers", self.killed, KILLS).and_then(|()| share.expect_made(files))
             }),
             Step::Shrink | Step::ShrinkOther => {
                 share.cut(SHRINKING[usize::from(step == Step::ShrinkOther)])?;

@@ -70,7 +70,9 @@ pub fn turn(number: u64) -> String {
     format!("turn {number:>20}, in a page of two guests")
 }
 
-/// A directory in which the guest makes files while the server is killed.
+/// How often the server is killed.
+pub const KILLS: u64 = 4;
+/// A directory in which the guest makes files meanwhile.
 pub const MADE: &str = "made";
 
 /// The name of such a file, and its content.
@@ -114,7 +116,7 @@ pub enum Step {
     FromDisk,
     /// The turns have been taken.
     Turns,
-    /// The server shall be killed, while files are made,
+    /// The server shall be killed, while files are made, and again,
     Kill,
     /// and so many have been made.
     Restarted,

@@ -28,8 +28,8 @@ const MOUNT: &str = "/mnt";
 /// The longest wait for the other guest.
 const PATIENCE: Duration = Duration::from_secs(100);
 
-/// How long files are made while the server is killed.
-const KILLING: Duration = Duration::from_secs(3);
+/// How long files are made while the server is killed, each time.
+const KILLING: Duration = Duration::from_millis(1200);
 
 /// How many bytes of a large file are compared at once.
 const CHUNK: usize = 1 << 16;
@@ -332,19 +332,29 @@ fn outlive_the_server(vmm: &Vmm) -> Result<()> {
     let mapping = mapped(HOST, Stores::None)?;
     expect(HOST, &mapping, 0..CHUNK)?;
     fs::create_dir(path(MADE))?;
-    vmm.call(Step::Kill, [0, 0])?;
-    let start = Instant::now();
     let mut number = 0;
-    while start.elapsed() < KILLING {
-        let new = path(MADE).join("new");
-        let mut file = File::create_new(&new)?;
-        file.write_all(made(number).as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&new, path(&made(number)))?;
-        expect(HOST, &mapping, 0..CHUNK)?;
-        number += 1;
+    for _ in 0..KILLS {
+        vmm.call(Step::Kill, [0, 0])?;
+        let start = Instant::now();
+        while start.elapsed() < KILLING {
+            make(number).with_context(|| format!("file {number}"))?;
+            expect(HOST, &mapping, 0..CHUNK)?;
+            number += 1;
+        }
     }
     vmm.call(Step::Restarted, [number, 0])
+}
+
+/// Makes a file under other names, and removes those.
+fn make(number: u64) -> Result<()> {
+    let new = path(MADE).join("new");
+    let mut file = File::create_new(&new).context("create")?;
+    file.write_all(made(number).as_bytes()).context("write")?;
+    file.sync_all().context("fsync")?;
+    let next = path(MADE).join("next");
+    fs::rename(&new, &next).context("rename")?;
+    fs::hard_link(&next, path(&made(number))).context("link")?;
+    fs::remove_file(&next).context("unlink")
 }
 
 /// The host cuts two files while they are mapped. What was there reads as zeroes: in the
