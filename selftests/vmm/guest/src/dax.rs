@@ -71,7 +71,7 @@ pub fn turn(number: u64) -> String {
 }
 
 /// How often the server is killed.
-pub const KILLS: u64 = 4;
+pub const KILLS: u64 = 3;
 /// A directory in which the guest makes files meanwhile.
 pub const MADE: &str = "made";
 
