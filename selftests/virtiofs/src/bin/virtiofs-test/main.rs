@@ -9,6 +9,7 @@
 
 mod confined;
 mod guest;
+mod jobs;
 mod restart;
 mod window;
 
@@ -47,6 +48,7 @@ cases! {
         map_of_a_file_that_was_not_looked_up_is_ebadf,
         map_for_writing_in_a_readonly_directory_is_erofs,
         map_without_a_window_is_enosys,
+        map_of_a_registered_file_needs_no_worker,
         registered_files_do_not_leak,
         file_is_closed_when_the_guest_forgets_it,
         unmounting_leaves_nothing_in_the_window;

@@ -3,12 +3,13 @@
 //! What requests for the window come to, in the address space.
 
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 
 use anyhow::{Result, ensure};
 use rig::check::expect;
 
 use crate::guest::{Guest, ROOT, Setup, UNIT, WINDOW};
+use crate::jobs::Jobs;
 
 /// Bytes that tell where in a file they are.
 fn pattern(length: u64) -> Vec<u8> {
@@ -200,6 +201,31 @@ pub fn map_without_a_window_is_enosys() -> Result<()> {
     expect("unmap", guest.unmap(&[(0, UNIT)])?, Err(libc::ENOSYS))?;
     guest.write(node, 0, b"content")?;
     expect("reading", guest.read(node, 0, 100)?, b"content".to_vec())
+}
+
+pub fn map_of_a_registered_file_needs_no_worker() -> Result<()> {
+    let mut guest = Guest::new(Setup::default())?;
+    fs::set_permissions(guest.shared(""), fs::Permissions::from_mode(0o777))?;
+    let node = guest.create(ROOT, "file")?;
+    File::options()
+        .write(true)
+        .open(guest.shared("file"))?
+        .set_len(16 * UNIT)?;
+    let jobs = Jobs::count_from_now()?;
+    guest.must_map(node, 0, 0, true)?;
+    ensure!(jobs.count()? > 0, "no worker registers the file");
+
+    // It is the same for a thread that has made a file for another user.
+    for user in [0, 1000] {
+        guest.user = (user, user);
+        guest.create(ROOT, &format!("file-of-{user}"))?;
+        let jobs = Jobs::count_from_now()?;
+        for unit in 0..16 {
+            guest.must_map(node, unit * UNIT, unit % 8 * UNIT, unit % 2 == 0)?;
+        }
+        expect(&format!("jobs for user {user}"), jobs.count()?, 0)?;
+    }
+    Ok(())
 }
 
 pub fn registered_files_do_not_leak() -> Result<()> {
