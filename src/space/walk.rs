@@ -34,6 +34,9 @@ use crate::{
 /// How long to sleep before looking again at what is being changed.
 const NAP: Delta = Delta::from_micros(50);
 
+/// How many ranges are looked at in one moment.
+const AT_A_TIME: usize = 128;
+
 /// Copies of ranges: some, where there is memory for no more.
 pub(crate) type Copies = SmallVec<Old, 8>;
 
@@ -125,19 +128,25 @@ impl Space {
     /// The first page of `range` that is not shown, or its end. `EINTR`: a fatal signal came.
     pub(crate) fn next_hole(&self, range: &Range<SpacePage>) -> Result<SpacePage> {
         let mut page = range.start;
-        while page < range.end && !is_killed() {
-            let shown = self.look(|shown| match shown.layout.lookup(page) {
-                Some(shown) => (page..shown.end, Some(shown.end)),
-                None => (page..page + 1, None),
+        loop {
+            let (hole, found) = self.look(|shown| {
+                let mut end = page;
+                for next in shown.layout.ranges(page..range.end).take(AT_A_TIME) {
+                    if next.start > end {
+                        break;
+                    }
+                    end = next.end;
+                }
+                let found = end >= range.end || shown.layout.lookup(end).is_none();
+                (page..end + 1, (end.min(range.end), found))
             })?;
-            match shown {
-                Some(end) => page = end,
-                None => return Ok(page),
+            if found {
+                return Ok(hole);
             }
-        }
-        match page < range.end {
-            true => Err(EINTR),
-            false => Ok(range.end),
+            if is_killed() {
+                return Err(EINTR);
+            }
+            page = hole;
         }
     }
 }
