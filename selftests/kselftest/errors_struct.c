@@ -51,7 +51,7 @@ FIXTURE_VARIANT_ADD(call, mmap)
 FIXTURE_VARIANT_ADD(call, munmap)
 	CALL(ADDRESS_SPACE_MUNMAP, address_space_munmap, ADDRESS_SPACE_MUNMAP_RELEASE, 0);
 FIXTURE_VARIANT_ADD(call, view)
-	CALL(ADDRESS_SPACE_VIEW, address_space_view, 0,
+	CALL(ADDRESS_SPACE_VIEW, address_space_view, ADDRESS_SPACE_VIEW_MANAGE,
 	     offsetof(struct address_space_view, __reserved));
 FIXTURE_VARIANT_ADD(call, register)
 	CALL(ADDRESS_SPACE_REGISTER, address_space_register,

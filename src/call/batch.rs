@@ -14,7 +14,10 @@ use kernel::{
 use crate::{
     attachment::populate::populate,
     call::{
-        request,
+        request::{
+            self,
+            Part, //
+        },
         uapi, //
     },
     space::{
@@ -28,14 +31,14 @@ use crate::{
 const AT_A_TIME: usize = 4;
 
 /// [`uapi::BATCH`].
-pub(crate) fn batch(space: &Arc<Space>, ptr: UserPtr) -> Result<isize> {
+pub(crate) fn batch(space: &Arc<Space>, within: &Part, ptr: UserPtr) -> Result<isize> {
     let arg: uapi::Batch = uapi::read(ptr)?;
     request::reject_unknown_flags(arg.flags | arg.reserved, 0)?;
     if arg.nr_ops == 0 || arg.nr_ops > uapi::MAX_OPS {
         return Err(EINVAL);
     }
     let mut batch = Batch::new();
-    read(&mut batch, &arg, space.pages)?;
+    read(&mut batch, &arg, within)?;
     if let Err(refused) = batch.run(space, request::mappable_file) {
         drop(batch);
         if let Some(index) = refused.index {
@@ -51,8 +54,8 @@ pub(crate) fn batch(space: &Arc<Space>, ptr: UserPtr) -> Result<isize> {
     Ok(0)
 }
 
-/// Reads the operations of a batch for a space of `limit` pages.
-fn read(batch: &mut Batch, arg: &uapi::Batch, limit: u64) -> Result {
+/// Reads the operations of a batch for a part of a space.
+fn read(batch: &mut Batch, arg: &uapi::Batch, within: &Part) -> Result {
     let count = arg.nr_ops as usize;
     batch.reserve(count)?;
     let mut buffer = [uapi::Op::ZERO; AT_A_TIME];
@@ -60,7 +63,7 @@ fn read(batch: &mut Batch, arg: &uapi::Batch, limit: u64) -> Result {
         let buffer = &mut buffer[..AT_A_TIME.min(count - batch.len())];
         let read = arg.read_ops(batch.len(), buffer);
         for op in buffer.iter().take(read) {
-            match request::operation(op, limit) {
+            match request::operation(op, within) {
                 Ok(change) => batch.push(change, op.fd)?,
                 Err(error) => {
                     batch.break_off(error);

@@ -113,8 +113,11 @@ pub(crate) fn show_space(space: &Space, out: &SeqFile) {
     }
 }
 
-pub(crate) fn show_view(range: &Range<SpacePage>, prot: Prot, out: &SeqFile) {
+pub(crate) fn show_view(range: &Range<SpacePage>, prot: Prot, manages: bool, out: &SeqFile) {
     seq_print!(out, "offset:\t{}\n", bytes(range.start.get()));
     seq_print!(out, "length:\t{}\n", bytes(range.count()));
     seq_print!(out, "prot:\t{}\n", Letters(prot));
+    if manages {
+        seq_print!(out, "manages:\tyes\n");
+    }
 }

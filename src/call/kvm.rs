@@ -55,7 +55,7 @@ pub(crate) fn map(of: &impl SpaceFile, file: &File, ptr: UserPtr) -> Result<isiz
     let arg: uapi::KvmMap = uapi::read(ptr)?;
     request::reject_unknown_flags(arg.flags, KVM_MEM_READONLY | KVM_MEM_LOG_DIRTY_PAGES)?;
     request::check_range(arg.guest_phys_addr, arg.memory_size)?;
-    request::space_range(arg.offset, arg.memory_size, of.pages())?;
+    request::Part::of(of).range(arg.offset, arg.memory_size)?;
     let machine = Machine::from_fd(arg.vmfd)?;
     let space = of.handle().space();
     let slots = &space.slots;

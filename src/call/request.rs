@@ -18,15 +18,21 @@ use kernel::{
 };
 
 use crate::{
-    call::uapi,
+    call::{
+        file::SpaceFile,
+        uapi, //
+    },
     layout::{
         FilePage,
         Prot,
         SpacePage, //
     },
-    space::change::{
-        Change,
-        Kind, //
+    space::{
+        change::{
+            Change,
+            Kind, //
+        },
+        Space, //
     },
     sys::{
         file,
@@ -75,20 +81,52 @@ pub(crate) fn file_range(start: u64, length: u64) -> Result<Range<FilePage>> {
     Ok(first..first + count)
 }
 
-/// The pages of a range that is not empty, within a space of `limit` pages: `EINVAL`; `EOVERFLOW`
-/// where it leaves the 64 bits.
-pub(crate) fn space_range(start: u64, length: u64, limit: u64) -> Result<Range<SpacePage>> {
-    let (first, count) = first_and_count(start, length)?;
-    if first + count > limit {
-        return Err(EINVAL);
+/// The part of a space that a file shows, and of which its calls speak: their offsets begin with it.
+pub(crate) struct Part {
+    first: SpacePage,
+    pages: u64,
+    prot: Prot,
+}
+
+impl Part {
+    /// That of a file.
+    pub(crate) fn of(file: &impl SpaceFile) -> Part {
+        Part {
+            first: file.first(),
+            pages: file.pages(),
+            prot: file.prot(),
+        }
     }
-    let first = SpacePage::new(first);
-    Ok(first..first + count)
+
+    /// Whether it is the whole space.
+    pub(crate) fn is_all_of(&self, space: &Space) -> bool {
+        self.pages == space.pages
+    }
+
+    /// The pages of a range that is not empty, within the part: `EINVAL`; `EOVERFLOW` where it
+    /// leaves the 64 bits.
+    pub(crate) fn range(&self, start: u64, length: u64) -> Result<Range<SpacePage>> {
+        let (first, count) = first_and_count(start, length)?;
+        if first + count > self.pages {
+            return Err(EINVAL);
+        }
+        let first = self.first + first;
+        Ok(first..first + count)
+    }
+
+    /// Protection bits, errors as for [`prot`]; `EACCES` for more than the file allows.
+    pub(crate) fn prot(&self, bits: u32) -> Result<Prot> {
+        let prot = prot(bits)?;
+        if !self.prot.contains(prot) {
+            return Err(EACCES);
+        }
+        Ok(prot)
+    }
 }
 
 /// Protection bits: `EINVAL` for unknown ones, and for writing or executing without reading,
 /// which no page table entry can say.
-pub(crate) fn prot(bits: u32) -> Result<Prot> {
+fn prot(bits: u32) -> Result<Prot> {
     let prot = Prot::from_bits(bits).ok_or(EINVAL)?;
     if prot != Prot::NONE && !prot.contains(Prot::READ) {
         return Err(EINVAL);
@@ -131,13 +169,13 @@ pub(crate) struct MapRequest {
 }
 
 impl MapRequest {
-    /// Checks the values of a map in a space of `limit` pages. `EOPNOTSUPP` for flags that are not
-    /// in `known`; `EOVERFLOW` for what no file can have.
-    pub(crate) fn check(op: &uapi::Op, known: u32, limit: u64) -> Result<MapRequest> {
+    /// Checks the values of a map in a part of a space. `EOPNOTSUPP` for flags that are not in
+    /// `known`; `EOVERFLOW` for what no file can have.
+    pub(crate) fn check(op: &uapi::Op, known: u32, within: &Part) -> Result<MapRequest> {
         reject_unknown_flags(op.flags, known)?;
-        let prot = prot(op.prot)?;
+        let prot = within.prot(op.prot)?;
         let part = file_range(op.offset, op.length)?;
-        let target = space_range(op.addr, op.length, limit)?;
+        let target = within.range(op.addr, op.length)?;
         // No file is longer.
         if op.offset + op.length > i64::MAX as u64 {
             return Err(EOVERFLOW);
@@ -167,14 +205,14 @@ impl MapRequest {
     }
 }
 
-/// Checks one operation of a batch for a space of `limit` pages, as far as it can be without its
-/// file. `EOPNOTSUPP` for an unknown opcode.
-pub(crate) fn operation(op: &uapi::Op, limit: u64) -> Result<Change> {
-    let pages = || space_range(op.addr, op.length, limit);
+/// Checks one operation of a batch for a part of a space, as far as it can be without its file.
+/// `EOPNOTSUPP` for an unknown opcode.
+pub(crate) fn operation(op: &uapi::Op, within: &Part) -> Result<Change> {
+    let pages = || within.range(op.addr, op.length);
     match op.opcode {
         uapi::OP_MMAP => {
             let known = uapi::MAP_REPLACE | uapi::MAP_POPULATE;
-            Ok(MapRequest::check(op, known, limit)?.change())
+            Ok(MapRequest::check(op, known, within)?.change())
         }
         uapi::OP_MUNMAP => {
             reject_unknown_flags(op.flags, 0)?;
@@ -185,7 +223,7 @@ pub(crate) fn operation(op: &uapi::Op, limit: u64) -> Result<Change> {
         }
         uapi::OP_PROTECT => {
             reject_unknown_flags(op.flags, 0)?;
-            let prot = prot(op.prot)?;
+            let prot = within.prot(op.prot)?;
             Ok(Change {
                 pages: pages()?,
                 kind: Kind::Protect { prot },

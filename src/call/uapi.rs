@@ -20,7 +20,7 @@ const TYPE: u32 = 0xB9;
 
 /// On the device.
 pub(crate) const CREATE: u32 = _IO(TYPE, 0x00);
-/// On an asfd, like all up to [`MOVE`].
+/// On an asfd, or a view that manages its range, like all up to [`MOVE`].
 pub(crate) const MMAP: u32 = _IO(TYPE, 0x01);
 pub(crate) const MUNMAP: u32 = _IO(TYPE, 0x02);
 pub(crate) const VIEW: u32 = _IO(TYPE, 0x03);
@@ -37,6 +37,9 @@ pub(crate) const KVM_UNMAP: u32 = _IO(TYPE, 0x11);
 pub(crate) const MAP_REPLACE: u32 = 1 << 0;
 pub(crate) const MAP_ANYWHERE: u32 = 1 << 1;
 pub(crate) const MAP_POPULATE: u32 = 1 << 2;
+
+/// Flag of [`View`].
+pub(crate) const VIEW_MANAGE: u32 = 1 << 0;
 
 /// Flag of [`Register`].
 pub(crate) const REGISTER_POPULATE: u32 = 1 << 0;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The view: a file that shows a part of a space, for some accesses only, and that can only be
-//! mapped and given to KVM.
+//! The view: a file that shows a part of a space, for some accesses only, and that can be mapped and
+//! given to KVM; and, if it was made for that, used to change what is mapped in that part.
 
 use core::ops::Range;
 
@@ -16,6 +16,7 @@ use crate::{
         fdinfo,
         file::SpaceFile,
         kvm,
+        manage,
         uapi, //
     },
     layout::{
@@ -31,14 +32,17 @@ pub(crate) struct View {
     handle: Handle,
     range: Range<SpacePage>,
     prot: Prot,
+    manages: bool,
 }
 
 impl View {
-    pub(crate) fn new(handle: Handle, range: Range<SpacePage>, prot: Prot) -> Self {
+    /// A view of a range; `manages` if the range can be changed through it.
+    pub(crate) fn new(handle: Handle, range: Range<SpacePage>, prot: Prot, manages: bool) -> Self {
         View {
             handle,
             range,
             prot,
+            manages,
         }
     }
 }
@@ -66,11 +70,12 @@ impl SpaceFile for View {
         match cmd {
             uapi::KVM_MAP => kvm::map(self, file, arg),
             uapi::KVM_UNMAP => kvm::unmap(self, arg),
+            _ if self.manages => manage::ioctl(self, cmd, arg),
             _ => Err(ENOTTY),
         }
     }
 
     fn show(&self, out: &SeqFile) {
-        fdinfo::show_view(&self.range, self.prot, out);
+        fdinfo::show_view(&self.range, self.prot, self.manages, out);
     }
 }

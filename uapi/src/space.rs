@@ -261,18 +261,47 @@ impl AddressSpace {
     /// within the address space, or if `prot` has no [`Prot::READ`]; ENOMEM,
     /// EMFILE, ENFILE.
     pub fn view(&self, range: Range<u64>, prot: Prot) -> Result<View> {
+        self.make_view(range, prot, 0).map(View::from)
+    }
+
+    /// Makes a file descriptor with all rights to a range (bytes, multiples of the page
+    /// size), and to no more: what is mapped there can be changed, for no more than
+    /// `prot`. Its offset 0 is the start of the range.
+    ///
+    /// For a process that composes a part of what others see, such as a file server
+    /// with its DAX window in the memory of a virtual machine. It is sent to the process
+    /// as a file descriptor, and `AddressSpace::from()` makes an address space of that
+    /// again.
+    ///
+    /// ```no_run
+    /// # use address_space::{AddressSpace, Prot};
+    /// # fn main() -> Result<(), address_space::Error> {
+    /// let memory = AddressSpace::new(1 << 40)?;
+    /// let window = memory.part(1 << 32..2 << 32, Prot::READ | Prot::WRITE)?;
+    /// assert_eq!(window.length()?, 1 << 32);
+    /// window.unmap(0..1 << 32)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`view()`](AddressSpace::view).
+    pub fn part(&self, range: Range<u64>, prot: Prot) -> Result<AddressSpace> {
+        self.make_view(range, prot, sys::ADDRESS_SPACE_VIEW_MANAGE)
+            .map(AddressSpace::from)
+    }
+
+    fn make_view(&self, range: Range<u64>, prot: Prot, flags: u32) -> Result<OwnedFd> {
         let argument = sys::address_space_view {
             size: size_field::<sys::address_space_view>(),
-            flags: 0,
+            flags,
             prot: prot.bits(),
             __reserved: 0,
             offset: range.start,
             length: length_of(&range),
         };
-        match call_for_fd(&self.fd, argument) {
-            Ok(fd) => Ok(View::from(fd)),
-            Err(errno) => Err(Error::View { range, prot, errno }),
-        }
+        call_for_fd(&self.fd, argument).map_err(|errno| Error::View { range, prot, errno })
     }
 
     /// Attaches a range (bytes; the start is a multiple of the page size) to this

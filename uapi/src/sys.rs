@@ -87,7 +87,7 @@ pub const ADDRESS_SPACE_MUNMAP: Opcode = opcode::none(ADDRESS_SPACE_TYPE, 0x02);
 pub struct address_space_view {
     /// Size of this struct in bytes.
     pub size: u32,
-    /// Must be 0.
+    /// [`ADDRESS_SPACE_VIEW_MANAGE`].
     pub flags: u32,
     /// `PROT_*`.
     pub prot: u32,
@@ -100,6 +100,8 @@ pub struct address_space_view {
     pub length: u64,
 }
 
+/// The view can also be used to change what is mapped in its range.
+pub const ADDRESS_SPACE_VIEW_MANAGE: u32 = 1 << 0;
 /// On an asfd: returns a view.
 pub const ADDRESS_SPACE_VIEW: Opcode = opcode::none(ADDRESS_SPACE_TYPE, 0x03);
 

@@ -75,16 +75,27 @@ int as_unmap_flags(int asfd, uint64_t addr, uint64_t length, uint32_t flags)
 	return as_ioctl(asfd, ADDRESS_SPACE_MUNMAP, &arg);
 }
 
-int as_view(int asfd, uint64_t offset, uint64_t length, int prot)
+static int make_view(int asfd, uint64_t offset, uint64_t length, int prot, uint32_t flags)
 {
 	struct address_space_view arg = {
 		.size = sizeof(arg),
+		.flags = flags,
 		.prot = prot,
 		.offset = offset,
 		.length = length,
 	};
 
 	return as_ioctl(asfd, ADDRESS_SPACE_VIEW, &arg);
+}
+
+int as_view(int asfd, uint64_t offset, uint64_t length, int prot)
+{
+	return make_view(asfd, offset, length, prot, 0);
+}
+
+int as_part(int asfd, uint64_t offset, uint64_t length, int prot)
+{
+	return make_view(asfd, offset, length, prot, ADDRESS_SPACE_VIEW_MANAGE);
 }
 
 int as_register(int asfd, int fd, uint64_t offset, uint64_t length, int prot,

@@ -50,6 +50,8 @@ int as_map_anywhere(int asfd, uint64_t *addr, int fd, uint64_t offset,
 int as_unmap(int asfd, uint64_t addr, uint64_t length);
 int as_unmap_flags(int asfd, uint64_t addr, uint64_t length, uint32_t flags);
 int as_view(int asfd, uint64_t offset, uint64_t length, int prot);
+/* a view that manages its range */
+int as_part(int asfd, uint64_t offset, uint64_t length, int prot);
 int as_register(int asfd, int fd, uint64_t offset, uint64_t length, int prot,
 		uint32_t flags);
 int as_unregister(int asfd, int fd);

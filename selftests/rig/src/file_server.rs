@@ -2,7 +2,6 @@
 
 //! A virtio-fs file server: selftests/virtiofs.
 
-use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::process::Command;
@@ -35,8 +34,9 @@ impl FileServer {
         })
     }
 
-    /// Starts it; if one was started before, as its successor. It may map in `window`, a range of the address space.
-    pub fn start(&self, asfd: BorrowedFd<'_>, window: &Range<u64>) -> Result<Daemon> {
+    /// Starts it; if one was started before, as its successor. Its window is the first
+    /// `length` bytes of the address space.
+    pub fn start(&self, asfd: BorrowedFd<'_>, length: u64) -> Result<Daemon> {
         let socket = self.folder.path().join("socket");
         let state = self.folder.path().join("state");
         let mut command = Command::new(&self.program);
@@ -46,7 +46,7 @@ impl FileServer {
             .arg(&socket)
             .args(["--asfd", &asfd.to_string()])
             .arg("--window")
-            .arg(format!("{}:{}", window.start, window.end - window.start))
+            .arg(format!("0:{length}"))
             .arg("--shared-dir")
             .arg(&self.directory)
             .args(["--queues", &self.queues.to_string()])

@@ -75,7 +75,7 @@ impl FileSystem {
         config[..tag.len()].copy_from_slice(tag.as_bytes());
         config.extend(u32::from(server.queues).to_le_bytes());
 
-        let daemon = server.start(memory.space().as_fd(), &memory.window())?;
+        let daemon = server.start(memory.part().as_fd(), memory.shared().length)?;
         // The first queue is for what must not wait.
         let queues = usize::from(server.queues) + 1;
         let kick = |_| EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC);
@@ -135,8 +135,8 @@ impl FileSystem {
     /// Starts another server in the place of a dead one, on the same memory. It gets all
     /// requests that were not answered.
     pub fn restart(&mut self, ram: &Ram) -> Result<()> {
-        let (space, window) = (self.memory.space().as_fd(), self.memory.window());
-        self.daemon = self.server.start(space, &window)?;
+        let part = self.memory.part().as_fd();
+        self.daemon = self.server.start(part, self.memory.shared().length)?;
         self.connection = Connection::new(&self.daemon, self.sizes.len())?;
         let used = |queue: &virtio::Queue| queue.used_index(ram);
         let bases: Vec<_> = self.running()?.iter().map(used).collect::<Result<_>>()?;

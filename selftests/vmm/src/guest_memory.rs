@@ -22,6 +22,8 @@ const CACHE: u8 = 0;
 
 pub struct GuestMemory {
     space: AddressSpace,
+    /// The window alone.
+    part: AddressSpace,
     shared: Shared,
     slot: KvmWindow,
 }
@@ -43,9 +45,11 @@ impl GuestMemory {
             .prot(READ_WRITE)
             .commit()?;
         let vm = vm_fd(&base.vm);
+        let part = space.part(window.clone(), READ_WRITE)?;
         let slot = space.attach_kvm(vm, WINDOW_SLOT, shared.addr, window, KvmFlags::empty())?;
         Ok(GuestMemory {
             space,
+            part,
             shared,
             slot,
         })
@@ -53,6 +57,11 @@ impl GuestMemory {
 
     pub fn space(&self) -> &AddressSpace {
         &self.space
+    }
+
+    /// What the file server gets: the window and nothing else, whose offset 0 is its start.
+    pub fn part(&self) -> &AddressSpace {
+        &self.part
     }
 
     /// What the file server's device shares with its driver.

@@ -185,9 +185,21 @@ struct address_space_munmap {
 #define ADDRESS_SPACE_MUNMAP	_IO(ADDRESS_SPACE_TYPE, 0x02)
 
 /**
+ * DOC: flags of struct address_space_view
+ *
+ * ADDRESS_SPACE_VIEW_MANAGE - The view can also be used to change what is
+ * mapped in its range, and to make views of it: all ioctls of an asfd can be
+ * issued on it. @addr and @offset of their arguments are relative to the start
+ * of the view, what is beyond its range is EINVAL, and a protection that the
+ * view does not allow is EACCES. ADDRESS_SPACE_MAP_ANYWHERE is EOPNOTSUPP,
+ * unless the view has the whole address space.
+ */
+#define ADDRESS_SPACE_VIEW_MANAGE	(1U << 0)
+
+/**
  * struct address_space_view - ioctl(ADDRESS_SPACE_VIEW)
  * @size: sizeof(struct address_space_view)
- * @flags: Must be 0
+ * @flags: ADDRESS_SPACE_VIEW_MANAGE
  * @prot: The protection of the view, not PROT_NONE
  * @__reserved: Must be 0
  * @offset: Start of the range of the address space that the view shows, in
@@ -195,13 +207,15 @@ struct address_space_munmap {
  * @length: Length of that range in bytes, a multiple of the page size, not 0
  *
  * Issued on an asfd. Returns a view: a file descriptor, close-on-exec, that
- * can be mapped and used as a KVM memory slot, and nothing else. Offset 0 of
- * the view is @offset of the address space. The view is live: mappings that
- * are added to or removed from the range later appear in it or disappear from
- * it. No access through the view can do more than @prot allows.
+ * can be mapped and used as a KVM memory slot, and nothing else without
+ * ADDRESS_SPACE_VIEW_MANAGE. Offset 0 of the view is @offset of the address
+ * space. The view is live: mappings that are added to or removed from the range
+ * later appear in it or disappear from it. No access through the view can do
+ * more than @prot allows.
  *
  * Errors:
  *  - EINVAL: @prot is PROT_NONE, or the range is not within the address space.
+ *  - EACCES: issued on a view that does not allow @prot.
  *  - EMFILE, ENFILE: the process or the system has too many open files.
  *  - ENOMEM: there is not enough memory.
  */

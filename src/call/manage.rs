@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The calls that change what a space shows, or make views: on an asfd, and on a view that may be
+//! used so. What they say is of the part of the space that the file shows: offsets begin with it,
+//! and nothing beyond it can be changed, nor mapped for more than the file allows.
+
+use core::{
+    mem::offset_of,
+    ops::Range, //
+};
+
+use kernel::{
+    bindings::{
+        O_CLOEXEC,
+        O_RDONLY,
+        O_RDWR, //
+    },
+    fs::file::FileDescriptorReservation,
+    prelude::*,
+    sync::Arc, //
+};
+
+use crate::{
+    attachment::populate::populate,
+    call::{
+        batch,
+        file::SpaceFile,
+        request::{
+            self,
+            mappable_file,
+            reject_unknown_flags,
+            MapRequest,
+            Part, //
+        },
+        uapi,
+        view::View, //
+    },
+    layout::{
+        Pages,
+        Prot,
+        SpacePage, //
+    },
+    segment::list::Pins,
+    space::{
+        bytes,
+        change::{
+            Change,
+            Kind, //
+        },
+        Handle,
+        Space, //
+    },
+    sys::{
+        file,
+        file_operations, //
+    },
+};
+
+/// A call on a file that may change what it shows; `ENOTTY` for those that are none.
+pub(crate) fn ioctl(of: &impl SpaceFile, cmd: u32, arg: UserPtr) -> Result<isize> {
+    let manager = Manager {
+        handle: of.handle(),
+        space: of.handle().space(),
+        part: Part::of(of),
+    };
+    match cmd {
+        uapi::MMAP => manager.mmap(arg),
+        uapi::MUNMAP => manager.munmap(arg),
+        uapi::VIEW => manager.view(arg),
+        uapi::REGISTER => manager.register(arg),
+        uapi::UNREGISTER => manager.unregister(arg),
+        uapi::BATCH => batch::batch(manager.space, &manager.part, arg),
+        uapi::PROTECT => manager.protect(arg),
+        uapi::MOVE => manager.r#move(arg),
+        _ => Err(ENOTTY),
+    }
+}
+
+/// Who makes such a call.
+struct Manager<'a> {
+    handle: &'a Handle,
+    space: &'a Arc<Space>,
+    part: Part,
+}
+
+impl Manager<'_> {
+    fn mmap(&self, ptr: UserPtr) -> Result<isize> {
+        let arg: uapi::Mmap = uapi::read(ptr)?;
+        let known = uapi::MAP_REPLACE | uapi::MAP_ANYWHERE | uapi::MAP_POPULATE;
+        // Before anything is made of the flags: a caller that probes for a new one is to get one
+        // answer.
+        reject_unknown_flags(arg.flags, known)?;
+        let anywhere = arg.flags & uapi::MAP_ANYWHERE != 0;
+        if anywhere && !self.part.is_all_of(self.space) {
+            return Err(EOPNOTSUPP);
+        }
+        if anywhere && (arg.flags & uapi::MAP_REPLACE != 0 || arg.addr != 0) {
+            return Err(EINVAL);
+        }
+        let op = uapi::Op {
+            opcode: uapi::OP_MMAP,
+            flags: arg.flags,
+            fd: arg.fd,
+            prot: arg.prot,
+            offset: arg.offset,
+            length: arg.length,
+            addr: arg.addr,
+        };
+        let mut request = MapRequest::check(&op, known, &self.part)?;
+        let file = mappable_file(request.fd)?;
+
+        let space = self.space;
+        let part = request.part.clone();
+        let (ops, pinned) = space.obtain(space.ops.lock(), file, part, request.prot)?;
+        let mut pins = Pins::new();
+        pins.push(pinned)?;
+        let made = if anywhere {
+            space
+                .find_room(&ops, &request.part)
+                .map(|start| request.target = start..start + request.part.count())
+        } else {
+            Ok(())
+        }
+        .and_then(|()| {
+            let change = request.change();
+            space.change(&ops, &change, &pins).map(|()| change)
+        });
+        drop(ops);
+        let change = made.inspect_err(|_| {
+            // The segment may have been made for nothing.
+            space.reap_later();
+        })?;
+        if anywhere {
+            let addr = bytes(request.target.start.get());
+            if let Err(error) = uapi::write_back(ptr, offset_of!(uapi::Mmap, addr), addr) {
+                // A call that fails has changed nothing; nothing was there before.
+                self.change(request.target, Kind::Unmap)?;
+                return Err(error);
+            }
+        }
+        populate(space, [&change].into_iter(), &pins);
+        Ok(0)
+    }
+
+    fn munmap(&self, ptr: UserPtr) -> Result<isize> {
+        let arg: uapi::Munmap = uapi::read(ptr)?;
+        reject_unknown_flags(arg.flags, uapi::MUNMAP_RELEASE)?;
+        let pages = self.part.range(arg.addr, arg.length)?;
+        let done = self.change(pages, Kind::Unmap)?;
+        if arg.flags & uapi::MUNMAP_RELEASE != 0 {
+            self.space.release_idle();
+        }
+        Ok(done)
+    }
+
+    fn change(&self, pages: Range<SpacePage>, kind: Kind) -> Result<isize> {
+        let space = self.space;
+        let ops = space.ops.lock();
+        space.change(&ops, &Change { pages, kind }, &Pins::new())?;
+        Ok(0)
+    }
+
+    fn protect(&self, ptr: UserPtr) -> Result<isize> {
+        let arg: uapi::Protect = uapi::read(ptr)?;
+        reject_unknown_flags(arg.flags | arg.reserved, 0)?;
+        let prot = self.part.prot(arg.prot)?;
+        let pages = self.part.range(arg.addr, arg.length)?;
+        self.change(pages, Kind::Protect { prot })
+    }
+
+    fn r#move(&self, ptr: UserPtr) -> Result<isize> {
+        let arg: uapi::Move = uapi::read(ptr)?;
+        reject_unknown_flags(arg.flags, uapi::MOVE_REPLACE)?;
+        let pages = self.part.range(arg.addr, arg.length)?;
+        let target = self.part.range(arg.new_addr, arg.length)?;
+        if pages.overlaps(&target) {
+            return Err(EINVAL);
+        }
+        let (to, replace) = (target.start, arg.flags & uapi::MOVE_REPLACE != 0);
+        self.change(pages, Kind::Move { to, replace })
+    }
+
+    fn register(&self, ptr: UserPtr) -> Result<isize> {
+        let arg: uapi::Register = uapi::read(ptr)?;
+        reject_unknown_flags(arg.flags, uapi::REGISTER_POPULATE)?;
+        let prot = self.part.prot(arg.prot)?;
+        let file = mappable_file(arg.fd)?;
+        let length = match arg.length {
+            0 => request::rest_of_file(&file, arg.offset)?,
+            length => length,
+        };
+        let part = request::file_range(arg.offset, length)?;
+        let space = self.space;
+        let pinned = space.register(file, part.clone(), prot)?;
+        if arg.flags & uapi::REGISTER_POPULATE != 0 {
+            let segment = pinned.segment();
+            space.bring_in(&pinned, segment.pages_of(&part), prot);
+        }
+        Ok(0)
+    }
+
+    fn unregister(&self, ptr: UserPtr) -> Result<isize> {
+        let arg: uapi::Unregister = uapi::read(ptr)?;
+        reject_unknown_flags(arg.flags | arg.reserved, 0)?;
+        let file = file::from_fd(arg.fd)?;
+        self.space.unregister(&file)?;
+        Ok(0)
+    }
+
+    fn view(&self, ptr: UserPtr) -> Result<isize> {
+        let arg: uapi::View = uapi::read(ptr)?;
+        reject_unknown_flags(arg.flags, uapi::VIEW_MANAGE)?;
+        reject_unknown_flags(arg.reserved, 0)?;
+        let manages = arg.flags & uapi::VIEW_MANAGE != 0;
+        let prot = self.part.prot(arg.prot)?;
+        if prot == Prot::NONE {
+            return Err(EINVAL);
+        }
+        let range = self.part.range(arg.offset, arg.length)?;
+        let fd = FileDescriptorReservation::get_unused_fd_flags(O_CLOEXEC)?;
+        // The kernel itself then refuses writable mappings of it.
+        let mode = if prot.contains(Prot::WRITE) {
+            O_RDWR
+        } else {
+            O_RDONLY
+        };
+        let file = file_operations::create(mode | O_CLOEXEC, |_| {
+            Ok(View::new(self.handle.share(), range, prot, manages))
+        })?;
+        let number = fd.reserved_fd();
+        fd.fd_install(file);
+        Ok(number as isize)
+    }
+}
