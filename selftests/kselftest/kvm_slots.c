@@ -151,6 +151,33 @@ TEST_F(slot, faults_once_for_the_neighbours_that_no_guest_may_write)
 	EXPECT_EQ('a', peek(mem));
 }
 
+TEST_F(slot, has_huge_pages_that_no_guest_may_write)
+{
+	int huge = hugetlb_memfd(1), asfd;
+	long long faults;
+	uint64_t page;
+	char *mem;
+
+	if (huge < 0)
+		SKIP(return, "no huge pages available");
+	asfd = as_create(HUGE);
+	ASSERT_LE(0, asfd);
+	ASSERT_EQ(0, as_map(asfd, 0, huge, 0, HUGE, PROT_READ, 0));
+	ASSERT_EQ(0, as_kvm_map(asfd, self->vm.vm, SLOT, SLOT_GPA, HUGE, 0, 0, &mem));
+	EXPECT_EQ('h', peek(mem + 7 * PAGE));
+	faults = fdinfo_value(asfd, "faults");
+	for (page = 0; page < HUGE / PAGE; page += 37)
+		EXPECT_EQ('h', peek(mem + page * PAGE));
+	EXPECT_EQ(faults, fdinfo_value(asfd, "faults"));
+	EXPECT_EQ('h', guest_read(&self->vm, 7 * PAGE));
+	EXPECT_GT(0, guest_write(&self->vm, 7 * PAGE, '!'));
+	/* what it may write it can, though it was there for reading */
+	ASSERT_EQ(0, as_map(asfd, 0, huge, 0, HUGE, RW, ADDRESS_SPACE_MAP_REPLACE));
+	EXPECT_EQ('h', guest_read(&self->vm, 7 * PAGE));
+	EXPECT_EQ('!', guest_write(&self->vm, 7 * PAGE, '!'));
+	close(asfd);
+}
+
 TEST_F(slot, outlives_the_fds)
 {
 	char *mem;

@@ -69,17 +69,22 @@ impl Around {
             .max(first + AROUND)
             .min(shown.end)
             .min(page + install::pages_to_end_of_table(addr));
-        // A neighbour might be one to be written, of which there must be no entry for reading; see
-        // `fault.rs` on VMs.
-        let alone = !access.contains(Prot::WRITE)
-            && attachment.has_secondary_mmu()
-            && attachment.vma().flags() & bindings::VM_WRITE != 0;
         Around {
             pages: start..end,
             count,
-            alone: alone.then_some(Prot::WRITE),
+            alone: alone(context, access),
         }
     }
+}
+
+/// What may be accessed so has no neighbours, nor huge entries: those of another page might be to be
+/// written, and then there must be none for reading; see `fault.rs` on VMs.
+pub(crate) fn alone(context: &FaultContext<'_>, access: Prot) -> Option<Prot> {
+    let attachment = context.attachment();
+    let alone = !access.contains(Prot::WRITE)
+        && attachment.has_secondary_mmu()
+        && attachment.vma().flags() & bindings::VM_WRITE != 0;
+    alone.then_some(Prot::WRITE)
 }
 
 /// Installs what is known of the pages `around`, if `page` is; returns how many from that on have

@@ -220,7 +220,9 @@ impl<'a> Fault<'a> {
             self.access = Prot::WRITE;
             match install(self) {
                 // The layout does not allow writing, or the file has no room for a page.
-                Answer::Now(ret) if ret & (SIGBUS | SIGSEGV) != 0 => self.access = Prot::READ,
+                Answer::Now(ret) if ret & (SIGBUS | SIGSEGV) != 0 || ret == FALLBACK => {
+                    self.access = Prot::READ
+                }
                 answer => return self.for_kvm(answer),
             }
         }
@@ -318,10 +320,13 @@ impl<'a> Fault<'a> {
         if self.write() && !install::is_empty(&self.context) {
             attachment.zap(addr, HUGE_SIZE);
         }
+        let alone = around::alone(&self.context, self.access);
         let attempt = || {
-            let found = self.space().with_huge_frame(first, self.access, |frame| {
-                install::insert_huge(&self.context, &frame)
-            });
+            let found = self
+                .space()
+                .with_huge_frame(first, self.access, alone, |frame| {
+                    install::insert_huge(&self.context, &frame)
+                });
             match found {
                 Err(Miss::Unknown(pinned, page)) => {
                     // The page that is touched shows whether the arena has a huge one. What is

@@ -165,18 +165,22 @@ impl Space {
     }
 
     /// As [`Space::with_frame`], with the huge frame that begins at `page`, all of which the
-    /// layout must show in one piece.
+    /// layout must show in one piece. What may be accessed for `alone` has none.
     ///
     /// [`Miss::Denied`] stands for every reason why there can be none.
     pub(crate) fn with_huge_frame<R>(
         &self,
         page: SpacePage,
         access: Prot,
+        alone: Option<Prot>,
         use_frame: impl FnOnce(Resolved<'_>) -> R,
     ) -> Result<R, Miss> {
         let shown = self.install.read();
         let range = lookup(&shown, page)?;
-        if !range.prot.contains(access) || range.end - page < HUGE_PAGES as u64 {
+        if !range.prot.contains(access)
+            || alone.is_some_and(|alone| range.prot.contains(alone))
+            || range.end - page < HUGE_PAGES as u64
+        {
             return Err(Miss::Denied);
         }
         let segment = &range.segment;
