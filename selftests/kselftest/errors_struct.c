@@ -16,6 +16,8 @@ union any {
 	struct address_space_batch batch;
 	struct address_space_protect protect;
 	struct address_space_move move;
+	struct address_space_events events;
+	struct address_space_poison poison;
 	uint32_t head[2];		/* size, flags */
 	char room[128];
 };
@@ -36,6 +38,10 @@ FIXTURE_VARIANT(call)
 	size_t reserved;	/* offset of a field that must be 0 */
 };
 
+#define HOLE_FLAGS	(ADDRESS_SPACE_HOLE_SIGNAL | ADDRESS_SPACE_HOLE_ABSORB |	\
+			 ADDRESS_SPACE_HOLE_WAIT | ADDRESS_SPACE_HOLE_DENIED |	\
+			 ADDRESS_SPACE_HOLE_KERNEL)
+
 #define CALL(number, type, known, field) {			\
 	.nr = number,						\
 	.size = sizeof(struct type),				\
@@ -44,14 +50,14 @@ FIXTURE_VARIANT(call)
 }
 
 FIXTURE_VARIANT_ADD(call, create)
-	CALL(ADDRESS_SPACE_CREATE, address_space_create, 0, 0);
+	CALL(ADDRESS_SPACE_CREATE, address_space_create, HOLE_FLAGS, 0);
 FIXTURE_VARIANT_ADD(call, mmap)
 	CALL(ADDRESS_SPACE_MMAP, address_space_mmap, ADDRESS_SPACE_MAP_REPLACE |
 	     ADDRESS_SPACE_MAP_ANYWHERE | ADDRESS_SPACE_MAP_POPULATE, 0);
 FIXTURE_VARIANT_ADD(call, munmap)
 	CALL(ADDRESS_SPACE_MUNMAP, address_space_munmap, ADDRESS_SPACE_MUNMAP_RELEASE, 0);
 FIXTURE_VARIANT_ADD(call, view)
-	CALL(ADDRESS_SPACE_VIEW, address_space_view, ADDRESS_SPACE_VIEW_MANAGE,
+	CALL(ADDRESS_SPACE_VIEW, address_space_view, ADDRESS_SPACE_VIEW_MANAGE | HOLE_FLAGS,
 	     offsetof(struct address_space_view, __reserved));
 FIXTURE_VARIANT_ADD(call, register)
 	CALL(ADDRESS_SPACE_REGISTER, address_space_register,
@@ -67,6 +73,11 @@ FIXTURE_VARIANT_ADD(call, protect)
 	     offsetof(struct address_space_protect, __reserved));
 FIXTURE_VARIANT_ADD(call, move)
 	CALL(ADDRESS_SPACE_MOVE, address_space_move, ADDRESS_SPACE_MAP_REPLACE, 0);
+FIXTURE_VARIANT_ADD(call, events)
+	CALL(ADDRESS_SPACE_EVENTS, address_space_events, 0,
+	     offsetof(struct address_space_events, __reserved));
+FIXTURE_VARIANT_ADD(call, poison)
+	CALL(ADDRESS_SPACE_POISON, address_space_poison, ADDRESS_SPACE_POISON_CLEAR, 0);
 
 FIXTURE_SETUP(call)
 {
@@ -111,6 +122,13 @@ FIXTURE_SETUP(call)
 	case ADDRESS_SPACE_PROTECT:
 		self->arg.protect.length = PAGE;
 		self->arg.protect.prot = PROT_READ;
+		break;
+	case ADDRESS_SPACE_EVENTS:
+		self->arg.events.length = PAGE;
+		break;
+	case ADDRESS_SPACE_POISON:
+		ASSERT_LE(0, as_events(self->fd, 0, 0, 0));
+		self->arg.poison.length = PAGE;
 		break;
 	case ADDRESS_SPACE_MOVE:
 		self->arg.move.length = PAGE;
@@ -281,6 +299,7 @@ FIXTURE_VARIANT_ADD(fd, asfd)
 		_IOC_NR(ADDRESS_SPACE_VIEW), _IOC_NR(ADDRESS_SPACE_REGISTER),
 		_IOC_NR(ADDRESS_SPACE_UNREGISTER), _IOC_NR(ADDRESS_SPACE_BATCH),
 		_IOC_NR(ADDRESS_SPACE_PROTECT), _IOC_NR(ADDRESS_SPACE_MOVE),
+		_IOC_NR(ADDRESS_SPACE_EVENTS), _IOC_NR(ADDRESS_SPACE_POISON),
 		_IOC_NR(KVM_MAP_ADDRESS_SPACE), _IOC_NR(KVM_UNMAP_ADDRESS_SPACE),
 	},
 	.kind = ASFD,

@@ -361,4 +361,44 @@ TEST_F(fdinfo, and_lseek_show_no_batch_half_made)
 	close(f.asfd);
 }
 
+TEST_F(fdinfo, has_the_last_refusal)
+{
+	char word[64];
+
+	EXPECT_EQ(-ENOENT, fdinfo_word(self->s.asfd, "last-refusal", word, sizeof(word)));
+	EXPECT_EQ(-SIGBUS, peek(self->s.mem + 3 * PAGE));
+	ASSERT_EQ(0, fdinfo_word(self->s.asfd, "last-refusal", word, sizeof(word)));
+	EXPECT_STREQ("1 0x3000 r-- hole", word);
+	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0, FILE_LEN, PROT_READ, 0));
+	EXPECT_EQ(-SIGSEGV, poke(self->s.mem + PAGE, 1));
+	ASSERT_EQ(0, fdinfo_word(self->s.asfd, "last-refusal", word, sizeof(word)));
+	EXPECT_STREQ("2 0x1000 -w- denied", word);
+	ASSERT_EQ(0, ftruncate(self->s.a, PAGE));
+	EXPECT_EQ(-SIGBUS, peek(self->s.mem + 2 * PAGE));
+	ASSERT_EQ(0, fdinfo_word(self->s.asfd, "last-refusal", word, sizeof(word)));
+	EXPECT_STREQ("3 0x2000 r-- past-end", word);
+	/* what is refused again counts again */
+	EXPECT_EQ(-SIGBUS, peek(self->s.mem + 2 * PAGE));
+	ASSERT_EQ(0, fdinfo_word(self->s.asfd, "last-refusal", word, sizeof(word)));
+	EXPECT_STREQ("4 0x2000 r-- past-end", word);
+}
+
+TEST_F(fdinfo, of_view_has_its_own_refusals)
+{
+	int view = as_view(self->s.asfd, 4 * PAGE, 4 * PAGE, RW);
+	int other = as_view(self->s.asfd, 0, SPACE_LEN, RW);
+	char *mem = attach(view, 0, 4 * PAGE, RW), *all = attach(other, 0, SPACE_LEN, RW);
+	char word[64];
+
+	ASSERT_TRUE(mem && all);
+	EXPECT_EQ(-SIGBUS, poke(mem + PAGE, 1));
+	EXPECT_EQ(-SIGBUS, peek(all + 6 * PAGE));
+	ASSERT_EQ(0, fdinfo_word(view, "last-refusal", word, sizeof(word)));
+	EXPECT_STREQ("1 0x1000 -w- hole", word);
+	ASSERT_EQ(0, fdinfo_word(other, "last-refusal", word, sizeof(word)));
+	EXPECT_STREQ("1 0x6000 r-- hole", word);
+	ASSERT_EQ(0, fdinfo_word(self->s.asfd, "last-refusal", word, sizeof(word)));
+	EXPECT_STREQ("2 0x6000 r-- hole", word);
+}
+
 TEST_HARNESS_MAIN

@@ -467,6 +467,8 @@ TEST_F(slot, follows_common_struct_contract)
 	arg.room[127] = 0;
 	/* KVM knows KVM_MEM_GUEST_MEMFD, but it is not allowed here */
 	for (bit = 2; bit < 32; bit++) {
+		if (bit >= 16 && bit <= 20)
+			continue;	/* ADDRESS_SPACE_HOLE_* */
 		arg.head[1] = 1U << bit;
 		EXPECT_REFUSED(self->asfd, EOPNOTSUPP,
 			       as_ioctl(self->asfd, KVM_MAP_ADDRESS_SPACE, &arg));

@@ -30,6 +30,7 @@ use crate::{
         SpacePage, //
     },
     space::{
+        policy::Refusal,
         resolve::Resolved,
         retry::{
             Obstacle,
@@ -71,7 +72,7 @@ pub(super) fn access(
         let offset = at % PAGE_SIZE;
         let chunk = (PAGE_SIZE - offset).min(buffer.len() - done);
         let page = first + (at >> PAGE_SHIFT) as u64;
-        let copied = with_page(attachment.space(), page, wanted, |frame| {
+        let copied = with_page(attachment, page, wanted, |frame| {
             buffer.copy(done, &frame, offset, chunk);
         });
         if copied.is_err() {
@@ -85,17 +86,51 @@ pub(super) fn access(
     Ok(done)
 }
 
-/// Calls `use_frame` with a page, which is brought in if need be.
+/// Why there is no page.
+enum NoAccess {
+    /// It is refused.
+    Refused(Refusal),
+    Error(Error),
+}
+
+/// Calls `use_frame` with a page, which is brought in if need be; or with the sink, if that is what
+/// an access would meet.
 fn with_page(
-    space: &Space,
+    attachment: Attachment<'_>,
     page: SpacePage,
     access: Prot,
     mut use_frame: impl FnMut(Resolved<'_>),
 ) -> Result {
+    let space = attachment.space();
+    let refusal = match with_shown_page(space, page, access, &mut use_frame) {
+        Ok(()) => return Ok(()),
+        Err(NoAccess::Error(error)) => return Err(error),
+        Err(NoAccess::Refused(refusal)) => refusal,
+    };
+    match attachment.sink() {
+        Some(sink) if attachment.terms().policy.absorbs(refusal) => space
+            .with_sink(page, access, refusal, sink.pfn()?, use_frame)
+            .ok()
+            .flatten()
+            .ok_or(EAGAIN),
+        _ => Err(EFAULT),
+    }
+}
+
+/// The same with what the layout shows.
+fn with_shown_page(
+    space: &Space,
+    page: SpacePage,
+    access: Prot,
+    mut use_frame: impl FnMut(Resolved<'_>),
+) -> Result<(), NoAccess> {
+    let error = |error| ControlFlow::Break(NoAccess::Error(error));
+    let refused = |refusal| ControlFlow::Break(NoAccess::Refused(refusal));
     let write = access.contains(Prot::WRITE);
     let policy = |obstacle: Obstacle<'_>| match obstacle {
-        Obstacle::Hole | Obstacle::Denied => ControlFlow::Break(EFAULT),
-        Obstacle::NoMemory => ControlFlow::Break(ENOMEM),
+        Obstacle::Hole => refused(Refusal::Hole),
+        Obstacle::Denied => refused(Refusal::Denied),
+        Obstacle::NoMemory => error(ENOMEM),
         Obstacle::Invalidating | Obstacle::Busy(..) => {
             fsleep(PAUSE);
             ControlFlow::Continue(())
@@ -103,14 +138,18 @@ fn with_page(
         Obstacle::Missing(pinned, at) => {
             let segment = pinned.segment();
             let addr = segment.addr_of(at);
+            let ended = segment.ends_before(at);
             match segment.arena().fault_in(addr, write, Locks::Try) {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(NoPage::Busy) => {
                     fsleep(PAUSE);
                     ControlFlow::Continue(())
                 }
-                Err(NoPage::Interrupted) => ControlFlow::Break(EINTR),
-                Err(NoPage::Fault(_)) => ControlFlow::Break(EFAULT),
+                Err(NoPage::Interrupted) => error(EINTR),
+                Err(NoPage::Fault(answer)) => {
+                    let ended = ended || segment.ends_before(at);
+                    refused(Refusal::of_fault(answer, ended))
+                }
             }
         }
     };
@@ -118,5 +157,5 @@ fn with_page(
     let found = Retry::new(write, 0, 1)
         .without_mapping()
         .run(space, attempt, policy)?;
-    found.ok_or(EAGAIN)
+    found.ok_or(NoAccess::Error(EAGAIN))
 }

@@ -14,6 +14,7 @@ use crate::{
     attachment::{
         access, fault,
         vma::{
+            private_data,
             Attachment,
             Buffer,
             FaultContext,
@@ -26,7 +27,13 @@ use crate::{
         Prot,
         SpacePage, //
     },
-    space::Space,
+    space::{
+        terms::{
+            Sink,
+            Terms, //
+        },
+        Space, //
+    },
     sys::{
         bindings,
         file_operations::NewVma, //
@@ -53,7 +60,9 @@ impl VmOperations for Operations {
         // (Entries of single pages are read and set under the locks of both page tables, which a
         // zap takes for each, and the new VMA is after the old one in `i_mmap` by then, so a zap
         // comes to it later. mremap() moves whole page tables with `i_mmap` locked.)
-        attachment.zap_huge_of_original();
+        //
+        // Nor may a child see what its parent has written to its sink.
+        attachment.open();
     }
 
     fn close(attachment: Attachment<'_>) {
@@ -61,6 +70,7 @@ impl VmOperations for Operations {
         space.counts.attachments.fetch_sub(1, Relaxed);
         let start = attachment.vma().start();
         space.slots.remove(attachment.mm_ptr(), start);
+        attachment.close();
     }
 
     fn fault(context: FaultContext<'_>) -> VmFault {
@@ -98,9 +108,9 @@ impl VmOperations for Operations {
 /// Makes a new VMA an attachment that shows the space from page `first` on, for no more than
 /// `prot`.
 ///
-/// `EINVAL` for a private mapping, `EACCES` for more than `prot`. The caller has checked that the
+/// `EINVAL` for a private mapping, `EACCES` for more than `prot`, `ENOMEM`. The caller has checked that the
 /// VMA lies within what the file shows.
-pub(crate) fn attach(new: &NewVma<'_, Space>, first: SpacePage, prot: Prot) -> Result {
+pub(crate) fn attach(new: &NewVma<'_, Terms>, first: SpacePage, prot: Prot) -> Result {
     let vma = new.vma();
     use bindings::{
         VM_DONTDUMP,
@@ -128,15 +138,23 @@ pub(crate) fn attach(new: &NewVma<'_, Space>, first: SpacePage, prot: Prot) -> R
     if vma.flags() & (refused & (VM_WRITE | VM_EXEC)) != 0 {
         return Err(EACCES);
     }
+    let terms = new.shown();
+    let sink = match terms.absorbs() {
+        true => Some(Sink::new(terms.into())?),
+        false => None,
+    };
     let set = VM_PFNMAP | VM_IO | VM_DONTEXPAND | VM_DONTDUMP;
     // SAFETY: The VMA is being set up, so nothing else uses it; the flags are those of a PFN map,
-    // of which nothing is mapped yet. Its private data is the space, as the operations want it.
+    // of which nothing is mapped yet. Its private data is the terms, or else a sink of them.
     unsafe {
         let raw = vma.as_ptr();
         bindings::address_space_helper_init_pfn_vma(raw, first.get() as usize, set, refused);
         (*raw).vm_ops = TABLE.as_raw();
+        if let Some(sink) = sink {
+            (*raw).vm_private_data = private_data(sink);
+        }
     }
-    new.shown().counts.attachments.fetch_add(1, Relaxed);
+    terms.space().counts.attachments.fetch_add(1, Relaxed);
     Ok(())
 }
 
@@ -144,9 +162,10 @@ pub(crate) fn attach(new: &NewVma<'_, Space>, first: SpacePage, prot: Prot) -> R
 pub(crate) fn attachment_of<'a>(vma: &'a VmaRef, space: &Space) -> Option<Attachment<'a>> {
     let raw = vma.as_ptr();
     // SAFETY: The VMA is valid and held still, as `VmaRef` has it. `attach` alone gives one this
-    // table, with a space as private data.
-    unsafe {
+    // table, with private data to match.
+    let attachment = unsafe {
         let ours = core::ptr::eq((*raw).vm_ops, TABLE.as_raw());
-        (ours && core::ptr::eq((*raw).vm_private_data.cast(), space)).then(|| Attachment::new(raw))
-    }
+        ours.then(|| Attachment::new(raw))?
+    };
+    core::ptr::eq(&**attachment.space(), space).then_some(attachment)
 }

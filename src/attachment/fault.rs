@@ -25,7 +25,10 @@ use core::ops::{
 use kernel::{
     page::PAGE_SIZE,
     prelude::*,
-    sync::atomic::ordering::*,
+    sync::{
+        atomic::ordering::*,
+        Arc, //
+    },
     time::{
         delay::fsleep,
         Delta, //
@@ -57,13 +60,22 @@ use crate::{
     },
     segment::list::Pinned,
     space::{
-        failures::Waited,
+        events::{
+            Event,
+            What, //
+        },
+        failures::{
+            Awaited,
+            Waited, //
+        },
+        policy::Refusal,
         readahead::MOST,
         resolve::Miss,
         retry::{
             Obstacle,
             Retry, //
         },
+        watch::Wait,
         Space, //
     },
     sys::{
@@ -72,15 +84,12 @@ use crate::{
             Locks,
             NoPage, //
         },
+        task::current_tid,
         trace, //
     },
 };
 
 const RETRY: VmFault = bindings::vm_fault_reason_VM_FAULT_RETRY;
-const SIGBUS: VmFault = bindings::vm_fault_reason_VM_FAULT_SIGBUS;
-const SIGSEGV: VmFault = bindings::vm_fault_reason_VM_FAULT_SIGSEGV;
-/// The space's creator may not have the memory. Not VM_FAULT_OOM, as in `sys/mm.rs`.
-const NO_MEMORY: VmFault = SIGBUS;
 
 /// How long a fault on a page that is being revoked waits before the access is tried again.
 const BACK_OFF: Delta = Delta::from_micros(20);
@@ -92,7 +101,9 @@ pub(super) fn fault(context: FaultContext<'_>) -> VmFault {
 
 /// Something is touched where a huge page could be.
 pub(super) fn huge_fault(context: FaultContext<'_>) -> VmFault {
-    Fault::new(context).answer(Fault::install_huge)
+    let mut fault = Fault::new(context);
+    fault.huge = true;
+    fault.answer(Fault::install_huge)
 }
 
 /// Something is written that has an entry for reading.
@@ -101,7 +112,10 @@ pub(super) fn huge_fault(context: FaultContext<'_>) -> VmFault {
 /// would protect nothing.
 pub(super) fn write_fault(context: FaultContext<'_>) -> VmFault {
     let fault = Fault::new(context);
-    let answer = fault.install_writable();
+    let answer = match fault.install_writable() {
+        Answer::Refused(refusal) => fault.refuse(refusal, true),
+        answer => answer,
+    };
     let ret = fault.finish(answer);
     // The caller knows nothing of `RETRY` alone, and would go on with the lock that was released.
     if ret & RETRY != 0 {
@@ -119,6 +133,10 @@ enum Answer {
     BackOff,
     /// The page is installed, and KVM is to look again; see [`Fault::for_kvm`].
     LookAgain,
+    /// The access is tried again when the owner has changed something.
+    WaitForChange(Wait),
+    /// The access is refused: what that comes to is for [`Fault::refuse`] to say.
+    Refused(Refusal),
     /// The arena must fault the page in, which may take its time; the segment is not ended
     /// meanwhile.
     Wait(Waited, Pinned),
@@ -128,16 +146,22 @@ enum Answer {
 struct Fault<'a> {
     context: FaultContext<'a>,
     access: Prot,
+    /// Whether a huge page is wanted, or else nothing.
+    huge: bool,
 }
 
 impl<'a> Fault<'a> {
     fn new(context: FaultContext<'a>) -> Self {
         context.space().counts.faults.fetch_add(1, Relaxed);
         let access = context.access();
-        Fault { context, access }
+        Fault {
+            context,
+            access,
+            huge: false,
+        }
     }
 
-    fn space(&self) -> &'a Space {
+    fn space(&self) -> &'a Arc<Space> {
         self.context.space()
     }
 
@@ -156,12 +180,118 @@ impl<'a> Fault<'a> {
 
     /// Answers the fault with what `install` comes to.
     fn answer(mut self, install: impl Fn(&Self) -> Answer) -> VmFault {
-        let answer = if self.context.attachment().has_secondary_mmu() {
+        let for_vm = self.context.attachment().has_secondary_mmu();
+        let mut answer = if for_vm {
             self.install_for_vm(install)
         } else {
             install(&self)
         };
+        if let Answer::Refused(refusal) = answer {
+            // Not as huge: the ordinary fault says what it comes to.
+            answer = match self.huge {
+                true => Answer::Now(FALLBACK),
+                false => self.refuse(refusal, false),
+            };
+        }
+        if for_vm {
+            answer = self.for_kvm(answer);
+        }
         self.finish(answer)
+    }
+
+    /// What a refused access comes to: this decides it for all of them. There is an entry for
+    /// reading if `installed`.
+    fn refuse(&self, refusal: Refusal, installed: bool) -> Answer {
+        let context = &self.context;
+        if context.is_speculative() {
+            // Nothing was touched.
+            return Answer::Now(refusal.signal());
+        }
+        let refusal = match context.attachment().sink() {
+            Some(sink) if context.terms().policy.absorbs(refusal) => match sink.pfn() {
+                Ok(pfn) => return self.absorb(refusal, pfn, installed),
+                Err(error) if error == EAGAIN => return Answer::BackOff,
+                Err(_) => Refusal::NoMemory,
+            },
+            _ => match self.wait_for_change(refusal) {
+                Ok(wait) => return Answer::WaitForChange(wait),
+                Err(refusal) => refusal,
+            },
+        };
+        // KVM comes back for what it got after the lock was released; see `failed`.
+        if !(self.is_by_kvm() && context.was_tried()) {
+            self.note(refusal);
+        }
+        Answer::Now(refusal.signal())
+    }
+
+    /// Installs the sink `pfn` in place of what is refused.
+    fn absorb(&self, refusal: Refusal, pfn: usize, installed: bool) -> Answer {
+        let context = &self.context;
+        let Some(table) = PageTable::make(context) else {
+            // A huge page was installed meanwhile.
+            return Answer::Now(NOPAGE);
+        };
+        if installed {
+            context.attachment().zap(context.address(), PAGE_SIZE);
+        }
+        let (space, page) = (self.space(), self.page());
+        match space.with_sink(page, self.access, refusal, pfn, |frame| {
+            table.insert_one(page, &frame)
+        }) {
+            Ok(Some(())) => self.note(refusal),
+            Ok(None) => (),
+            // Or there is no room for it.
+            Err(_) => return Answer::BackOff,
+        }
+        Answer::Now(NOPAGE)
+    }
+
+    /// How a refused access waits for the owner to change something; an error says why it does not.
+    fn wait_for_change(&self, refusal: Refusal) -> Result<Wait, Refusal> {
+        let (context, watch) = (&self.context, &self.space().watch);
+        let by_kvm = self.is_by_kvm();
+        let in_kernel = !context.is_by_user() && !by_kvm;
+        if !context.may_release() || !context.terms().policy.waits(refusal, in_kernel) {
+            return Err(refusal);
+        }
+        if let Some(refusal) = self.failed(Awaited::Change(self.page())) {
+            return Err(refusal);
+        }
+        match watch.refusal(self.page()) {
+            // Nobody watches.
+            Some(Refusal::Hole) => return Err(refusal),
+            Some(refusal) => return Err(refusal),
+            None => (),
+        }
+        // KVM_RUN is to return for it.
+        if by_kvm && current!().signal_pending() {
+            return Err(Refusal::Interrupted);
+        }
+        let event = self.event(What::Waits);
+        Wait::new(watch, event, refusal, in_kernel).map_err(|_| Refusal::NoMemory)
+    }
+
+    /// What there is to tell about the access.
+    fn event(&self, what: What) -> Event {
+        Event {
+            what,
+            page: self.page(),
+            access: self.context.access(),
+            tid: current_tid(),
+            view: self.context.terms().id,
+        }
+    }
+
+    /// Notes that an access was refused.
+    fn note(&self, refusal: Refusal) {
+        let (page, access) = (self.page(), self.context.access());
+        self.context.terms().refusals.note(page, access, refusal);
+        self.space().refusals.note(page, access, refusal);
+        self.space().watch.tell(self.event(What::Refused(refusal)));
+        if refusal == Refusal::Hole {
+            self.space().failures.note_hole(self.page());
+        }
     }
 
     /// Does what is left to do for an answer, without the fault's lock where that may take time.
@@ -169,8 +299,12 @@ impl<'a> Fault<'a> {
         let (page, access) = (self.page().get(), self.access.bits());
         let ret = match answer {
             Answer::Now(ret) => ret,
+            // It has been decided on.
+            Answer::Refused(refusal) => refusal.signal(),
             Answer::BackOff if !self.context.may_release() => NOPAGE,
-            Answer::BackOff | Answer::LookAgain | Answer::Wait(..) => RETRY,
+            Answer::BackOff | Answer::LookAgain | Answer::WaitForChange(_) | Answer::Wait(..) => {
+                RETRY
+            }
         };
         if ret != FALLBACK {
             trace::fault(&self.space().mapping, page, access, ret);
@@ -182,20 +316,27 @@ impl<'a> Fault<'a> {
                 self.context.release_fault_lock(|_| fsleep(BACK_OFF))
             }
             Answer::LookAgain => self.context.release_fault_lock(|_| ()),
+            Answer::WaitForChange(wait) => self
+                .context
+                .release_fault_lock(|space| space.wait_for_change(wait)),
             Answer::Wait(what, pinned) => self.context.release_fault_lock(|space| {
                 let segment = pinned.segment();
                 let addr = segment.addr_of(what.page);
+                let ended = segment.ends_before(what.page);
                 match segment.arena().fault_in(addr, what.write, Locks::Wait) {
                     // A failure from before is no longer true.
                     Ok(()) => drop(space.failures.take(what)),
                     // A fatal signal ends the retry too.
                     Err(NoPage::Interrupted | NoPage::Busy) => (),
-                    Err(NoPage::Fault(answer)) => space.failures.put(what, answer),
+                    Err(NoPage::Fault(answer)) => {
+                        let ended = ended || segment.ends_before(what.page);
+                        space.failures.put(what, Refusal::of_fault(answer, ended));
+                    }
                 }
                 // Before the file is put, which may be the space's last.
                 drop(pinned);
             }),
-            Answer::Now(_) | Answer::BackOff => (),
+            Answer::Now(_) | Answer::Refused(_) | Answer::BackOff => (),
         }
         ret
     }
@@ -208,26 +349,25 @@ impl<'a> Fault<'a> {
                 .space()
                 .shown_at(self.page())
                 .and_then(|(segment, page)| {
+                    let write = false;
                     self.failed(Waited {
                         segment,
                         page,
-                        write: false,
+                        write,
                     })
                 });
-            if let Some(ret) = failed {
-                return Answer::Now(ret);
+            if let Some(refusal) = failed {
+                return Answer::Refused(refusal);
             }
             self.access = Prot::WRITE;
             match install(self) {
                 // The layout does not allow writing, or the file has no room for a page.
-                Answer::Now(ret) if ret & (SIGBUS | SIGSEGV) != 0 || ret == FALLBACK => {
-                    self.access = Prot::READ
-                }
-                answer => return self.for_kvm(answer),
+                Answer::Refused(Refusal::Denied | Refusal::Failed | Refusal::NoMemory)
+                | Answer::Now(FALLBACK) => self.access = Prot::READ,
+                answer => return answer,
             }
         }
-        let answer = install(self);
-        self.for_kvm(answer)
+        install(self)
     }
 
     /// What KVM gets for an answer.
@@ -375,15 +515,12 @@ impl<'a> Fault<'a> {
             .run(self.space(), attempt, |obstacle| self.meet(obstacle))
     }
 
-    /// What a fault does about an obstacle: this decides what every miss comes to.
+    /// What a fault does about an obstacle.
     fn meet(&self, obstacle: Obstacle<'_>) -> ControlFlow<Answer> {
         let answer = match obstacle {
-            Obstacle::Hole => {
-                self.space().failures.note_hole(self.page());
-                Answer::Now(SIGBUS)
-            }
-            Obstacle::Denied => Answer::Now(SIGSEGV),
-            Obstacle::NoMemory => Answer::Now(NO_MEMORY),
+            Obstacle::Hole => Answer::Refused(Refusal::Hole),
+            Obstacle::Denied => Answer::Refused(Refusal::Denied),
+            Obstacle::NoMemory => Answer::Refused(Refusal::NoMemory),
             Obstacle::Invalidating => Answer::BackOff,
             Obstacle::Busy(pinned, page) | Obstacle::Missing(pinned, page) => {
                 return self.wait_for(pinned, page)
@@ -401,14 +538,15 @@ impl<'a> Fault<'a> {
             page,
             write,
         };
-        let answer = if let Some(ret) = self.failed(what) {
-            Answer::Now(ret)
+        let answer = if let Some(refusal) = self.failed(what) {
+            Answer::Refused(refusal)
         } else if self.context.may_release() {
             Answer::Wait(what, pinned.clone())
         } else if self.context.may_retry() {
             Answer::Now(RETRY)
         } else {
             // With the fault's lock held, as a futex operation wants it.
+            let ended = segment.ends_before(page);
             match segment
                 .arena()
                 .fault_in(segment.addr_of(page), write, Locks::Try)
@@ -419,8 +557,11 @@ impl<'a> Fault<'a> {
                     return ControlFlow::Continue(());
                 }
                 // Not to be tried again: the caller does not look for signals.
-                Err(NoPage::Interrupted) => Answer::Now(SIGBUS),
-                Err(NoPage::Fault(answer)) => Answer::Now(answer),
+                Err(NoPage::Interrupted) => Answer::Refused(Refusal::Failed),
+                Err(NoPage::Fault(answer)) => {
+                    let ended = ended || segment.ends_before(page);
+                    Answer::Refused(Refusal::of_fault(answer, ended))
+                }
             }
         };
         ControlFlow::Break(answer)
@@ -430,13 +571,15 @@ impl<'a> Fault<'a> {
     /// then, with the lock released.
     ///
     /// KVM does not get an error either when the lock was released in any try, but begins anew. So
-    /// it gets it at the beginning of its next fault.
-    fn failed(&self, what: Waited) -> Option<VmFault> {
+    /// it gets it at the beginning of its next fault; unless what it wants is absorbed, now. A huge fault leaves
+    /// it to the ordinary one that follows.
+    fn failed(&self, what: impl Into<Awaited>) -> Option<Refusal> {
         let tried = self.context.was_tried();
         let failures = &self.space().failures;
-        if !self.is_by_kvm() {
-            tried.then(|| failures.take(what))?
-        } else if tried {
+        if !self.is_by_kvm() && !tried {
+            return None;
+        }
+        if self.huge || self.is_by_kvm() && tried && self.context.attachment().sink().is_none() {
             failures.peek(what)
         } else {
             failures.take(what)

@@ -21,7 +21,11 @@ use kernel::{
         PAGE_SIZE, //
     },
     prelude::*,
-    sync::aref::ARef, //
+    sync::{
+        aref::ARef,
+        Arc,
+        ArcBorrow, //
+    },
 };
 
 use crate::{
@@ -35,6 +39,10 @@ use crate::{
     },
     space::{
         resolve::Resolved,
+        terms::{
+            Sink,
+            Terms, //
+        },
         Space, //
     },
     sys::bindings,
@@ -51,17 +59,23 @@ pub(crate) const FALLBACK: VmFault = bindings::vm_fault_reason_VM_FAULT_FALLBACK
 /// Size of a huge page in bytes.
 pub(crate) const HUGE_SIZE: usize = HUGE_PAGES * PAGE_SIZE;
 
+/// Added to the private data of a VMA that has a sink. (Both are aligned to more.)
+const HAS_SINK: usize = 1;
+
 /// An attachment, held still.
 ///
 /// # Invariants
 ///
-/// `vma` is an attachment: its operations are a [`Table`], and `space` is its private data, which
-/// its file keeps from being closed. `first` and `mm` are its fields of these names.
+/// `vma` is an attachment: its operations are a [`Table`], and its private data is either the
+/// [`Terms`] of its file, which keeps them, or [`HAS_SINK`] bytes into a [`Sink`] of these terms,
+/// of which the VMA owns a reference. `terms` and `sink` are these. `first` and `mm` are its fields
+/// of these names.
 #[derive(Clone, Copy)]
 pub(crate) struct Attachment<'a> {
     vma: &'a VmaRef,
     secondary_mmu: bool,
-    space: &'a Space,
+    terms: &'a Terms,
+    sink: Option<ArcBorrow<'a, Sink>>,
     first: SpacePage,
     mm: *mut bindings::mm_struct,
 }
@@ -77,10 +91,19 @@ impl<'a> Attachment<'a> {
         //
         // INVARIANT: As above.
         unsafe {
+            let private = (*vma).vm_private_data;
+            let (terms, sink) = if private as usize & HAS_SINK != 0 {
+                let sink: *const Sink = private.wrapping_byte_sub(HAS_SINK).cast();
+                let terms: &Terms = (*sink).terms();
+                (terms, Some(ArcBorrow::from_raw(sink)))
+            } else {
+                (&*private.cast(), None)
+            };
             Attachment {
                 vma: VmaRef::from_raw(vma),
                 secondary_mmu: bindings::address_space_helper_mm_has_notifiers((*vma).vm_mm),
-                space: &*(*vma).vm_private_data.cast(),
+                terms,
+                sink,
                 first: SpacePage::new((*vma).vm_pgoff as u64),
                 mm: (*vma).vm_mm,
             }
@@ -98,9 +121,20 @@ impl<'a> Attachment<'a> {
         self.secondary_mmu
     }
 
+    /// On what terms it shows the space.
+    pub(crate) fn terms(&self) -> &'a Terms {
+        self.terms
+    }
+
     /// The space that it shows.
-    pub(crate) fn space(&self) -> &'a Space {
-        self.space
+    pub(crate) fn space(&self) -> &'a Arc<Space> {
+        self.terms.space()
+    }
+
+    /// What it absorbs accesses with. One that should have a sink has none if there was no memory
+    /// for it when fork() made the attachment.
+    pub(crate) fn sink(&self) -> Option<ArcBorrow<'a, Sink>> {
+        self.sink
     }
 
     /// The pages of the space that it shows.
@@ -126,13 +160,45 @@ impl<'a> Attachment<'a> {
     }
 
     /// If this is the copy that fork() or mremap() makes of an attachment of the current process,
-    /// and has no entries yet: zaps the huge entries of that. Nothing installs any before fork() or
-    /// mremap() is done.
-    pub(super) fn zap_huge_of_original(&self) {
-        // SAFETY: The VMA is valid. The current task has its own mmap lock held for writing: it is
-        // in fork(), if the mm is another one; if not, it changes its own VMAs. All that is zapped
-        // is an attachment, as this one is, so a PFN map.
-        unsafe { bindings::address_space_helper_zap_huge_of_original(self.vma.as_ptr()) };
+    /// and has no entries yet: zaps what must not be copied or moved of that, which are huge
+    /// entries; in fork() also all, if some may be of a sink, and gives the copy a sink of its own.
+    /// Nothing installs any before fork() or mremap() is done.
+    ///
+    /// In the same process it is another VMA of the same attachment, with the same sink.
+    pub(super) fn open(self) {
+        let current = current!();
+        let forked = current.mm().is_some_and(|mm| mm.as_raw() != self.mm);
+        let all = forked && self.sink.is_some_and(|sink| sink.is_used());
+        let private = self.sink.map(|sink| {
+            if !forked {
+                return private_data(sink.into());
+            }
+            match Sink::new(sink.terms().clone()) {
+                Ok(own) => private_data(own),
+                Err(_) => core::ptr::from_ref(self.terms).cast_mut().cast(),
+            }
+        });
+        // SAFETY: The VMA is valid, and nothing else uses it yet. The current task has its own mmap
+        // lock held for writing: it is in fork(), if the mm is another one; if not, it changes its
+        // own VMAs. All that is zapped is an attachment, as this one is, so a PFN map.
+        //
+        // INVARIANT: The VMA's private data is as the type has it, with a reference of its own.
+        unsafe {
+            let vma = self.vma.as_ptr();
+            bindings::address_space_helper_zap_original(vma, all);
+            if let Some(private) = private {
+                (*vma).vm_private_data = private;
+            }
+        }
+    }
+
+    /// The VMA goes: puts its reference to the sink.
+    pub(super) fn close(self) {
+        if let Some(sink) = self.sink {
+            // SAFETY: By the type's invariant the VMA owns a reference, which nothing uses after
+            // this: its entries are gone.
+            drop(unsafe { Arc::from_raw(&*sink) });
+        }
     }
 
     /// Zaps bytes `start..end`, and keeps anything from being installed until the mmap lock is
@@ -147,6 +213,14 @@ impl<'a> Attachment<'a> {
     pub(crate) fn mm_ptr(&self) -> *mut bindings::mm_struct {
         self.mm
     }
+}
+
+/// What a VMA that has a sink has for its private data; see [`Attachment`].
+pub(super) fn private_data(sink: Arc<Sink>) -> *mut c_void {
+    Arc::into_raw(sink)
+        .cast_mut()
+        .wrapping_byte_add(HAS_SINK)
+        .cast()
 }
 
 /// A page fault of an attachment.
@@ -191,8 +265,13 @@ impl<'a> FaultContext<'a> {
         self.attachment
     }
 
+    /// On what terms the attachment shows the space.
+    pub(crate) fn terms(&self) -> &'a Terms {
+        self.attachment.terms()
+    }
+
     /// The space.
-    pub(crate) fn space(&self) -> &'a Space {
+    pub(crate) fn space(&self) -> &'a Arc<Space> {
         self.attachment.space()
     }
 
@@ -231,9 +310,19 @@ impl<'a> FaultContext<'a> {
         self.may_retry() && !self.has(bindings::fault_flag_FAULT_FLAG_RETRY_NOWAIT)
     }
 
+    /// Whether the page is only wanted if that needs no waiting, and nothing is touched.
+    pub(crate) fn is_speculative(&self) -> bool {
+        self.has(bindings::fault_flag_FAULT_FLAG_RETRY_NOWAIT)
+    }
+
     /// Whether it was tried before.
     pub(crate) fn was_tried(&self) -> bool {
         self.has(bindings::fault_flag_FAULT_FLAG_TRIED)
+    }
+
+    /// Whether user space's own access raised it.
+    pub(crate) fn is_by_user(&self) -> bool {
+        self.has(bindings::fault_flag_FAULT_FLAG_USER)
     }
 
     /// Whether an access raised it, by user space or in a system call. Code that has pages faulted

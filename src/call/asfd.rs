@@ -5,11 +5,13 @@
 use kernel::{
     fs::File,
     prelude::*,
-    seq_file::SeqFile, //
+    seq_file::SeqFile,
+    sync::Arc, //
 };
 
 use crate::{
     call::{
+        events,
         fdinfo,
         file::SpaceFile,
         kvm,
@@ -20,33 +22,37 @@ use crate::{
         Prot,
         SpacePage, //
     },
-    space::Handle,
+    space::{
+        policy::Policy,
+        terms::Terms,
+        Handle, //
+    },
 };
 
 /// The state of an asfd.
 pub(crate) struct Asfd {
-    handle: Handle,
+    terms: Arc<Terms>,
 }
 
 impl Asfd {
-    pub(crate) fn new(handle: Handle) -> Self {
-        Asfd { handle }
+    /// The file of all of a space. `ENOMEM`.
+    pub(crate) fn new(handle: Handle, policy: Policy, id: u64) -> Result<Self> {
+        let terms = Terms::new(handle, SpacePage::new(0), policy, id)?;
+        Ok(Asfd { terms })
     }
 }
 
 impl SpaceFile for Asfd {
     const NAME: &'static CStr = c"[address_space]";
 
-    fn handle(&self) -> &Handle {
-        &self.handle
-    }
+    const IS_OWNER: bool = true;
 
-    fn first(&self) -> SpacePage {
-        SpacePage::new(0)
+    fn terms(&self) -> &Arc<Terms> {
+        &self.terms
     }
 
     fn pages(&self) -> u64 {
-        self.handle.space().pages
+        self.space().pages
     }
 
     fn prot(&self) -> Prot {
@@ -55,6 +61,8 @@ impl SpaceFile for Asfd {
 
     fn ioctl(&self, file: &File, cmd: u32, arg: UserPtr) -> Result<isize> {
         match cmd {
+            uapi::EVENTS => events::open(self, arg),
+            uapi::POISON => events::poison(self, arg),
             uapi::KVM_MAP => kvm::map(self, file, arg),
             uapi::KVM_UNMAP => kvm::unmap(self, arg),
             _ => manage::ioctl(self, cmd, arg),
@@ -62,6 +70,6 @@ impl SpaceFile for Asfd {
     }
 
     fn show(&self, out: &SeqFile) {
-        fdinfo::show_space(self.handle.space(), out);
+        fdinfo::show_space(self, out);
     }
 }

@@ -24,7 +24,10 @@ use crate::{
         request,
         uapi, //
     },
-    space::Handle,
+    space::{
+        policy::Policy,
+        Handle, //
+    },
     sys::{
         file_operations,
         mapping::Mapping, //
@@ -55,14 +58,17 @@ impl MiscDevice for Device {
 
 fn create(arg: UserPtr) -> Result<isize> {
     let arg: uapi::Create = uapi::read(arg)?;
-    request::reject_unknown_flags(arg.flags, 0)?;
+    request::reject_unknown_flags(arg.flags, uapi::HOLE_FLAGS)?;
+    let policy = request::policy(arg.flags)?.unwrap_or(Policy::SIGNAL);
     let pages = request::pages(arg.length)?;
     if arg.length == 0 || arg.length > MAX_LENGTH {
         return Err(EINVAL);
     }
     let fd = FileDescriptorReservation::get_unused_fd_flags(O_CLOEXEC)?;
     let file = file_operations::create(O_RDWR | O_CLOEXEC, |file| {
-        Ok(Asfd::new(Handle::create(pages, Mapping::of(file))?))
+        let mapping = Mapping::of(file);
+        let id = mapping.ino() as u64;
+        Asfd::new(Handle::create(pages, mapping)?, policy, id)
     })?;
     let number = fd.reserved_fd();
     fd.fd_install(file);

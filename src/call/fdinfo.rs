@@ -6,8 +6,6 @@
 //! printed, or a reader of a million lines would keep the owner waiting; what is copied at a time
 //! is of one moment.
 
-use core::ops::Range;
-
 use kernel::{
     fmt,
     seq_file::{
@@ -21,13 +19,15 @@ use kernel::{
 };
 
 use crate::{
+    call::file::SpaceFile,
     layout::{
-        Pages,
         Prot,
         SpacePage, //
     },
     space::{
         bytes,
+        refusals::Refusals,
+        terms::Terms,
         walk::Copies,
         Space, //
     },
@@ -67,7 +67,8 @@ fn count(counter: &Atomic<u64>) -> u64 {
     counter.load(Relaxed)
 }
 
-pub(crate) fn show_space(space: &Space, out: &SeqFile) {
+pub(crate) fn show_space(asfd: &impl SpaceFile, out: &SeqFile) {
+    let space: &Space = asfd.space();
     let registered = space.ops.lock().registered();
     seq_print!(out, "length:\t{}\n", bytes(space.pages));
     seq_print!(out, "mappings:\t{}\n", space.install.read().layout.len());
@@ -81,6 +82,9 @@ pub(crate) fn show_space(space: &Space, out: &SeqFile) {
         count(&space.counts.invalidations)
     );
     seq_print!(out, "deferred:\t{}\n", count(&space.counts.deferred));
+    show_terms(asfd.terms(), out);
+    seq_print!(out, "waiting:\t{}\n", space.watch.waiting());
+    show_refusal(&space.refusals, SpacePage::FIRST, out);
     if let Some(page) = space.failures.last_hole() {
         // KVM does not say at which address a guest met a hole; this does, as long as only one
         // access at a time meets one.
@@ -113,11 +117,33 @@ pub(crate) fn show_space(space: &Space, out: &SeqFile) {
     }
 }
 
-pub(crate) fn show_view(range: &Range<SpacePage>, prot: Prot, manages: bool, out: &SeqFile) {
-    seq_print!(out, "offset:\t{}\n", bytes(range.start.get()));
-    seq_print!(out, "length:\t{}\n", bytes(range.count()));
-    seq_print!(out, "prot:\t{}\n", Letters(prot));
+pub(crate) fn show_view(view: &impl SpaceFile, manages: bool, out: &SeqFile) {
+    seq_print!(out, "offset:\t{}\n", bytes(view.terms().first.get()));
+    seq_print!(out, "length:\t{}\n", bytes(view.pages()));
+    seq_print!(out, "prot:\t{}\n", Letters(view.prot()));
     if manages {
         seq_print!(out, "manages:\tyes\n");
     }
+    show_terms(view.terms(), out);
+    // Only those through the view.
+    show_refusal(&view.terms().refusals, view.terms().first, out);
+}
+
+/// The last refused access: how many there have been, where, counted from page `first` on, how the
+/// page was accessed, and why that was refused.
+fn show_refusal(refusals: &Refusals, first: SpacePage, out: &SeqFile) {
+    if let Some(last) = refusals.last() {
+        seq_print!(
+            out,
+            "last-refusal:\t{} {:#x} {} {}\n",
+            last.count,
+            bytes(last.page - first),
+            Letters(last.access),
+            last.why
+        );
+    }
+}
+
+fn show_terms(terms: &Terms, out: &SeqFile) {
+    seq_print!(out, "holes:\t{}\n", terms.policy);
 }

@@ -9,18 +9,19 @@ use kernel::{
     fs::File,
     page::PAGE_SHIFT,
     prelude::*,
-    seq_file::SeqFile, //
+    seq_file::SeqFile,
+    sync::{
+        Arc,
+        ArcBorrow, //
+    },
 };
 
 use crate::{
     attachment::attach::attach,
-    layout::{
-        Prot,
-        SpacePage, //
-    },
+    layout::Prot,
     space::{
         bytes,
-        Handle,
+        terms::Terms,
         Space, //
     },
     sys::{
@@ -37,24 +38,29 @@ pub(crate) trait SpaceFile: Sync + Send + Sized + 'static {
     /// What the file is called in /proc.
     const NAME: &'static CStr;
 
-    /// The space.
-    fn handle(&self) -> &Handle;
-    /// First page of the space that is shown.
-    fn first(&self) -> SpacePage;
+    /// On what terms it shows the space.
+    fn terms(&self) -> &Arc<Terms>;
     /// Number of pages.
     fn pages(&self) -> u64;
     /// What attachments may be made for.
     fn prot(&self) -> Prot;
+    /// Whether its holder may choose any terms for what it makes of it.
+    const IS_OWNER: bool;
     /// The calls.
     fn ioctl(&self, file: &File, cmd: u32, arg: UserPtr) -> Result<isize>;
     /// What /proc/PID/fdinfo shows.
     fn show(&self, out: &SeqFile);
+
+    /// The space.
+    fn space(&self) -> &Arc<Space> {
+        self.terms().space()
+    }
 }
 
 impl<T: SpaceFile> FileOperations for T {
     const NAME: &'static CStr = T::NAME;
 
-    type Shown = Space;
+    type Shown = Terms;
 
     fn size(&self) -> u64 {
         bytes(self.pages())
@@ -64,35 +70,35 @@ impl<T: SpaceFile> FileOperations for T {
         SpaceFile::ioctl(self, file, cmd, arg)
     }
 
-    fn shown(&self) -> &Space {
-        self.handle().space()
+    fn shown(&self) -> ArcBorrow<'_, Terms> {
+        self.terms().as_arc_borrow()
     }
 
     /// The space's: attachments through a view are linked where those of the asfd are, at the
     /// space's own offsets, so that one zap reaches all.
     fn mapping(&self) -> &Mapping {
-        &self.handle().space().mapping
+        &self.space().mapping
     }
 
     /// `EINVAL` past the end.
-    fn mmap(&self, new: &NewVma<'_, Space>, first: u64) -> Result {
+    fn mmap(&self, new: &NewVma<'_, Terms>, first: u64) -> Result {
         let pages = ((new.vma().end() - new.vma().start()) >> PAGE_SHIFT) as u64;
         let end = first.checked_add(pages).ok_or(EOVERFLOW)?;
         if end > self.pages() {
             return Err(EINVAL);
         }
-        attach(new, self.first() + first, self.prot())
+        attach(new, self.terms().first + first, self.prot())
     }
 
     /// The page of the space: a view begins somewhere in it.
     fn huge_page_offset(&self, first: usize) -> usize {
-        first.wrapping_add(self.first().get() as usize)
+        first.wrapping_add(self.terms().first.get() as usize)
     }
 
     fn seek(&self, from: u64, hole: bool) -> Result<u64> {
-        let first = self.first();
+        let first = self.terms().first;
         let range = first + (from >> PAGE_SHIFT)..first + self.pages();
-        let space = self.handle().space();
+        let space = self.space();
         let page = match hole {
             true => space.next_hole(&range)?,
             false => space.next_shown(&range)?.ok_or(ENXIO)?,
@@ -104,8 +110,8 @@ impl<T: SpaceFile> FileOperations for T {
         let first = bytes.start >> PAGE_SHIFT;
         let end = bytes.end.div_ceil(1 << PAGE_SHIFT).min(self.pages());
         if first < end {
-            let range = self.first() + first..self.first() + end;
-            self.handle().space().sync(range, datasync)?;
+            let range = self.terms().first + first..self.terms().first + end;
+            self.space().sync(range, datasync)?;
         }
         Ok(())
     }

@@ -28,7 +28,8 @@ use crate::{
     call::{
         file::SpaceFile,
         request,
-        uapi, //
+        uapi,
+        view::View, //
     },
     layout::Prot,
     space::{
@@ -51,13 +52,19 @@ use crate::{
 };
 
 /// [`uapi::KVM_MAP`] on `of`, whose open file is `file`.
-pub(crate) fn map(of: &impl SpaceFile, file: &File, ptr: UserPtr) -> Result<isize> {
+pub(crate) fn map<T: SpaceFile>(of: &T, file: &File, ptr: UserPtr) -> Result<isize> {
     let arg: uapi::KvmMap = uapi::read(ptr)?;
-    request::reject_unknown_flags(arg.flags, KVM_MEM_READONLY | KVM_MEM_LOG_DIRTY_PAGES)?;
+    let of_kvm = KVM_MEM_READONLY | KVM_MEM_LOG_DIRTY_PAGES;
+    request::reject_unknown_flags(arg.flags, of_kvm | uapi::HOLE_FLAGS)?;
+    let terms = of.terms();
+    let policy = request::policy(arg.flags)?.unwrap_or(terms.policy);
     request::check_range(arg.guest_phys_addr, arg.memory_size)?;
     request::Part::of(of).range(arg.offset, arg.memory_size)?;
+    if policy != terms.policy && !T::IS_OWNER {
+        return Err(EPERM);
+    }
     let machine = Machine::from_fd(arg.vmfd)?;
-    let space = of.handle().space();
+    let space = of.space();
     let slots = &space.slots;
     let current = current!();
     let mm = current.mm().ok_or(EINVAL)?;
@@ -69,9 +76,15 @@ pub(crate) fn map(of: &impl SpaceFile, file: &File, ptr: UserPtr) -> Result<isiz
     } else {
         Prot::READ | Prot::WRITE
     };
+    let other = if policy == terms.policy {
+        None
+    } else {
+        let view = View::open(of.pages(), of.prot(), false, |_| terms.with_policy(policy))?;
+        Some(view)
+    };
     // A view that does not allow it answers EACCES.
     let mapping = CurrentMapping::new(
-        Some(file),
+        Some(other.as_deref().unwrap_or(file)),
         0,
         arg.offset as usize,
         arg.memory_size as usize,
@@ -94,7 +107,7 @@ pub(crate) fn map(of: &impl SpaceFile, file: &File, ptr: UserPtr) -> Result<isiz
     let addr = mapping.addr() as u64;
     machine.set_region(&Region {
         slot: arg.slot,
-        flags: arg.flags,
+        flags: arg.flags & of_kvm,
         guest_phys_addr: arg.guest_phys_addr,
         memory_size: arg.memory_size,
         userspace_addr: addr,
@@ -113,7 +126,7 @@ pub(crate) fn unmap(of: &impl SpaceFile, ptr: UserPtr) -> Result<isize> {
     let arg: uapi::KvmUnmap = uapi::read(ptr)?;
     request::reject_unknown_flags(arg.flags, 0)?;
     let machine = Machine::from_fd(arg.vmfd)?;
-    let space = of.handle().space();
+    let space = of.space();
     let current = current!();
     let mm = current.mm().ok_or(EINVAL)?;
     let window = space

@@ -10,11 +10,7 @@ use core::{
 };
 
 use kernel::{
-    bindings::{
-        O_CLOEXEC,
-        O_RDONLY,
-        O_RDWR, //
-    },
+    bindings::O_CLOEXEC,
     fs::file::FileDescriptorReservation,
     prelude::*,
     sync::Arc, //
@@ -47,20 +43,17 @@ use crate::{
             Change,
             Kind, //
         },
-        Handle,
+        terms::Terms,
         Space, //
     },
-    sys::{
-        file,
-        file_operations, //
-    },
+    sys::file,
 };
 
 /// A call on a file that may change what it shows; `ENOTTY` for those that are none.
 pub(crate) fn ioctl(of: &impl SpaceFile, cmd: u32, arg: UserPtr) -> Result<isize> {
     let manager = Manager {
-        handle: of.handle(),
-        space: of.handle().space(),
+        terms: of.terms(),
+        space: of.space(),
         part: Part::of(of),
     };
     match cmd {
@@ -78,7 +71,7 @@ pub(crate) fn ioctl(of: &impl SpaceFile, cmd: u32, arg: UserPtr) -> Result<isize
 
 /// Who makes such a call.
 struct Manager<'a> {
-    handle: &'a Handle,
+    terms: &'a Terms,
     space: &'a Arc<Space>,
     part: Part,
 }
@@ -209,8 +202,9 @@ impl Manager<'_> {
 
     fn view(&self, ptr: UserPtr) -> Result<isize> {
         let arg: uapi::View = uapi::read(ptr)?;
-        reject_unknown_flags(arg.flags, uapi::VIEW_MANAGE)?;
+        reject_unknown_flags(arg.flags, uapi::VIEW_MANAGE | uapi::HOLE_FLAGS)?;
         reject_unknown_flags(arg.reserved, 0)?;
+        let policy = request::policy(arg.flags)?.unwrap_or(self.terms.policy);
         let manages = arg.flags & uapi::VIEW_MANAGE != 0;
         let prot = self.part.prot(arg.prot)?;
         if prot == Prot::NONE {
@@ -218,14 +212,8 @@ impl Manager<'_> {
         }
         let range = self.part.range(arg.offset, arg.length)?;
         let fd = FileDescriptorReservation::get_unused_fd_flags(O_CLOEXEC)?;
-        // The kernel itself then refuses writable mappings of it.
-        let mode = if prot.contains(Prot::WRITE) {
-            O_RDWR
-        } else {
-            O_RDONLY
-        };
-        let file = file_operations::create(mode | O_CLOEXEC, |_| {
-            Ok(View::new(self.handle.share(), range, prot, manages))
+        let file = View::open(range.count(), prot, manages, |file| {
+            Terms::new(self.terms.share(), range.start, policy, file::ino(file))
         })?;
         let number = fd.reserved_fd();
         fd.fd_install(file);

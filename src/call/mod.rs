@@ -10,6 +10,7 @@
 pub(crate) mod asfd;
 pub(crate) mod batch;
 pub(crate) mod device;
+mod events;
 pub(crate) mod fdinfo;
 pub(crate) mod file;
 pub(crate) mod kvm;

@@ -32,11 +32,16 @@ use crate::{
             Change,
             Kind, //
         },
+        policy::{
+            OnHole,
+            Policy, //
+        },
         Space, //
     },
     sys::{
         file,
-        file_operations, //
+        file_operations,
+        task, //
     },
 };
 
@@ -92,7 +97,7 @@ impl Part {
     /// That of a file.
     pub(crate) fn of(file: &impl SpaceFile) -> Part {
         Part {
-            first: file.first(),
+            first: file.terms().first,
             pages: file.pages(),
             prot: file.prot(),
         }
@@ -132,6 +137,27 @@ fn prot(bits: u32) -> Result<Prot> {
         return Err(EINVAL);
     }
     Ok(prot)
+}
+
+/// The policy that flags name, of which all but [`uapi::HOLE_FLAGS`] are ignored; [`None`] where
+/// there are none. `EINVAL` for those that contradict each other, `EPERM` for what the caller may
+/// not choose.
+pub(crate) fn policy(flags: u32) -> Result<Option<Policy>> {
+    let denied = flags & uapi::HOLE_DENIED != 0;
+    let kernel = flags & uapi::HOLE_KERNEL != 0;
+    let one = uapi::HOLE_FLAGS & !uapi::HOLE_DENIED & !uapi::HOLE_KERNEL;
+    let on_hole = match flags & one {
+        0 if !denied && !kernel => return Ok(None),
+        uapi::HOLE_SIGNAL if !denied && !kernel => OnHole::Signal,
+        uapi::HOLE_ABSORB if !kernel => OnHole::Absorb,
+        uapi::HOLE_WAIT => OnHole::Wait { kernel },
+        _ => return Err(EINVAL),
+    };
+    // A task that waits in the kernel may hold locks of other tasks' files.
+    if kernel && !task::may_trace_any() {
+        return Err(EPERM);
+    }
+    Ok(Some(Policy { on_hole, denied }))
 }
 
 /// How many bytes, in whole pages, a file has from `offset` on. `EINVAL` for none.

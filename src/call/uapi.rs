@@ -20,7 +20,7 @@ const TYPE: u32 = 0xB9;
 
 /// On the device.
 pub(crate) const CREATE: u32 = _IO(TYPE, 0x00);
-/// On an asfd, or a view that manages its range, like all up to [`MOVE`].
+/// On an asfd, like all up to [`POISON`]; and, up to [`MOVE`], on a view that manages its range.
 pub(crate) const MMAP: u32 = _IO(TYPE, 0x01);
 pub(crate) const MUNMAP: u32 = _IO(TYPE, 0x02);
 pub(crate) const VIEW: u32 = _IO(TYPE, 0x03);
@@ -29,6 +29,8 @@ pub(crate) const UNREGISTER: u32 = _IO(TYPE, 0x05);
 pub(crate) const BATCH: u32 = _IO(TYPE, 0x06);
 pub(crate) const PROTECT: u32 = _IO(TYPE, 0x07);
 pub(crate) const MOVE: u32 = _IO(TYPE, 0x08);
+pub(crate) const EVENTS: u32 = _IO(TYPE, 0x0D);
+pub(crate) const POISON: u32 = _IO(TYPE, 0x0E);
 /// On an asfd or a view, as is the next.
 pub(crate) const KVM_MAP: u32 = _IO(TYPE, 0x10);
 pub(crate) const KVM_UNMAP: u32 = _IO(TYPE, 0x11);
@@ -45,6 +47,32 @@ pub(crate) const VIEW_MANAGE: u32 = 1 << 0;
 pub(crate) const REGISTER_POPULATE: u32 = 1 << 0;
 /// Flag of [`Move`].
 pub(crate) const MOVE_REPLACE: u32 = MAP_REPLACE;
+
+/// Flags of [`Create`], [`View`] and [`KvmMap`]: what becomes of accesses that meet a hole.
+pub(crate) const HOLE_SIGNAL: u32 = 1 << 16;
+pub(crate) const HOLE_ABSORB: u32 = 1 << 17;
+pub(crate) const HOLE_WAIT: u32 = 1 << 18;
+pub(crate) const HOLE_DENIED: u32 = 1 << 19;
+pub(crate) const HOLE_KERNEL: u32 = 1 << 20;
+/// All of them.
+pub(crate) const HOLE_FLAGS: u32 =
+    HOLE_SIGNAL | HOLE_ABSORB | HOLE_WAIT | HOLE_DENIED | HOLE_KERNEL;
+
+/// Flag of [`Poison`].
+pub(crate) const POISON_CLEAR: u32 = 1 << 0;
+
+/// Types of an [`Event`].
+pub(crate) const EVENT_WAIT: u32 = 1;
+pub(crate) const EVENT_HOLE: u32 = 2;
+pub(crate) const EVENT_DENIED: u32 = 3;
+pub(crate) const EVENT_PAST_END: u32 = 4;
+pub(crate) const EVENT_MEMORY_ERROR: u32 = 5;
+pub(crate) const EVENT_IO_ERROR: u32 = 6;
+pub(crate) const EVENT_NO_MEMORY: u32 = 7;
+pub(crate) const EVENT_POISONED: u32 = 8;
+pub(crate) const EVENT_TIMED_OUT: u32 = 9;
+pub(crate) const EVENT_INTERRUPTED: u32 = 10;
+pub(crate) const EVENT_OVERFLOW: u32 = 11;
 
 /// Opcodes of a batch.
 pub(crate) const OP_MMAP: u32 = 1;
@@ -84,6 +112,15 @@ plain_structs! {
     Protect { size: u32, flags: u32, addr: u64, length: u64, prot: u32, reserved: u32 }
     /// Argument of [`MOVE`].
     Move { size: u32, flags: u32, addr: u64, length: u64, new_addr: u64 }
+    /// Argument of [`EVENTS`].
+    Events {
+        size: u32, flags: u32,
+        timeout_ms: u32, reserved: u32, addr: u64, length: u64,
+    }
+    /// What is read from the file that it returns.
+    Event { size: u32, kind: u32, offset: u64, access: u32, tid: u32, view: u64 }
+    /// Argument of [`POISON`].
+    Poison { size: u32, flags: u32, addr: u64, length: u64 }
     /// Argument of [`KVM_MAP`].
     KvmMap {
         size: u32, flags: u32,
@@ -111,7 +148,7 @@ macro_rules! args {
 }
 
 args! {
-    Create Mmap Munmap View Register Unregister Batch Op Protect Move KvmMap KvmUnmap
+    Create Mmap Munmap View Register Unregister Batch Op Protect Move Events Poison KvmMap KvmUnmap
 }
 
 impl Batch {

@@ -3,12 +3,19 @@
 //! The view: a file that shows a part of a space, for some accesses only, and that can be mapped and
 //! given to KVM; and, if it was made for that, used to change what is mapped in that part.
 
-use core::ops::Range;
-
 use kernel::{
+    bindings::{
+        O_CLOEXEC,
+        O_RDONLY,
+        O_RDWR, //
+    },
     fs::File,
     prelude::*,
-    seq_file::SeqFile, //
+    seq_file::SeqFile,
+    sync::{
+        aref::ARef,
+        Arc, //
+    },
 };
 
 use crate::{
@@ -19,47 +26,57 @@ use crate::{
         manage,
         uapi, //
     },
-    layout::{
-        Pages,
-        Prot,
-        SpacePage, //
-    },
-    space::Handle,
+    layout::Prot,
+    space::terms::Terms,
+    sys::file_operations,
 };
 
 /// The state of a view.
 pub(crate) struct View {
-    handle: Handle,
-    range: Range<SpacePage>,
+    terms: Arc<Terms>,
+    pages: u64,
     prot: Prot,
     manages: bool,
 }
 
 impl View {
-    /// A view of a range; `manages` if the range can be changed through it.
-    pub(crate) fn new(handle: Handle, range: Range<SpacePage>, prot: Prot, manages: bool) -> Self {
-        View {
-            handle,
-            range,
-            prot,
-            manages,
-        }
+    /// Opens a file that shows `pages` pages on the terms that are made for it; it `manages` if they
+    /// can be changed through it. Errors as for [`file_operations::create`].
+    pub(super) fn open(
+        pages: u64,
+        prot: Prot,
+        manages: bool,
+        terms: impl FnOnce(&File) -> Result<Arc<Terms>>,
+    ) -> Result<ARef<File>> {
+        // The kernel itself then refuses writable mappings of it.
+        let mode = if prot.contains(Prot::WRITE) {
+            O_RDWR
+        } else {
+            O_RDONLY
+        };
+        file_operations::create(mode | O_CLOEXEC, |file| {
+            let terms = terms(file)?;
+            Ok(View {
+                terms,
+                pages,
+                prot,
+                manages,
+            })
+        })
     }
 }
 
 impl SpaceFile for View {
     const NAME: &'static CStr = c"[address_space_view]";
 
-    fn handle(&self) -> &Handle {
-        &self.handle
-    }
+    const IS_OWNER: bool = false;
 
-    fn first(&self) -> SpacePage {
-        self.range.start
+    fn terms(&self) -> &Arc<Terms> {
+        &self.terms
     }
 
     fn pages(&self) -> u64 {
-        self.range.count()
+        self.pages
     }
 
     fn prot(&self) -> Prot {
@@ -76,6 +93,6 @@ impl SpaceFile for View {
     }
 
     fn show(&self, out: &SeqFile) {
-        fdinfo::show_view(&self.range, self.prot, self.manages, out);
+        fdinfo::show_view(self, self.manages, out);
     }
 }

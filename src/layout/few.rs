@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A few ranges of pages, which stand for more: what is being changed.
+//! A few ranges of pages, which stand for more: what is being changed, and what was absorbed.
 
 use super::page::{
     Pages,
@@ -19,6 +19,8 @@ pub(crate) struct FewRanges {
     hull: Range<SpacePage>,
     /// The first that is empty has none after it.
     ranges: [Range<SpacePage>; FEW],
+    /// Whether all of their pages were added.
+    exact: bool,
 }
 
 impl FewRanges {
@@ -27,6 +29,7 @@ impl FewRanges {
         Self {
             hull: Pages::none(),
             ranges: [const { SpacePage::FIRST..SpacePage::FIRST }; FEW],
+            exact: true,
         }
     }
 
@@ -54,7 +57,48 @@ impl FewRanges {
         }
         if let Some(range) = self.ranges.iter_mut().min_by_key(|range| extends(range)) {
             *range = range.clone().hull(pages.clone());
+            self.exact = false;
         }
+    }
+
+    /// Removes `pages`. Where that would leave more ranges than are told apart, what lies in the
+    /// middle of one stays.
+    pub(crate) fn remove(&mut self, pages: &Range<SpacePage>) {
+        if !self.overlaps(pages) {
+            return;
+        }
+        let free = self.ranges.iter().filter(|range| range.is_empty()).count();
+        let cuts = |range: &&Range<SpacePage>| range.start < pages.start && pages.end < range.end;
+        let may_cut = self.ranges.iter().filter(cuts).count() <= free;
+        let old = core::mem::replace(self, Self::none());
+        for range in old.ranges {
+            if cuts(&&range) && !may_cut {
+                self.add(&range);
+                continue;
+            }
+            self.add(&(range.start..range.end.min(pages.start)));
+            self.add(&(range.start.max(pages.end)..range.end));
+        }
+        self.exact = old.exact;
+    }
+
+    /// Whether all pages among them were added.
+    pub(crate) fn is_exact(&self) -> bool {
+        self.exact
+    }
+
+    /// The ranges.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Range<SpacePage>> {
+        self.ranges.iter().filter(|range| !range.is_empty())
+    }
+
+    /// The smallest range around those of `pages` that are among them.
+    pub(crate) fn among(&self, pages: &Range<SpacePage>) -> Range<SpacePage> {
+        if !self.hull.overlaps(pages) {
+            return Pages::none();
+        }
+        let parts = self.ranges.iter().map(|range| range.intersect(pages));
+        parts.fold(Pages::none(), Pages::hull)
     }
 
     /// Whether there are none.

@@ -57,6 +57,7 @@ mod installed;
 mod node;
 mod page;
 mod pool;
+mod range_set;
 mod tree;
 
 #[cfg(test)]
@@ -81,6 +82,7 @@ pub(crate) use self::{
         Spare,
         Store, //
     },
+    range_set::RangeSet,
 };
 
 use self::{

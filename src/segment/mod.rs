@@ -380,6 +380,11 @@ impl Segment {
         self.part().start + page.get()
     }
 
+    /// Whether the file ends before that page now.
+    pub(crate) fn ends_before(&self, page: SegmentPage) -> bool {
+        file::size(self.file()) <= self.file_page(page).get() << PAGE_SHIFT
+    }
+
     /// Where it is mapped in the arena, and how many bytes.
     pub(crate) fn area(&self) -> (usize, usize) {
         (self.addr, (self.part().count() << PAGE_SHIFT) as usize)

@@ -252,6 +252,8 @@ impl Batch {
                     None => removed.add(old.segment),
                 }
             });
+            let absorbed = space.absorbed.among(&step.change.pages);
+            step.zap = step.zap.clone().hull(absorbed);
             any |= !step.zap.is_empty();
             if let Err(error) = made {
                 refused = Some((Some(index), error));
@@ -274,8 +276,11 @@ impl Batch {
             for step in steps.iter() {
                 space.zap(ops, &step.zap);
             }
-            space.install.write().revoking = FewRanges::none();
+            space.end_revoking(ops, &changes);
         }
+        let made = if refused.is_none() { steps.len() } else { 0 };
+        let made = steps.iter().take(made).map(|step| &step.change);
+        space.wake(ops, made, &changes);
         space.release_unused(ops, removed);
         if let Some(refused) = refused {
             return Err(refused);

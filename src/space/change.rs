@@ -42,6 +42,7 @@ use crate::{
         },
         segments::Removed,
         store::Kernel,
+        watch::Watch,
         Shown,
         Space, //
     },
@@ -248,6 +249,17 @@ impl Change {
         Ok(())
     }
 
+    /// What is mapped is not poisoned any more.
+    fn unpoison(&self, watch: &Watch) {
+        let mapped = match self.kind {
+            Kind::Map { .. } => self.pages.clone(),
+            Kind::Move { to, .. } => to..to + self.pages.count(),
+            _ => return,
+        };
+        // An error says that nobody watches any more.
+        let _ = watch.unpoison(&mapped);
+    }
+
     /// Hits the tracepoint.
     pub(super) fn trace(&self, space: &Space, revoked: bool) {
         let numbers = |pages: &Range<SpacePage>| pages.start.get()..pages.end.get();
@@ -360,6 +372,10 @@ impl Space {
             *zap = zap.clone().hull(installed(&old));
             removed.add(old.segment);
         });
+        let places = [Some(change.pages.clone()), change.target()];
+        for (zap, pages) in zaps.iter_mut().zip(places.iter().flatten()) {
+            *zap = zap.clone().hull(self.absorbed.among(pages));
+        }
         let [zap, there] = &zaps;
         let revoke = !(zap.is_empty() && there.is_empty());
         hold.finish(revoke);
@@ -367,8 +383,10 @@ impl Space {
         if revoke {
             self.zap(ops, zap);
             self.zap(ops, there);
-            self.install.write().revoking = FewRanges::none();
+            self.end_revoking(ops, &changes);
         }
+        let made = changed.is_ok().then_some(change);
+        self.wake(ops, made.into_iter(), &changes);
         self.release_unused(ops, removed);
         match changed {
             Ok(()) => {
@@ -379,6 +397,30 @@ impl Space {
             // There was no limit.
             Err(ChangeError::NoRoom) => Err(EINVAL),
         }
+    }
+
+    /// Changes have been `made`, of no more than `all` of these pages, and what they took away was
+    /// zapped: has those look again who wait there. If none has been, because it was refused,
+    /// somebody may still have seen the pages being revoked.
+    pub(super) fn wake<'a>(
+        &self,
+        _ops: &Ops,
+        made: impl Iterator<Item = &'a Change>,
+        all: &FewRanges,
+    ) {
+        if self.watch.is_watched() {
+            for change in made {
+                change.unpoison(&self.watch);
+            }
+            self.watch.wake(all);
+        }
+    }
+
+    /// What was being revoked has been zapped, in all of `changes` where it was installed.
+    pub(super) fn end_revoking(&self, _ops: &Ops, changes: &FewRanges) {
+        let mut shown = self.install.write();
+        self.absorbed.forget(changes, &mut shown);
+        shown.revoking = FewRanges::none();
     }
 
     /// Where pages `part` of a file may go, so that huge pages can be used if there are any.

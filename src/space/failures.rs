@@ -3,7 +3,7 @@
 //! What waits came to, kept for the next try of a fault.
 //!
 //! A fault that must wait releases its lock, and can then return nothing but "try again". Where the
-//! wait came to nothing, what is to be returned is kept here, from the try that waited to the next
+//! wait came to nothing, the reason is kept here, from the try that waited to the next
 //! one of the same task.
 //!
 //! Locks: a spinlock, under which nothing else is acquired.
@@ -27,7 +27,7 @@ use crate::{
         SegmentPage,
         SpacePage, //
     },
-    sys::bindings::vm_fault_t, //
+    space::policy::Refusal,
 };
 
 /// How many failures are remembered.
@@ -49,13 +49,27 @@ struct Remembered {
 struct Failure {
     /// The task that waited; compared, never followed.
     task: usize,
-    what: Waited,
-    /// What the fault is to return.
-    answer: vm_fault_t,
+    what: Awaited,
+    /// Why the access is refused.
+    refusal: Refusal,
     since: Instant<Monotonic>,
 }
 
-/// What was waited for: a page of a segment, and whether it was to be written.
+/// What was waited for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Awaited {
+    Page(Waited),
+    /// That the owner changes a page of the space.
+    Change(SpacePage),
+}
+
+impl From<Waited> for Awaited {
+    fn from(page: Waited) -> Self {
+        Awaited::Page(page)
+    }
+}
+
+/// A page that was waited for: a page of a segment, and whether it was to be written.
 ///
 /// Not a page of the space: that may show another segment when the task comes back, and what the
 /// one before could not give says nothing of it.
@@ -88,29 +102,30 @@ impl Failures {
     }
 
     /// Keeps what the current task's wait came to.
-    pub(crate) fn put(&self, what: Waited, answer: vm_fault_t) {
+    pub(crate) fn put(&self, what: impl Into<Awaited>, refusal: Refusal) {
         let (task, index) = Self::index();
         if let Some(place) = self.inner.lock().failures.get_mut(index) {
             *place = Some(Failure {
                 task,
-                what,
-                answer,
+                what: what.into(),
+                refusal,
                 since: Instant::now(),
             });
         }
     }
 
     /// What the current task's wait came to, which is forgotten then.
-    pub(crate) fn take(&self, what: Waited) -> Option<vm_fault_t> {
-        let answer = self.peek(what)?;
+    pub(crate) fn take(&self, what: impl Into<Awaited>) -> Option<Refusal> {
+        let refusal = self.peek(what.into())?;
         if let Some(place) = self.inner.lock().failures.get_mut(Self::index().1) {
             *place = None;
         }
-        Some(answer)
+        Some(refusal)
     }
 
     /// What the current task's wait came to.
-    pub(crate) fn peek(&self, what: Waited) -> Option<vm_fault_t> {
+    pub(crate) fn peek(&self, what: impl Into<Awaited>) -> Option<Refusal> {
+        let what = what.into();
         let (task, index) = Self::index();
         let inner = self.inner.lock();
         let failure = inner.failures.get(index)?.as_ref()?;
@@ -118,7 +133,7 @@ impl Failures {
             && failure.what == what
             // What the task did not come back for soon need not be true any more.
             && failure.since.elapsed() < Delta::from_secs(1))
-        .then_some(failure.answer)
+        .then_some(failure.refusal)
     }
 
     /// A hole was met.

@@ -4,7 +4,9 @@
 //!
 //! It owns the arena, the segments, and the layout that attachments and VMs are shown.
 //! `segments.rs` obtains and ends segments, `change.rs` changes the layout, `resolve.rs` answers
-//! what a page is, `revoke.rs` makes pages unreachable.
+//! what a page is, `revoke.rs` makes pages unreachable. What becomes of an access that is refused
+//! is in `policy.rs`, `absorb.rs` and `watch.rs`, and who hears of it in `events.rs` and
+//! `refusals.rs`.
 //!
 //! # Lock order
 //!
@@ -15,8 +17,8 @@
 //! 2. An attached process's mmap lock (or a VMA's), which a fault comes with; populating only
 //!    tries it, with nothing held.
 //! 3. The asfd inode's `i_mmap_rwsem` (see `sys/mapping.rs`): the kernel acquires it under 2, and
-//!    so does the module in mremap(). Else it waits for it under `ops` only, with neither 2 nor 4,
-//!    and elsewhere, above all inside another file's, only tries it.
+//!    so does the module in mremap(). Else it waits for it under `ops` or with nothing held, with
+//!    neither 2 nor 4, and elsewhere, above all inside another file's, only tries it.
 //! 4. An arena's mmap lock and the locks of its VMAs, and whatever a file acquires under them:
 //!    under 2 they are only tried.
 //! 5. `install`, a reader-writer spinlock: held for moments; nothing is allocated under it, but
@@ -26,11 +28,18 @@
 //! layout is read under `install` in either mode, or under `ops`, and changed under both, with
 //! `install` held for writing.
 //!
-//! Locks of their own, inside which the module acquires nothing: that of `Slots`, a spinlock that a
-//! closing attachment acquires under 2; that of `Failures`, a spinlock around a small table; of
-//! each arena, the mutex of its jobs and that of the segments it is to attend to. The mutex of the
-//! list of arenas is acquired with nothing held, and an arena may be made under it; that of the mm
-//! source is acquired under it, or with nothing held.
+//! Locks of their own, inside which the module acquires nothing:
+//!
+//! - of `Absorbed`, a spinlock that is acquired inside 5, or with nothing held;
+//! - of `Watch`, a spinlock that is acquired with nothing held, under `ops` or under 2; the lock of
+//!   a wait queue is acquired inside it, and what poll() has there;
+//! - of `Refusals` and of `Failures`, spinlocks around a few words, acquired under 2 or with
+//!   nothing held;
+//! - of `Slots`, a spinlock that a closing attachment acquires under 2;
+//! - of each arena, the mutex of its jobs and that of the segments it is to attend to.
+//!
+//! The mutex of the list of arenas is acquired with nothing held, and an arena may be made under
+//! it; that of the mm source is acquired under it, or with nothing held.
 //!
 //! # The install lock
 //!
@@ -46,20 +55,26 @@
 //! search goes on after the lock was let go. And **nothing is allocated while it is held, in either
 //! mode**: reclaim calls the notifiers of segments, and those acquire the lock for writing.
 
+pub(crate) mod absorb;
 pub(crate) mod batch;
 pub(crate) mod bring_in;
 pub(crate) mod change;
+pub(crate) mod events;
 pub(crate) mod failures;
 mod hold;
 pub(crate) mod mirror;
+pub(crate) mod policy;
 pub(crate) mod readahead;
+pub(crate) mod refusals;
 pub(crate) mod resolve;
 pub(crate) mod retry;
 pub(crate) mod revoke;
 pub(crate) mod segments;
 pub(crate) mod slots;
 pub(crate) mod store;
+pub(crate) mod terms;
 pub(crate) mod walk;
+pub(crate) mod watch;
 
 use kernel::{
     list::List,
@@ -97,10 +112,13 @@ use crate::{
         DEFERRED, //
     },
     space::{
+        absorb::Absorbed,
         failures::Failures,
         readahead::Readahead,
+        refusals::Refusals,
         slots::Slots,
-        store::Kernel, //
+        store::Kernel,
+        watch::Watch, //
     },
     sys::{
         mapping::Mapping,
@@ -114,6 +132,8 @@ use crate::{
 pub(crate) const REVOKE: u64 = 1;
 /// The work item that ends segments which nothing shows.
 pub(crate) const REAP: u64 = 2;
+/// The work item that ends what is absorbed briefly.
+pub(crate) const EXPIRE: u64 = 3;
 
 /// What the install lock guards.
 pub(crate) struct Shown {
@@ -164,6 +184,15 @@ pub(crate) struct Space {
     pub(crate) failures: Failures,
     /// How many pages a fault installs.
     pub(crate) readahead: Readahead,
+    /// Accesses that were refused.
+    #[pin]
+    pub(crate) refusals: Refusals,
+    /// What is absorbed.
+    #[pin]
+    pub(crate) absorbed: Absorbed,
+    /// Who waits, and who is told.
+    #[pin]
+    pub(crate) watch: Watch,
     /// Attachments that are memory slots.
     #[pin]
     pub(crate) slots: Slots,
@@ -174,6 +203,8 @@ pub(crate) struct Space {
     #[pin]
     reap_work: DelayedWork<Space, REAP>,
     #[pin]
+    expire_work: DelayedWork<Space, EXPIRE>,
+    #[pin]
     pub(crate) arenas: Arenas,
 }
 
@@ -182,6 +213,10 @@ impl_has_work! {
 }
 impl_has_delayed_work! {
     impl HasDelayedWork<Space, REAP> for Space { self.reap_work }
+}
+
+impl_has_delayed_work! {
+    impl HasDelayedWork<Space, EXPIRE> for Space { self.expire_work }
 }
 
 impl Space {
@@ -209,10 +244,14 @@ impl Space {
                 },
                 failures <- Failures::new(),
                 readahead: Readahead::new(),
+                refusals <- Refusals::new(),
+                absorbed <- Absorbed::new(),
+                watch <- Watch::new(),
                 slots <- Slots::new(),
                 handles: Atomic::new(0),
                 revoke_work <- new_work!("address_space::revoke"),
                 reap_work <- new_delayed_work!("address_space::reap"),
+                expire_work <- new_delayed_work!("address_space::expire"),
                 arenas <- Arenas::new(arena),
             }),
             GFP_KERNEL_ACCOUNT,
@@ -225,6 +264,7 @@ impl Space {
         self.install.write().closed = true;
         // The delayed work would outlive the module, which only open files pin.
         workers::cancel_delayed::<_, REAP>(self);
+        workers::cancel_delayed::<_, EXPIRE>(self);
         // Notifiers are only ended with no lock held that their callbacks, or a task that waits
         // for those, might want.
         let segments = self.ops.lock().take_all();

@@ -82,7 +82,7 @@ impl Run<'_> {
 }
 
 /// What the segment's table knows of its page `at`, if it is enough for the access.
-fn known(range: &Range<Arc<Segment>>, at: SegmentPage, access: Prot) -> Option<Frame> {
+pub(super) fn known(range: &Range<Arc<Segment>>, at: SegmentPage, access: Prot) -> Option<Frame> {
     range
         .segment
         .frames
@@ -209,7 +209,7 @@ impl Space {
 }
 
 /// The range that has `page`. What is being changed is neither what it was nor what it will be.
-fn lookup(shown: &Shown, page: SpacePage) -> Result<&Range<Arc<Segment>>, Miss> {
+pub(super) fn lookup(shown: &Shown, page: SpacePage) -> Result<&Range<Arc<Segment>>, Miss> {
     if shown.revoking.overlaps(&(page..page + 1)) {
         return Err(Miss::Invalidating);
     }
@@ -217,7 +217,7 @@ fn lookup(shown: &Shown, page: SpacePage) -> Result<&Range<Arc<Segment>>, Miss> 
 }
 
 /// Which page of its segment a range shows at `page`, if it may be accessed so now.
-fn find(
+pub(super) fn find(
     shown: &ReadGuard<'_, Shown>,
     range: &Range<Arc<Segment>>,
     page: SpacePage,
@@ -249,7 +249,16 @@ fn is_revoked(
         || shown.revoking.overlaps(&(page..page + count))
 }
 
-impl Resolved<'_> {
+impl<'a> Resolved<'a> {
+    /// The frame of a sink, which the attachment holds.
+    pub(super) fn of_sink(_install: &'a Shown, pfn: usize, writable: bool) -> Self {
+        Resolved {
+            frame: Frame { pfn, writable },
+            executable: false,
+            _install: PhantomData,
+        }
+    }
+
     fn new(range: &Range<Arc<Segment>>, frame: Frame) -> Self {
         Resolved {
             frame: Frame {

@@ -25,6 +25,11 @@ pub(crate) fn size(file: &File) -> u64 {
     safe_fns::address_space_helper_file_size(file).max(0) as u64
 }
 
+/// The number of its inode.
+pub(crate) fn ino(file: &File) -> u64 {
+    safe_fns::address_space_helper_file_ino(file) as u64
+}
+
 /// What mmap() checks and what can change while a file is open, as opaque bits: its seals, and
 /// whether its mount is noexec.
 pub(crate) fn mmap_limits(file: &File) -> u32 {

@@ -23,7 +23,15 @@ use kernel::{
     mm::virt::VmaNew,
     prelude::*,
     seq_file::SeqFile,
-    sync::aref::ARef, //
+    sync::{
+        aref::ARef,
+        poll::PollTable,
+        ArcBorrow, //
+    },
+    uaccess::{
+        UserSlice,
+        UserSliceWriter, //
+    },
 };
 
 use crate::sys::{
@@ -39,13 +47,13 @@ pub(crate) trait FileOperations: Sync + Send + Sized + 'static {
     const NAME: &'static CStr;
 
     /// What VMAs of the file show.
-    type Shown: Sync;
+    type Shown: Sync + Send;
 
     /// Its size, which does not change.
     fn size(&self) -> u64;
 
-    /// What VMAs of the file show, which the state keeps.
-    fn shown(&self) -> &Self::Shown;
+    /// What VMAs of the file show, to which the state has a reference.
+    fn shown(&self) -> ArcBorrow<'_, Self::Shown>;
 
     /// The mapping to whose `i_mmap` VMAs of the file are linked, which the state keeps. The
     /// file's own inode, whose is the default, keeps its size.
@@ -75,10 +83,10 @@ pub(crate) trait FileOperations: Sync + Send + Sized + 'static {
 ///
 /// # Invariants
 ///
-/// Its private data is `shown`, which its file keeps as long as the VMA has the file.
+/// Its private data is what `shown` leads to, which its file keeps as long as the VMA has the file.
 pub(crate) struct NewVma<'a, S> {
     vma: &'a VmaNew,
-    shown: &'a S,
+    shown: ArcBorrow<'a, S>,
 }
 
 impl<'a, S> NewVma<'a, S> {
@@ -88,9 +96,23 @@ impl<'a, S> NewVma<'a, S> {
     }
 
     /// What it shows, and its private data.
-    pub(crate) fn shown(&self) -> &'a S {
+    pub(crate) fn shown(&self) -> ArcBorrow<'a, S> {
         self.shown
     }
+}
+
+/// The state of an open file that is read, and what the file does.
+pub(crate) trait Readable: Sync + Send + Sized + 'static {
+    /// What the file is called in /proc.
+    const NAME: &'static CStr;
+
+    /// Reads what there is to `out`, and waits until there is something unless `nonblocking`;
+    /// returns how many bytes.
+    fn read(&self, out: &mut UserSliceWriter, nonblocking: bool) -> Result<usize>;
+
+    /// Whether there is something to be read; `table` is told of where a change of that is
+    /// notified.
+    fn poll(&self, file: &File, table: &PollTable<'_>) -> bool;
 }
 
 /// Makes a file whose state `state` makes of the new file itself. `ENOMEM`, `ENFILE`, and the
@@ -99,13 +121,34 @@ pub(crate) fn create<T: FileOperations>(
     flags: u32,
     state: impl FnOnce(&File) -> Result<T>,
 ) -> Result<ARef<File>> {
+    let maps = |state: &T| Some((state.size(), state.mapping().as_raw()));
+    create_with(T::NAME, &Shims::<T>::TABLE, flags, state, maps)
+}
+
+/// The same for a file that is read.
+pub(crate) fn create_readable<T: Readable>(
+    flags: u32,
+    state: impl FnOnce(&File) -> Result<T>,
+) -> Result<ARef<File>> {
+    create_with(T::NAME, &Shims::<T>::READABLE, flags, state, |_| None)
+}
+
+/// Makes a file with operations for a state `T`, of which `maps` gives the size and the mapping of
+/// the file if it can be mapped.
+fn create_with<T>(
+    name: &'static CStr,
+    operations: &'static bindings::file_operations,
+    flags: u32,
+    state: impl FnOnce(&File) -> Result<T>,
+    maps: impl FnOnce(&T) -> Option<(u64, *mut bindings::address_space)>,
+) -> Result<ARef<File>> {
     // SAFETY: The name and the operations are static. The new file's only reference passes on, and
     // there is no fd for it. Without private data it can be put as it is: `release` allows for
     // that.
     let file: ARef<File> = unsafe {
         let file = from_err_ptr(bindings::anon_inode_create_getfile(
-            T::NAME.as_char_ptr(),
-            &Shims::<T>::TABLE,
+            name.as_char_ptr(),
+            operations,
             core::ptr::null_mut(),
             flags as c_int,
             core::ptr::null(),
@@ -113,12 +156,14 @@ pub(crate) fn create<T: FileOperations>(
         ARef::from_raw(NonNull::new_unchecked(file.cast()))
     };
     let state = KBox::new(state(&file)?, GFP_KERNEL_ACCOUNT)?;
-    let (size, mapping) = (state.size(), state.mapping().as_raw());
+    let maps = maps(&state);
     // SAFETY: Nothing else knows the file yet. The state, which keeps the mapping, goes only when
     // the file does.
     unsafe {
-        bindings::address_space_helper_set_file_size(file.as_ptr(), size as bindings::loff_t);
-        (*file.as_ptr()).f_mapping = mapping;
+        if let Some((size, mapping)) = maps {
+            bindings::address_space_helper_set_file_size(file.as_ptr(), size as bindings::loff_t);
+            (*file.as_ptr()).f_mapping = mapping;
+        }
         (*file.as_ptr()).private_data = KBox::into_raw(state).cast();
     }
     Ok(file)
@@ -144,12 +189,12 @@ macro_rules! shims {
     )*) => {$(
         /// # Safety
         ///
-        /// Called as a file operation, with arguments as for that, of a file that [`create`]
+        /// Called as a file operation, with arguments as for that, of a file that [`create_with`]
         /// returned for `T`.
         unsafe extern "C" fn $name(
             $($before: $before_type,)? file: *mut bindings::file, $($arg: $type),*
         ) -> $ret {
-            // SAFETY: The file is open, `create` has put a `T` there, which only `release` takes
+            // SAFETY: The file is open, `create_with` has put a `T` there, which only `release` takes
             // away, and no operation uses the file position of an fdget_pos().
             let ($state, $file): (&T, &File) = unsafe {
                 (&*(*file).private_data.cast(), File::from_raw_file(file))
@@ -210,7 +255,7 @@ impl<T: FileOperations> Shims<T> {
             //
             // INVARIANT: As above.
             let (vma, first) = unsafe {
-                (*vma).vm_private_data = core::ptr::from_ref(shown).cast_mut().cast();
+                (*vma).vm_private_data = core::ptr::from_ref(&*shown).cast_mut().cast();
                 let first = (*vma).vm_pgoff as u64;
                 (NewVma { vma: VmaNew::from_raw(vma), shown }, first)
             };
@@ -236,12 +281,49 @@ impl<T: FileOperations> Shims<T> {
             state.show_fdinfo(unsafe { SeqFile::from_raw(out) })
         };
     }
+}
 
+impl<T: Readable> Shims<T> {
+    const READABLE: bindings::file_operations = bindings::file_operations {
+        owner: THIS_MODULE,
+        read: Some(Self::read),
+        poll: Some(Self::poll),
+        release: Some(Self::release),
+        ..pin_init::zeroed()
+    };
+
+    shims! {
+        fn read(buf: *mut c_char, len: usize, _pos: *mut bindings::loff_t) -> isize =
+            |state, file| {
+                let buf = UserPtr::from_ptr(buf.cast());
+                let mut out = UserSlice::new(buf, len).writer();
+                match state.read(&mut out, file.flags() & bindings::O_NONBLOCK != 0) {
+                    Ok(bytes) => bytes as isize,
+                    Err(error) => error.to_errno() as isize,
+                }
+            };
+
+        fn poll(table: *mut bindings::poll_table_struct) -> bindings::__poll_t = |state, file| {
+            // SAFETY: The table is this call's, or null.
+            let table = unsafe { PollTable::from_raw(table) };
+            match state.poll(file, &table) {
+                true => POLLIN | POLLRDNORM,
+                false => 0,
+            }
+        };
+    }
+}
+
+/// What poll() says of a file that can be read.
+const POLLIN: bindings::__poll_t = 0x01;
+const POLLRDNORM: bindings::__poll_t = 0x40;
+
+impl<T> Shims<T> {
     /// # Safety
     ///
     /// As for the other operations, as the file's last use.
     unsafe extern "C" fn release(_inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
-        // SAFETY: The file is valid until this returns. If `create` did not fail half-way, it has
+        // SAFETY: The file is valid until this returns. If `create_with` did not fail half-way, it has
         // put a `KBox` there, and nothing uses it any more.
         unsafe {
             let state: *mut T = (*file).private_data.cast();

@@ -94,6 +94,11 @@ bool address_space_helper_fatal_signal_pending(void)
 	return fatal_signal_pending(current);
 }
 
+pid_t address_space_helper_current_tid(void)
+{
+	return task_pid_vnr(current);
+}
+
 void address_space_helper_lockdep_off(void)
 {
 	lockdep_off();
@@ -246,6 +251,11 @@ void address_space_helper_frame_put(unsigned long pfn, bool dirty)
 	folio_put(folio);
 }
 
+unsigned long address_space_helper_page_pfn(struct page *page)
+{
+	return page_to_pfn(page);
+}
+
 void address_space_helper_frame_copy(unsigned long pfn, unsigned long offset, void *buf,
 				     unsigned long len, bool write)
 {
@@ -290,18 +300,23 @@ struct vm_area_struct *address_space_helper_next_vma(struct vm_area_struct *vma,
 
 /*
  * @copy is a VMA that is about to get the entries of another one, or a part of one: zaps
- * the huge ones before. fork() has the same addresses in another mm; mremap() has a VMA
+ * the huge ones before, or in fork() @all. fork() has the same addresses in another mm; mremap() has a VMA
  * of the same mm, which it has write-locked, and @copy is not in that yet. But a part that
  * is split off, which keeps its entries, is at an address that the mm has.
  */
-void address_space_helper_zap_huge_of_original(struct vm_area_struct *copy)
+void address_space_helper_zap_original(struct vm_area_struct *copy, bool all)
 {
 	unsigned long first = first_page(copy), last = last_page(copy);
 	struct mm_struct *mm = current->mm;
 	struct vm_area_struct *vma = vma_lookup(mm, copy->vm_start);
 
 	if (copy->vm_mm != mm) {
-		if (!WARN_ON_ONCE(!vma))
+		if (WARN_ON_ONCE(!vma))
+			return;
+		vma_assert_write_locked(vma);
+		if (all)
+			zap_special_vma_range(vma, vma->vm_start, vma->vm_end - vma->vm_start);
+		else
 			address_space_helper_zap_huge(vma, vma->vm_start, vma->vm_end);
 	} else if (!vma) {
 		struct address_space *mapping = copy->vm_file->f_mapping;
@@ -341,9 +356,15 @@ void address_space_helper_set_file_size(struct file *file, loff_t size)
 	i_size_write(file_inode(file), size);
 }
 
+/* That of a block device is that of the device, and not of its node. */
 loff_t address_space_helper_file_size(struct file *file)
 {
-	return i_size_read(file_inode(file));
+	return i_size_read(file->f_mapping->host);
+}
+
+unsigned long address_space_helper_file_ino(struct file *file)
+{
+	return file_inode(file)->i_ino;
 }
 
 unsigned long address_space_helper_huge_page_size(struct file *file)

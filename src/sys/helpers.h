@@ -26,6 +26,7 @@ struct vm_area_struct *address_space_helper_lock_vma(struct mm_struct *mm, unsig
 bool address_space_helper_i_mmap_trylock_read(struct address_space *mapping);
 void address_space_helper_i_mmap_unlock_read(struct address_space *mapping);
 bool address_space_helper_fatal_signal_pending(void);
+pid_t address_space_helper_current_tid(void);
 void address_space_helper_lockdep_off(void);
 void address_space_helper_lockdep_on(void);
 
@@ -84,11 +85,12 @@ void address_space_helper_frame_get(unsigned long pfn);
 void address_space_helper_frames_get(const unsigned long *frames, unsigned long count);
 bool address_space_helper_frame_is_clean(unsigned long pfn);
 void address_space_helper_frame_put(unsigned long pfn, bool dirty);
+unsigned long address_space_helper_page_pfn(struct page *page);
 void address_space_helper_frame_copy(unsigned long pfn, unsigned long offset, void *buf,
 				     unsigned long len, bool write);
 
 /* Attachments. */
-void address_space_helper_zap_huge_of_original(struct vm_area_struct *copy);
+void address_space_helper_zap_original(struct vm_area_struct *copy, bool all);
 void address_space_helper_vma_start_write(struct vm_area_struct *vma);
 bool address_space_helper_mm_has_notifiers(struct mm_struct *mm);
 void address_space_helper_init_pfn_vma(struct vm_area_struct *vma, pgoff_t pgoff,
@@ -102,6 +104,7 @@ void address_space_helper_release_fault_lock(struct vm_fault *vmf);
 /* Files. */
 void address_space_helper_set_file_size(struct file *file, loff_t size);
 loff_t address_space_helper_file_size(struct file *file);
+unsigned long address_space_helper_file_ino(struct file *file);
 unsigned long address_space_helper_huge_page_size(struct file *file);
 unsigned int address_space_helper_mmap_limits(struct file *file);
 bool address_space_helper_is_resident(struct file *file, pgoff_t index);

@@ -23,7 +23,13 @@ use kernel::{
     types::NotThreadSafe, //
 };
 
-use crate::sys::bindings;
+use crate::sys::{
+    bindings::{
+        self,
+        loff_t, //
+    },
+    safe_fns, //
+};
 
 /// The mapping of an inode, which it holds.
 ///
@@ -75,22 +81,15 @@ impl Mapping {
         if range.is_empty() {
             return;
         }
-        // SAFETY: The mapping is held. Private copies, for which the last argument is, there are
-        // none in PFN maps.
-        unsafe {
-            bindings::unmap_mapping_range(
-                self.i_mapping,
-                (range.start << PAGE_SHIFT) as bindings::loff_t,
-                ((range.end - range.start) << PAGE_SHIFT) as bindings::loff_t,
-                1,
-            )
-        };
+        let bytes = |pages: u64| (pages << PAGE_SHIFT) as loff_t;
+        let (start, length) = (bytes(range.start), bytes(range.end - range.start));
+        // Private copies, for which the last argument is, there are none in PFN maps.
+        safe_fns::unmap_mapping_range(self, start, length, 1);
     }
 
     /// Acquires the lock if it is available at once.
     pub(crate) fn try_lock(&self) -> Option<MappingGuard<'_>> {
-        // SAFETY: The mapping is held.
-        if !unsafe { bindings::address_space_helper_i_mmap_trylock_read(self.i_mapping) } {
+        if !safe_fns::address_space_helper_i_mmap_trylock_read(self) {
             return None;
         }
         // INVARIANT: Just acquired.

@@ -13,6 +13,7 @@ pub(crate) mod lockdep;
 pub(crate) mod mapping;
 pub(crate) mod mm;
 pub(crate) mod module;
+pub(crate) mod page;
 pub(crate) mod plain;
 pub(crate) mod random;
 pub(crate) mod rwlock;

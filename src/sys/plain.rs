@@ -15,6 +15,7 @@ macro_rules! plain_structs {
 
         impl $name {
             /// The struct with all bytes zero.
+            #[allow(dead_code)] // Not every struct needs it.
             pub(crate) const ZERO: Self = Self { $($field: 0),* };
         }
 

@@ -7,13 +7,17 @@
 use kernel::{
     fs::File,
     mm::MmWithUser,
+    page::Page,
     prelude::*,
     seq_file::SeqFile, //
 };
 
-use crate::sys::bindings::{
-    self,
-    loff_t, //
+use crate::sys::{
+    bindings::{
+        self,
+        loff_t, //
+    },
+    mapping::Mapping,
 };
 
 /// A value as C has it.
@@ -49,6 +53,8 @@ raw! {
     Option<&MmWithUser> as *mut bindings::mm_struct = |value| {
         value.map_or(core::ptr::null_mut(), |mm| mm.as_raw())
     };
+    &Page as *mut bindings::page = |value| value.as_ptr();
+    &Mapping as *mut bindings::address_space = |value| value.as_raw();
     &SeqFile as *mut bindings::seq_file = |value| core::ptr::from_ref(value).cast_mut().cast();
 }
 
@@ -57,8 +63,8 @@ macro_rules! safe_fns {
         pub(super) fn $name($($arg: $type),*) -> $ret {
             // SAFETY: Numbers may be anything here. A reference to a file stands for one that is
             // open, of which these functions read what anyone may who holds it; the others are
-            // valid likewise. To map and unmap changes the current process's user memory, which is
-            // of no concern to the kernel's own.
+            // valid likewise. To map, unmap and zap changes user memory, which is of no concern to
+            // the kernel's own.
             unsafe { bindings::$name($(Raw::raw($arg)),*) }
         }
     )*};
@@ -67,6 +73,9 @@ macro_rules! safe_fns {
 safe_fns! {
     fn get_random_u64() -> u64;
     fn address_space_helper_fatal_signal_pending() -> bool;
+    fn address_space_helper_current_tid() -> c_int;
+    fn capable(capability: c_int) -> bool;
+    fn address_space_helper_page_pfn(page: &Page) -> usize;
     fn address_space_helper_alloc_workqueue(name: &CStr) -> *mut bindings::workqueue_struct;
 
     fn address_space_helper_lockdep_off() -> ();
@@ -82,6 +91,7 @@ safe_fns! {
     ) -> ();
 
     fn address_space_helper_file_size(file: &File) -> loff_t;
+    fn address_space_helper_file_ino(file: &File) -> usize;
     fn address_space_helper_mmap_limits(file: &File) -> c_uint;
     fn address_space_helper_huge_page_size(file: &File) -> usize;
     fn address_space_helper_is_resident(file: &File, index: usize) -> bool;
@@ -101,6 +111,10 @@ safe_fns! {
         file: Option<&File>, addr: usize, length: usize, prot: usize, flags: usize, offset: usize
     ) -> usize;
     fn address_space_helper_find_room(length: usize) -> usize;
+    fn unmap_mapping_range(
+        mapping: &Mapping, start: loff_t, length: loff_t, private_copies: c_int
+    ) -> ();
+    fn address_space_helper_i_mmap_trylock_read(mapping: &Mapping) -> bool;
     fn vm_munmap(addr: usize, length: usize) -> c_int;
 
     fn address_space_helper_mm_memcg(mm: Option<&MmWithUser>) -> *mut bindings::mem_cgroup;

@@ -26,6 +26,16 @@ pub(crate) fn current_cred() -> ARef<Credential> {
     unsafe { Credential::from_ptr((*Task::current_raw()).cred) }.into()
 }
 
+/// The current task's number, as its own PID namespace numbers it.
+pub(crate) fn current_tid() -> u32 {
+    safe_fns::address_space_helper_current_tid() as u32
+}
+
+/// Whether the current task may trace any other, and so stop it wherever it is.
+pub(crate) fn may_trace_any() -> bool {
+    safe_fns::capable(bindings::CAP_SYS_PTRACE as i32)
+}
+
 /// Runs `f` with `mm` as the current mm of a kernel thread, which has none of its own.
 pub(crate) fn with_mm<R>(mm: &MmWithUser, f: impl FnOnce() -> R) -> R {
     // SAFETY: `mm` has users as long as it is borrowed. The switch is undone on the same task:

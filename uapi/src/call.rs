@@ -49,6 +49,8 @@ arguments! {
     address_space_batch => ADDRESS_SPACE_BATCH,
     address_space_protect => ADDRESS_SPACE_PROTECT,
     address_space_move => ADDRESS_SPACE_MOVE,
+    address_space_events => ADDRESS_SPACE_EVENTS,
+    address_space_poison => ADDRESS_SPACE_POISON,
     address_space_kvm_map => ADDRESS_SPACE_KVM_MAP,
     address_space_kvm_unmap => ADDRESS_SPACE_KVM_UNMAP,
 }
@@ -57,6 +59,8 @@ arguments! {
 unsafe impl MakesFd for sys::address_space_create {}
 // SAFETY: The header: "Returns a view".
 unsafe impl MakesFd for sys::address_space_view {}
+// SAFETY: The header: "returns an events file descriptor".
+unsafe impl MakesFd for sys::address_space_events {}
 
 struct Call<'a, T>(&'a mut T);
 

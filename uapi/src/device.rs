@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, open};
 
 use crate::call::{call_for_fd, size_field};
-use crate::{AddressSpace, Error, Result, sys};
+use crate::{AddressSpace, Error, Holes, Result, sys};
 
 /// An open `/dev/address_space`, which creates address spaces.
 ///
@@ -41,9 +41,19 @@ impl Device {
     /// 0, or more than 2^46; ENOMEM, EMFILE, ENFILE; EBUSY if the system is being
     /// suspended; ENODEV if the kernel cannot start a usermode helper.
     pub fn create(&self, length: u64) -> Result<AddressSpace> {
+        self.create_with(length, Holes::empty())
+    }
+
+    /// The same, with what becomes of accesses to holes through the asfd.
+    ///
+    /// # Errors
+    ///
+    /// As [`create()`](Device::create); and EINVAL for flags that do not go together,
+    /// EPERM for [`Holes::KERNEL`] without CAP_SYS_PTRACE.
+    pub fn create_with(&self, length: u64, holes: Holes) -> Result<AddressSpace> {
         let argument = sys::address_space_create {
             size: size_field::<sys::address_space_create>(),
-            flags: 0,
+            flags: holes.bits(),
             length,
         };
         match call_for_fd(&self.fd, argument) {

@@ -109,6 +109,25 @@ pub enum Error {
         /// Why.
         errno: Errno,
     },
+    /// An address space cannot be watched.
+    Watch {
+        /// The range of the address space, in bytes.
+        range: Range<u64>,
+        /// Why.
+        errno: Errno,
+    },
+    /// A range could not be poisoned.
+    Poison {
+        /// The range of the address space, in bytes.
+        range: Range<u64>,
+        /// Why.
+        errno: Errno,
+    },
+    /// Events could not be read.
+    ReadEvents {
+        /// Why.
+        errno: Errno,
+    },
     /// A view could not be created.
     View {
         /// The range of the address space, in bytes.
@@ -210,6 +229,9 @@ impl Error {
             | Error::Map { errno, .. }
             | Error::FileLength { errno }
             | Error::Unmap { errno, .. }
+            | Error::Watch { errno, .. }
+            | Error::Poison { errno, .. }
+            | Error::ReadEvents { errno }
             | Error::View { errno, .. }
             | Error::Attach { errno, .. }
             | Error::Length { errno }

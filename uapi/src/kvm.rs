@@ -21,6 +21,15 @@ bitflags::bitflags! {
         const LOG_DIRTY_PAGES = sys::KVM_MEM_LOG_DIRTY_PAGES;
         /// The guest can only read. A write ends `KVM_RUN` with `KVM_EXIT_MMIO`.
         const READONLY = sys::KVM_MEM_READONLY;
+        /// [`Holes::SIGNAL`](crate::Holes::SIGNAL) for the slot. Without one of these
+        /// flags it has the policy of the asfd or view; of a view, another is EPERM.
+        const HOLES_SIGNAL = sys::ADDRESS_SPACE_HOLE_SIGNAL;
+        /// [`Holes::ABSORB`](crate::Holes::ABSORB).
+        const HOLES_ABSORB = sys::ADDRESS_SPACE_HOLE_ABSORB;
+        /// [`Holes::WAIT`](crate::Holes::WAIT).
+        const HOLES_WAIT = sys::ADDRESS_SPACE_HOLE_WAIT;
+        /// [`Holes::DENIED`](crate::Holes::DENIED).
+        const HOLES_DENIED = sys::ADDRESS_SPACE_HOLE_DENIED;
     }
 }
 

@@ -63,6 +63,12 @@
 //! # }
 //! ```
 //!
+//! # What is not there
+//!
+//! An access to a hole raises SIGBUS, unless [`Holes`] says otherwise: it may be
+//! absorbed, or wait until something is mapped there. [`AddressSpace::watch()`] tells
+//! who makes such accesses.
+//!
 //! # Under a KVM guest
 //!
 //! See [`AddressSpace::attach_kvm()`].
@@ -91,6 +97,8 @@ mod call;
 pub mod dax;
 mod device;
 mod error;
+mod events;
+mod holes;
 pub mod iommu;
 mod kvm;
 mod map;
@@ -104,6 +112,8 @@ mod window;
 pub use batch::Batch;
 pub use device::Device;
 pub use error::{Error, Result};
+pub use events::{Event, EventKind, Events};
+pub use holes::Holes;
 #[cfg(feature = "kvm-ioctls")]
 pub use kvm::vm_fd;
 pub use kvm::{KvmFlags, KvmWindow};

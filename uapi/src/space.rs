@@ -4,13 +4,15 @@
 
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::fs::fstat;
 
 use crate::batch::{Batch, length_of};
 use crate::call::{call, call_for_fd, size_field};
 use crate::{
-    Device, Error, KvmFlags, KvmWindow, Map, Prot, Registration, Result, View, Window, sys,
+    Device, Errno, Error, Events, Holes, KvmFlags, KvmWindow, Map, Prot, Registration, Result,
+    View, Window, sys,
 };
 
 /// An address space, with all rights to it: an asfd.
@@ -261,7 +263,17 @@ impl AddressSpace {
     /// within the address space, or if `prot` has no [`Prot::READ`]; ENOMEM,
     /// EMFILE, ENFILE.
     pub fn view(&self, range: Range<u64>, prot: Prot) -> Result<View> {
-        self.make_view(range, prot, 0).map(View::from)
+        self.view_with(range, prot, Holes::empty())
+    }
+
+    /// The same, with what becomes of accesses to holes through the view.
+    ///
+    /// # Errors
+    ///
+    /// As for [`view()`](AddressSpace::view); and EINVAL for flags that do not go
+    /// together, EPERM for [`Holes::KERNEL`] without CAP_SYS_PTRACE.
+    pub fn view_with(&self, range: Range<u64>, prot: Prot, holes: Holes) -> Result<View> {
+        self.make_view(range, prot, holes.bits()).map(View::from)
     }
 
     /// Makes a file descriptor with all rights to a range (bytes, multiples of the page
@@ -302,6 +314,87 @@ impl AddressSpace {
             length: length_of(&range),
         };
         call_for_fd(&self.fd, argument).map_err(|errno| Error::View { range, prot, errno })
+    }
+
+    /// Watches a range (bytes, multiples of the page size): tasks that access holes of
+    /// it, and that wait there where [`Holes::WAIT`] says so, for no longer than
+    /// `timeout`, in milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Watch`]: EBUSY if the address space is watched already; EINVAL if the
+    /// range is empty, not aligned to pages, or not within the address space; ENOMEM,
+    /// EMFILE, ENFILE.
+    pub fn watch(&self, range: Range<u64>, timeout: Option<Duration>) -> Result<Events> {
+        let error = |errno| Error::Watch {
+            range: range.clone(),
+            errno,
+        };
+        if range.is_empty() {
+            // For the kernel that is all of it.
+            return Err(error(Errno::INVAL));
+        }
+        let timeout_ms = match timeout {
+            None => 0,
+            // 0 would be for ever.
+            Some(timeout) => u32::try_from(timeout.as_millis())
+                .unwrap_or(u32::MAX)
+                .max(1),
+        };
+        let argument = sys::address_space_events {
+            size: size_field::<sys::address_space_events>(),
+            flags: 0,
+            timeout_ms,
+            __reserved: 0,
+            addr: range.start,
+            length: length_of(&range),
+        };
+        call_for_fd(&self.fd, argument)
+            .map(Events::from)
+            .map_err(error)
+    }
+
+    /// Refuses the accesses that wait in a range (bytes, multiples of the page size),
+    /// and those that would, until something is mapped over it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Poison`]: ENOENT if nobody [watches](AddressSpace::watch); ENOSPC for
+    /// too many separate ranges; EINVAL if the range is empty, not aligned to pages, or
+    /// not within the address space.
+    pub fn poison(&self, range: Range<u64>) -> Result<()> {
+        self.poison_with(range, 0)
+    }
+
+    /// Ends that.
+    ///
+    /// # Errors
+    ///
+    /// As for [`poison()`](AddressSpace::poison).
+    pub fn unpoison(&self, range: Range<u64>) -> Result<()> {
+        self.poison_with(range, sys::ADDRESS_SPACE_POISON_CLEAR)
+    }
+
+    fn poison_with(&self, range: Range<u64>, flags: u32) -> Result<()> {
+        let mut argument = sys::address_space_poison {
+            size: size_field::<sys::address_space_poison>(),
+            flags,
+            addr: range.start,
+            length: length_of(&range),
+        };
+        match call(&self.fd, &mut argument) {
+            Ok(_) => Ok(()),
+            Err(errno) => Err(Error::Poison { range, errno }),
+        }
+    }
+
+    /// By which [events](crate::Event) name accesses through the asfd.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Length`], which does not happen to an open asfd.
+    pub fn id(&self) -> Result<u64> {
+        id(self.as_fd())
     }
 
     /// Attaches a range (bytes; the start is a multiple of the page size) to this
@@ -397,10 +490,15 @@ pub(crate) fn length(fd: BorrowedFd<'_>) -> Result<u64> {
     Ok(u64::try_from(stat.st_size).unwrap_or(0))
 }
 
+/// The inode number of an address space or view.
+pub(crate) fn id(fd: BorrowedFd<'_>) -> Result<u64> {
+    let stat = fstat(fd).map_err(|errno| Error::Length { errno })?;
+    Ok(stat.st_ino)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Errno;
     use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 
     fn file(length: u64) -> OwnedFd {
@@ -421,6 +519,8 @@ mod tests {
             space.protect(0..0x1000, Prot::READ).unwrap_err(),
             space.move_to(0..0x1000, 0x2000).unwrap_err(),
             space.view(0..0x1000, Prot::READ).unwrap_err(),
+            space.watch(0..0x1000, None).unwrap_err(),
+            space.poison(0..0x1000).unwrap_err(),
             space
                 .attach_kvm(file(0), 0, 0, 0..0x1000, KvmFlags::empty())
                 .unwrap_err(),

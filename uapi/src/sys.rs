@@ -13,13 +13,24 @@ use rustix::ioctl::{Opcode, opcode};
 /// The type of all ioctls: the first argument of `_IO()`.
 pub const ADDRESS_SPACE_TYPE: u8 = 0xB9;
 
+/// An access to what the address space does not have raises SIGBUS.
+pub const ADDRESS_SPACE_HOLE_SIGNAL: u32 = 1 << 16;
+/// It meets a page of the attachment's own.
+pub const ADDRESS_SPACE_HOLE_ABSORB: u32 = 1 << 17;
+/// It waits until something is mapped there.
+pub const ADDRESS_SPACE_HOLE_WAIT: u32 = 1 << 18;
+/// So does one that the protection of what is mapped does not allow.
+pub const ADDRESS_SPACE_HOLE_DENIED: u32 = 1 << 19;
+/// Accesses by the kernel wait too.
+pub const ADDRESS_SPACE_HOLE_KERNEL: u32 = 1 << 20;
+
 /// Argument of [`ADDRESS_SPACE_CREATE`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct address_space_create {
     /// Size of this struct in bytes.
     pub size: u32,
-    /// Must be 0.
+    /// `ADDRESS_SPACE_HOLE_*`.
     pub flags: u32,
     /// Length of the address space in bytes, a multiple of the page size.
     pub length: u64,
@@ -87,7 +98,7 @@ pub const ADDRESS_SPACE_MUNMAP: Opcode = opcode::none(ADDRESS_SPACE_TYPE, 0x02);
 pub struct address_space_view {
     /// Size of this struct in bytes.
     pub size: u32,
-    /// [`ADDRESS_SPACE_VIEW_MANAGE`].
+    /// [`ADDRESS_SPACE_VIEW_MANAGE`], and `ADDRESS_SPACE_HOLE_*`.
     pub flags: u32,
     /// `PROT_*`.
     pub prot: u32,
@@ -246,13 +257,96 @@ pub const KVM_MEM_READONLY: u32 = 1 << 1;
 /// KVM keeps a log of the pages the guest writes to.
 pub const KVM_MEM_LOG_DIRTY_PAGES: u32 = 1 << 0;
 
+/// Argument of [`ADDRESS_SPACE_EVENTS`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct address_space_events {
+    /// Size of this struct in bytes.
+    pub size: u32,
+    /// Must be 0.
+    pub flags: u32,
+    /// How long a task waits, in milliseconds; 0 for as long as it takes.
+    pub timeout_ms: u32,
+    /// Must be 0.
+    pub __reserved: u32,
+    /// Start of the range that is watched, in bytes, a multiple of the page size.
+    pub addr: u64,
+    /// Length of the range in bytes, a multiple of the page size; 0 for all from
+    /// `addr` on.
+    pub length: u64,
+}
+
+/// On an asfd: watches a range and returns an events file descriptor.
+pub const ADDRESS_SPACE_EVENTS: Opcode = opcode::none(ADDRESS_SPACE_TYPE, 0x0D);
+
+/// A task waits for something to be mapped.
+pub const ADDRESS_SPACE_EVENT_WAIT: u32 = 1;
+/// Nothing was mapped there.
+pub const ADDRESS_SPACE_EVENT_HOLE: u32 = 2;
+/// The protection did not allow the access.
+pub const ADDRESS_SPACE_EVENT_DENIED: u32 = 3;
+/// The file ends before that page.
+pub const ADDRESS_SPACE_EVENT_PAST_END: u32 = 4;
+/// The memory is bad.
+pub const ADDRESS_SPACE_EVENT_MEMORY_ERROR: u32 = 5;
+/// The file could not provide the page.
+pub const ADDRESS_SPACE_EVENT_IO_ERROR: u32 = 6;
+/// There was no memory.
+pub const ADDRESS_SPACE_EVENT_NO_MEMORY: u32 = 7;
+/// The page is poisoned.
+pub const ADDRESS_SPACE_EVENT_POISONED: u32 = 8;
+/// The task has waited for too long.
+pub const ADDRESS_SPACE_EVENT_TIMED_OUT: u32 = 9;
+/// A signal has ended a wait in `KVM_RUN`.
+pub const ADDRESS_SPACE_EVENT_INTERRUPTED: u32 = 10;
+/// Events were lost, as many as `offset` says.
+pub const ADDRESS_SPACE_EVENT_OVERFLOW: u32 = 11;
+
+/// What is read from an events file descriptor.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct address_space_event {
+    /// Size of this struct in bytes, as the kernel has it.
+    pub size: u32,
+    /// `ADDRESS_SPACE_EVENT_*`: `type` in the header.
+    pub r#type: u32,
+    /// The page that was accessed: its offset in the address space, in bytes.
+    pub offset: u64,
+    /// `PROT_READ`, `PROT_WRITE` or `PROT_EXEC`.
+    pub access: u32,
+    /// The thread id of the task.
+    pub tid: u32,
+    /// The inode number of the asfd or view.
+    pub view: u64,
+}
+
+/// Argument of [`ADDRESS_SPACE_POISON`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct address_space_poison {
+    /// Size of this struct in bytes.
+    pub size: u32,
+    /// [`ADDRESS_SPACE_POISON_CLEAR`].
+    pub flags: u32,
+    /// Start of the range of the address space, in bytes, a multiple of the
+    /// page size.
+    pub addr: u64,
+    /// Length of the range in bytes, a multiple of the page size, not 0.
+    pub length: u64,
+}
+
+/// On an asfd: refuses the accesses that wait in a range.
+pub const ADDRESS_SPACE_POISON: Opcode = opcode::none(ADDRESS_SPACE_TYPE, 0x0E);
+/// The range is poisoned no longer.
+pub const ADDRESS_SPACE_POISON_CLEAR: u32 = 1 << 0;
+
 /// Argument of [`ADDRESS_SPACE_KVM_MAP`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct address_space_kvm_map {
     /// Size of this struct in bytes.
     pub size: u32,
-    /// `KVM_MEM_READONLY`, `KVM_MEM_LOG_DIRTY_PAGES`.
+    /// `KVM_MEM_READONLY`, `KVM_MEM_LOG_DIRTY_PAGES`, `ADDRESS_SPACE_HOLE_*`.
     pub flags: u32,
     /// The virtual machine.
     pub vmfd: i32,

@@ -32,6 +32,16 @@ impl View {
         space::length(self.as_fd())
     }
 
+    /// By which [events](crate::Event) name accesses through the view.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Length`](crate::Error::Length), which does not happen to an open
+    /// view.
+    pub fn id(&self) -> Result<u64> {
+        space::id(self.as_fd())
+    }
+
     /// Attaches a range of the view (bytes; the start is a multiple of the page
     /// size) to this process.
     ///

@@ -11,8 +11,14 @@ int as_ioctl(int fd, unsigned long call, void *arg)
 
 int as_create(uint64_t length)
 {
+	return as_create_flags(length, 0);
+}
+
+int as_create_flags(uint64_t length, uint32_t flags)
+{
 	struct address_space_create arg = {
 		.size = sizeof(arg),
+		.flags = flags,
 		.length = length,
 	};
 	int dev = open("/dev/address_space", O_RDWR | O_CLOEXEC);
@@ -75,7 +81,7 @@ int as_unmap_flags(int asfd, uint64_t addr, uint64_t length, uint32_t flags)
 	return as_ioctl(asfd, ADDRESS_SPACE_MUNMAP, &arg);
 }
 
-static int make_view(int asfd, uint64_t offset, uint64_t length, int prot, uint32_t flags)
+int as_view_flags(int asfd, uint64_t offset, uint64_t length, int prot, uint32_t flags)
 {
 	struct address_space_view arg = {
 		.size = sizeof(arg),
@@ -90,12 +96,12 @@ static int make_view(int asfd, uint64_t offset, uint64_t length, int prot, uint3
 
 int as_view(int asfd, uint64_t offset, uint64_t length, int prot)
 {
-	return make_view(asfd, offset, length, prot, 0);
+	return as_view_flags(asfd, offset, length, prot, 0);
 }
 
 int as_part(int asfd, uint64_t offset, uint64_t length, int prot)
 {
-	return make_view(asfd, offset, length, prot, ADDRESS_SPACE_VIEW_MANAGE);
+	return as_view_flags(asfd, offset, length, prot, ADDRESS_SPACE_VIEW_MANAGE);
 }
 
 int as_register(int asfd, int fd, uint64_t offset, uint64_t length, int prot,
@@ -164,4 +170,28 @@ int as_batch(int asfd, const struct address_space_op *ops, uint32_t n,
 	if (failed)
 		*failed = arg.failed;
 	return ret;
+}
+
+int as_events(int asfd, uint64_t addr, uint64_t length, uint32_t timeout_ms)
+{
+	struct address_space_events arg = {
+		.size = sizeof(arg),
+		.timeout_ms = timeout_ms,
+		.addr = addr,
+		.length = length,
+	};
+
+	return as_ioctl(asfd, ADDRESS_SPACE_EVENTS, &arg);
+}
+
+int as_poison(int asfd, uint64_t addr, uint64_t length, uint32_t flags)
+{
+	struct address_space_poison arg = {
+		.size = sizeof(arg),
+		.flags = flags,
+		.addr = addr,
+		.length = length,
+	};
+
+	return as_ioctl(asfd, ADDRESS_SPACE_POISON, &arg);
 }

@@ -43,6 +43,7 @@
 /* The calls. Each returns what the kernel returned, or -errno. */
 int as_ioctl(int fd, unsigned long call, void *arg);
 int as_create(uint64_t length);
+int as_create_flags(uint64_t length, uint32_t flags);
 int as_map(int asfd, uint64_t addr, int fd, uint64_t offset, uint64_t length,
 	   int prot, uint32_t flags);
 int as_map_anywhere(int asfd, uint64_t *addr, int fd, uint64_t offset,
@@ -52,12 +53,15 @@ int as_unmap_flags(int asfd, uint64_t addr, uint64_t length, uint32_t flags);
 int as_view(int asfd, uint64_t offset, uint64_t length, int prot);
 /* a view that manages its range */
 int as_part(int asfd, uint64_t offset, uint64_t length, int prot);
+int as_view_flags(int asfd, uint64_t offset, uint64_t length, int prot, uint32_t flags);
 int as_register(int asfd, int fd, uint64_t offset, uint64_t length, int prot,
 		uint32_t flags);
 int as_unregister(int asfd, int fd);
 int as_protect(int asfd, uint64_t addr, uint64_t length, int prot);
 int as_move(int asfd, uint64_t addr, uint64_t length, uint64_t new_addr,
 	    uint32_t flags);
+int as_events(int asfd, uint64_t addr, uint64_t length, uint32_t timeout_ms);
+int as_poison(int asfd, uint64_t addr, uint64_t length, uint32_t flags);
 /* @failed, if not NULL: what the call stored there, UINT32_MAX if nothing */
 int as_batch(int asfd, const struct address_space_op *ops, uint32_t n,
 	     uint32_t *failed);

@@ -60,6 +60,8 @@ int module_users_within(long users, unsigned int ms);
 	each(absent_read_fault) each(absent_write_fault)		\
 	each(write_after_read_fault) each(far_fault)			\
 	each(disk_read_fault) each(huge_fault)			\
+	each(events) each(attach_absorbing) each(absorb_fault)		\
+	each(fork_absorbing) each(wait_fault)				\
 	each(copy_into_attachment) each(punch) each(truncate)		\
 	each(kvm_map) each(kvm_unmap) each(guest_read) each(guest_write)
 

@@ -22,6 +22,7 @@ mod memory;
 mod model;
 mod page;
 mod prot;
+mod range_set;
 mod scale;
 /// What `layout` takes from the kernel.
 mod sys {

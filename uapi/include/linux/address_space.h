@@ -37,9 +37,75 @@
 #define ADDRESS_SPACE_TYPE	0xB9
 
 /**
+ * DOC: flags of struct address_space_create, _view and _kvm_map: holes
+ *
+ * What becomes of an access to a page that the address space does not have:
+ * where nothing is mapped, and where the file that is mapped ends before. Each
+ * asfd and each view has a policy, which its attachments keep. One policy flag
+ * can be set. Without any, an address space is created with
+ * ADDRESS_SPACE_HOLE_SIGNAL, and a view or a memory slot has the policy of the
+ * file descriptor that it is made of.
+ *
+ * ADDRESS_SPACE_HOLE_SIGNAL - The access raises SIGBUS; in a system call it
+ * fails with EFAULT, and in a virtual machine KVM_RUN does.
+ *
+ * ADDRESS_SPACE_HOLE_ABSORB - The access succeeds, on a page that is the
+ * attachment's own: it is zeroed, no other process and no other attachment
+ * ever sees it (a child that is forked gets one of its own), and all that the
+ * attachment absorbs is absorbed by this one page. So reads return zeroes
+ * until something is written to any hole, and may return that afterwards.
+ * As soon as something is mapped there, that is what an access meets: when
+ * the ioctl that maps it returns, in all processes and virtual machines. A
+ * page that a file does not have is absorbed for a hundredth of a second at a
+ * time, since nobody tells when a file grows; what the file has then is seen
+ * after that. The page is charged to the task that first needs it. Where there
+ * is no memory for it, the access is refused as with ADDRESS_SPACE_HOLE_SIGNAL;
+ * and so are those of a forked attachment for which there was no memory.
+ *
+ * ADDRESS_SPACE_HOLE_WAIT - The task waits until something is mapped there,
+ * if there is an events file descriptor (ADDRESS_SPACE_EVENTS) that watches
+ * the page. It can be killed, and signals are handled meanwhile. The wait ends
+ * as with ADDRESS_SPACE_HOLE_SIGNAL when the events file descriptor is closed,
+ * when its timeout has passed, and where the page is poisoned
+ * (ADDRESS_SPACE_POISON); so does an access to what is not watched. What a file
+ * does not have is not waited for, since nobody tells when it grows. In a
+ * virtual machine KVM_RUN waits. A signal ends that as EFAULT, and not as
+ * EINTR, since KVM reports nothing else: KVM_RUN can simply be called again.
+ * (The event ADDRESS_SPACE_EVENT_INTERRUPTED tells this EFAULT from others.)
+ *
+ * An access that the kernel makes, in a system call, does not wait but fails
+ * with EFAULT, since the kernel may hold locks meanwhile that others want;
+ * unless ADDRESS_SPACE_HOLE_KERNEL is set. What the kernel does not try again
+ * never waits: some futex operations, ptrace and /proc/PID/mem.
+ *
+ * ADDRESS_SPACE_HOLE_DENIED - With ADDRESS_SPACE_HOLE_ABSORB and
+ * ADDRESS_SPACE_HOLE_WAIT: what is mapped with a protection that does not allow
+ * the access is treated as a hole, too. It is absorbed for a hundredth of a
+ * second at a time, in which reads of the page by the same attachment may
+ * return what was absorbed; or waited for until the protection allows it. (In
+ * a virtual machine, a write to a page that the guest has read exits with
+ * KVM_EXIT_MMIO, as in a memory slot with KVM_MEM_READONLY.) Without this flag
+ * such an access raises SIGSEGV. Accesses that the view or the attachment
+ * itself does not allow always do.
+ *
+ * ADDRESS_SPACE_HOLE_KERNEL - With ADDRESS_SPACE_HOLE_WAIT: accesses by the
+ * kernel wait, too, until a fatal signal comes. The caller must have
+ * CAP_SYS_PTRACE.
+ *
+ * EINVAL: more than one policy flag is set, or ADDRESS_SPACE_HOLE_DENIED or
+ * ADDRESS_SPACE_HOLE_KERNEL without one that it goes with. EPERM:
+ * ADDRESS_SPACE_HOLE_KERNEL without CAP_SYS_PTRACE.
+ */
+#define ADDRESS_SPACE_HOLE_SIGNAL	(1U << 16)
+#define ADDRESS_SPACE_HOLE_ABSORB	(1U << 17)
+#define ADDRESS_SPACE_HOLE_WAIT		(1U << 18)
+#define ADDRESS_SPACE_HOLE_DENIED	(1U << 19)
+#define ADDRESS_SPACE_HOLE_KERNEL	(1U << 20)
+
+/**
  * struct address_space_create - ioctl(ADDRESS_SPACE_CREATE)
  * @size: sizeof(struct address_space_create)
- * @flags: Must be 0
+ * @flags: ADDRESS_SPACE_HOLE_*: the policy of the asfd
  * @length: Length of the address space in bytes, a multiple of the page size,
  *          not 0 and at most 2^46
  *
@@ -199,7 +265,8 @@ struct address_space_munmap {
 /**
  * struct address_space_view - ioctl(ADDRESS_SPACE_VIEW)
  * @size: sizeof(struct address_space_view)
- * @flags: ADDRESS_SPACE_VIEW_MANAGE
+ * @flags: ADDRESS_SPACE_VIEW_MANAGE, and ADDRESS_SPACE_HOLE_*: the policy of the
+ *         view; without any of these that of the asfd
  * @prot: The protection of the view, not PROT_NONE
  * @__reserved: Must be 0
  * @offset: Start of the range of the address space that the view shows, in
@@ -415,10 +482,135 @@ struct address_space_move {
 #define ADDRESS_SPACE_MOVE	_IO(ADDRESS_SPACE_TYPE, 0x08)
 
 /**
+ * struct address_space_events - ioctl(ADDRESS_SPACE_EVENTS)
+ * @size: sizeof(struct address_space_events)
+ * @flags: Must be 0
+ * @timeout_ms: How long a task waits at a hole, in milliseconds; 0 for as long
+ *              as it takes
+ * @__reserved: Must be 0
+ * @addr: Start of the range of the address space that is watched, in bytes, a
+ *        multiple of the page size
+ * @length: Length of that range in bytes, a multiple of the page size; 0 for
+ *          all from @addr on
+ *
+ * Issued on an asfd. Watches a range, and returns an events file descriptor,
+ * close-on-exec, from which struct address_space_event can be read. As long as
+ * it is open, accesses with ADDRESS_SPACE_HOLE_WAIT wait in the range. When it
+ * is closed, which it also is when the process that has it dies, they are all
+ * refused. There can be one of an address space at a time.
+ *
+ * The file descriptor supports poll() (POLLIN) and O_NONBLOCK. read() returns
+ * as many events as fit. EINVAL: not one fits. EAGAIN: there is none, and
+ * O_NONBLOCK is set.
+ *
+ * Errors:
+ *  - EBUSY: the address space is watched already.
+ *  - EINVAL: the range is not within the address space.
+ *  - EMFILE, ENFILE: the process or the system has too many open files.
+ *  - ENOMEM: there is not enough memory.
+ */
+struct address_space_events {
+	__u32 size;
+	__u32 flags;
+	__u32 timeout_ms;
+	__u32 __reserved;
+	__aligned_u64 addr;
+	__aligned_u64 length;
+};
+#define ADDRESS_SPACE_EVENTS	_IO(ADDRESS_SPACE_TYPE, 0x0D)
+
+/**
+ * DOC: types of struct address_space_event
+ *
+ * ADDRESS_SPACE_EVENT_WAIT - A task waits, as ADDRESS_SPACE_HOLE_WAIT has it,
+ * for something to be mapped at the offset. No such event is lost, and none is
+ * read after its wait has ended. A task that is interrupted by a signal and
+ * accesses the page again is told of again; and so may be one of whose page
+ * the neighbours were changed.
+ *
+ * The others tell of accesses that were refused, or absorbed where the policy
+ * is ADDRESS_SPACE_HOLE_ABSORB, and why:
+ *
+ * ADDRESS_SPACE_EVENT_HOLE - Nothing was mapped there.
+ * ADDRESS_SPACE_EVENT_DENIED - The protection did not allow the access.
+ * ADDRESS_SPACE_EVENT_PAST_END - The file ends before that page.
+ * ADDRESS_SPACE_EVENT_MEMORY_ERROR - The memory is bad (hwpoison).
+ * ADDRESS_SPACE_EVENT_IO_ERROR - The file could not provide the page.
+ * ADDRESS_SPACE_EVENT_NO_MEMORY - There was no memory.
+ * ADDRESS_SPACE_EVENT_POISONED - ADDRESS_SPACE_POISON.
+ * ADDRESS_SPACE_EVENT_TIMED_OUT - The task has waited for @timeout_ms.
+ * ADDRESS_SPACE_EVENT_INTERRUPTED - A signal has ended a wait in KVM_RUN.
+ *
+ * ADDRESS_SPACE_EVENT_OVERFLOW - @offset events were lost. 256 are kept, and no
+ * asfd or view can take the places of all others by many events of its own.
+ */
+#define ADDRESS_SPACE_EVENT_WAIT		1
+#define ADDRESS_SPACE_EVENT_HOLE		2
+#define ADDRESS_SPACE_EVENT_DENIED		3
+#define ADDRESS_SPACE_EVENT_PAST_END		4
+#define ADDRESS_SPACE_EVENT_MEMORY_ERROR	5
+#define ADDRESS_SPACE_EVENT_IO_ERROR		6
+#define ADDRESS_SPACE_EVENT_NO_MEMORY		7
+#define ADDRESS_SPACE_EVENT_POISONED		8
+#define ADDRESS_SPACE_EVENT_TIMED_OUT		9
+#define ADDRESS_SPACE_EVENT_INTERRUPTED		10
+#define ADDRESS_SPACE_EVENT_OVERFLOW		11
+
+/**
+ * struct address_space_event - what is read from an events file descriptor
+ * @size: sizeof(struct address_space_event), as the kernel was compiled with
+ *        it: the next event begins there
+ * @type: ADDRESS_SPACE_EVENT_*. There may be new ones in the future.
+ * @offset: The page that was accessed: offset in the address space, in bytes
+ * @access: How: PROT_READ, PROT_WRITE or PROT_EXEC
+ * @tid: Thread id of the task, in the PID namespace of that task
+ * @view: The asfd or view through which it was accessed: its inode number, as
+ *        fstat() returns it, and fdinfo in the line "ino". For a memory slot:
+ *        the one on which ADDRESS_SPACE_KVM_MAP was issued.
+ */
+struct address_space_event {
+	__u32 size;
+	__u32 type;
+	__aligned_u64 offset;
+	__u32 access;
+	__u32 tid;
+	__aligned_u64 view;
+};
+
+/**
+ * struct address_space_poison - ioctl(ADDRESS_SPACE_POISON)
+ * @size: sizeof(struct address_space_poison)
+ * @flags: ADDRESS_SPACE_POISON_CLEAR: end that the range is poisoned
+ * @addr: Start of the range of the address space, in bytes, a multiple of the
+ *        page size
+ * @length: Length of the range in bytes, a multiple of the page size, not 0
+ *
+ * Issued on an asfd. Ends all waits in the range: the accesses are refused, as
+ * with ADDRESS_SPACE_HOLE_SIGNAL, and so are those that would wait there, until
+ * something is mapped over it, or the events file descriptor is closed. For
+ * what a manager cannot provide.
+ *
+ * Errors:
+ *  - ENOENT: there is no events file descriptor.
+ *  - ENOSPC: more than 64 separate ranges would be poisoned.
+ *  - EINVAL: the range is not within the address space.
+ */
+struct address_space_poison {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 addr;
+	__aligned_u64 length;
+};
+#define ADDRESS_SPACE_POISON	_IO(ADDRESS_SPACE_TYPE, 0x0E)
+#define ADDRESS_SPACE_POISON_CLEAR	(1U << 0)
+
+/**
  * struct address_space_kvm_map - ioctl(ADDRESS_SPACE_KVM_MAP)
  * @size: sizeof(struct address_space_kvm_map)
  * @flags: KVM_MEM_READONLY and KVM_MEM_LOG_DIRTY_PAGES, as for
- *         KVM_SET_USER_MEMORY_REGION
+ *         KVM_SET_USER_MEMORY_REGION; and ADDRESS_SPACE_HOLE_*: the policy of
+ *         the memory slot. Without one of these it has that of the asfd or
+ *         view.
  * @vmfd: File descriptor of a KVM virtual machine that the calling process
  *        created
  * @slot: Number of the memory slot, which must not be in use. The upper 16
@@ -437,7 +629,7 @@ struct address_space_move {
  * makes the attachment a memory slot of the virtual machine. From then on the
  * memory slot follows the address space without further calls: the guest sees
  * what is mapped there and loses what is unmapped. If the guest accesses a
- * hole, KVM_RUN returns EFAULT.
+ * hole, KVM_RUN returns EFAULT, unless the policy says otherwise.
  *
  * Errors:
  *  - EBADF: @vmfd is not open.
@@ -445,6 +637,7 @@ struct address_space_move {
  *    or view; or KVM refuses the memory slot, for example because it is in use
  *    for other memory.
  *  - EIO: another process created the virtual machine.
+ *  - EPERM: on a view, @flags name a policy that is not the view's.
  *  - EFAULT, in addition to the above: another thread unmapped the attachment
  *    while the call was being made.
  *  - EACCES: the view does not allow writing, and KVM_MEM_READONLY is not set.

@@ -61,6 +61,16 @@ impl Error {
             }
             (Map { .. }, Errno::BADF) => "the file is not open, or was opened with O_PATH",
 
+            (Watch { .. }, Errno::BUSY) => "the address space has a watcher: drop its Events",
+            (Watch { .. } | Poison { .. }, Errno::INVAL) => {
+                "the range must be within the address space, not empty, and start and end at \
+                 multiples of the page size"
+            }
+            (Poison { .. }, Errno::NOENT) => "nobody watches the address space: see watch()",
+            (Poison { .. }, Errno::NOSPC) => {
+                "too many separate ranges are poisoned: map something over them, or unpoison()"
+            }
+
             (Unmap { .. }, Errno::INVAL) => {
                 "the range must be within the address space, not empty, and start and end at \
                  multiples of the page size"

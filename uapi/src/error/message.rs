@@ -60,6 +60,9 @@ impl fmt::Display for Error {
                 };
             }
             Error::WholeBatch { .. } => write!(f, "cannot change the address space"),
+            Error::Watch { range, .. } => write!(f, "cannot watch {}", Hex(range)),
+            Error::Poison { range, .. } => write!(f, "cannot poison {}", Hex(range)),
+            Error::ReadEvents { .. } => write!(f, "cannot read events"),
             Error::View { range, prot, .. } => {
                 write!(f, "cannot create a view of {}, {prot}", Hex(range))
             }

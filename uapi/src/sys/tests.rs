@@ -23,7 +23,7 @@ fn assertions() -> String {
             let $name { $($field),* } = value;
             assert_c(&mut c, &format!("sizeof(struct {name})"), size_of::<$name>() as u64);
             $(
-                let field = stringify!($field);
+                let field = stringify!($field).trim_start_matches("r#");
                 assert_c(
                     &mut c,
                     &format!("offsetof(struct {name}, {field})"),
@@ -111,6 +111,28 @@ fn assertions() -> String {
         prot,
         __reserved
     });
+    same_struct!(address_space_events {
+        size,
+        flags,
+        timeout_ms,
+        __reserved,
+        addr,
+        length
+    });
+    same_struct!(address_space_event {
+        size,
+        r#type,
+        offset,
+        access,
+        tid,
+        view
+    });
+    same_struct!(address_space_poison {
+        size,
+        flags,
+        addr,
+        length
+    });
     same_struct!(address_space_move {
         size,
         flags,
@@ -144,6 +166,25 @@ fn assertions() -> String {
     }
     same_number!(
         ADDRESS_SPACE_TYPE,
+        ADDRESS_SPACE_HOLE_SIGNAL,
+        ADDRESS_SPACE_HOLE_ABSORB,
+        ADDRESS_SPACE_HOLE_WAIT,
+        ADDRESS_SPACE_HOLE_DENIED,
+        ADDRESS_SPACE_HOLE_KERNEL,
+        ADDRESS_SPACE_EVENTS,
+        ADDRESS_SPACE_EVENT_WAIT,
+        ADDRESS_SPACE_EVENT_HOLE,
+        ADDRESS_SPACE_EVENT_DENIED,
+        ADDRESS_SPACE_EVENT_PAST_END,
+        ADDRESS_SPACE_EVENT_MEMORY_ERROR,
+        ADDRESS_SPACE_EVENT_IO_ERROR,
+        ADDRESS_SPACE_EVENT_NO_MEMORY,
+        ADDRESS_SPACE_EVENT_POISONED,
+        ADDRESS_SPACE_EVENT_TIMED_OUT,
+        ADDRESS_SPACE_EVENT_INTERRUPTED,
+        ADDRESS_SPACE_EVENT_OVERFLOW,
+        ADDRESS_SPACE_POISON,
+        ADDRESS_SPACE_POISON_CLEAR,
         ADDRESS_SPACE_CREATE,
         ADDRESS_SPACE_MMAP,
         ADDRESS_SPACE_MUNMAP,

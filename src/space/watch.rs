@@ -1,0 +1,503 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Watching: tasks that wait at a hole until the owner has mapped something there, and the reader
+//! of events, who is told of them.
+//!
+//! A fault that waits has released its lock, and holds no other. It enters itself here, looks at
+//! the layout once more, and sleeps. A change wakes the tasks that wait at its pages after it has
+//! been made and zapped. So no wake is lost: a task that has not seen the change was entered before
+//! it was made. What has been woken looks again, and may wait again.
+//!
+//! Only what is watched is waited for: as long as there is an events file, in its range, where it
+//! has not poisoned the pages. Else the access is refused.
+//!
+//! What a task that waits needs is allocated beforehand, and charged to it. It is told of from the
+//! list of waiters itself, so there is no limit beyond which that would be lost.
+//!
+//! Locks: a spinlock, inside which that of the reader's wait queue is acquired. It is acquired with
+//! none of the module's locks held but `ops`. However many tasks wait, it is held for a few of them
+//! at a time.
+
+use core::ops::Range;
+
+use kernel::{
+    prelude::*,
+    rbtree::{
+        RBTree,
+        RBTreeNode, //
+    },
+    sync::{
+        atomic::{
+            ordering::*,
+            Atomic, //
+        },
+        new_condvar,
+        new_spinlock,
+        poll::PollCondVar,
+        Arc,
+        CondVar,
+        CondVarTimeoutResult,
+        SpinLock, //
+    },
+    time::{
+        delay::fsleep,
+        msecs_to_jiffies,
+        Delta,
+        Instant,
+        Monotonic, //
+    },
+};
+
+use crate::{
+    layout::{
+        FewRanges,
+        RangeSet,
+        SpacePage, //
+    },
+    space::{
+        events::{
+            Event,
+            Queue, //
+        },
+        failures::Awaited,
+        policy::Refusal,
+        resolve::lookup,
+        Space, //
+    },
+    sys::wait::is_killed,
+};
+
+/// How many ranges can be poisoned.
+const POISONED: usize = 64;
+
+/// How many tasks are woken in one hold of the lock.
+const WOKEN: usize = 16;
+
+/// How long to sleep at a time with a signal pending that does not end the wait.
+const NAP: Delta = Delta::from_millis(1);
+
+/// The tasks that wait at pages of a space, and who is told.
+#[pin_data]
+pub(crate) struct Watch {
+    /// How many tasks wait. Changed with the lock held.
+    waiting: Atomic<usize>,
+    /// Whether there is a watcher. Changed with the lock held.
+    watched: Atomic<bool>,
+    /// The number of the last wait.
+    last: Atomic<u64>,
+    #[pin]
+    inner: SpinLock<Inner>,
+}
+
+/// Where a waiting task is found: the page, and the number of its wait.
+type Key = (SpacePage, u64);
+
+struct Inner {
+    watcher: Option<KBox<Watcher>>,
+    /// The tasks that wait. One that is not there any more has been woken.
+    waiters: RBTree<Key, Arc<Waiter>>,
+}
+
+/// What an events file has.
+pub(crate) struct Watcher {
+    pages: Range<SpacePage>,
+    /// After which a task waits no longer.
+    timeout: Option<Delta>,
+    reader: Arc<Reader>,
+    /// The tasks that wait and have not been told of, by the numbers of their waits.
+    untold: RBTree<u64, Arc<Waiter>>,
+    queue: Queue,
+    poisoned: RangeSet<POISONED>,
+}
+
+/// Who reads the events.
+#[pin_data]
+pub(crate) struct Reader {
+    /// Notified when there is something to read.
+    #[pin]
+    pub(crate) changed: PollCondVar,
+}
+
+/// A task that waits.
+#[pin_data]
+struct Waiter {
+    id: u64,
+    event: Event,
+    #[pin]
+    woken: CondVar,
+}
+
+impl Waiter {
+    fn key(&self) -> Key {
+        (self.event.page, self.id)
+    }
+}
+
+/// A wait that is about to begin, with all that it needs.
+pub(crate) struct Wait {
+    waiter: Arc<Waiter>,
+    place: RBTreeNode<Key, Arc<Waiter>>,
+    untold: RBTreeNode<u64, Arc<Waiter>>,
+    refusal: Refusal,
+    /// Whether no signal but a fatal one ends it.
+    patient: bool,
+}
+
+impl Watcher {
+    /// A watcher of `pages`. `ENOMEM`.
+    pub(crate) fn new(pages: Range<SpacePage>, timeout: Option<Delta>) -> Result<KBox<Self>> {
+        let reader = Arc::pin_init(
+            pin_init!(Reader {
+                changed <- kernel::new_poll_condvar!("address_space::events"),
+            }),
+            GFP_KERNEL_ACCOUNT,
+        )?;
+        let watcher = Watcher {
+            pages,
+            timeout,
+            reader,
+            untold: RBTree::new(),
+            queue: Queue::new()?,
+            poisoned: RangeSet::none(),
+        };
+        Ok(KBox::new(watcher, GFP_KERNEL_ACCOUNT)?)
+    }
+
+    /// Its reader.
+    pub(crate) fn reader(&self) -> &Arc<Reader> {
+        &self.reader
+    }
+
+    /// Why nobody can wait for a page.
+    fn refusal(&self, page: SpacePage) -> Option<Refusal> {
+        if !self.pages.contains(&page) {
+            return Some(Refusal::Hole);
+        }
+        let poisoned = self.poisoned.overlaps(&(page..page + 1));
+        poisoned.then_some(Refusal::Poisoned)
+    }
+
+    fn has_something(&self) -> bool {
+        !self.untold.is_empty() || !self.queue.is_empty()
+    }
+}
+
+/// What is to be told next.
+pub(crate) struct Next {
+    pub(crate) event: Event,
+    /// The wait that it tells of, which is told only when the reader has it.
+    wait: Option<u64>,
+}
+
+impl Wait {
+    /// A wait of the current task for what `event` tells to change. `ENOMEM`.
+    pub(crate) fn new(
+        watch: &Watch,
+        event: Event,
+        refusal: Refusal,
+        patient: bool,
+    ) -> Result<Self> {
+        let id = watch.last.fetch_add(1, Relaxed);
+        let waiter = Arc::pin_init(
+            pin_init!(Waiter {
+                id,
+                event,
+                woken <- new_condvar!("address_space::wait"),
+            }),
+            GFP_KERNEL_ACCOUNT,
+        )?;
+        Ok(Wait {
+            place: RBTreeNode::new(waiter.key(), waiter.clone(), GFP_KERNEL_ACCOUNT)?,
+            untold: RBTreeNode::new(id, waiter.clone(), GFP_KERNEL_ACCOUNT)?,
+            waiter,
+            refusal,
+            patient,
+        })
+    }
+}
+
+impl Inner {
+    /// Takes a waiting task off the list; says whether it was there.
+    fn remove(&mut self, key: Key) -> Option<Arc<Waiter>> {
+        let waiter = self.waiters.remove(&key)?;
+        if let Some(watcher) = &mut self.watcher {
+            watcher.untold.remove(&key.1);
+        }
+        Some(waiter)
+    }
+
+    /// The first task that waits at any of `pages`.
+    fn first(&self, pages: &Range<SpacePage>) -> Option<Key> {
+        let cursor = self.waiters.cursor_lower_bound(&(pages.start, 0))?;
+        let (key, _) = cursor.current();
+        (key.0 < pages.end).then_some(*key)
+    }
+}
+
+impl Watch {
+    pub(crate) fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            waiting: Atomic::new(0),
+            watched: Atomic::new(false),
+            last: Atomic::new(0),
+            inner <- new_spinlock!(Inner {
+                watcher: None,
+                waiters: RBTree::new(),
+            }, "Watch"),
+        })
+    }
+
+    /// Whether anybody watches, without whom nobody waits.
+    pub(super) fn is_watched(&self) -> bool {
+        self.watched.load(Relaxed)
+    }
+
+    /// How many tasks wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Relaxed)
+    }
+
+    /// Why nobody can wait for a page now; [`None`] if one can.
+    pub(crate) fn refusal(&self, page: SpacePage) -> Option<Refusal> {
+        if !self.watched.load(Relaxed) {
+            return Some(Refusal::Hole);
+        }
+        match &self.inner.lock().watcher {
+            Some(watcher) => watcher.refusal(page),
+            None => Some(Refusal::Hole),
+        }
+    }
+
+    /// Begins to watch. `EBUSY` where somebody does.
+    pub(crate) fn begin(&self, watcher: KBox<Watcher>) -> Result {
+        let mut inner = self.inner.lock();
+        if inner.watcher.is_some() {
+            drop(inner);
+            return Err(EBUSY);
+        }
+        inner.watcher = Some(watcher);
+        self.watched.store(true, Relaxed);
+        Ok(())
+    }
+
+    /// Ends it: all tasks that wait find that nobody watches.
+    pub(crate) fn end(&self) {
+        let mut inner = self.inner.lock();
+        let watcher = inner.watcher.take();
+        self.watched.store(false, Relaxed);
+        drop(inner);
+        self.wake_range(&(SpacePage::FIRST..SpacePage::END));
+        drop(watcher);
+    }
+
+    /// Poisons pages: who waits there is refused, until they are mapped. `ENOENT` where nobody
+    /// watches, `ENOSPC` for too many ranges.
+    pub(crate) fn poison(&self, pages: &Range<SpacePage>) -> Result {
+        let mut inner = self.inner.lock();
+        let watcher = inner.watcher.as_mut().ok_or(ENOENT)?;
+        if !watcher.poisoned.add(pages) {
+            return Err(ENOSPC);
+        }
+        drop(inner);
+        self.wake_range(pages);
+        Ok(())
+    }
+
+    /// Ends that. `ENOENT` where nobody watches.
+    pub(crate) fn unpoison(&self, pages: &Range<SpacePage>) -> Result {
+        if !self.watched.load(Relaxed) {
+            return Err(ENOENT);
+        }
+        let mut inner = self.inner.lock();
+        let watcher = inner.watcher.as_mut().ok_or(ENOENT)?;
+        watcher.poisoned.remove(pages);
+        Ok(())
+    }
+
+    /// Tells of a refused access.
+    pub(crate) fn tell(&self, event: Event) {
+        if !self.watched.load(Relaxed) {
+            return;
+        }
+        if let Some(watcher) = &mut self.inner.lock().watcher {
+            if watcher.pages.contains(&event.page) {
+                watcher.queue.push(event);
+                watcher.reader.changed.notify_all();
+            }
+        }
+    }
+
+    /// Pages have been changed, and what was there has been zapped: whoever waits there looks again.
+    pub(super) fn wake(&self, pages: &FewRanges) {
+        // Whoever has seen the layout as it was has counted itself before, under the install lock.
+        if self.waiting.load(Relaxed) == 0 {
+            return;
+        }
+        for pages in pages.iter() {
+            self.wake_range(pages);
+        }
+    }
+
+    fn wake_range(&self, pages: &Range<SpacePage>) {
+        loop {
+            let mut inner = self.inner.lock();
+            for _ in 0..WOKEN {
+                let Some(key) = inner.first(pages) else {
+                    return;
+                };
+                if let Some(waiter) = inner.remove(key) {
+                    self.waiting.fetch_sub(1, Relaxed);
+                    waiter.woken.notify_one();
+                }
+            }
+        }
+    }
+
+    /// Takes a task that waits no longer off the list.
+    fn remove(&self, waiter: &Waiter) {
+        if self.inner.lock().remove(waiter.key()).is_some() {
+            self.waiting.fetch_sub(1, Relaxed);
+        }
+    }
+
+    /// What is to be told next to the reader.
+    pub(crate) fn next(&self) -> Option<Next> {
+        let mut inner = self.inner.lock();
+        let watcher = inner.watcher.as_mut()?;
+        if let Some(cursor) = watcher.untold.cursor_front() {
+            let (id, waiter) = cursor.current();
+            return Some(Next {
+                event: waiter.event,
+                wait: Some(*id),
+            });
+        }
+        let event = watcher.queue.pop()?;
+        Some(Next { event, wait: None })
+    }
+
+    /// It has been told, or could not be.
+    pub(crate) fn end_telling(&self, next: Next, told: bool) {
+        if let Some(watcher) = &mut self.inner.lock().watcher {
+            match next.wait {
+                Some(id) if told => {
+                    watcher.untold.remove(&id);
+                }
+                None if !told => watcher.queue.put_back(next.event),
+                _ => (),
+            }
+        }
+    }
+
+    /// Whether there is something to be told.
+    pub(crate) fn has_something(&self) -> bool {
+        let inner = self.inner.lock();
+        let watcher = inner.watcher.as_ref();
+        watcher.is_some_and(|watcher| watcher.has_something())
+    }
+
+    /// Waits for that. `ERESTARTSYS`: a signal came.
+    pub(crate) fn wait_for_something(&self, reader: &Reader) -> Result {
+        let mut inner = self.inner.lock();
+        loop {
+            let watcher = inner.watcher.as_ref();
+            if watcher.is_some_and(|watcher| watcher.has_something()) {
+                return Ok(());
+            }
+            if reader.changed.wait_interruptible(&mut inner) {
+                return Err(ERESTARTSYS);
+            }
+        }
+    }
+}
+
+/// How a wait has ended.
+enum Ended {
+    /// The task is to look again.
+    Woken,
+    /// It waits no longer for this time.
+    Signalled,
+    TimedOut,
+}
+
+impl Space {
+    /// Whether an access that was refused still is; or a change is being made, which will wake
+    /// whoever waits there, whatever it comes to.
+    fn is_still_refused(&self, event: &Event, refusal: Refusal) -> bool {
+        match lookup(&self.install.read(), event.page) {
+            Err(_) => true,
+            Ok(range) => refusal == Refusal::Denied && !range.prot.contains(event.access),
+        }
+    }
+
+    /// Waits until the pages have been changed, or are no longer watched, or a signal comes: after
+    /// all of which the access is to be tried again. No lock may be held.
+    pub(crate) fn wait_for_change(&self, wait: Wait) {
+        let Wait {
+            waiter,
+            place,
+            untold,
+            refusal,
+            patient,
+        } = wait;
+        let page = waiter.event.page;
+        // What an earlier wait of the task has come to is not what this one does.
+        let _ = self.failures.take(Awaited::Change(page));
+        let mut inner = self.watch.inner.lock();
+        let Some(watcher) = inner
+            .watcher
+            .as_mut()
+            .filter(|watcher| watcher.refusal(page).is_none())
+        else {
+            return;
+        };
+        let until = watcher.timeout.map(|timeout| Instant::now() + timeout);
+        watcher.untold.insert(untold);
+        watcher.reader.changed.notify_all();
+        inner.waiters.insert(place);
+        self.watch.waiting.fetch_add(1, Relaxed);
+        drop(inner);
+
+        if !self.is_still_refused(&waiter.event, refusal) {
+            self.watch.remove(&waiter);
+            return;
+        }
+        match self.sleep(&waiter, until, patient) {
+            Ended::Woken => return,
+            Ended::Signalled => (),
+            // Told to the fault when it is tried again.
+            Ended::TimedOut => self.failures.put(Awaited::Change(page), Refusal::TimedOut),
+        }
+        self.watch.remove(&waiter);
+    }
+
+    /// Sleeps until the task is taken off the list.
+    fn sleep(&self, waiter: &Waiter, until: Option<Instant<Monotonic>>, patient: bool) -> Ended {
+        let key = waiter.key();
+        let mut inner = self.watch.inner.lock();
+        while inner.waiters.get(&key).is_some() {
+            let signal = match until {
+                None => waiter.woken.wait_interruptible(&mut inner),
+                Some(until) => {
+                    let left = (until - Instant::now()).as_millis();
+                    if left <= 0 {
+                        return Ended::TimedOut;
+                    }
+                    let left = msecs_to_jiffies(left.min(i64::from(u32::MAX)) as c_uint);
+                    let woken = &waiter.woken;
+                    let end = woken.wait_interruptible_timeout(&mut inner, left.max(1));
+                    matches!(end, CondVarTimeoutResult::Signal { .. })
+                }
+            };
+            if !signal {
+                continue;
+            }
+            drop(inner);
+            if !patient || is_killed() {
+                return Ended::Signalled;
+            }
+            fsleep(NAP);
+            inner = self.watch.inner.lock();
+        }
+        Ended::Woken
+    }
+}
