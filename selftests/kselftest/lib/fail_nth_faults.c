@@ -219,10 +219,15 @@ static int watched(struct fail_ctx *c)
 	return c->fd < 0 ? c->fd : attach_absorbing_run(c);
 }
 
-/* nobody maps anything: it is refused after its time, or at once without memory */
+/*
+ * Nobody maps anything: it is refused after its time, or at once without memory. The
+ * signal is another one where the kernel cannot tell of the first.
+ */
 static int wait_run(struct fail_ctx *c)
 {
-	return peek(c->more + 30 * PAGE) == -SIGBUS ? 0 : -EIO;
+	int byte = peek(c->more + 30 * PAGE);
+
+	return byte == -SIGBUS || byte == -SIGSEGV ? 0 : -EIO;
 }
 
 CALL(events, .run = events_run);
