@@ -91,29 +91,25 @@ impl<const N: usize> RangeSet<N> {
         fits
     }
 
-    /// Removes `pages`. Where that cuts one range too many in two, the shorter part is removed too.
-    pub(crate) fn remove(&mut self, pages: &Range<SpacePage>) {
+    /// Removes `pages`. False, and nothing is changed, where that would take too many ranges.
+    #[must_use]
+    pub(crate) fn remove(&mut self, pages: &Range<SpacePage>) -> bool {
         if pages.is_empty() || !self.overlaps(pages) {
-            return;
+            return true;
         }
-        let mut room = N - self.len;
-        let old = core::mem::replace(self, Self::none());
-        for range in old.iter() {
-            if !range.overlaps(pages) {
-                self.push(range.clone());
-                continue;
+        let mut new = Self::none();
+        let mut fits = true;
+        for range in self.iter() {
+            if range.overlaps(pages) {
+                fits &= new.push(range.start..pages.start.min(range.end));
+                fits &= new.push(pages.end.max(range.start)..range.end);
+            } else {
+                fits &= new.push(range.clone());
             }
-            let mut before = range.start..pages.start.min(range.end);
-            let mut after = pages.end.max(range.start)..range.end;
-            if !before.is_empty() && !after.is_empty() {
-                match room.checked_sub(1) {
-                    Some(left) => room = left,
-                    None if before.count() < after.count() => before = Pages::none(),
-                    None => after = Pages::none(),
-                }
-            }
-            self.push(before);
-            self.push(after);
         }
+        if fits {
+            *self = new;
+        }
+        fits
     }
 }

@@ -120,7 +120,8 @@ impl Absorbed {
         let mut notes = self.notes.lock();
         for pages in pages.iter() {
             notes.lasting.remove(pages);
-            notes.brief.remove(pages);
+            // What cannot be told apart stays noted, and is zapped once more.
+            let _ = notes.brief.remove(pages);
         }
         if notes.lasting.is_empty() && notes.brief.is_empty() && notes.expiring.is_empty() {
             self.any.store(false, Relaxed);

@@ -256,7 +256,7 @@ impl Change {
             Kind::Move { to, .. } => to..to + self.pages.count(),
             _ => return,
         };
-        // An error says that nobody watches any more.
+        // An error says that nobody watches any more, or that this would leave too many ranges.
         let _ = watch.unpoison(&mapped);
     }
 

@@ -303,15 +303,18 @@ impl Watch {
         Ok(())
     }
 
-    /// Ends that. `ENOENT` where nobody watches.
+    /// Ends that. `ENOENT` where nobody watches, `ENOSPC` where that would leave too many ranges:
+    /// nothing is changed then.
     pub(crate) fn unpoison(&self, pages: &Range<SpacePage>) -> Result {
         if !self.watched.load(Relaxed) {
             return Err(ENOENT);
         }
         let mut inner = self.inner.lock();
         let watcher = inner.watcher.as_mut().ok_or(ENOENT)?;
-        watcher.poisoned.remove(pages);
-        Ok(())
+        match watcher.poisoned.remove(pages) {
+            true => Ok(()),
+            false => Err(ENOSPC),
+        }
     }
 
     /// Tells of a refused access.

@@ -588,7 +588,8 @@ struct address_space_event {
  * Issued on an asfd. Ends all waits in the range: the accesses are refused, as
  * with ADDRESS_SPACE_HOLE_SIGNAL, and so are those that would wait there, until
  * something is mapped over it, or the events file descriptor is closed. For
- * what a manager cannot provide.
+ * what a manager cannot provide. (Where a map in the middle of a poisoned range
+ * would leave more than 64 separate ones, all of the range stays poisoned.)
  *
  * Errors:
  *  - ENOENT: there is no events file descriptor.
