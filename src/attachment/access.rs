@@ -21,9 +21,9 @@ use kernel::{
 };
 
 use crate::{
-    attachment::vma::{
-        Attachment,
-        Buffer, //
+    attachment::{
+        operations::Buffer,
+        vma::Attachment, //
     },
     layout::{
         Prot,

@@ -77,8 +77,8 @@ impl Around {
     }
 }
 
-/// What may be accessed so has no neighbours, nor huge entries: those of another page might be to be
-/// written, and then there must be none for reading; see `fault.rs` on VMs.
+/// What may be accessed so has no neighbours, nor huge entries: those of another page might be to
+/// be written, and then there must be none for reading; see `fault.rs` on VMs.
 pub(crate) fn alone(context: &FaultContext<'_>, access: Prot) -> Option<Prot> {
     let attachment = context.attachment();
     let alone = !access.contains(Prot::WRITE)

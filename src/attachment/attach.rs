@@ -13,14 +13,16 @@ use kernel::{
 use crate::{
     attachment::{
         access, fault,
+        operations::{
+            Buffer,
+            Table,
+            VmOperations, //
+        },
         vma::{
             private_data,
             Attachment,
-            Buffer,
             FaultContext,
-            Table,
-            VmFault,
-            VmOperations, //
+            VmFault, //
         },
     },
     layout::{
@@ -108,8 +110,8 @@ impl VmOperations for Operations {
 /// Makes a new VMA an attachment that shows the space from page `first` on, for no more than
 /// `prot`.
 ///
-/// `EINVAL` for a private mapping, `EACCES` for more than `prot`, `ENOMEM`. The caller has checked that the
-/// VMA lies within what the file shows.
+/// `EINVAL` for a private mapping, `EACCES` for more than `prot`, `ENOMEM`. The caller has checked
+/// that the VMA lies within what the file shows.
 pub(crate) fn attach(new: &NewVma<'_, Terms>, first: SpacePage, prot: Prot) -> Result {
     let vma = new.vma();
     use bindings::{

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Page faults of attachments: what each comes to, and what the kernel gets for an answer.
+//! Page faults of attachments: what each comes to, and what the kernel gets for an answer. What a
+//! refused access comes to is in `refuse.rs`.
 //!
 //! A fault comes with the attached process's mmap lock (or its VMA lock). It never waits for
 //! anything slow with that held: where the arena must fault a page in, or the arena's lock is
@@ -60,10 +61,6 @@ use crate::{
     },
     segment::list::Pinned,
     space::{
-        events::{
-            Event,
-            What, //
-        },
         failures::{
             Awaited,
             Waited, //
@@ -84,7 +81,6 @@ use crate::{
             Locks,
             NoPage, //
         },
-        task::current_tid,
         trace, //
     },
 };
@@ -126,7 +122,7 @@ pub(super) fn write_fault(context: FaultContext<'_>) -> VmFault {
 }
 
 /// What a fault comes to.
-enum Answer {
+pub(super) enum Answer {
     /// This is returned.
     Now(VmFault),
     /// The page is being revoked: the access is tried again in a while.
@@ -135,7 +131,7 @@ enum Answer {
     LookAgain,
     /// The access is tried again when the owner has changed something.
     WaitForChange(Wait),
-    /// The access is refused: what that comes to is for [`Fault::refuse`] to say.
+    /// The access is refused: what that comes to is for `refuse.rs` to say.
     Refused(Refusal),
     /// The arena must fault the page in, which may take its time; the segment is not ended
     /// meanwhile.
@@ -143,9 +139,10 @@ enum Answer {
 }
 
 /// One page fault of an attachment.
-struct Fault<'a> {
-    context: FaultContext<'a>,
-    access: Prot,
+pub(super) struct Fault<'a> {
+    pub(super) context: FaultContext<'a>,
+    /// What is wanted, which may be more than what was touched for.
+    pub(super) access: Prot,
     /// Whether a huge page is wanted, or else nothing.
     huge: bool,
 }
@@ -161,11 +158,11 @@ impl<'a> Fault<'a> {
         }
     }
 
-    fn space(&self) -> &'a Arc<Space> {
+    pub(super) fn space(&self) -> &'a Arc<Space> {
         self.context.space()
     }
 
-    fn page(&self) -> SpacePage {
+    pub(super) fn page(&self) -> SpacePage {
         self.context.page()
     }
 
@@ -197,101 +194,6 @@ impl<'a> Fault<'a> {
             answer = self.for_kvm(answer);
         }
         self.finish(answer)
-    }
-
-    /// What a refused access comes to: this decides it for all of them. There is an entry for
-    /// reading if `installed`.
-    fn refuse(&self, refusal: Refusal, installed: bool) -> Answer {
-        let context = &self.context;
-        if context.is_speculative() {
-            // Nothing was touched.
-            return Answer::Now(refusal.signal());
-        }
-        let refusal = match context.attachment().sink() {
-            Some(sink) if context.terms().policy.absorbs(refusal) => match sink.pfn() {
-                Ok(pfn) => return self.absorb(refusal, pfn, installed),
-                Err(error) if error == EAGAIN => return Answer::BackOff,
-                Err(_) => Refusal::NoMemory,
-            },
-            _ => match self.wait_for_change(refusal) {
-                Ok(wait) => return Answer::WaitForChange(wait),
-                Err(refusal) => refusal,
-            },
-        };
-        // KVM comes back for what it got after the lock was released; see `failed`.
-        if !(self.is_by_kvm() && context.was_tried()) {
-            self.note(refusal);
-        }
-        Answer::Now(refusal.signal())
-    }
-
-    /// Installs the sink `pfn` in place of what is refused.
-    fn absorb(&self, refusal: Refusal, pfn: usize, installed: bool) -> Answer {
-        let context = &self.context;
-        let Some(table) = PageTable::make(context) else {
-            // A huge page was installed meanwhile.
-            return Answer::Now(NOPAGE);
-        };
-        if installed {
-            context.attachment().zap(context.address(), PAGE_SIZE);
-        }
-        let (space, page) = (self.space(), self.page());
-        match space.with_sink(page, self.access, refusal, pfn, |frame| {
-            table.insert_one(page, &frame)
-        }) {
-            Ok(Some(())) => self.note(refusal),
-            Ok(None) => (),
-            // Or there is no room for it.
-            Err(_) => return Answer::BackOff,
-        }
-        Answer::Now(NOPAGE)
-    }
-
-    /// How a refused access waits for the owner to change something; an error says why it does not.
-    fn wait_for_change(&self, refusal: Refusal) -> Result<Wait, Refusal> {
-        let (context, watch) = (&self.context, &self.space().watch);
-        let by_kvm = self.is_by_kvm();
-        let in_kernel = !context.is_by_user() && !by_kvm;
-        if !context.may_release() || !context.terms().policy.waits(refusal, in_kernel) {
-            return Err(refusal);
-        }
-        if let Some(refusal) = self.failed(Awaited::Change(self.page())) {
-            return Err(refusal);
-        }
-        match watch.refusal(self.page()) {
-            // Nobody watches.
-            Some(Refusal::Hole) => return Err(refusal),
-            Some(refusal) => return Err(refusal),
-            None => (),
-        }
-        // KVM_RUN is to return for it.
-        if by_kvm && current!().signal_pending() {
-            return Err(Refusal::Interrupted);
-        }
-        let event = self.event(What::Waits);
-        Wait::new(watch, event, refusal, in_kernel).map_err(|_| Refusal::NoMemory)
-    }
-
-    /// What there is to tell about the access.
-    fn event(&self, what: What) -> Event {
-        Event {
-            what,
-            page: self.page(),
-            access: self.context.access(),
-            tid: current_tid(),
-            view: self.context.terms().id,
-        }
-    }
-
-    /// Notes that an access was refused.
-    fn note(&self, refusal: Refusal) {
-        let (page, access) = (self.page(), self.context.access());
-        self.context.terms().refusals.note(page, access, refusal);
-        self.space().refusals.note(page, access, refusal);
-        self.space().watch.tell(self.event(What::Refused(refusal)));
-        if refusal == Refusal::Hole {
-            self.space().failures.note_hole(self.page());
-        }
     }
 
     /// Does what is left to do for an answer, without the fault's lock where that may take time.
@@ -387,7 +289,7 @@ impl<'a> Fault<'a> {
     }
 
     /// Whether KVM may have the page faulted in for a guest: no access has raised the fault.
-    fn is_by_kvm(&self) -> bool {
+    pub(super) fn is_by_kvm(&self) -> bool {
         self.context.attachment().has_secondary_mmu() && !self.context.is_by_access()
     }
 
@@ -571,9 +473,9 @@ impl<'a> Fault<'a> {
     /// then, with the lock released.
     ///
     /// KVM does not get an error either when the lock was released in any try, but begins anew. So
-    /// it gets it at the beginning of its next fault; unless what it wants is absorbed, now. A huge fault leaves
-    /// it to the ordinary one that follows.
-    fn failed(&self, what: impl Into<Awaited>) -> Option<Refusal> {
+    /// it gets it at the beginning of its next fault; unless what it wants is absorbed, now. A huge
+    /// fault leaves it to the ordinary one that follows.
+    pub(super) fn failed(&self, what: impl Into<Awaited>) -> Option<Refusal> {
         let tried = self.context.was_tried();
         let failures = &self.space().failures;
         if !self.is_by_kvm() && !tried {

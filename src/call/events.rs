@@ -2,8 +2,8 @@
 
 //! ADDRESS_SPACE_EVENTS, the file that it returns, and ADDRESS_SPACE_POISON.
 //!
-//! The file is one of its own, and not the asfd: what is attached keeps the asfd's file open, so its
-//! end would not tell that the manager has died. The end of this file ends all waits.
+//! The file is one of its own, and not the asfd: what is attached keeps the asfd's file open, so
+//! its end would not tell that the manager has died. The end of this file ends all waits.
 
 use kernel::{
     bindings::{

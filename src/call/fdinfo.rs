@@ -85,7 +85,7 @@ pub(crate) fn show_space(asfd: &impl SpaceFile, out: &SeqFile) {
     show_terms(asfd.terms(), out);
     seq_print!(out, "waiting:\t{}\n", space.watch.waiting());
     show_refusal(&space.refusals, SpacePage::FIRST, out);
-    if let Some(page) = space.failures.last_hole() {
+    if let Some(page) = space.refusals.last_hole() {
         // KVM does not say at which address a guest met a hole; this does, as long as only one
         // access at a time meets one.
         seq_print!(out, "last-hole:\t{:#x}\n", bytes(page.get()));

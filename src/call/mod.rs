@@ -4,8 +4,8 @@
 //! passes.
 //!
 //! A call goes `file.rs` > `asfd.rs` (or `view.rs`) > `manage.rs` (or `kvm.rs`) > `uapi.rs` (reads
-//! the struct) > `request.rs` (checks it), and from there to the space. No lock is held while user memory is read or
-//! written: it may be anything, an attachment of the very space included.
+//! the struct) > `request.rs` (checks it), and from there to the space. No lock is held while user
+//! memory is read or written: it may be anything, an attachment of the very space included.
 
 pub(crate) mod asfd;
 pub(crate) mod batch;

@@ -86,7 +86,8 @@ pub(crate) fn file_range(start: u64, length: u64) -> Result<Range<FilePage>> {
     Ok(first..first + count)
 }
 
-/// The part of a space that a file shows, and of which its calls speak: their offsets begin with it.
+/// The part of a space that a file shows, and of which its calls speak: their offsets begin with
+/// it.
 pub(crate) struct Part {
     first: SpacePage,
     pages: u64,

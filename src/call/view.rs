@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The view: a file that shows a part of a space, for some accesses only, and that can be mapped and
-//! given to KVM; and, if it was made for that, used to change what is mapped in that part.
+//! The view: a file that shows a part of a space, for some accesses only, and that can be mapped
+//! and given to KVM; and, if it was made for that, used to change what is mapped in that part.
 
 use kernel::{
     bindings::{
@@ -40,8 +40,8 @@ pub(crate) struct View {
 }
 
 impl View {
-    /// Opens a file that shows `pages` pages on the terms that are made for it; it `manages` if they
-    /// can be changed through it. Errors as for [`file_operations::create`].
+    /// Opens a file that shows `pages` pages on the terms that are made for it; it `manages` if
+    /// they can be changed through it. Errors as for [`file_operations::create`].
     pub(super) fn open(
         pages: u64,
         prot: Prot,

@@ -36,10 +36,7 @@ use kernel::{
         Mutex, //
     },
     task::Task,
-    time::{
-        delay::fsleep,
-        Delta, //
-    },
+    time::Delta,
     workqueue::{
         impl_has_work,
         new_work,
@@ -74,7 +71,7 @@ use crate::{
             self,
             MemCgroup, //
         },
-        wait::is_killed,
+        wait::nap,
         workers, //
     },
 };
@@ -153,8 +150,8 @@ impl Arena {
             }),
             GFP_KERNEL_ACCOUNT,
         )?;
-        // There is an arena already: where a signal ends the wait, the worker still uses the mm, and
-        // to drop the arena disowns it.
+        // There is an arena already: where a signal ends the wait, the worker still uses the mm,
+        // and to drop the arena disowns it.
         arena.jobs.clear(&arena.mm, end)?;
         Ok(arena)
     }
@@ -214,8 +211,9 @@ impl Arena {
         self.jobs.map(&self.mm, what)
     }
 
-    /// Unmaps `length` bytes at `addr`, which [`Arena::map`] has mapped; later, where a fatal signal
-    /// ends the wait. Where memory is lacking even for that, they stay, and go with the arena.
+    /// Unmaps `length` bytes at `addr`, which [`Arena::map`] has mapped; later, where a fatal
+    /// signal ends the wait. Where memory is lacking even for that, they stay, and go with the
+    /// arena.
     pub(crate) fn unmap(&self, addr: usize, length: usize) {
         let _ = self.jobs.unmap(&self.mm, addr, length);
     }
@@ -234,10 +232,7 @@ impl Arena {
             if let Some(vma) = self.try_lock_vma(addr) {
                 return Ok(vma.flags() & ODD == 0);
             }
-            if is_killed() {
-                return Err(EINTR);
-            }
-            fsleep(NAP);
+            nap(NAP)?;
         }
     }
 

@@ -4,8 +4,8 @@
 //! for those that are there.
 //!
 //! What an entry says, and under which lock it changes, is the frame table's business. Nothing here
-//! takes a lock: memory is only ever added ([`Slots::reserve`], with no install lock held, since that
-//! allocates), and stays as long as the table.
+//! takes a lock: memory is only ever added ([`Slots::reserve`], with no install lock held, since
+//! that allocates), and stays as long as the table.
 //!
 //! Pages are counted from the segment's first.
 

@@ -142,9 +142,9 @@ impl Absorbed {
 }
 
 impl Space {
-    /// Calls `use_frame` with the sink `pfn` in place of a page, if an access to it is still refused
-    /// so; as in [`Space::with_frame`], with the install lock held. `Ok(None)` where it is not:
-    /// the access is to be tried again.
+    /// Calls `use_frame` with the sink `pfn` in place of a page, if an access to it is still
+    /// refused so; as in [`Space::with_frame`], with the install lock held. `Ok(None)` where it is
+    /// not: the access is to be tried again.
     pub(crate) fn with_sink<R>(
         self: &Arc<Self>,
         page: SpacePage,

@@ -3,8 +3,8 @@
 //! What waits came to, kept for the next try of a fault.
 //!
 //! A fault that must wait releases its lock, and can then return nothing but "try again". Where the
-//! wait came to nothing, the reason is kept here, from the try that waited to the next
-//! one of the same task.
+//! wait came to nothing, the reason is kept here, from the try that waited to the next one of the
+//! same task.
 //!
 //! Locks: a spinlock, under which nothing else is acquired.
 
@@ -37,13 +37,7 @@ const FAILURES: usize = 16;
 #[pin_data]
 pub(crate) struct Failures {
     #[pin]
-    inner: SpinLock<Remembered>,
-}
-
-struct Remembered {
-    failures: [Option<Failure>; FAILURES],
-    /// Where in the space a hole was last met.
-    hole: Option<SpacePage>,
+    failures: SpinLock<[Option<Failure>; FAILURES]>,
 }
 
 struct Failure {
@@ -86,10 +80,7 @@ pub(crate) struct Waited {
 impl Failures {
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
-            inner <- new_spinlock!(Remembered {
-                failures: [const { None }; FAILURES],
-                hole: None,
-            }),
+            failures <- new_spinlock!([const { None }; FAILURES]),
         })
     }
 
@@ -104,7 +95,7 @@ impl Failures {
     /// Keeps what the current task's wait came to.
     pub(crate) fn put(&self, what: impl Into<Awaited>, refusal: Refusal) {
         let (task, index) = Self::index();
-        if let Some(place) = self.inner.lock().failures.get_mut(index) {
+        if let Some(place) = self.failures.lock().get_mut(index) {
             *place = Some(Failure {
                 task,
                 what: what.into(),
@@ -117,7 +108,7 @@ impl Failures {
     /// What the current task's wait came to, which is forgotten then.
     pub(crate) fn take(&self, what: impl Into<Awaited>) -> Option<Refusal> {
         let refusal = self.peek(what.into())?;
-        if let Some(place) = self.inner.lock().failures.get_mut(Self::index().1) {
+        if let Some(place) = self.failures.lock().get_mut(Self::index().1) {
             *place = None;
         }
         Some(refusal)
@@ -127,22 +118,12 @@ impl Failures {
     pub(crate) fn peek(&self, what: impl Into<Awaited>) -> Option<Refusal> {
         let what = what.into();
         let (task, index) = Self::index();
-        let inner = self.inner.lock();
-        let failure = inner.failures.get(index)?.as_ref()?;
+        let failures = self.failures.lock();
+        let failure = failures.get(index)?.as_ref()?;
         (failure.task == task
             && failure.what == what
             // What the task did not come back for soon need not be true any more.
             && failure.since.elapsed() < Delta::from_secs(1))
         .then_some(failure.refusal)
-    }
-
-    /// A hole was met.
-    pub(crate) fn note_hole(&self, page: SpacePage) {
-        self.inner.lock().hole = Some(page);
-    }
-
-    /// The page at which a hole was last met.
-    pub(crate) fn last_hole(&self) -> Option<SpacePage> {
-        self.inner.lock().hole
     }
 }

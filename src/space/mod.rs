@@ -5,8 +5,8 @@
 //! It owns the arena, the segments, and the layout that attachments and VMs are shown.
 //! `segments.rs` obtains and ends segments, `change.rs` changes the layout, `resolve.rs` answers
 //! what a page is, `revoke.rs` makes pages unreachable. What becomes of an access that is refused
-//! is in `policy.rs`, `absorb.rs` and `watch.rs`, and who hears of it in `events.rs` and
-//! `refusals.rs`.
+//! is in `policy.rs`, `absorb.rs`, `watch.rs` and `await_change.rs`, and who hears of it in
+//! `events.rs` and `refusals.rs`.
 //!
 //! # Lock order
 //!
@@ -56,6 +56,7 @@
 //! mode**: reclaim calls the notifiers of segments, and those acquire the lock for writing.
 
 pub(crate) mod absorb;
+mod await_change;
 pub(crate) mod batch;
 pub(crate) mod bring_in;
 pub(crate) mod change;

@@ -33,8 +33,8 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    /// What the arena's own fault on a page of a segment came to; `ended` if the file did before that
-    /// page, before or after.
+    /// What the arena's own fault on a page of a segment came to; `ended` if the file did before
+    /// that page, before or after.
     pub(crate) fn of_fault(answer: vm_fault_t, ended: bool) -> Self {
         match answer {
             bindings::vm_fault_reason_VM_FAULT_SIGBUS if ended => Refusal::PastEnd,

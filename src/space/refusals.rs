@@ -37,30 +37,44 @@ pub(crate) struct Refused {
 #[pin_data]
 pub(crate) struct Refusals {
     #[pin]
-    last: SpinLock<Option<Refused>>,
+    last: SpinLock<Last>,
+}
+
+struct Last {
+    refused: Option<Refused>,
+    /// Where a hole was last met.
+    hole: Option<SpacePage>,
 }
 
 impl Refusals {
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
-            last <- new_spinlock!(None, "Refusals"),
+            last <- new_spinlock!(Last { refused: None, hole: None }, "Refusals"),
         })
     }
 
     /// An access was refused.
     pub(crate) fn note(&self, page: SpacePage, access: Prot, why: Refusal) {
         let mut last = self.last.lock();
-        let count = last.map_or(0, |last| last.count) + 1;
-        *last = Some(Refused {
+        let count = last.refused.map_or(0, |last| last.count) + 1;
+        last.refused = Some(Refused {
             count,
             page,
             access,
             why,
         });
+        if why == Refusal::Hole {
+            last.hole = Some(page);
+        }
     }
 
     /// The last one.
     pub(crate) fn last(&self) -> Option<Refused> {
-        *self.last.lock()
+        self.last.lock().refused
+    }
+
+    /// The page at which a hole was last met.
+    pub(crate) fn last_hole(&self) -> Option<SpacePage> {
+        self.last.lock().hole
     }
 }

@@ -12,10 +12,7 @@ use core::ops::Range;
 
 use kernel::{
     prelude::*,
-    time::{
-        delay::fsleep,
-        Delta, //
-    },
+    time::Delta, //
 };
 
 use crate::{
@@ -27,7 +24,10 @@ use crate::{
     },
     sys::{
         small_vec::SmallVec,
-        wait::is_killed, //
+        wait::{
+            is_killed,
+            nap, //
+        },
     },
 };
 
@@ -40,18 +40,9 @@ const AT_A_TIME: usize = 128;
 /// Copies of ranges: some, where there is memory for no more.
 pub(crate) type Copies = SmallVec<Old, 8>;
 
-/// Lets a change go on. `EINTR`: a fatal signal came.
-fn nap() -> Result {
-    if is_killed() {
-        return Err(EINTR);
-    }
-    fsleep(NAP);
-    Ok(())
-}
-
 impl Space {
-    /// Has `look` look at the layout. `None`: a change is under way in the pages that it says it has
-    /// seen.
+    /// Has `look` look at the layout. `None`: a change is under way in the pages that it says it
+    /// has seen.
     fn try_look<R>(&self, look: impl FnOnce(&Shown) -> (Range<SpacePage>, R)) -> Option<R> {
         let shown = self.install.read();
         let (seen, result) = look(&shown);
@@ -66,7 +57,7 @@ impl Space {
         loop {
             match self.try_look(&mut look) {
                 Some(result) => return Ok(result),
-                None => nap()?,
+                None => nap(NAP)?,
             }
         }
     }
@@ -114,7 +105,7 @@ impl Space {
             into.clear();
             match self.try_look(|shown| copy(shown, into)) {
                 Some(more) => return Ok(more),
-                None => nap()?,
+                None => nap(NAP)?,
             }
         }
     }

@@ -1,12 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Watching: tasks that wait at a hole until the owner has mapped something there, and the reader
-//! of events, who is told of them.
+//! Watching: the list of tasks that wait at a hole until the owner has mapped something there, and
+//! the reader of events, who is told of them.
 //!
-//! A fault that waits has released its lock, and holds no other. It enters itself here, looks at
-//! the layout once more, and sleeps. A change wakes the tasks that wait at its pages after it has
-//! been made and zapped. So no wake is lost: a task that has not seen the change was entered before
-//! it was made. What has been woken looks again, and may wait again.
+//! How a task waits is in `await_change.rs`.
 //!
 //! Only what is watched is waited for: as long as there is an events file, in its range, where it
 //! has not poisoned the pages. Else the access is refused.
@@ -36,16 +33,9 @@ use kernel::{
         poll::PollCondVar,
         Arc,
         CondVar,
-        CondVarTimeoutResult,
         SpinLock, //
     },
-    time::{
-        delay::fsleep,
-        msecs_to_jiffies,
-        Delta,
-        Instant,
-        Monotonic, //
-    },
+    time::Delta,
 };
 
 use crate::{
@@ -59,12 +49,8 @@ use crate::{
             Event,
             Queue, //
         },
-        failures::Awaited,
-        policy::Refusal,
-        resolve::lookup,
-        Space, //
+        policy::Refusal, //
     },
-    sys::wait::is_killed,
 };
 
 /// How many ranges can be poisoned.
@@ -73,39 +59,36 @@ const POISONED: usize = 64;
 /// How many tasks are woken in one hold of the lock.
 const WOKEN: usize = 16;
 
-/// How long to sleep at a time with a signal pending that does not end the wait.
-const NAP: Delta = Delta::from_millis(1);
-
 /// The tasks that wait at pages of a space, and who is told.
 #[pin_data]
 pub(crate) struct Watch {
     /// How many tasks wait. Changed with the lock held.
-    waiting: Atomic<usize>,
+    pub(super) waiting: Atomic<usize>,
     /// Whether there is a watcher. Changed with the lock held.
     watched: Atomic<bool>,
     /// The number of the last wait.
     last: Atomic<u64>,
     #[pin]
-    inner: SpinLock<Inner>,
+    pub(super) inner: SpinLock<Inner>,
 }
 
 /// Where a waiting task is found: the page, and the number of its wait.
-type Key = (SpacePage, u64);
+pub(super) type Key = (SpacePage, u64);
 
-struct Inner {
-    watcher: Option<KBox<Watcher>>,
+pub(super) struct Inner {
+    pub(super) watcher: Option<KBox<Watcher>>,
     /// The tasks that wait. One that is not there any more has been woken.
-    waiters: RBTree<Key, Arc<Waiter>>,
+    pub(super) waiters: RBTree<Key, Arc<Waiter>>,
 }
 
 /// What an events file has.
 pub(crate) struct Watcher {
     pages: Range<SpacePage>,
     /// After which a task waits no longer.
-    timeout: Option<Delta>,
+    pub(super) timeout: Option<Delta>,
     reader: Arc<Reader>,
     /// The tasks that wait and have not been told of, by the numbers of their waits.
-    untold: RBTree<u64, Arc<Waiter>>,
+    pub(super) untold: RBTree<u64, Arc<Waiter>>,
     queue: Queue,
     poisoned: RangeSet<POISONED>,
 }
@@ -120,27 +103,27 @@ pub(crate) struct Reader {
 
 /// A task that waits.
 #[pin_data]
-struct Waiter {
+pub(super) struct Waiter {
     id: u64,
-    event: Event,
+    pub(super) event: Event,
     #[pin]
-    woken: CondVar,
+    pub(super) woken: CondVar,
 }
 
 impl Waiter {
-    fn key(&self) -> Key {
+    pub(super) fn key(&self) -> Key {
         (self.event.page, self.id)
     }
 }
 
 /// A wait that is about to begin, with all that it needs.
 pub(crate) struct Wait {
-    waiter: Arc<Waiter>,
-    place: RBTreeNode<Key, Arc<Waiter>>,
-    untold: RBTreeNode<u64, Arc<Waiter>>,
-    refusal: Refusal,
+    pub(super) waiter: Arc<Waiter>,
+    pub(super) place: RBTreeNode<Key, Arc<Waiter>>,
+    pub(super) untold: RBTreeNode<u64, Arc<Waiter>>,
+    pub(super) refusal: Refusal,
     /// Whether no signal but a fatal one ends it.
-    patient: bool,
+    pub(super) patient: bool,
 }
 
 impl Watcher {
@@ -169,7 +152,7 @@ impl Watcher {
     }
 
     /// Why nobody can wait for a page.
-    fn refusal(&self, page: SpacePage) -> Option<Refusal> {
+    pub(super) fn refusal(&self, page: SpacePage) -> Option<Refusal> {
         if !self.pages.contains(&page) {
             return Some(Refusal::Hole);
         }
@@ -330,7 +313,8 @@ impl Watch {
         }
     }
 
-    /// Pages have been changed, and what was there has been zapped: whoever waits there looks again.
+    /// Pages have been changed, and what was there has been zapped: whoever waits there looks
+    /// again.
     pub(super) fn wake(&self, pages: &FewRanges) {
         // Whoever has seen the layout as it was has counted itself before, under the install lock.
         if self.waiting.load(Relaxed) == 0 {
@@ -357,7 +341,7 @@ impl Watch {
     }
 
     /// Takes a task that waits no longer off the list.
-    fn remove(&self, waiter: &Waiter) {
+    pub(super) fn remove(&self, waiter: &Waiter) {
         if self.inner.lock().remove(waiter.key()).is_some() {
             self.waiting.fetch_sub(1, Relaxed);
         }
@@ -410,97 +394,5 @@ impl Watch {
                 return Err(ERESTARTSYS);
             }
         }
-    }
-}
-
-/// How a wait has ended.
-enum Ended {
-    /// The task is to look again.
-    Woken,
-    /// It waits no longer for this time.
-    Signalled,
-    TimedOut,
-}
-
-impl Space {
-    /// Whether an access that was refused still is; or a change is being made, which will wake
-    /// whoever waits there, whatever it comes to.
-    fn is_still_refused(&self, event: &Event, refusal: Refusal) -> bool {
-        match lookup(&self.install.read(), event.page) {
-            Err(_) => true,
-            Ok(range) => refusal == Refusal::Denied && !range.prot.contains(event.access),
-        }
-    }
-
-    /// Waits until the pages have been changed, or are no longer watched, or a signal comes: after
-    /// all of which the access is to be tried again. No lock may be held.
-    pub(crate) fn wait_for_change(&self, wait: Wait) {
-        let Wait {
-            waiter,
-            place,
-            untold,
-            refusal,
-            patient,
-        } = wait;
-        let page = waiter.event.page;
-        // What an earlier wait of the task has come to is not what this one does.
-        let _ = self.failures.take(Awaited::Change(page));
-        let mut inner = self.watch.inner.lock();
-        let Some(watcher) = inner
-            .watcher
-            .as_mut()
-            .filter(|watcher| watcher.refusal(page).is_none())
-        else {
-            return;
-        };
-        let until = watcher.timeout.map(|timeout| Instant::now() + timeout);
-        watcher.untold.insert(untold);
-        watcher.reader.changed.notify_all();
-        inner.waiters.insert(place);
-        self.watch.waiting.fetch_add(1, Relaxed);
-        drop(inner);
-
-        if !self.is_still_refused(&waiter.event, refusal) {
-            self.watch.remove(&waiter);
-            return;
-        }
-        match self.sleep(&waiter, until, patient) {
-            Ended::Woken => return,
-            Ended::Signalled => (),
-            // Told to the fault when it is tried again.
-            Ended::TimedOut => self.failures.put(Awaited::Change(page), Refusal::TimedOut),
-        }
-        self.watch.remove(&waiter);
-    }
-
-    /// Sleeps until the task is taken off the list.
-    fn sleep(&self, waiter: &Waiter, until: Option<Instant<Monotonic>>, patient: bool) -> Ended {
-        let key = waiter.key();
-        let mut inner = self.watch.inner.lock();
-        while inner.waiters.get(&key).is_some() {
-            let signal = match until {
-                None => waiter.woken.wait_interruptible(&mut inner),
-                Some(until) => {
-                    let left = (until - Instant::now()).as_millis();
-                    if left <= 0 {
-                        return Ended::TimedOut;
-                    }
-                    let left = msecs_to_jiffies(left.min(i64::from(u32::MAX)) as c_uint);
-                    let woken = &waiter.woken;
-                    let end = woken.wait_interruptible_timeout(&mut inner, left.max(1));
-                    matches!(end, CondVarTimeoutResult::Signal { .. })
-                }
-            };
-            if !signal {
-                continue;
-            }
-            drop(inner);
-            if !patient || is_killed() {
-                return Ended::Signalled;
-            }
-            fsleep(NAP);
-            inner = self.watch.inner.lock();
-        }
-        Ended::Woken
     }
 }

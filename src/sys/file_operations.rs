@@ -194,8 +194,8 @@ macro_rules! shims {
         unsafe extern "C" fn $name(
             $($before: $before_type,)? file: *mut bindings::file, $($arg: $type),*
         ) -> $ret {
-            // SAFETY: The file is open, `create_with` has put a `T` there, which only `release` takes
-            // away, and no operation uses the file position of an fdget_pos().
+            // SAFETY: The file is open, `create_with` has put a `T` there, which only `release`
+            // takes away, and no operation uses the file position of an fdget_pos().
             let ($state, $file): (&T, &File) = unsafe {
                 (&*(*file).private_data.cast(), File::from_raw_file(file))
             };
@@ -323,8 +323,8 @@ impl<T> Shims<T> {
     ///
     /// As for the other operations, as the file's last use.
     unsafe extern "C" fn release(_inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
-        // SAFETY: The file is valid until this returns. If `create_with` did not fail half-way, it has
-        // put a `KBox` there, and nothing uses it any more.
+        // SAFETY: The file is valid until this returns. If `create_with` did not fail half-way, it
+        // has put a `KBox` there, and nothing uses it any more.
         unsafe {
             let state: *mut T = (*file).private_data.cast();
             if !state.is_null() {

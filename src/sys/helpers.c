@@ -300,9 +300,10 @@ struct vm_area_struct *address_space_helper_next_vma(struct vm_area_struct *vma,
 
 /*
  * @copy is a VMA that is about to get the entries of another one, or a part of one: zaps
- * the huge ones before, or in fork() @all. fork() has the same addresses in another mm; mremap() has a VMA
- * of the same mm, which it has write-locked, and @copy is not in that yet. But a part that
- * is split off, which keeps its entries, is at an address that the mm has.
+ * the huge ones before, or in fork() @all. fork() has the same addresses in another mm;
+ * mremap() has a VMA of the same mm, which it has write-locked, and @copy is not in that
+ * yet. But a part that is split off, which keeps its entries, is at an address that the mm
+ * has.
  */
 void address_space_helper_zap_original(struct vm_area_struct *copy, bool all)
 {

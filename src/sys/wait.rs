@@ -27,6 +27,15 @@ pub(crate) fn is_killed() -> bool {
     safe_fns::address_space_helper_fatal_signal_pending()
 }
 
+/// Sleeps for a moment, before another look. `EINTR`: a fatal signal came.
+pub(crate) fn nap(moment: Delta) -> Result {
+    if is_killed() {
+        return Err(EINTR);
+    }
+    fsleep(moment);
+    Ok(())
+}
+
 /// Waits until `ready` makes something of what the mutex guards; `changed` must be notified of
 /// every change of that. `EINTR`: a fatal signal came.
 pub(crate) fn wait_killable<T: Unpin, R>(
@@ -43,9 +52,6 @@ pub(crate) fn wait_killable<T: Unpin, R>(
             continue;
         }
         drop(guard);
-        if is_killed() {
-            return Err(EINTR);
-        }
-        fsleep(NAP);
+        nap(NAP)?;
     }
 }
