@@ -2,12 +2,16 @@
 
 //! Who accesses what an address space does not have.
 
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::{read, retry_on_intr};
 
-use crate::{Errno, Error, Prot, Result, sys};
+use crate::batch::length_of;
+use crate::call::{call, call_for_fd, size_field};
+use crate::{AddressSpace, Errno, Error, Prot, Result, sys};
 
 /// Events of an address space: made by
 /// [`AddressSpace::watch()`](crate::AddressSpace::watch).
@@ -40,6 +44,80 @@ use crate::{Errno, Error, Prot, Result, sys};
 #[derive(Debug)]
 pub struct Events {
     fd: OwnedFd,
+}
+
+impl AddressSpace {
+    /// Watches a range (bytes, multiples of the page size): tasks that access holes of
+    /// it, and that wait there where [`Holes::WAIT`] says so, for no longer than
+    /// `timeout`, in milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Watch`]: EBUSY if the address space is watched already; EINVAL if the
+    /// range is empty, not aligned to pages, or not within the address space; ENOMEM,
+    /// EMFILE, ENFILE.
+    pub fn watch(&self, range: Range<u64>, timeout: Option<Duration>) -> Result<Events> {
+        let error = |errno| Error::Watch {
+            range: range.clone(),
+            errno,
+        };
+        if range.is_empty() {
+            // For the kernel that is all of it.
+            return Err(error(Errno::INVAL));
+        }
+        let timeout_ms = match timeout {
+            None => 0,
+            // 0 would be for ever.
+            Some(timeout) => u32::try_from(timeout.as_millis())
+                .unwrap_or(u32::MAX)
+                .max(1),
+        };
+        let argument = sys::address_space_events {
+            size: size_field::<sys::address_space_events>(),
+            flags: 0,
+            timeout_ms,
+            __reserved: 0,
+            addr: range.start,
+            length: length_of(&range),
+        };
+        call_for_fd(&self.fd, argument)
+            .map(Events::from)
+            .map_err(error)
+    }
+
+    /// Refuses the accesses that wait in a range (bytes, multiples of the page size),
+    /// and those that would, until something is mapped over it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Poison`]: ENOENT if nobody [watches](AddressSpace::watch); ENOSPC for
+    /// too many separate ranges; EINVAL if the range is empty, not aligned to pages, or
+    /// not within the address space.
+    pub fn poison(&self, range: Range<u64>) -> Result<()> {
+        self.poison_with(range, 0)
+    }
+
+    /// Ends that.
+    ///
+    /// # Errors
+    ///
+    /// As for [`poison()`](AddressSpace::poison).
+    pub fn unpoison(&self, range: Range<u64>) -> Result<()> {
+        self.poison_with(range, sys::ADDRESS_SPACE_POISON_CLEAR)
+    }
+
+    fn poison_with(&self, range: Range<u64>, flags: u32) -> Result<()> {
+        let mut argument = sys::address_space_poison {
+            size: size_field::<sys::address_space_poison>(),
+            flags,
+            addr: range.start,
+            length: length_of(&range),
+        };
+        match call(&self.fd, &mut argument) {
+            Ok(_) => Ok(()),
+            Err(errno) => Err(Error::Poison { range, errno }),
+        }
+    }
 }
 
 /// An access to what an address space does not have.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use address_space::View;
 use anyhow::{Context as _, Result, ensure};
 use rig::daemon::Daemon;
-use rig::frontend::{self, Offer, PROTOCOL, Parts};
+use rig::frontend::{self, Offer, PROTOCOL};
 use rig::ram::Ram;
 use rig::storage::{Speed, Storage};
 use vhost::vhost_user::message::{VhostUserConfigFlags, VhostUserProtocolFeatures};
@@ -108,24 +108,12 @@ impl Disk {
         let features = setup.features & !(1 << VIRTIO_F_ACCESS_PLATFORM);
         frontend.set_features(features | PROTOCOL)?;
         frontend.set_mem_table(&[self.reach.region()?])?;
-        let call = queue.call.as_ref().context("no interrupt")?;
-        let runs = frontend::Queue {
-            max_size: Self::SIZE,
-            size: queue.size,
-            base,
-            parts: Parts {
-                descriptors: queue.descriptors,
-                available: queue.available,
-                used: queue.used,
-            },
-            call,
-            kick: &self.kick,
-        };
+        let runs = queue.handed_over(Self::SIZE, base, &self.kick)?;
         frontend::start_queue(&mut frontend, 0, &runs)?;
         self.frontend = Some(frontend);
         // The previous device may have read a kick, or not sent an interrupt.
         self.kick.write(1)?;
-        Ok(call.write(1)?)
+        Ok(runs.call.write(1)?)
     }
 
     /// Stops the queue, if the device is alive.

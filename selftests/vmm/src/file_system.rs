@@ -11,7 +11,7 @@ use address_space::View;
 use anyhow::{Context as _, Result, ensure};
 use rig::daemon::Daemon;
 use rig::file_server::FileServer;
-use rig::frontend::{self, Offer, PROTOCOL, Parts};
+use rig::frontend::{self, Offer, PROTOCOL};
 use rig::ram::Ram;
 use rustix::io::ioctl_fionread;
 use vhost::VhostBackend as _;
@@ -107,27 +107,13 @@ impl FileSystem {
             .set_mem_table(&[all])
             .with_context(|| what("SET_MEM_TABLE".to_owned()))?;
         for (index, (queue, &base)) in setup.queues.iter().zip(bases).enumerate() {
-            let (call, kick) = (
-                queue.call.as_ref().context("no interrupt")?,
-                &self.kicks[index],
-            );
-            let runs = frontend::Queue {
-                max_size: SIZE,
-                size: queue.size,
-                base,
-                parts: Parts {
-                    descriptors: queue.descriptors,
-                    available: queue.available,
-                    used: queue.used,
-                },
-                call,
-                kick,
-            };
+            let kick = &self.kicks[index];
+            let runs = queue.handed_over(SIZE, base, kick)?;
             frontend::start_queue(frontend, index, &runs)
                 .with_context(|| what(format!("queue {index}")))?;
             // The previous server may have read a kick, or not sent an interrupt.
             kick.write(1)?;
-            call.write(1)?;
+            runs.call.write(1)?;
         }
         Ok(())
     }

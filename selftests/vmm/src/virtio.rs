@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
 use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
+use rig::frontend::{self, Parts};
 use rig::ram::Ram;
 use virtio_bindings::virtio_config::{
     VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_F_VERSION_1,
@@ -61,6 +62,28 @@ pub struct Queue {
 }
 
 impl Queue {
+    /// The queue as a device in another process gets it: with so many descriptors at most, from
+    /// request `base` on, and `kick` for the driver to signal.
+    pub fn handed_over<'a>(
+        &'a self,
+        max_size: u16,
+        base: u16,
+        kick: &'a EventFd,
+    ) -> Result<frontend::Queue<'a>> {
+        Ok(frontend::Queue {
+            max_size,
+            size: self.size,
+            base,
+            parts: Parts {
+                descriptors: self.descriptors,
+                available: self.available,
+                used: self.used,
+            },
+            call: self.call.as_ref().context("no interrupt")?,
+            kick,
+        })
+    }
+
     /// The index of the next request that will be answered, in a queue whose addresses are
     /// the guest's.
     pub fn used_index(&self, ram: &Ram) -> Result<u16> {
