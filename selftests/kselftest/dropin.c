@@ -192,16 +192,6 @@ TEST_F(fd, cannot_be_resized)
 	EXPECT_EQ('a', file_byte(self->s.a, 0));
 }
 
-/* Otherwise a view could be turned into one with more rights. */
-TEST_F(fd, cannot_be_reopened)
-{
-	char path[64];
-
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", self->fd);
-	EXPECT_EQ(-1, open(path, O_RDWR));
-	EXPECT_EQ(-1, open(path, O_RDONLY));
-}
-
 /* What qemu-storage-daemon and virtiofsd do with the fd of a memory region. */
 TEST_F(fd, supports_vhost_user_backends)
 {

@@ -296,31 +296,75 @@ TEST_F(space, readonly_view_cannot_be_mapped_writable)
 	EXPECT_NE(NULL, attach(view, 0, PAGE, PROT_NONE));
 }
 
-/*
- * The kernel refuses to map an anonymous inode for execution, with EPERM. So a
- * process cannot execute code even where the mapping and the view allow it.
- */
-TEST_F(space, attachment_cannot_be_executed)
+#define RET	0xc3	/* the instruction */
+
+TEST_F(space, attachment_executes_what_is_mapped_so)
 {
-	int view = as_view(self->s.asfd, 0, PAGE, RWX);
+	int view = as_view(self->s.asfd, 0, 4 * PAGE, RWX);
 	char *mem;
 
-	ASSERT_EQ(0, file_set(self->s.a, 0, 0xc3));	/* ret */
+	ASSERT_EQ(0, file_set(self->s.a, 0, RET));
+	ASSERT_EQ(0, file_set(self->s.a, PAGE, RET));
+	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0, 2 * PAGE, RWX,
+			    ADDRESS_SPACE_MAP_REPLACE));
+	ASSERT_EQ(0, as_protect(self->s.asfd, PAGE, PAGE, RW));
+	mem = attach(view, 0, 4 * PAGE, RX);
+	ASSERT_NE(NULL, mem);
+	EXPECT_EQ(0, execute(mem));
+	EXPECT_EQ(-SIGSEGV, execute(mem + PAGE));
+	/* nor does it help to have read it */
+	EXPECT_EQ(RET, peek(mem + PAGE));
+	EXPECT_EQ(-SIGSEGV, execute(mem + PAGE));
+	/* by a change of the layout it does */
+	ASSERT_EQ(0, as_protect(self->s.asfd, PAGE, PAGE, RX));
+	EXPECT_EQ(0, execute(mem + PAGE));
+	ASSERT_EQ(0, as_protect(self->s.asfd, 0, 2 * PAGE, RW));
+	EXPECT_EQ(RET, peek(mem));
+	EXPECT_EQ(-SIGSEGV, execute(mem));
+	EXPECT_EQ(-SIGSEGV, execute(mem + PAGE));
+	ASSERT_EQ(0, as_unmap(self->s.asfd, 0, PAGE));
+	EXPECT_EQ(-SIGBUS, execute(mem));
+	close(view);
+}
+
+TEST_F(space, mprotect_makes_nothing_executable)
+{
+	static const int to[] = { RX, PROT_READ, RWX, RX, RW, RWX, RX };
+	char *mem = attach(self->s.asfd, 0, 2 * PAGE, RW);
+	unsigned int i;
+
+	ASSERT_NE(NULL, mem);
+	ASSERT_EQ(0, file_set(self->s.a, 0, RET));
+	ASSERT_EQ(0, file_set(self->s.a, PAGE, RET));
 	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0, PAGE, RWX,
 			    ADDRESS_SPACE_MAP_REPLACE));
-	EXPECT_EQ(NULL, attach(self->s.asfd, 0, PAGE, RX));
-	EXPECT_EQ(EPERM, errno);
-	EXPECT_EQ(NULL, attach(view, 0, PAGE, RWX));
-	EXPECT_EQ(EPERM, errno);
-	mem = attach(view, 0, PAGE, RW);
+	ASSERT_EQ(0, as_map(self->s.asfd, PAGE, self->s.a, PAGE, PAGE, RW,
+			    ADDRESS_SPACE_MAP_REPLACE));
+	for (i = 0; i < sizeof(to) / sizeof(to[0]); i++) {
+		EXPECT_EQ(RET, peek(mem));
+		EXPECT_EQ(RET, peek(mem + PAGE));
+		ASSERT_EQ(0, mprotect(mem, 2 * PAGE, to[i]));
+		EXPECT_EQ(to[i] & PROT_EXEC ? 0 : -SIGSEGV, execute(mem));
+		EXPECT_EQ(-SIGSEGV, execute(mem + PAGE));
+	}
+}
+
+TEST_F(space, attachment_executes_no_more_than_the_view_allows)
+{
+	int view = as_view(self->s.asfd, 0, PAGE, RW);
+	char *mem = attach(view, 0, PAGE, RW);
+
 	ASSERT_NE(NULL, mem);
-	EXPECT_EQ(0xc3, peek(mem));
-	EXPECT_EQ(-SIGSEGV, execute(mem));
+	ASSERT_EQ(0, file_set(self->s.a, 0, RET));
+	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0, PAGE, RWX,
+			    ADDRESS_SPACE_MAP_REPLACE));
+	EXPECT_EQ(NULL, attach(view, 0, PAGE, RX));
+	EXPECT_EQ(EACCES, errno);
 	EXPECT_EQ(-1, mprotect(mem, PAGE, RX));
 	EXPECT_EQ(EACCES, errno);
-	EXPECT_EQ(-1, mprotect(self->mem, PAGE, RWX));
-	EXPECT_EQ(EACCES, errno);
-	EXPECT_EQ(-SIGSEGV, execute(self->mem));
+	EXPECT_EQ(RET, peek(mem));
+	EXPECT_EQ(-SIGSEGV, execute(mem));
+	close(view);
 }
 
 TEST_F(space, reduced_protection_reaches_every_attacher)

@@ -88,7 +88,9 @@ impl VmOperations for Operations {
     }
 
     /// Where KVM may look there must be no entry for reading where there may be one for writing
-    /// (`fault.rs`): what mprotect() makes writable is to be installed anew.
+    /// (`fault.rs`): what mprotect() makes writable is to be installed anew. And so is what the
+    /// attachment may execute, or mprotect() would give all entries the right to it, also those
+    /// of what the space does not show for it.
     fn mprotect(
         attachment: Attachment<'_>,
         start: usize,
@@ -96,7 +98,8 @@ impl VmOperations for Operations {
         flags: bindings::vm_flags_t,
     ) -> Result {
         let gains = flags & !attachment.vma().flags();
-        if attachment.has_secondary_mmu() && gains & bindings::VM_WRITE != 0 {
+        let gains_write = attachment.has_secondary_mmu() && gains & bindings::VM_WRITE != 0;
+        if gains_write || flags & bindings::VM_EXEC != 0 {
             attachment.zap_exclusively(start, end);
         }
         Ok(())

@@ -43,8 +43,6 @@ impl Asfd {
 }
 
 impl SpaceFile for Asfd {
-    const NAME: &'static CStr = c"[address_space]";
-
     const IS_OWNER: bool = true;
 
     fn terms(&self) -> &Arc<Terms> {
@@ -61,11 +59,11 @@ impl SpaceFile for Asfd {
 
     fn ioctl(&self, file: &File, cmd: u32, arg: UserPtr) -> Result<isize> {
         match cmd {
-            uapi::EVENTS => events::open(self, arg),
-            uapi::POISON => events::poison(self, arg),
+            uapi::EVENTS => events::open(self, file, arg),
+            uapi::POISON => events::poison(self, file, arg),
             uapi::KVM_MAP => kvm::map(self, file, arg),
             uapi::KVM_UNMAP => kvm::unmap(self, arg),
-            _ => manage::ioctl(self, cmd, arg),
+            _ => manage::ioctl(self, file, cmd, arg),
         }
     }
 

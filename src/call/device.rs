@@ -65,8 +65,9 @@ fn create(arg: UserPtr) -> Result<isize> {
         return Err(EINVAL);
     }
     let fd = FileDescriptorReservation::get_unused_fd_flags(O_CLOEXEC)?;
-    let file = file_operations::create(O_RDWR | O_CLOEXEC, |file| {
-        let mapping = Mapping::of(file);
+    let name = uapi::Name::read(c"address_space", arg.name)?;
+    let file = file_operations::create(name.as_cstr(), O_RDWR | O_CLOEXEC, |file| {
+        let mapping = Mapping::of(file)?;
         let id = mapping.ino() as u64;
         Asfd::new(Handle::create(pages, mapping)?, policy, id)
     })?;

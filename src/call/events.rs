@@ -63,9 +63,10 @@ struct Events {
 }
 
 /// [`uapi::EVENTS`] on `of`.
-pub(super) fn open(of: &impl SpaceFile, ptr: UserPtr) -> Result<isize> {
+pub(super) fn open(of: &impl SpaceFile, file: &File, ptr: UserPtr) -> Result<isize> {
     let arg: uapi::Events = uapi::read(ptr)?;
     reject_unknown_flags(arg.flags | arg.reserved, 0)?;
+    request::may_change(file)?;
     let end = SpacePage::new(of.pages());
     let pages = match arg.length {
         // To the end.
@@ -76,7 +77,7 @@ pub(super) fn open(of: &impl SpaceFile, ptr: UserPtr) -> Result<isize> {
             }
             first..end
         }
-        length => request::Part::of(of).range(arg.addr, length)?,
+        length => request::Part::of(of, file).range(arg.addr, length)?,
     };
     let timeout = match arg.timeout_ms {
         0 => None,
@@ -97,10 +98,11 @@ pub(super) fn open(of: &impl SpaceFile, ptr: UserPtr) -> Result<isize> {
 }
 
 /// [`uapi::POISON`] on `of`.
-pub(super) fn poison(of: &impl SpaceFile, ptr: UserPtr) -> Result<isize> {
+pub(super) fn poison(of: &impl SpaceFile, file: &File, ptr: UserPtr) -> Result<isize> {
     let arg: uapi::Poison = uapi::read(ptr)?;
     reject_unknown_flags(arg.flags, uapi::POISON_CLEAR)?;
-    let pages = request::Part::of(of).range(arg.addr, arg.length)?;
+    request::may_change(file)?;
+    let pages = request::Part::of(of, file).range(arg.addr, arg.length)?;
     let watch = &of.space().watch;
     match arg.flags & uapi::POISON_CLEAR {
         0 => watch.poison(&pages)?,

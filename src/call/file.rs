@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the files of an asfd and of a view have in common: they can be mapped and measured like a
-//! memfd, and cannot be read or written.
+//! What the files of an asfd and of a view have in common: they can be mapped, measured and opened
+//! again like a memfd, and cannot be read or written.
 
 use core::ops::Range;
 
@@ -35,9 +35,6 @@ use crate::{
 
 /// What an open file shows of a space.
 pub(crate) trait SpaceFile: Sync + Send + Sized + 'static {
-    /// What the file is called in /proc.
-    const NAME: &'static CStr;
-
     /// On what terms it shows the space.
     fn terms(&self) -> &Arc<Terms>;
     /// Number of pages.
@@ -58,12 +55,14 @@ pub(crate) trait SpaceFile: Sync + Send + Sized + 'static {
 }
 
 impl<T: SpaceFile> FileOperations for T {
-    const NAME: &'static CStr = T::NAME;
-
     type Shown = Terms;
 
     fn size(&self) -> u64 {
         bytes(self.pages())
+    }
+
+    fn is_writable(&self) -> bool {
+        self.prot().contains(Prot::WRITE)
     }
 
     fn ioctl(&self, file: &File, cmd: u32, arg: UserPtr) -> Result<isize> {

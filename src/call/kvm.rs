@@ -59,7 +59,8 @@ pub(crate) fn map<T: SpaceFile>(of: &T, file: &File, ptr: UserPtr) -> Result<isi
     let terms = of.terms();
     let policy = request::policy(arg.flags)?.unwrap_or(terms.policy);
     request::check_range(arg.guest_phys_addr, arg.memory_size)?;
-    request::Part::of(of).range(arg.offset, arg.memory_size)?;
+    let part = request::Part::of(of, file);
+    part.range(arg.offset, arg.memory_size)?;
     if policy != terms.policy && !T::IS_OWNER {
         return Err(EPERM);
     }
@@ -79,7 +80,13 @@ pub(crate) fn map<T: SpaceFile>(of: &T, file: &File, ptr: UserPtr) -> Result<isi
     let other = if policy == terms.policy {
         None
     } else {
-        let view = View::open(of.pages(), of.prot(), false, |_| terms.with_policy(policy))?;
+        let view = View::open(
+            c"address_space_slot",
+            of.pages(),
+            part.limit(),
+            false,
+            |_| terms.with_policy(policy),
+        )?;
         Some(view)
     };
     // A view that does not allow it answers EACCES.

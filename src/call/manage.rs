@@ -11,7 +11,10 @@ use core::{
 
 use kernel::{
     bindings::O_CLOEXEC,
-    fs::file::FileDescriptorReservation,
+    fs::{
+        file::FileDescriptorReservation,
+        File, //
+    },
     prelude::*,
     sync::Arc, //
 };
@@ -50,21 +53,23 @@ use crate::{
 };
 
 /// A call on a file that may change what it shows; `ENOTTY` for those that are none.
-pub(crate) fn ioctl(of: &impl SpaceFile, cmd: u32, arg: UserPtr) -> Result<isize> {
+pub(crate) fn ioctl(of: &impl SpaceFile, file: &File, cmd: u32, arg: UserPtr) -> Result<isize> {
     let manager = Manager {
         terms: of.terms(),
         space: of.space(),
-        part: Part::of(of),
+        part: Part::of(of, file),
+        file,
     };
+    let change = || request::may_change(file).map(|()| &manager);
     match cmd {
-        uapi::MMAP => manager.mmap(arg),
-        uapi::MUNMAP => manager.munmap(arg),
+        uapi::MMAP => change()?.mmap(arg),
+        uapi::MUNMAP => change()?.munmap(arg),
         uapi::VIEW => manager.view(arg),
-        uapi::REGISTER => manager.register(arg),
-        uapi::UNREGISTER => manager.unregister(arg),
-        uapi::BATCH => batch::batch(manager.space, &manager.part, arg),
-        uapi::PROTECT => manager.protect(arg),
-        uapi::MOVE => manager.r#move(arg),
+        uapi::REGISTER => change()?.register(arg),
+        uapi::UNREGISTER => change()?.unregister(arg),
+        uapi::BATCH => change().and_then(|of| batch::batch(of.space, &of.part, arg)),
+        uapi::PROTECT => change()?.protect(arg),
+        uapi::MOVE => change()?.r#move(arg),
         _ => Err(ENOTTY),
     }
 }
@@ -74,6 +79,7 @@ struct Manager<'a> {
     terms: &'a Terms,
     space: &'a Arc<Space>,
     part: Part,
+    file: &'a File,
 }
 
 impl Manager<'_> {
@@ -206,13 +212,17 @@ impl Manager<'_> {
         reject_unknown_flags(arg.reserved, 0)?;
         let policy = request::policy(arg.flags)?.unwrap_or(self.terms.policy);
         let manages = arg.flags & uapi::VIEW_MANAGE != 0;
+        if manages {
+            request::may_change(self.file)?;
+        }
         let prot = self.part.prot(arg.prot)?;
         if prot == Prot::NONE {
             return Err(EINVAL);
         }
         let range = self.part.range(arg.offset, arg.length)?;
         let fd = FileDescriptorReservation::get_unused_fd_flags(O_CLOEXEC)?;
-        let file = View::open(range.count(), prot, manages, |file| {
+        let name = uapi::Name::read(c"address_space_view", arg.name)?;
+        let file = View::open(name.as_cstr(), range.count(), prot, manages, |file| {
             Terms::new(self.terms.share(), range.start, policy, file::ino(file))
         })?;
         let number = fd.reserved_fd();

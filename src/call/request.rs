@@ -39,6 +39,7 @@ use crate::{
         Space, //
     },
     sys::{
+        bindings,
         file,
         file_operations,
         task, //
@@ -51,6 +52,14 @@ pub(crate) fn reject_unknown_flags(flags: u32, known: u32) -> Result {
         return Err(EOPNOTSUPP);
     }
     Ok(())
+}
+
+/// `EBADF` for a file that is not open for writing: it only shows the space.
+pub(crate) fn may_change(file: &File) -> Result {
+    match file.flags() & bindings::O_ACCMODE {
+        bindings::O_RDONLY => Err(EBADF),
+        _ => Ok(()),
+    }
 }
 
 /// A number of bytes that must be whole pages: `EINVAL`.
@@ -95,13 +104,24 @@ pub(crate) struct Part {
 }
 
 impl Part {
-    /// That of a file.
-    pub(crate) fn of(file: &impl SpaceFile) -> Part {
+    /// That of an inode's files, for no more than `file` is open for.
+    pub(crate) fn of(inode: &impl SpaceFile, file: &File) -> Part {
+        let open_for = match file.flags() & bindings::O_ACCMODE {
+            bindings::O_RDWR => Prot::READ | Prot::WRITE | Prot::EXEC,
+            bindings::O_RDONLY => Prot::READ | Prot::EXEC,
+            // Nothing can be mapped of it.
+            _ => Prot::NONE,
+        };
         Part {
-            first: file.terms().first,
-            pages: file.pages(),
-            prot: file.prot(),
+            first: inode.terms().first,
+            pages: inode.pages(),
+            prot: inode.prot() & open_for,
         }
+    }
+
+    /// The most that it allows.
+    pub(crate) fn limit(&self) -> Prot {
+        self.prot
     }
 
     /// Whether it is the whole space.

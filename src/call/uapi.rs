@@ -74,6 +74,9 @@ pub(crate) const EVENT_TIMED_OUT: u32 = 9;
 pub(crate) const EVENT_INTERRUPTED: u32 = 10;
 pub(crate) const EVENT_OVERFLOW: u32 = 11;
 
+/// The longest name of an asfd or view, in bytes without the end.
+const NAME_MAX: usize = 200;
+
 /// Opcodes of a batch.
 pub(crate) const OP_MMAP: u32 = 1;
 pub(crate) const MUNMAP_RELEASE: u32 = 1 << 0;
@@ -84,7 +87,7 @@ pub(crate) const MAX_OPS: u32 = 1 << 16;
 
 plain_structs! {
     /// Argument of [`CREATE`].
-    Create { size: u32, flags: u32, length: u64 }
+    Create { size: u32, flags: u32, length: u64, name: u64 }
     /// Argument of [`MMAP`].
     Mmap {
         size: u32, flags: u32,
@@ -93,7 +96,10 @@ plain_structs! {
     /// Argument of [`MUNMAP`].
     Munmap { size: u32, flags: u32, addr: u64, length: u64 }
     /// Argument of [`VIEW`].
-    View { size: u32, flags: u32, prot: u32, reserved: u32, offset: u64, length: u64 }
+    View {
+        size: u32, flags: u32,
+        prot: u32, reserved: u32, offset: u64, length: u64, name: u64,
+    }
     /// Argument of [`REGISTER`].
     Register { size: u32, flags: u32, fd: i32, prot: u32, offset: u64, length: u64 }
     /// Argument of [`UNREGISTER`].
@@ -140,15 +146,17 @@ pub(crate) trait Arg: Copy + AsBytes + FromBytes {
 }
 
 macro_rules! args {
-    ($($name:ident)*) => {$(
+    ($($name:ident $(($first:literal))?)*) => {$(
         impl Arg for $name {
+            $(const FIRST: usize = $first;)?
             const ZERO: Self = Self::ZERO;
         }
     )*};
 }
 
 args! {
-    Create Mmap Munmap View Register Unregister Batch Op Protect Move Events Poison KvmMap KvmUnmap
+    Create(16) Mmap Munmap View(40) Register Unregister Batch Op Protect Move Events Poison
+    KvmMap KvmUnmap
 }
 
 impl Batch {
@@ -226,6 +234,38 @@ fn read_sized<T: Arg>(ptr: UserPtr, size: usize) -> Result<T> {
         }
     }
     Ok(arg)
+}
+
+/// What a file is called in /proc.
+pub(crate) struct Name([u8; NAME_SPACE]);
+
+/// Room for the longest name, what comes before it, and the end.
+const NAME_SPACE: usize = 256;
+
+impl Name {
+    /// `prefix:name`, or only the prefix where the caller gives no name, whose address is `name`
+    /// then. `EINVAL` for a name longer than [`NAME_MAX`], `EFAULT`.
+    pub(crate) fn read(prefix: &CStr, name: u64) -> Result<Name> {
+        let mut buffer = [0; NAME_SPACE];
+        let prefix = prefix.to_bytes();
+        buffer[..prefix.len()].copy_from_slice(prefix);
+        if name != 0 {
+            buffer[prefix.len()] = b':';
+            // One more than there may be, and the end.
+            let rest = &mut buffer[prefix.len() + 1..][..NAME_MAX + 2];
+            let name = UserSlice::new(UserPtr::from_addr(name as usize), rest.len());
+            if name.reader().strcpy_into_buf(rest)?.to_bytes().len() > NAME_MAX {
+                return Err(EINVAL);
+            }
+        }
+        Ok(Name(buffer))
+    }
+
+    /// As C has it.
+    pub(crate) fn as_cstr(&self) -> &CStr {
+        // There is always an end.
+        CStr::from_bytes_until_nul(&self.0).unwrap_or_default()
+    }
 }
 
 /// Writes one value of the argument back, at `offset` bytes of it. `EFAULT`.

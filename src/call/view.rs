@@ -40,9 +40,10 @@ pub(crate) struct View {
 }
 
 impl View {
-    /// Opens a file that shows `pages` pages on the terms that are made for it; it `manages` if
-    /// they can be changed through it. Errors as for [`file_operations::create`].
+    /// Opens a file, called `name`, that shows `pages` pages on the terms that are made for it; it
+    /// `manages` if they can be changed through it. Errors as for [`file_operations::create`].
     pub(super) fn open(
+        name: &CStr,
         pages: u64,
         prot: Prot,
         manages: bool,
@@ -54,7 +55,7 @@ impl View {
         } else {
             O_RDONLY
         };
-        file_operations::create(mode | O_CLOEXEC, |file| {
+        file_operations::create(name, mode | O_CLOEXEC, |file| {
             let terms = terms(file)?;
             Ok(View {
                 terms,
@@ -67,8 +68,6 @@ impl View {
 }
 
 impl SpaceFile for View {
-    const NAME: &'static CStr = c"[address_space_view]";
-
     const IS_OWNER: bool = false;
 
     fn terms(&self) -> &Arc<Terms> {
@@ -87,7 +86,7 @@ impl SpaceFile for View {
         match cmd {
             uapi::KVM_MAP => kvm::map(self, file, arg),
             uapi::KVM_UNMAP => kvm::unmap(self, arg),
-            _ if self.manages => manage::ioctl(self, cmd, arg),
+            _ if self.manages => manage::ioctl(self, file, cmd, arg),
             _ => Err(ENOTTY),
         }
     }

@@ -141,6 +141,14 @@ impl Prot {
     }
 }
 
+impl ops::BitAnd for Prot {
+    type Output = Self;
+
+    fn bitand(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+}
+
 impl ops::BitOr for Prot {
     type Output = Self;
 

@@ -1,9 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Files on anonymous inodes of their own, with operations in Rust.
+//! Files on inodes of their own, with operations in Rust.
 //!
 //! The kernel crate's `MiscDevice` makes file operations for devices only. The shims here
-//! convert arguments and delegate to [`FileOperations`].
+//! convert arguments and delegate to [`FileOperations`], for files that can be mapped, which are
+//! regular files (`file_system.rs`), or to [`Readable`], for files on anonymous inodes.
+//!
+//! All files that are open on an inode have one state. Whoever opens it once more, through /proc,
+//! finds that by the inode, for as long as any other file has it.
+//!
+//! Locks: the inode's, while a file is opened again or closed.
 //!
 //! C headers: [`include/linux/anon_inodes.h`](srctree/include/linux/anon_inodes.h),
 //! [`include/linux/fs.h`](srctree/include/linux/fs.h)
@@ -26,6 +32,7 @@ use kernel::{
     sync::{
         aref::ARef,
         poll::PollTable,
+        Arc,
         ArcBorrow, //
     },
     uaccess::{
@@ -36,16 +43,14 @@ use kernel::{
 
 use crate::sys::{
     bindings,
+    file_system::Mounted,
     mapping::Mapping,
     module::THIS_MODULE,
     safe_fns, //
 };
 
-/// The state of an open file, and what the file does. Offsets and lengths are bytes.
+/// The state of an inode, and what files on it do. Offsets and lengths are bytes.
 pub(crate) trait FileOperations: Sync + Send + Sized + 'static {
-    /// What the file is called in /proc.
-    const NAME: &'static CStr;
-
     /// What VMAs of the file show.
     type Shown: Sync + Send;
 
@@ -58,6 +63,9 @@ pub(crate) trait FileOperations: Sync + Send + Sized + 'static {
     /// The mapping to whose `i_mmap` VMAs of the file are linked, which the state keeps. The
     /// file's own inode, whose is the default, keeps its size.
     fn mapping(&self) -> &Mapping;
+
+    /// Whether the inode may be opened again for writing.
+    fn is_writable(&self) -> bool;
 
     /// An ioctl.
     fn ioctl(&self, file: &File, cmd: u32, arg: UserPtr) -> Result<isize>;
@@ -115,57 +123,72 @@ pub(crate) trait Readable: Sync + Send + Sized + 'static {
     fn poll(&self, file: &File, table: &PollTable<'_>) -> bool;
 }
 
-/// Makes a file whose state `state` makes of the new file itself. `ENOMEM`, `ENFILE`, and the
+/// An inode with its lock held.
+struct InodeLock<'a>(&'a File);
+
+impl<'a> InodeLock<'a> {
+    fn new(file: &'a File) -> Self {
+        safe_fns::address_space_helper_lock_inode(file);
+        InodeLock(file)
+    }
+}
+
+impl Drop for InodeLock<'_> {
+    fn drop(&mut self) {
+        safe_fns::address_space_helper_unlock_inode(self.0);
+    }
+}
+
+/// Makes a regular file, called `name` in /proc, for the accesses that `flags` say; nobody else
+/// may open it again. Its state `state` makes of the new file itself. `ENOMEM`, `ENFILE`, and the
 /// errors of `state`.
 pub(crate) fn create<T: FileOperations>(
+    name: &CStr,
     flags: u32,
     state: impl FnOnce(&File) -> Result<T>,
 ) -> Result<ARef<File>> {
-    let maps = |state: &T| Some((state.size(), state.mapping().as_raw()));
-    create_with(T::NAME, &Shims::<T>::TABLE, flags, state, maps)
+    let mode = match flags & bindings::O_ACCMODE {
+        bindings::O_RDONLY => 0o400,
+        _ => 0o600,
+    };
+    // Until the state has it mounted.
+    let mounted = Mounted::new()?;
+    let file = mounted.open(name, &Shims::<T>::TABLE, mode, flags)?;
+    let state = Arc::new(state(&file)?, GFP_KERNEL_ACCOUNT)?;
+    let (size, mapping) = (state.size(), state.mapping().as_raw());
+    // SAFETY: Nothing else knows the file yet, nor its inode. The state, which keeps the mapping,
+    // goes only when the last file on the inode does, and the inode's pointer to it before.
+    unsafe {
+        bindings::address_space_helper_set_file_size(file.as_ptr(), size as bindings::loff_t);
+        (*file.as_ptr()).f_mapping = mapping;
+        let state = Arc::into_raw(state).cast_mut().cast();
+        (*(*file.as_ptr()).f_inode).i_private = state;
+        (*file.as_ptr()).private_data = state;
+    }
+    Ok(file)
 }
 
-/// The same for a file that is read.
+/// Makes a file that is read.
 pub(crate) fn create_readable<T: Readable>(
     flags: u32,
     state: impl FnOnce(&File) -> Result<T>,
-) -> Result<ARef<File>> {
-    create_with(T::NAME, &Shims::<T>::READABLE, flags, state, |_| None)
-}
-
-/// Makes a file with operations for a state `T`, of which `maps` gives the size and the mapping of
-/// the file if it can be mapped.
-fn create_with<T>(
-    name: &'static CStr,
-    operations: &'static bindings::file_operations,
-    flags: u32,
-    state: impl FnOnce(&File) -> Result<T>,
-    maps: impl FnOnce(&T) -> Option<(u64, *mut bindings::address_space)>,
 ) -> Result<ARef<File>> {
     // SAFETY: The name and the operations are static. The new file's only reference passes on, and
     // there is no fd for it. Without private data it can be put as it is: `release` allows for
     // that.
     let file: ARef<File> = unsafe {
         let file = from_err_ptr(bindings::anon_inode_create_getfile(
-            name.as_char_ptr(),
-            operations,
+            T::NAME.as_char_ptr(),
+            &Shims::<T>::READABLE,
             core::ptr::null_mut(),
             flags as c_int,
             core::ptr::null(),
         ))?;
         ARef::from_raw(NonNull::new_unchecked(file.cast()))
     };
-    let state = KBox::new(state(&file)?, GFP_KERNEL_ACCOUNT)?;
-    let maps = maps(&state);
-    // SAFETY: Nothing else knows the file yet. The state, which keeps the mapping, goes only when
-    // the file does.
-    unsafe {
-        if let Some((size, mapping)) = maps {
-            bindings::address_space_helper_set_file_size(file.as_ptr(), size as bindings::loff_t);
-            (*file.as_ptr()).f_mapping = mapping;
-        }
-        (*file.as_ptr()).private_data = KBox::into_raw(state).cast();
-    }
+    let state = Arc::into_raw(Arc::new(state(&file)?, GFP_KERNEL_ACCOUNT)?);
+    // SAFETY: Nothing else knows the file yet.
+    unsafe { (*file.as_ptr()).private_data = state.cast_mut().cast() };
     Ok(file)
 }
 
@@ -189,13 +212,13 @@ macro_rules! shims {
     )*) => {$(
         /// # Safety
         ///
-        /// Called as a file operation, with arguments as for that, of a file that [`create_with`]
-        /// returned for `T`.
+        /// Called as a file operation, with arguments as for that, of an open file that has these
+        /// operations.
         unsafe extern "C" fn $name(
             $($before: $before_type,)? file: *mut bindings::file, $($arg: $type),*
         ) -> $ret {
-            // SAFETY: The file is open, `create_with` has put a `T` there, which only `release`
-            // takes away, and no operation uses the file position of an fdget_pos().
+            // SAFETY: The file is open, and so has a state, which only `release` takes away; no
+            // operation uses the file position of an fdget_pos().
             let ($state, $file): (&T, &File) = unsafe {
                 (&*(*file).private_data.cast(), File::from_raw_file(file))
             };
@@ -208,6 +231,7 @@ impl<T: FileOperations> Shims<T> {
     const TABLE: bindings::file_operations = bindings::file_operations {
         // Keeps the module loaded while a file is open.
         owner: THIS_MODULE,
+        open: Some(Self::open),
         llseek: Some(Self::llseek),
         unlocked_ioctl: Some(Self::ioctl),
         compat_ioctl: bindings::compat_ptr_ioctl,
@@ -218,6 +242,31 @@ impl<T: FileOperations> Shims<T> {
         release: Some(Self::release),
         ..pin_init::zeroed()
     };
+
+    /// `ENXIO` where no file is open on the inode any more; `EACCES` for more than there is.
+    ///
+    /// # Safety
+    ///
+    /// Called as a file operation, for a file that is being opened, on an inode with these
+    /// operations.
+    unsafe extern "C" fn open(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
+        // SAFETY: The file has its inode already. While that is locked, what `create` has put
+        // there is not taken away, and nothing else uses the file yet.
+        from_result(|| unsafe {
+            let lock = InodeLock::new(File::from_raw_file(file));
+            let shared: *const T = (*inode).i_private.cast();
+            if shared.is_null() {
+                return Err(ENXIO);
+            }
+            let shared: Arc<T> = ArcBorrow::from_raw(shared).into();
+            if lock.0.flags() & bindings::O_ACCMODE != bindings::O_RDONLY && !shared.is_writable() {
+                return Err(EACCES);
+            }
+            (*file).f_mapping = shared.mapping().as_raw();
+            (*file).private_data = Arc::into_raw(shared).cast_mut().cast();
+            Ok(0)
+        })
+    }
 
     shims! {
         fn llseek(offset: bindings::loff_t, whence: c_int) -> bindings::loff_t = |state, file| {
@@ -322,15 +371,24 @@ impl<T> Shims<T> {
     /// # Safety
     ///
     /// As for the other operations, as the file's last use.
-    unsafe extern "C" fn release(_inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
-        // SAFETY: The file is valid until this returns. If `create_with` did not fail half-way, it
-        // has put a `KBox` there, and nothing uses it any more.
-        unsafe {
-            let state: *mut T = (*file).private_data.cast();
-            if !state.is_null() {
-                drop(KBox::from_raw(state));
+    unsafe extern "C" fn release(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
+        // SAFETY: The file is valid until this returns. If it was made or opened to the end, it
+        // has a reference to a state, which nothing uses any more.
+        let last = unsafe {
+            let state: *const T = (*file).private_data.cast_const().cast();
+            if state.is_null() {
+                return 0;
             }
-        }
+            let _lock = InodeLock::new(File::from_raw_file(file));
+            let last = Arc::into_unique_or_drop(Arc::from_raw(state));
+            if last.is_some() {
+                // Whoever opens the inode from now on must not find it.
+                (*inode).i_private = core::ptr::null_mut();
+            }
+            last
+        };
+        // To end a space takes its time, and its attachments' locks.
+        drop(last);
         0
     }
 }

@@ -10,6 +10,7 @@
 #include <linux/lockdep.h>
 #include <linux/magic.h>
 #include <linux/mount.h>
+#include <linux/pseudo_fs.h>
 #include <linux/sched/mm.h>
 #include <linux/seq_file.h>
 #include <linux/shmem_fs.h>
@@ -191,6 +192,15 @@ struct workqueue_struct *address_space_helper_alloc_workqueue(const char *name)
 	return alloc_workqueue("%s", WQ_UNBOUND | WQ_MEM_RECLAIM, 0, name);
 }
 
+/* A file system of regular files. A range is executable if the file that it shows is. */
+int address_space_helper_init_fs_context(struct fs_context *context)
+{
+	if (!init_pseudo(context, 0x61736664))	/* "asfd", in statfs() */
+		return -ENOMEM;
+	context->s_iflags &= ~SB_I_NOEXEC;
+	return 0;
+}
+
 void address_space_helper_interval_set_seq(struct mmu_interval_notifier *sub, unsigned long seq)
 {
 	mmu_interval_set_seq(sub, seq);
@@ -355,6 +365,16 @@ void address_space_helper_release_fault_lock(struct vm_fault *vmf)
 void address_space_helper_set_file_size(struct file *file, loff_t size)
 {
 	i_size_write(file_inode(file), size);
+}
+
+void address_space_helper_lock_inode(struct file *file)
+{
+	inode_lock(file_inode(file));
+}
+
+void address_space_helper_unlock_inode(struct file *file)
+{
+	inode_unlock(file_inode(file));
 }
 
 /* That of a block device is that of the device, and not of its node. */

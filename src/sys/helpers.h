@@ -43,6 +43,9 @@ struct mem_cgroup *address_space_helper_mm_memcg(struct mm_struct *mm);
 void address_space_helper_mem_cgroup_put(struct mem_cgroup *memcg);
 struct workqueue_struct *address_space_helper_alloc_workqueue(const char *name);
 
+/* The file system. */
+int address_space_helper_init_fs_context(struct fs_context *context);
+
 /* The mmu notifier and HMM. */
 void address_space_helper_interval_set_seq(struct mmu_interval_notifier *sub, unsigned long seq);
 bool address_space_helper_interval_read_retry(struct mmu_interval_notifier *sub, unsigned long seq);
@@ -102,6 +105,8 @@ struct vm_area_struct *address_space_helper_next_vma(struct vm_area_struct *vma,
 void address_space_helper_release_fault_lock(struct vm_fault *vmf);
 
 /* Files. */
+void address_space_helper_lock_inode(struct file *file);
+void address_space_helper_unlock_inode(struct file *file);
 void address_space_helper_set_file_size(struct file *file, loff_t size);
 loff_t address_space_helper_file_size(struct file *file);
 unsigned long address_space_helper_file_ino(struct file *file);

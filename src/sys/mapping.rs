@@ -20,6 +20,7 @@ use kernel::{
     fs::File,
     mm::Mm,
     page::PAGE_SHIFT,
+    prelude::*,
     types::NotThreadSafe, //
 };
 
@@ -28,6 +29,7 @@ use crate::sys::{
         self,
         loff_t, //
     },
+    file_system::Mounted,
     safe_fns, //
 };
 
@@ -35,11 +37,14 @@ use crate::sys::{
 ///
 /// # Invariants
 ///
-/// Owns a reference to `inode`, of which `i_mapping` is the mapping and `ino` the number.
+/// Owns a reference to `path`, which keeps an inode and its file system; `i_mapping` is the mapping
+/// of the inode and `ino` the number.
 pub(crate) struct Mapping {
-    inode: NonNull<bindings::inode>,
+    path: bindings::path,
     i_mapping: *mut bindings::address_space,
     ino: usize,
+    /// So that all inodes are of one file system.
+    _mounted: Mounted,
 }
 
 // SAFETY: An inode and its mapping may be used, and the reference put, by any thread.
@@ -48,20 +53,23 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// The mapping of a file that has an inode of its own.
-    pub(crate) fn of(file: &File) -> Mapping {
-        // SAFETY: An open file has an inode, which it holds, so another reference may be taken;
-        // that keeps the mapping. The number is constant.
+    /// The mapping of a file of the module's own file system. `ENOMEM`.
+    pub(crate) fn of(file: &File) -> Result<Mapping> {
+        let mounted = Mounted::new()?;
+        // SAFETY: An open file has a path, which it holds, so another reference may be taken; that
+        // keeps the inode, and with it the mapping. The number is constant.
         //
         // INVARIANT: The reference was just taken.
         unsafe {
             let inode = (*file.as_ptr()).f_inode;
-            bindings::ihold(inode);
-            Mapping {
-                inode: NonNull::new_unchecked(inode),
+            let path = (*file.as_ptr()).__bindgen_anon_1.f_path;
+            bindings::path_get(&path);
+            Ok(Mapping {
+                path,
                 i_mapping: (*inode).i_mapping,
                 ino: (*inode).i_ino as usize,
-            }
+                _mounted: mounted,
+            })
         }
     }
 
@@ -103,7 +111,7 @@ impl Mapping {
 impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: Puts the reference that the type owns.
-        unsafe { bindings::iput(self.inode.as_ptr()) };
+        unsafe { bindings::path_put(&self.path) };
     }
 }
 

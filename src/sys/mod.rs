@@ -8,6 +8,7 @@
 pub(crate) mod bindings;
 pub(crate) mod file;
 pub(crate) mod file_operations;
+mod file_system;
 pub(crate) mod kvm;
 pub(crate) mod lockdep;
 pub(crate) mod mapping;

@@ -90,6 +90,8 @@ safe_fns! {
         ino: usize, segment: u64, start: u64, end: u64, deferred: bool
     ) -> ();
 
+    fn address_space_helper_lock_inode(file: &File) -> ();
+    fn address_space_helper_unlock_inode(file: &File) -> ();
     fn address_space_helper_file_size(file: &File) -> loff_t;
     fn address_space_helper_file_ino(file: &File) -> usize;
     fn address_space_helper_mmap_limits(file: &File) -> c_uint;

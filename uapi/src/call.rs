@@ -2,10 +2,10 @@
 
 //! Makes the ioctls.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{CString, c_int, c_void};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 
-use rustix::io::Result;
+use rustix::io::{Errno, Result};
 use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, ioctl};
 
 use crate::sys;
@@ -99,6 +99,16 @@ pub(crate) fn call_for_fd<T: MakesFd>(fd: impl AsFd, mut argument: T) -> Result<
     let fd = call(fd, &mut argument)?;
     // SAFETY: By `MakesFd`, this is a new file descriptor.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A name as the kernel reads it. EINVAL for one with a NUL in it.
+pub(crate) fn name(name: &str) -> Result<CString> {
+    CString::new(name).map_err(|_| Errno::INVAL)
+}
+
+/// The address of a name that is borrowed until the call is made, or 0.
+pub(crate) fn name_field(name: Option<&CString>) -> u64 {
+    name.map_or(0, |name| name.as_ptr().addr() as u64)
 }
 
 /// The `size` field of an argument.

@@ -2,12 +2,13 @@
 
 //! The device, which creates address spaces.
 
+use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, open};
 
-use crate::call::{call_for_fd, size_field};
-use crate::{AddressSpace, Error, Holes, Result, sys};
+use crate::call::{call_for_fd, name, name_field, size_field};
+use crate::{AddressSpace, Errno, Error, Holes, Result, sys};
 
 /// An open `/dev/address_space`, which creates address spaces.
 ///
@@ -51,15 +52,37 @@ impl Device {
     /// As [`create()`](Device::create); and EINVAL for flags that do not go together,
     /// EPERM for [`Holes::KERNEL`] without CAP_SYS_PTRACE.
     pub fn create_with(&self, length: u64, holes: Holes) -> Result<AddressSpace> {
-        let argument = sys::address_space_create {
-            size: size_field::<sys::address_space_create>(),
-            flags: holes.bits(),
-            length,
-        };
-        match call_for_fd(&self.fd, argument) {
-            Ok(fd) => Ok(AddressSpace::from(fd)),
-            Err(errno) => Err(Error::Create { length, errno }),
-        }
+        self.make(length, holes, Ok(None))
+    }
+
+    /// The same, with a name that shows in `/proc/PID/fd` and `/proc/PID/maps`, as
+    /// `/address_space:NAME (deleted)`, and serves for nothing else.
+    ///
+    /// # Errors
+    ///
+    /// As [`create_with()`](Device::create_with); and EINVAL for a name of more than
+    /// [`sys::ADDRESS_SPACE_NAME_MAX`] bytes, or with a NUL in it.
+    pub fn create_named(&self, called: &str, length: u64, holes: Holes) -> Result<AddressSpace> {
+        self.make(length, holes, name(called).map(Some))
+    }
+
+    fn make(
+        &self,
+        length: u64,
+        holes: Holes,
+        name: std::result::Result<Option<CString>, Errno>,
+    ) -> Result<AddressSpace> {
+        name.and_then(|name| {
+            let argument = sys::address_space_create {
+                size: size_field::<sys::address_space_create>(),
+                flags: holes.bits(),
+                length,
+                name: name_field(name.as_ref()),
+            };
+            call_for_fd(&self.fd, argument)
+        })
+        .map(AddressSpace::from)
+        .map_err(|errno| Error::Create { length, errno })
     }
 }
 

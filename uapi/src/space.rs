@@ -2,15 +2,17 @@
 
 //! An address space and its calls.
 
+use std::ffi::CString;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::fstat;
 
 use crate::batch::{Batch, length_of};
-use crate::call::{call, call_for_fd, size_field};
+use crate::call::{call, call_for_fd, name, name_field, size_field};
 use crate::{
-    Device, Error, Holes, KvmFlags, KvmWindow, Map, Prot, Registration, Result, View, Window, sys,
+    Device, Errno, Error, Holes, KvmFlags, KvmWindow, Map, Prot, Registration, Result, View,
+    Window, sys,
 };
 
 /// An address space, with all rights to it: an asfd.
@@ -271,7 +273,27 @@ impl AddressSpace {
     /// As for [`view()`](AddressSpace::view); and EINVAL for flags that do not go
     /// together, EPERM for [`Holes::KERNEL`] without CAP_SYS_PTRACE.
     pub fn view_with(&self, range: Range<u64>, prot: Prot, holes: Holes) -> Result<View> {
-        self.make_view(range, prot, holes.bits()).map(View::from)
+        self.make_view(range, prot, holes.bits(), Ok(None))
+            .map(View::from)
+    }
+
+    /// The same, with a name that shows in `/proc/PID/fd` and `/proc/PID/maps`, as
+    /// `/address_space_view:NAME (deleted)`, and serves for nothing else: that of the
+    /// device that gets the view, say.
+    ///
+    /// # Errors
+    ///
+    /// As for [`view_with()`](AddressSpace::view_with); and EINVAL for a name of more
+    /// than [`sys::ADDRESS_SPACE_NAME_MAX`] bytes, or with a NUL in it.
+    pub fn view_named(
+        &self,
+        called: &str,
+        range: Range<u64>,
+        prot: Prot,
+        holes: Holes,
+    ) -> Result<View> {
+        self.make_view(range, prot, holes.bits(), name(called).map(Some))
+            .map(View::from)
     }
 
     /// Makes a file descriptor with all rights to a range (bytes, multiples of the page
@@ -298,20 +320,30 @@ impl AddressSpace {
     ///
     /// As for [`view()`](AddressSpace::view).
     pub fn part(&self, range: Range<u64>, prot: Prot) -> Result<AddressSpace> {
-        self.make_view(range, prot, sys::ADDRESS_SPACE_VIEW_MANAGE)
+        self.make_view(range, prot, sys::ADDRESS_SPACE_VIEW_MANAGE, Ok(None))
             .map(AddressSpace::from)
     }
 
-    fn make_view(&self, range: Range<u64>, prot: Prot, flags: u32) -> Result<OwnedFd> {
-        let argument = sys::address_space_view {
-            size: size_field::<sys::address_space_view>(),
-            flags,
-            prot: prot.bits(),
-            __reserved: 0,
-            offset: range.start,
-            length: length_of(&range),
-        };
-        call_for_fd(&self.fd, argument).map_err(|errno| Error::View { range, prot, errno })
+    fn make_view(
+        &self,
+        range: Range<u64>,
+        prot: Prot,
+        flags: u32,
+        name: std::result::Result<Option<CString>, Errno>,
+    ) -> Result<OwnedFd> {
+        name.and_then(|name| {
+            let argument = sys::address_space_view {
+                size: size_field::<sys::address_space_view>(),
+                flags,
+                prot: prot.bits(),
+                __reserved: 0,
+                offset: range.start,
+                length: length_of(&range),
+                name: name_field(name.as_ref()),
+            };
+            call_for_fd(&self.fd, argument)
+        })
+        .map_err(|errno| Error::View { range, prot, errno })
     }
 
     /// By which [events](crate::Event) name accesses through the asfd.
@@ -329,7 +361,7 @@ impl AddressSpace {
     /// # Errors
     ///
     /// [`Error::Attach`]: EINVAL if the range is empty, does not start at a page, or
-    /// is not within the address space; EPERM for [`Prot::EXEC`]; ENOMEM.
+    /// is not within the address space; EACCES if the asfd is not open for it; ENOMEM.
     pub fn attach(&self, range: Range<u64>, prot: Prot) -> Result<Window> {
         Window::attach(self.as_fd(), range, prot)
     }

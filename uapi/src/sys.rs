@@ -34,7 +34,12 @@ pub struct address_space_create {
     pub flags: u32,
     /// Length of the address space in bytes, a multiple of the page size.
     pub length: u64,
+    /// Address of a name of at most [`ADDRESS_SPACE_NAME_MAX`] bytes and a NUL, or 0.
+    pub name: u64,
 }
+
+/// The longest name, in bytes without the terminating NUL.
+pub const ADDRESS_SPACE_NAME_MAX: u32 = 200;
 
 /// On `/dev/address_space`: creates an address space and returns its asfd.
 pub const ADDRESS_SPACE_CREATE: Opcode = opcode::none(ADDRESS_SPACE_TYPE, 0x00);
@@ -109,6 +114,8 @@ pub struct address_space_view {
     pub offset: u64,
     /// Length of that range in bytes, a multiple of the page size, not 0.
     pub length: u64,
+    /// Address of a name of at most [`ADDRESS_SPACE_NAME_MAX`] bytes and a NUL, or 0.
+    pub name: u64,
 }
 
 /// The view can also be used to change what is mapped in its range.
@@ -397,10 +404,10 @@ pub const KVM_UNMAP_ADDRESS_SPACE: Opcode = ADDRESS_SPACE_KVM_UNMAP;
 // The kernel reads as many bytes as the `size` field says. A struct that grew by
 // accident would be E2BIG on every existing kernel.
 const _: () = {
-    assert!(size_of::<address_space_create>() == 16);
+    assert!(size_of::<address_space_create>() == 24);
     assert!(size_of::<address_space_mmap>() == 40);
     assert!(size_of::<address_space_munmap>() == 24);
-    assert!(size_of::<address_space_view>() == 32);
+    assert!(size_of::<address_space_view>() == 40);
     assert!(size_of::<address_space_register>() == 32);
     assert!(size_of::<address_space_unregister>() == 16);
     assert!(size_of::<address_space_op>() == 40);

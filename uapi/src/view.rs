@@ -48,7 +48,7 @@ impl View {
     /// # Errors
     ///
     /// [`Error::Attach`](crate::Error::Attach): EACCES if the view does not allow
-    /// the protection; EPERM for [`Prot::EXEC`]; EINVAL if the range is empty, does
+    /// the protection; EINVAL if the range is empty, does
     /// not start at a page, or is not within the view; ENOMEM.
     pub fn attach(&self, range: Range<u64>, prot: Prot) -> Result<Window> {
         Window::attach(self.as_fd(), range, prot)

@@ -2,10 +2,10 @@
 
 //! Creating address spaces. Needs the module.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use address_space::{AddressSpace, Device, Errno, page_size};
-use rustix::fs::{SeekFrom, fstat, seek};
+use address_space::{AddressSpace, Device, Errno, Holes, Prot, page_size, sys};
+use rustix::fs::{FileType, SeekFrom, fstat, readlink, seek};
 use rustix::io::{FdFlags, fcntl_getfd};
 
 mod common;
@@ -21,6 +21,40 @@ fn asfd_has_its_length_like_a_memfd() {
     let space = common::space(7);
     assert_eq!(fstat(&space).unwrap().st_size as u64, 7 * page_size());
     assert_eq!(seek(&space, SeekFrom::End(0)).unwrap(), 7 * page_size());
+}
+
+#[test]
+fn asfd_is_a_regular_file_like_a_memfd() {
+    let stat = fstat(common::space(1)).unwrap();
+    assert_eq!(FileType::from_raw_mode(stat.st_mode), FileType::RegularFile);
+}
+
+#[test]
+fn names_are_those_in_proc() {
+    let device = Device::open().unwrap_or_else(|error| panic!("{error}"));
+    let space = device
+        .create_named("ram", page_size(), Holes::empty())
+        .unwrap();
+    assert_eq!(path(&space), "/address_space:ram (deleted)");
+    let view = space
+        .view_named("disk", 0..page_size(), Prot::READ, Holes::empty())
+        .unwrap();
+    assert_eq!(path(&view), "/address_space_view:disk (deleted)");
+
+    for wrong in [
+        "x".repeat(sys::ADDRESS_SPACE_NAME_MAX as usize + 1),
+        "a\0b".into(),
+    ] {
+        let error = device
+            .create_named(&wrong, page_size(), Holes::empty())
+            .unwrap_err();
+        assert_eq!(error.errno(), Some(Errno::INVAL));
+    }
+}
+
+fn path(fd: impl AsFd) -> String {
+    let link = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
+    readlink(link, Vec::new()).unwrap().into_string().unwrap()
 }
 
 #[test]

@@ -25,6 +25,8 @@
  *    PROT_EXEC, with the values of <sys/mman.h>. EINVAL: an unknown bit is
  *    set, or PROT_WRITE or PROT_EXEC without PROT_READ.
  *  - An ioctl that fails has changed nothing.
+ *  - EBADF: the ioctl would change something, and the file descriptor that it
+ *    is issued on is not open for writing (see ADDRESS_SPACE_CREATE).
  *
  * The errors above are not repeated below.
  */
@@ -102,22 +104,36 @@
 #define ADDRESS_SPACE_HOLE_DENIED	(1U << 19)
 #define ADDRESS_SPACE_HOLE_KERNEL	(1U << 20)
 
+/* The longest name of an asfd or a view, in bytes without the terminating NUL. */
+#define ADDRESS_SPACE_NAME_MAX	200
+
 /**
  * struct address_space_create - ioctl(ADDRESS_SPACE_CREATE)
  * @size: sizeof(struct address_space_create)
  * @flags: ADDRESS_SPACE_HOLE_*: the policy of the asfd
  * @length: Length of the address space in bytes, a multiple of the page size,
  *          not 0 and at most 2^46
+ * @name: Address of a name of at most ADDRESS_SPACE_NAME_MAX bytes before its
+ *        terminating NUL, or 0 for none
  *
  * Issued on /dev/address_space. Creates an address space of @length bytes in
  * which nothing is mapped, and returns an asfd: a file descriptor with all
  * rights to the address space, close-on-exec. The asfd can replace a memfd in
- * a program that only maps it: fstat() and lseek(SEEK_END) return the length,
- * and mmap() with MAP_SHARED attaches the address space to the calling
- * process.
+ * a program that only maps it: it is a regular file, of which fstat() and
+ * lseek(SEEK_END) return the length, and mmap() with MAP_SHARED attaches the
+ * address space to the calling process. Its size cannot change: ftruncate() to
+ * another size is EPERM, as for a memfd that is sealed.
+ *
+ * In /proc the file is called address_space:NAME, after @name, which serves
+ * for nothing else. /proc/PID/fd/N can be opened to have another open file of
+ * it, which has its rights or fewer: what is open for reading only can be
+ * mapped for reading only, and be made views of for reading; what would change
+ * something is EBADF. It can be opened by the user who created it, as a file
+ * whose mode is 0600, which fchmod() can change; and no longer (ENXIO) when it
+ * is neither open nor attached anywhere.
  *
  * Errors:
- *  - EINVAL: @length is 0 or more than 2^46.
+ *  - EINVAL: @length is 0 or more than 2^46, or @name is too long.
  *  - EMFILE, ENFILE: the process or the system has too many open files.
  *  - EBUSY: the system is being suspended.
  *  - ENODEV: the kernel cannot start a usermode helper. The module needs one
@@ -128,6 +144,7 @@ struct address_space_create {
 	__u32 size;
 	__u32 flags;
 	__aligned_u64 length;
+	__aligned_u64 name;
 };
 #define ADDRESS_SPACE_CREATE	_IO(ADDRESS_SPACE_TYPE, 0x00)
 
@@ -164,9 +181,8 @@ struct address_space_create {
  * @fd: The file to map. It must be open for reading, and for writing too if
  *      @prot contains PROT_WRITE.
  * @prot: The protection: the most that any access to the range through this
- *        address space may do. (With PROT_EXEC the range still cannot be
- *        executed by a process: mmap() of an asfd or view with PROT_EXEC is
- *        EPERM, since anonymous inodes are noexec.)
+ *        address space may do. To execute it, a process also attaches the asfd
+ *        or view with PROT_EXEC.
  * @offset: Start of the range of the file, in bytes, a multiple of the page
  *          size
  * @length: Length of the range in bytes, a multiple of the page size, not 0.
@@ -272,17 +288,22 @@ struct address_space_munmap {
  * @offset: Start of the range of the address space that the view shows, in
  *          bytes, a multiple of the page size
  * @length: Length of that range in bytes, a multiple of the page size, not 0
+ * @name: Address of a name, as for ADDRESS_SPACE_CREATE, or 0 for none
  *
  * Issued on an asfd. Returns a view: a file descriptor, close-on-exec, that
  * can be mapped and used as a KVM memory slot, and nothing else without
  * ADDRESS_SPACE_VIEW_MANAGE. Offset 0 of the view is @offset of the address
  * space. The view is live: mappings that are added to or removed from the range
  * later appear in it or disappear from it. No access through the view can do
- * more than @prot allows.
+ * more than @prot allows. In /proc it is called address_space_view:NAME; opened
+ * again there, it is never more than it was: for writing that is EACCES where
+ * @prot has no PROT_WRITE, whoever opens it.
  *
  * Errors:
- *  - EINVAL: @prot is PROT_NONE, or the range is not within the address space.
- *  - EACCES: issued on a view that does not allow @prot.
+ *  - EINVAL: @prot is PROT_NONE, the range is not within the address space, or
+ *    @name is too long.
+ *  - EACCES: issued on a view that does not allow @prot, or on a file
+ *    descriptor that is not open for it.
  *  - EMFILE, ENFILE: the process or the system has too many open files.
  *  - ENOMEM: there is not enough memory.
  */
@@ -293,6 +314,7 @@ struct address_space_view {
 	__u32 __reserved;
 	__aligned_u64 offset;
 	__aligned_u64 length;
+	__aligned_u64 name;
 };
 #define ADDRESS_SPACE_VIEW	_IO(ADDRESS_SPACE_TYPE, 0x03)
 

@@ -3,7 +3,7 @@
 //! Advice for an error, by call and errno.
 
 use super::Error;
-use crate::{Errno, Prot};
+use crate::Errno;
 
 impl Error {
     /// Advice on how to correct the error, if the errno allows any.
@@ -24,7 +24,8 @@ impl Error {
             }
 
             (Create { .. }, Errno::INVAL) => {
-                "the length must be a multiple of the page size, not 0 and at most 2^46"
+                "the length must be a multiple of the page size, not 0 and at most 2^46, a name \
+                 at most 200 bytes without NUL"
             }
             (Create { .. }, Errno::BUSY) => {
                 "the system is being suspended: try again after it resumes"
@@ -59,7 +60,10 @@ impl Error {
             (Map { .. }, Errno::NOSPC) => {
                 "no hole is large enough: unmap something, or create a longer address space"
             }
-            (Map { .. }, Errno::BADF) => "the file is not open, or was opened with O_PATH",
+            (Map { .. }, Errno::BADF) => {
+                "the file is not open, or was opened with O_PATH; or the address space is not open \
+                 for writing"
+            }
 
             (Watch { .. }, Errno::BUSY) => "the address space has a watcher: drop its Events",
             (Watch { .. } | Poison { .. }, Errno::INVAL) => {
@@ -127,14 +131,13 @@ impl Error {
 
             (View { .. }, Errno::INVAL) => {
                 "the range must be within the address space, not empty, and start and end at \
-                 multiples of the page size; the protection must have READ"
+                 multiples of the page size; the protection must have READ; a name must be at \
+                 most 200 bytes without NUL"
             }
 
-            (Attach { prot, .. }, Errno::PERM) if prot.contains(Prot::EXEC) => {
-                "the kernel does not let a process map an address space or view with EXEC"
-            }
             (Attach { .. }, Errno::ACCESS | Errno::PERM) => {
-                "a view cannot be attached with more than its protection"
+                "a view cannot be attached with more than its protection, nor a file descriptor \
+                 with more than it is open for"
             }
             (Attach { .. }, Errno::INVAL | Errno::NXIO | Errno::OVERFLOW) => {
                 "the range must be within the address space or view, not empty, and start at a \
@@ -166,6 +169,7 @@ impl Error {
                 "the slot does not show this address space, or its window is gone"
             }
 
+            (_, Errno::BADF) => "the address space is not open for writing",
             (_, Errno::NOTTY) => {
                 "only an address space has this call, a view does not; or the loaded module is \
                  older than this program"

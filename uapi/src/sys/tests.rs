@@ -46,7 +46,8 @@ fn assertions() -> String {
     same_struct!(address_space_create {
         size,
         flags,
-        length
+        length,
+        name
     });
     same_struct!(address_space_mmap {
         size,
@@ -69,7 +70,8 @@ fn assertions() -> String {
         prot,
         __reserved,
         offset,
-        length
+        length,
+        name
     });
     same_struct!(address_space_register {
         size,
@@ -166,6 +168,7 @@ fn assertions() -> String {
     }
     same_number!(
         ADDRESS_SPACE_TYPE,
+        ADDRESS_SPACE_NAME_MAX,
         ADDRESS_SPACE_HOLE_SIGNAL,
         ADDRESS_SPACE_HOLE_ABSORB,
         ADDRESS_SPACE_HOLE_WAIT,
