@@ -5,7 +5,7 @@
 //! - Memory: [`memfd`] makes files to map, [`plain`] maps them without an address space.
 //! - A tiny KVM guest: [`flat`].
 //! - Processes: [`channel`] starts and talks to them, [`process`] sets them up.
-//! - Results: [`tap`] prints them, [`check`] compares, [`fdinfo`] reads a space's layout.
+//! - Results: [`tap`] and [`show`] print them, [`check`] compares, [`fdinfo`] reads a space's layout.
 //! - vhost-user devices: [`folder`], [`daemon`], [`storage`] and [`file_server`] start them,
 //!   [`frontend`] is the VMM's side of the protocol.
 //! - A guest of such a device: [`ram`], a [`bus`] with or without an IOMMU, a [`ring`] and
@@ -36,6 +36,7 @@ pub mod plain;
 pub mod process;
 pub mod ram;
 pub mod ring;
+pub mod show;
 pub mod storage;
 pub mod tap;
 

@@ -13,7 +13,6 @@ mod during_io;
 
 use anyhow::Result;
 
-use crate::show::Show;
 use another_device::another_device;
 use bulk::{deferred, holdings, sizes, strict};
 use control::{
@@ -21,6 +20,7 @@ use control::{
 };
 use data::{memory_is_overwritten, read_only, secret_leaks, straddling};
 use during_io::{domain_switch, in_flight, restart};
+use rig::show::Show;
 
 /// A case, which fails if something is not as promised.
 pub struct Case {

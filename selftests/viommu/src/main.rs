@@ -10,7 +10,6 @@
 
 mod cases;
 mod fuse;
-mod show;
 
 use std::process::ExitCode;
 
@@ -19,7 +18,7 @@ use rig::process::no_core_files;
 use rig::tap;
 
 use crate::cases::CASES;
-use crate::show::Show;
+use rig::show::Show;
 
 /// Show unmodified vhost-user devices behind an IOMMU that is enforced.
 #[derive(Parser)]

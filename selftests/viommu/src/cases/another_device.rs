@@ -12,7 +12,7 @@ use rig::machine::page_of;
 
 use super::common::SECRET;
 use crate::fuse::{Machine, PROGRAM};
-use crate::show::Show;
+use rig::show::Show;
 
 /// How FUSE returns that memory is not there.
 const EFAULT: i32 = -Errno::FAULT.raw_os_error();

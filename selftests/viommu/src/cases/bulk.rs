@@ -12,7 +12,7 @@ use rig::machine::{DISK_LENGTH, Machine, page_of};
 use rig::order::{GOOD, IO_ERROR, Order, Place};
 
 use super::common::{both, note, page};
-use crate::show::Show;
+use rig::show::Show;
 
 /// How many requests are in flight at a time.
 const AT_A_TIME: u32 = 4;

@@ -9,7 +9,7 @@ use rig::check::expect;
 use rig::machine::Machine;
 use rig::order::{GOOD, IO_ERROR, Outcome};
 
-use crate::show::Show;
+use rig::show::Show;
 
 /// What the guest keeps in a page that it never gave to the device.
 pub(super) const SECRET: &str = "the guest's private key: 3141592653589793";

@@ -12,7 +12,7 @@ use rig::order::{GOOD, Order, Outcome, Place};
 use rig::process::signals::{SIGBUS, SIGSEGV};
 
 use super::common::{both, expect_death, goes_on, note, page};
-use crate::show::Show;
+use rig::show::Show;
 
 /// Makes a request with one part where the device has no memory.
 fn deadly(

@@ -12,7 +12,7 @@ use rig::order::{GOOD, IO_ERROR, Order, Place};
 use rig::process::signals::SIGBUS;
 
 use super::common::{SECRET, both, expect_death, expect_io_error, goes_on, note, page};
-use crate::show::Show;
+use rig::show::Show;
 
 pub(super) fn secret_leaks(show: Show, _: u32) -> Result<()> {
     both(|machine, enforced| {

@@ -16,7 +16,7 @@ use rig::ram::Ram;
 use rig::storage::Speed;
 
 use super::common::{SECRET, expect_io_error, note, page};
-use crate::show::Show;
+use rig::show::Show;
 
 pub(super) fn in_flight(show: Show, _: u32) -> Result<()> {
     for (bus, enforced) in [

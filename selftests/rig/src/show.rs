@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The output: TAP, or a transcript.
+//! The output of a program of cases: TAP, or a transcript.
 
+use crate::tap::{self, line};
 use anyhow::Result;
-use rig::tap::{self, line};
 
 /// The form of the output.
 #[derive(Clone, Copy)]
@@ -12,6 +12,7 @@ pub struct Show {
 }
 
 impl Show {
+    /// A transcript if that is wanted, else TAP.
     pub fn new(transcript: bool) -> Show {
         Show { transcript }
     }
@@ -33,10 +34,10 @@ impl Show {
         }
     }
 
-    /// Prints what happens; `bus` is where.
-    pub fn says(self, bus: &str, what: &str) {
+    /// Prints what happens; `who` is where, or who does it.
+    pub fn says(self, who: &str, what: &str) {
         let mark = if self.transcript { "  " } else { "#  " };
-        line(&format!("{mark} {bus:<10} {what}"));
+        line(&format!("{mark} {who:<10} {what}"));
     }
 
     /// Prints the result of a case.
