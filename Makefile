@@ -1,7 +1,7 @@
 # Entry points only: Kbuild, Cargo.toml and scripts/ have the rules.
 # (kbuild itself reads Kbuild, not this file.)
 
-.PHONY: all module env check check-debug check-kcsan demo demo-viommu bench profile fuzz kselftest shell clean help
+.PHONY: all module env check check-debug check-kcsan demo demo-viommu demo-lazy bench profile fuzz kselftest shell clean help
 all: module
 
 help:
@@ -10,6 +10,7 @@ help:
 	@echo '                with the toolchain of this machine'
 	@echo 'make demo       run a KVM guest on memory composed of several files'
 	@echo 'make demo-viommu   run unmodified devices behind an enforced IOMMU'
+	@echo 'make demo-lazy  run guests before their memory is there'
 	@echo 'make bench      compare it with the alternatives: a table,'
 	@echo '                build/bench.json and build/bench.svg'
 	@echo 'make bench ICOUNT=1   the same in instructions, on one CPU'
@@ -61,6 +62,10 @@ demo: module
 demo-viommu: module
 	@scripts/in-env scripts/build-tests viommu
 	@scripts/vm -- build/viommu --transcript
+
+demo-lazy: module
+	@scripts/in-env scripts/build-tests lazy
+	@scripts/vm -- build/lazy --transcript
 
 TIME ?= 1m
 fuzz:

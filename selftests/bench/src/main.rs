@@ -15,6 +15,7 @@ mod group;
 mod guest;
 mod huge;
 mod memory;
+mod on_demand;
 mod peer;
 mod report;
 mod rounds;
@@ -27,7 +28,10 @@ mod row_e;
 mod row_f;
 mod row_g;
 mod row_h;
+mod row_j;
+mod row_j_restore;
 mod row_m;
+mod uffd;
 
 use clock::Clock;
 use rounds::Bench;
@@ -51,6 +55,8 @@ enum Row {
     G,
     /// I/O of a vhost-user disk behind an IOMMU: needs qemu-storage-daemon
     H,
+    /// Memory that comes as it is touched, in a process and in a guest
+    J,
     /// Delay of an owner and of a bystander while a holder of a view attacks: only in time
     M,
 }
@@ -66,6 +72,7 @@ impl Row {
             Row::F => row_f::run(bench),
             Row::G => row_g::run(bench),
             Row::H => row_h::run(bench),
+            Row::J => row_j::run(bench).and_then(|()| row_j_restore::run(bench)),
             Row::M => row_m::run(bench),
         }
     }

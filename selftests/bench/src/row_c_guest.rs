@@ -121,11 +121,11 @@ impl Slot {
     }
 }
 
-fn offsets(list: &[u32]) -> Vec<u32> {
+pub fn offsets(list: &[u32]) -> Vec<u32> {
     list.iter().map(|page| page * PAGE as u32).collect()
 }
 
-fn run_list(vcpu: &mut Vcpu, clock: Clock, list: &[u32], touch: Touch) -> Result<f64> {
+pub fn run_list(vcpu: &mut Vcpu, clock: Clock, list: &[u32], touch: Touch) -> Result<f64> {
     vcpu.load(match touch {
         Touch::Read => Program::ReadList,
         Touch::Write => Program::WriteList,
