@@ -87,6 +87,10 @@ use crate::{
 
 const RETRY: VmFault = bindings::vm_fault_reason_VM_FAULT_RETRY;
 
+/// `RETRY` after a wait. With the lock of the VMA alone the kernel does not count a try, unless it
+/// has been told that this one took long; and how a wait has ended is for the next try to say.
+const WAITED: VmFault = RETRY | bindings::vm_fault_reason_VM_FAULT_MAJOR;
+
 /// How long a fault on a page that is being revoked waits before the access is tried again.
 const BACK_OFF: Delta = Delta::from_micros(20);
 
@@ -204,9 +208,8 @@ impl<'a> Fault<'a> {
             // It has been decided on.
             Answer::Refused(refusal) => refusal.signal(),
             Answer::BackOff if !self.context.may_release() => NOPAGE,
-            Answer::BackOff | Answer::LookAgain | Answer::WaitForChange(_) | Answer::Wait(..) => {
-                RETRY
-            }
+            Answer::BackOff | Answer::LookAgain => RETRY,
+            Answer::WaitForChange(_) | Answer::Wait(..) => WAITED,
         };
         if ret != FALLBACK {
             trace::fault(&self.space().mapping, page, access, ret);

@@ -109,6 +109,7 @@ impl Table {
             close: Some(Shims::<T>::close),
             fault: Some(Shims::<T>::fault),
             huge_fault: Some(Shims::<T>::huge_fault),
+            map_pages: Some(map_nothing),
             pfn_mkwrite: Some(Shims::<T>::pfn_mkwrite),
             mprotect: Some(Shims::<T>::mprotect),
             access: Some(Shims::<T>::access),
@@ -122,6 +123,13 @@ impl Table {
     pub(super) fn as_raw(&'static self) -> *const bindings::vm_operations_struct {
         &self.0
     }
+}
+
+/// The pages around a fault are installed by the fault itself. But the kernel calls the other
+/// operations under the lock of the VMA alone only where there is this one, and else has each
+/// access begin anew with the mmap lock.
+extern "C" fn map_nothing(_fault: *mut bindings::vm_fault, _first: usize, _last: usize) -> VmFault {
+    0
 }
 
 struct Shims<T>(PhantomData<T>);
