@@ -8,7 +8,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Barrier;
 
-use address_space::{AddressSpace, Device, Errno, EventKind, Events, Holes};
+use address_space::{AddressSpace, Device, Errno, EventKind, Events, Holes, Map};
 use anyhow::{Context as _, Result};
 use rig::READ_WRITE;
 use rig::plain::Plain;
@@ -129,18 +129,28 @@ impl Provider for Watched<'_> {
     }
 
     fn show(&self, at: usize, length: usize) -> Result<()> {
-        let map = self.of.space.map(&self.of.file).offset(at as u64);
-        let map = map.length(length as u64).at(at as u64).prot(READ_WRITE);
-        match map.commit() {
-            // It has been told twice of it.
-            Err(error) if error.errno() != Some(Errno::EXIST) => Err(error.into()),
-            _ => Ok(()),
-        }
+        unless_there(self.map(at, length).commit())
     }
 
     fn fill(&self, at: usize, bytes: &[u8]) -> Result<()> {
         self.of.file.write_all_at(bytes, at as u64)?;
-        self.show(at, bytes.len())
+        // So that who waits need not have the page faulted in.
+        unless_there(self.map(at, bytes.len()).populate().commit())
+    }
+}
+
+impl Watched<'_> {
+    fn map(&self, at: usize, length: usize) -> Map<'_> {
+        let map = self.of.space.map(&self.of.file).offset(at as u64);
+        map.length(length as u64).at(at as u64).prot(READ_WRITE)
+    }
+}
+
+/// It may have been told twice of a page.
+fn unless_there(mapped: address_space::Result<u64>) -> Result<()> {
+    match mapped {
+        Err(error) if error.errno() != Some(Errno::EXIST) => Err(error.into()),
+        _ => Ok(()),
     }
 }
 

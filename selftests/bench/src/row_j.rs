@@ -19,7 +19,7 @@ const LENGTH: usize = PAGES * PAGE;
 
 const SPACE: &str = "address space: event, map";
 const CONTINUE: &str = "userfaultfd: UFFDIO_CONTINUE";
-const SPACE_FILL: &str = "address space: event, write to the file, map";
+const SPACE_FILL: &str = "address space: event, write to the file, map, populate";
 const COPY: &str = "userfaultfd: UFFDIO_COPY";
 const CONTINUE_FILL: &str = "userfaultfd: write to the file, CONTINUE";
 

@@ -2,6 +2,7 @@
 
 //! The cases, and what they have in common.
 
+mod disk;
 mod ends;
 mod migration;
 mod restoring;
@@ -48,6 +49,11 @@ pub const CASES: &[Case] = &[
         name: "many_devices_wait_for_their_pages",
         title: "Many device processes wait at once, in accesses of their own and in system calls.",
         run: restoring::many_devices_wait_for_their_pages,
+    },
+    Case {
+        name: "unmodified_disk_waits_for_guest_memory",
+        title: "An unmodified qemu-storage-daemon serves a guest whose memory has not come.",
+        run: disk::unmodified_disk_waits_for_guest_memory,
     },
     Case {
         name: "guest_and_device_move_to_another_process",

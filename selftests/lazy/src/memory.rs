@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 
-use address_space::{AddressSpace, Device, Event, EventKind, Events, Holes, Prot, View};
+use address_space::{AddressSpace, Device, Event, EventKind, Events, Holes, Map, Prot, View};
 use anyhow::{Result, ensure};
 use rig::{READ_WRITE, fdinfo, memfd};
 
@@ -40,7 +40,7 @@ impl Memory {
     pub fn with(image: &[u8]) -> Result<Memory> {
         let memory = Memory::empty()?;
         memory.file.write_all_at(image, 0)?;
-        memory.map(0, LENGTH)?;
+        memory.map(0, LENGTH).commit()?;
         Ok(memory)
     }
 
@@ -68,14 +68,14 @@ impl Memory {
             // Nobody sees it in the file before it is mapped.
             self.file.write_all_at(bytes, (chunk * CHUNK) as u64)?;
         }
-        self.map(chunk * CHUNK, CHUNK)
+        // Who waits for it will not have to wait for the file, too.
+        self.map(chunk * CHUNK, CHUNK).populate().commit()?;
+        Ok(())
     }
 
-    fn map(&self, at: usize, length: usize) -> Result<()> {
+    fn map(&self, at: usize, length: usize) -> Map<'_> {
         let map = self.space.map(&self.file).offset(at as u64);
-        let map = map.length(length as u64).at(at as u64);
-        map.prot(READ_WRITE).commit()?;
-        Ok(())
+        map.length(length as u64).at(at as u64).prot(READ_WRITE)
     }
 
     /// Refuses from now on whoever touches what is not there: it will not come.
@@ -118,7 +118,7 @@ impl Memory {
         let mappings = fdinfo::mappings(&fdinfo::read(&self.space)?)?;
         let ranges: Vec<_> = mappings.into_iter().map(|mapping| mapping.range).collect();
         ensure!(
-            ranges == [0..LENGTH as u64],
+            ranges == std::slice::from_ref(&(0..LENGTH as u64)),
             "one mapping of all the memory expected, not {ranges:x?}"
         );
         // It would be EBUSY.

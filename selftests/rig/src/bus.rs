@@ -40,6 +40,8 @@ pub enum Unmap {
 pub enum Bus {
     /// Nothing: the device has the memfd of the RAM, and addresses are the guest's.
     Memfd,
+    /// A view of an address space that shows the RAM, or will: addresses are the guest's.
+    View(View),
     /// An IOMMU.
     Iommu(Box<Iommu>),
 }
@@ -90,6 +92,7 @@ impl Bus {
     pub fn name(&self) -> &'static str {
         match self {
             Bus::Memfd => "memfd",
+            Bus::View(_) => "view",
             Bus::Iommu(_) => "space",
         }
     }
@@ -97,7 +100,7 @@ impl Bus {
     /// The IOMMU, for tests of nothing else.
     pub fn as_iommu(&self) -> Result<&Iommu> {
         match self {
-            Bus::Memfd => bail!("no IOMMU here"),
+            Bus::Memfd | Bus::View(_) => bail!("no IOMMU here"),
             Bus::Iommu(iommu) => Ok(iommu),
         }
     }
@@ -106,6 +109,7 @@ impl Bus {
     pub fn region(&self, ram: &Ram) -> VhostUserMemoryRegionInfo {
         match self {
             Bus::Memfd => region(0..ram.length(), ram.file().as_fd()),
+            Bus::View(view) => region(0..ram.length(), view.as_fd()),
             Bus::Iommu(iommu) => region(APERTURE..APERTURE_END, iommu.view.as_fd()),
         }
     }
@@ -113,7 +117,7 @@ impl Bus {
     /// The first address after the region.
     pub fn end(&self, ram: &Ram) -> u64 {
         match self {
-            Bus::Memfd => ram.length(),
+            Bus::Memfd | Bus::View(_) => ram.length(),
             Bus::Iommu(_) => APERTURE_END,
         }
     }
@@ -127,7 +131,7 @@ impl Bus {
     /// one step.
     pub fn map_all(&self, parts: &[(u64, u64, Prot)]) -> Result<Vec<Mapped>> {
         match self {
-            Bus::Memfd => {
+            Bus::Memfd | Bus::View(_) => {
                 let mapped = |&(addr, length, _): &_| Mapped { addr, length };
                 Ok(parts.iter().map(mapped).collect())
             }
@@ -158,7 +162,7 @@ impl Bus {
     /// As [`unmap()`](Bus::unmap), all in one step.
     pub fn unmap_all(&self, mapped: &[Mapped], unmap: Unmap) -> Result<()> {
         match self {
-            Bus::Memfd => Ok(()),
+            Bus::Memfd | Bus::View(_) => Ok(()),
             Bus::Iommu(iommu) => iommu.unmap_all(mapped, unmap),
         }
     }
