@@ -77,6 +77,7 @@ pub fn guest_and_device_move_to_another_process(show: Show) -> Result<()> {
     );
     let memory = &memory;
     let (stops, came) = machine.run_while(AFTER, move || {
+        await_waiting(memory, CPUS + 2)?;
         let came = receive(&socket, memory, &events)?;
         show.says(
             "target",

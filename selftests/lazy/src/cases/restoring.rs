@@ -37,6 +37,7 @@ pub fn guest_runs_before_its_memory_is_there(show: Show) -> Result<()> {
         ),
     );
     let (stops, brought) = machine.run_while(AFTER, move || {
+        await_waiting(&memory, CPUS)?;
         let mut restore = Restore::new(&memory, &snapshot);
         restore.serve(&events, Background::All)?;
         let brought = restore.brought().clone();
