@@ -320,7 +320,17 @@ impl AddressSpace {
     ///
     /// As for [`view()`](AddressSpace::view).
     pub fn part(&self, range: Range<u64>, prot: Prot) -> Result<AddressSpace> {
-        self.make_view(range, prot, sys::ADDRESS_SPACE_VIEW_MANAGE, Ok(None))
+        self.part_with(range, prot, Holes::empty())
+    }
+
+    /// The same, with what becomes of accesses to holes through the file descriptor.
+    ///
+    /// # Errors
+    ///
+    /// As for [`view_with()`](AddressSpace::view_with).
+    pub fn part_with(&self, range: Range<u64>, prot: Prot, holes: Holes) -> Result<AddressSpace> {
+        let flags = sys::ADDRESS_SPACE_VIEW_MANAGE | holes.bits();
+        self.make_view(range, prot, flags, Ok(None))
             .map(AddressSpace::from)
     }
 
