@@ -5,7 +5,7 @@
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use rig::channel::Channel;
 use serde::{Deserialize, Serialize};
 
@@ -34,12 +34,15 @@ enum Answer {
     Done,
     Errno(i32),
     Touched(Vec<Touched>),
+    Forked(i32),
     Failed(String),
 }
 
 /// A process, which ends when this is dropped.
 pub struct Agent {
     channel: Channel,
+    /// Its process id, if it was forked.
+    pid: Option<i32>,
 }
 
 impl Agent {
@@ -47,39 +50,68 @@ impl Agent {
     pub fn spawn() -> Result<Agent> {
         // Its end is noticed at this end of the channel.
         let (channel, _) = Channel::spawn(&["agent"])?;
-        Agent::new(channel)
+        Agent::new(channel, None)
     }
 
-    fn new(channel: Channel) -> Result<Agent> {
+    fn new(channel: Channel, pid: Option<i32>) -> Result<Agent> {
         channel.set_timeout(TIMEOUT)?;
-        Ok(Agent { channel })
+        Ok(Agent { channel, pid })
     }
 
     /// Forks the calling process.
     pub fn fork() -> Result<Agent> {
         let (channel, theirs) = Channel::pair()?;
-        fork(theirs)?;
-        Agent::new(channel)
+        let pid = fork(theirs)?;
+        Agent::new(channel, Some(pid))
     }
 
     /// Forks this process.
     pub fn fork_it(&self) -> Result<Agent> {
         let (channel, theirs) = Channel::pair()?;
-        match self.ask(&Order::Fork, &[theirs.as_fd()])? {
-            Seen::Done => Agent::new(channel),
-            other => bail!("fork: {other:?}"),
+        self.channel.send(&Order::Fork, &[theirs.as_fd()])?;
+        match self.channel.receive()? {
+            Some((Answer::Forked(pid), _)) => Agent::new(channel, Some(pid)),
+            other => bail!("fork: {:?}", other.map(|(answer, _)| answer)),
         }
     }
 
     /// Sends an order, and waits for the result.
     pub fn ask(&self, order: &Order, fds: &[BorrowedFd<'_>]) -> Result<Seen> {
-        self.channel.send(order, fds)?;
+        self.start(order, fds)?;
+        self.result()
+    }
+
+    /// Sends an order.
+    pub fn start(&self, order: &Order, fds: &[BorrowedFd<'_>]) -> Result<()> {
+        self.channel.send(order, fds)
+    }
+
+    /// Waits for the result of an order.
+    pub fn result(&self) -> Result<Seen> {
         match self.channel.receive()? {
             Some((Answer::Done, _)) => Ok(Seen::Done),
             Some((Answer::Errno(errno), _)) => Ok(Seen::Errno(errno)),
             Some((Answer::Touched(touched), _)) => Ok(Seen::Touched(touched)),
+            Some((Answer::Forked(pid), _)) => bail!("process {pid} was forked"),
             Some((Answer::Failed(why), _)) => bail!("a process: {why}"),
             None => bail!("a process has died"),
+        }
+    }
+
+    /// Sends a signal to a process that was forked.
+    pub fn signal(&self, signal: i32) -> Result<()> {
+        let pid = self.pid.context("it was not forked")?;
+        // SAFETY: A signal changes no memory of this process.
+        let ret = unsafe { libc::kill(pid, signal) };
+        ensure!(ret == 0, "kill: {}", std::io::Error::last_os_error());
+        Ok(())
+    }
+
+    /// Waits until it has been killed. Its attachments are gone then.
+    pub fn killed(self) -> Result<()> {
+        match self.channel.receive::<Answer>()? {
+            None => Ok(()),
+            Some((answer, _)) => bail!("a process that is killed answers {answer:?}"),
         }
     }
 
@@ -94,15 +126,21 @@ impl Agent {
     }
 }
 
-/// Lets the kernel reap children.
-pub fn ignore_children() {
-    // SAFETY: To ignore a signal needs no handler.
-    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+/// Lets the kernel reap children; and lets SIGUSR1 interrupt what waits, and do nothing else.
+pub fn prepare_signals() {
+    // SAFETY: To ignore a signal needs no handler, and the other does nothing.
+    unsafe {
+        libc::signal(libc::SIGCHLD, libc::SIG_IGN);
+        libc::signal(libc::SIGUSR1, on_signal as *const () as usize);
+    }
 }
 
-/// Forks a child that serves at `channel` and has no other file.
-fn fork(channel: Channel) -> Result<()> {
-    // SAFETY: This is the only thread, so that no lock is held in the child.
+extern "C" fn on_signal(_: i32) {}
+
+/// Forks a child that serves at `channel` and has no other file; returns its process id.
+fn fork(channel: Channel) -> Result<i32> {
+    // SAFETY: If there is another thread it is in the kernel, so that no lock is held in the
+    // child.
     match unsafe { libc::fork() } {
         -1 => Err(std::io::Error::last_os_error()).context("fork"),
         0 => {
@@ -116,13 +154,13 @@ fn fork(channel: Channel) -> Result<()> {
             let served = Channel::from_stdin().and_then(|it| serve(&it, Region::forked()));
             std::process::exit(if served.is_ok() { 0 } else { 1 });
         }
-        _ => Ok(()),
+        pid => Ok(pid),
     }
 }
 
 /// What a process does that [`Agent::spawn`] started.
 pub fn run() -> Result<()> {
-    ignore_children();
+    prepare_signals();
     probe::install()?;
     serve(&Channel::from_stdin()?, Region::new()?)
 }
@@ -147,10 +185,7 @@ fn obey(region: &mut Region, order: Order, mut fds: Vec<OwnedFd>) -> Result<Answ
         Order::Detach(at) => region.detach(at),
         Order::Mprotect(at, prot) => region.mprotect(at, prot),
         Order::Mremap(at, to) => region.mremap(at, to),
-        Order::Fork => {
-            fork(fd()?.into())?;
-            Ok(())
-        }
+        Order::Fork => return Ok(Answer::Forked(fork(fd()?.into())?)),
         Order::End => Ok(()),
     };
     Ok(match seen(result) {

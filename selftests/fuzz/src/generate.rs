@@ -4,6 +4,7 @@
 //! boundaries of huge pages, so that steps affect each other.
 
 mod attachments;
+mod holes;
 
 use std::collections::VecDeque;
 
@@ -24,7 +25,9 @@ pub struct Generator {
     files: Vec<usize>,
     /// The weight of each kind of step: some sequences have many of one kind and few of
     /// another.
-    weights: [u32; 5],
+    weights: [u32; 6],
+    /// The policy that most asfds and views of this sequence have.
+    holes: u32,
     guest: bool,
     spaces: usize,
     /// Pages of spaces that the latest steps changed; the next steps mostly use them again.
@@ -44,8 +47,8 @@ impl Generator {
         }
         let first = random.random_range(0..own.len());
         own.swap(0, first);
-        // Calls, attachments, touches, files, the guest.
-        let mut weights = [26, 12, 36, 14, 12];
+        // Calls, attachments, touches, files, the guest, waits and events.
+        let mut weights = [26, 12, 36, 14, 12, 20];
         for weight in &mut weights {
             *weight = *weight * random.random_range(1..=4) / 2;
         }
@@ -53,7 +56,19 @@ impl Generator {
         if !guest {
             weights[4] = 0;
         }
+        let holes = match random.random_range(0..10) {
+            0..=2 => 0,
+            3..=4 => ABSORB,
+            5 => ABSORB | HOLE_DENIED,
+            6..=7 => WAIT,
+            8 => WAIT | HOLE_KERNEL,
+            _ => WAIT | HOLE_DENIED,
+        };
+        if holes & WAIT == 0 {
+            weights[5] /= 3;
+        }
         Generator {
+            holes,
             spaces: random.random_range(1..=SPACES),
             random,
             files: own,
@@ -70,8 +85,9 @@ impl Generator {
 
     /// How a sequence begins: a space, and attachments of it.
     pub fn begin(&mut self) -> Vec<Op> {
+        let holes = if self.chance(0.5) { self.holes } else { 0 };
         let mut ops = vec![
-            Op::Create(0),
+            Op::Create { space: 0, holes },
             Op::Attach {
                 process: 0,
                 source: Source::Space(0),
@@ -80,6 +96,14 @@ impl Generator {
                 place: 0,
             },
         ];
+        if self.holes & WAIT != 0 {
+            ops.push(Op::Watch {
+                on: Source::Space(0),
+                watch: 0,
+                at: None,
+                timed: self.chance(0.1),
+            });
+        }
         if self.guest {
             ops.push(Op::Boot);
             ops.push(Op::Plug {
@@ -88,6 +112,7 @@ impl Generator {
                 at: Span::new(0, SPACE_PAGES),
                 readonly: false,
                 log: self.chance(0.2),
+                holes: self.holes(),
             });
         }
         ops
@@ -221,6 +246,15 @@ impl Generator {
         }
     }
 
+    /// What a call is made on.
+    fn on(&mut self) -> Source {
+        if self.chance(0.85) {
+            Source::Space(self.space())
+        } else {
+            Source::View(self.pick(VIEWS))
+        }
+    }
+
     fn map(&mut self) -> Map {
         let handle = self.handle();
         let (_, pages, _) = kind(handle.file);
@@ -260,7 +294,8 @@ impl Generator {
                     1 => self.attachment(model),
                     2 => self.touch(model),
                     3 => self.change_file(),
-                    _ => self.guest(),
+                    4 => self.guest(model),
+                    _ => self.wait_or_tell(model),
                 };
             }
             at -= weight;
@@ -269,35 +304,38 @@ impl Generator {
     }
 
     fn call(&mut self, model: &Model) -> Op {
-        let space = self.space();
+        let on = self.on();
         match self.below(100) {
-            0..=4 => Op::Create(space),
-            5 => Op::Close(space),
+            0..=4 => Op::Create {
+                space: self.space(),
+                holes: self.holes(),
+            },
+            5 => Op::Close(self.space()),
             6..=38 => Op::Map {
-                space,
+                on,
                 map: self.map(),
             },
             39..=42 => Op::MapAnywhere {
-                space,
+                on,
                 map: self.map(),
             },
             43..=54 => Op::Unmap {
-                space,
+                on,
                 at: self.span(SPACE_PAGES),
             },
             55..=67 => Op::Protect {
-                space,
-                at: self.shown(model, space),
+                on,
+                at: self.shown(model, on),
                 prot: self.prot(),
             },
             68..=75 => Op::Move {
-                space,
-                at: self.shown(model, space),
+                on,
+                at: self.shown(model, on),
                 to: self.page(SPACE_PAGES),
                 replace: self.chance(0.7),
             },
             76..=85 => Op::Batch {
-                space,
+                on,
                 changes: (0..1 + self.below(5)).map(|_| self.change()).collect(),
             },
             86..=89 => {
@@ -305,7 +343,7 @@ impl Generator {
                 let (_, pages, _) = kind(handle.file);
                 let at = self.span(pages);
                 Op::Register {
-                    space,
+                    on,
                     handle,
                     offset: at.start,
                     pages: self.chance(0.7).then_some(at.count),
@@ -314,14 +352,16 @@ impl Generator {
                 }
             }
             90..=91 => Op::Unregister {
-                space,
+                on,
                 handle: self.handle(),
             },
             92..=95 => Op::MakeView {
-                space,
+                on,
                 view: self.pick(VIEWS),
                 at: self.span(SPACE_PAGES),
                 prot: self.prot(),
+                holes: if self.chance(0.5) { 0 } else { self.holes() },
+                manage: self.chance(0.5),
             },
             96 => Op::CloseView(self.pick(VIEWS)),
             _ => Op::Fsync(self.source()),
@@ -329,11 +369,16 @@ impl Generator {
     }
 
     /// A run of pages, mostly few, that all show something.
-    fn shown(&mut self, model: &Model, space: usize) -> Span {
-        let shown = model.open(space).map_or(&[][..], |space| &space.shown);
+    fn shown(&mut self, model: &Model, on: Source) -> Span {
+        let Some(part) = model.source(on) else {
+            return self.span(SPACE_PAGES);
+        };
+        let pages = part.at.start as usize..part.at.end() as usize;
+        let shown = model.open(on).map_or(&[][..], |space| &space.shown[pages]);
+        let first = part.at.start;
         let hot: Vec<u64> = (0..)
             .zip(shown)
-            .filter(|(page, shown)| shown.is_some() && is_hot(*page))
+            .filter(|(page, shown)| shown.is_some() && is_hot(first + page))
             .map(|(page, _)| page)
             .collect();
         if hot.is_empty() || self.chance(0.2) {
@@ -416,7 +461,7 @@ impl Generator {
             .collect()
     }
 
-    fn guest(&mut self) -> Op {
+    fn guest(&mut self, model: &Model) -> Op {
         match self.below(100) {
             0..=2 => Op::Boot,
             3 => Op::Halt,
@@ -426,12 +471,14 @@ impl Generator {
                 at: self.span(SPACE_PAGES),
                 readonly: self.chance(0.3),
                 log: self.chance(0.2),
+                holes: if self.chance(0.5) { 0 } else { self.holes() },
             },
             16..=22 => Op::Unplug {
                 source: self.source(),
                 slot: self.pick(SLOTS),
             },
-            23..=72 => Op::Guest(self.guest_touches()),
+            23..=27 => self.guest_wait(model),
+            28..=72 => Op::Guest(self.guest_touches()),
             73..=82 => Op::GuestSweep,
             _ => Op::Vmm(self.guest_touches()),
         }

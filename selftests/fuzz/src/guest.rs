@@ -4,9 +4,12 @@
 
 use std::ops::ControlFlow::Break;
 use std::os::fd::BorrowedFd;
+use std::os::unix::thread::JoinHandleExt as _;
+use std::thread::JoinHandle;
+use std::time::Instant;
 
-use address_space::{Errno, KvmFlags, KvmWindow, sys};
-use anyhow::{Context as _, Result};
+use address_space::{AddressSpace, Errno, KvmFlags, KvmWindow, sys};
+use anyhow::{Context as _, Result, bail, ensure};
 use kvm_bindings::kvm_regs;
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use rig::flat;
@@ -35,58 +38,26 @@ fuzz_guest_store:
     "#,
 }
 
-/// What can be mapped in a slot: an asfd or a view.
-pub trait Plug {
-    fn plug(
-        &self,
-        vm: BorrowedFd<'_>,
-        slot: u32,
-        gpa: u64,
-        range: std::ops::Range<u64>,
-        flags: KvmFlags,
-    ) -> address_space::Result<KvmWindow>;
-}
-
-impl Plug for address_space::AddressSpace {
-    fn plug(
-        &self,
-        vm: BorrowedFd<'_>,
-        slot: u32,
-        gpa: u64,
-        range: std::ops::Range<u64>,
-        flags: KvmFlags,
-    ) -> address_space::Result<KvmWindow> {
-        self.attach_kvm(vm, slot, gpa, range, flags)
-    }
-}
-
-impl Plug for address_space::View {
-    fn plug(
-        &self,
-        vm: BorrowedFd<'_>,
-        slot: u32,
-        gpa: u64,
-        range: std::ops::Range<u64>,
-        flags: KvmFlags,
-    ) -> address_space::Result<KvmWindow> {
-        self.attach_kvm(vm, slot, gpa, range, flags)
-    }
-}
-
 /// A virtual machine of one vCPU.
 pub struct Guest {
     // Before the machine: a slot that is left keeps the VM alive.
     windows: [Option<KvmWindow>; SLOTS],
-    vcpu: VcpuFd,
+    vcpu: Option<Vcpu>,
+    /// The access that waits, in a thread of its own.
+    waiting: Option<JoinHandle<(Vcpu, Result<Touched>)>>,
     machine: flat::Machine,
 }
+
+/// Its vCPU.
+struct Vcpu(VcpuFd);
 
 impl Guest {
     pub fn boot() -> Result<Guest> {
         let machine = flat::Machine::new(Plain::anonymous(RAM)?, program())?;
         Ok(Guest {
             windows: Default::default(),
-            vcpu: flat::new_vcpu(machine.vm(), 0)?,
+            vcpu: Some(Vcpu(flat::new_vcpu(machine.vm(), 0)?)),
+            waiting: None,
             machine,
         })
     }
@@ -94,19 +65,20 @@ impl Guest {
     /// Maps a part of an asfd or view in a slot.
     pub fn plug(
         &mut self,
-        of: &dyn Plug,
+        of: &AddressSpace,
         slot: usize,
         at: Span,
         readonly: bool,
         log: bool,
+        holes: u32,
     ) -> Seen {
-        let mut flags = KvmFlags::empty();
+        let mut flags = KvmFlags::from_bits_retain(holes);
         flags.set(KvmFlags::READONLY, readonly);
         flags.set(KvmFlags::LOG_DIRTY_PAGES, log);
         let gpa = FIRST + slot as u64 * DISTANCE;
         let number = FIRST_SLOT + slot as u32;
         let vm = address_space::vm_fd(self.machine.vm());
-        match of.plug(vm, number, gpa, at.bytes(), flags) {
+        match of.attach_kvm(vm, number, gpa, at.bytes(), flags) {
             Ok(window) => {
                 self.windows[slot] = Some(window);
                 Seen::Done
@@ -142,49 +114,46 @@ impl Guest {
     }
 
     pub fn touch(&mut self, touches: &[GuestTouch]) -> Result<Vec<Touched>> {
-        touches.iter().map(|touch| self.touch_one(touch)).collect()
+        let vcpu = self.vcpu.as_mut().context("the guest waits")?;
+        touches.iter().map(|touch| vcpu.touch(touch)).collect()
     }
 
-    fn touch_one(&mut self, touch: &GuestTouch) -> Result<Touched> {
-        let address = FIRST + touch.slot as u64 * DISTANCE + touch.page * PAGE + touch.cell * CELL;
-        let entry = match touch.store {
-            None => &raw const fuzz_guest_load,
-            Some(_) => &raw const fuzz_guest_store,
-        };
-        let value = touch.store.unwrap_or(0);
-        let registers = kvm_regs {
-            rip: program().address(entry),
-            rsi: address,
-            rax: value & 0xffff_ffff,
-            rdx: value >> 32,
-            rflags: 2,
-            ..Default::default()
-        };
-        self.vcpu.set_regs(&registers).context("KVM_SET_REGS")?;
-        let mmio = flat::run(&mut self.vcpu, |exit| match exit {
-            VcpuExit::Hlt => Ok(Break(false)),
-            VcpuExit::MmioWrite(..) | VcpuExit::MmioRead(..) => Ok(Break(true)),
-            exit => flat::unexpected(&exit),
-        })?;
-        match mmio {
-            None => return Ok(Touched::Fault),
-            Some(false) => {}
-            Some(true) => {
-                // An exit for a device is only over with the next KVM_RUN: let that do
-                // nothing else.
-                self.vcpu.set_kvm_immediate_exit(1);
-                let _ = self.vcpu.run();
-                self.vcpu.set_kvm_immediate_exit(0);
-                return Ok(Touched::Mmio);
+    /// Begins an access that waits.
+    pub fn start(&mut self, touch: GuestTouch) -> Result<()> {
+        let mut vcpu = self.vcpu.take().context("the guest waits already")?;
+        self.waiting = Some(std::thread::spawn(move || {
+            let touched = vcpu.touch(&touch);
+            (vcpu, touched)
+        }));
+        Ok(())
+    }
+
+    /// Sends it a signal that does not kill.
+    pub fn interrupt(&self) -> Result<()> {
+        let thread = self.waiting.as_ref().context("the guest does not wait")?;
+        // SAFETY: The thread has not been joined.
+        let ret = unsafe { libc::pthread_kill(thread.as_pthread_t(), libc::SIGUSR1) };
+        ensure!(ret == 0, "pthread_kill: {ret}");
+        Ok(())
+    }
+
+    /// The result of the access that waited.
+    pub fn result(&mut self, end: Instant) -> Result<Touched> {
+        let thread = self.waiting.take().context("the guest does not wait")?;
+        while !thread.is_finished() {
+            if Instant::now() > end {
+                self.waiting = Some(thread);
+                bail!("it still waits");
             }
+            std::thread::sleep(std::time::Duration::from_millis(1));
         }
-        if touch.store.is_some() {
-            return Ok(Touched::Stored);
+        match thread.join() {
+            Ok((vcpu, touched)) => {
+                self.vcpu = Some(vcpu);
+                touched
+            }
+            Err(_) => bail!("its thread has panicked"),
         }
-        let registers = self.vcpu.get_regs().context("KVM_GET_REGS")?;
-        Ok(Touched::Value(
-            (registers.rdx << 32) | (registers.rax & 0xffff_ffff),
-        ))
     }
 
     /// Touches the memory of the slots through their mappings in this process.
@@ -203,6 +172,50 @@ impl Guest {
                 })
             })
             .collect()
+    }
+}
+
+impl Vcpu {
+    fn touch(&mut self, touch: &GuestTouch) -> Result<Touched> {
+        let address = FIRST + touch.slot as u64 * DISTANCE + touch.page * PAGE + touch.cell * CELL;
+        let entry = match touch.store {
+            None => &raw const fuzz_guest_load,
+            Some(_) => &raw const fuzz_guest_store,
+        };
+        let value = touch.store.unwrap_or(0);
+        let registers = kvm_regs {
+            rip: program().address(entry),
+            rsi: address,
+            rax: value & 0xffff_ffff,
+            rdx: value >> 32,
+            rflags: 2,
+            ..Default::default()
+        };
+        self.0.set_regs(&registers).context("KVM_SET_REGS")?;
+        let mmio = flat::run(&mut self.0, |exit| match exit {
+            VcpuExit::Hlt => Ok(Break(false)),
+            VcpuExit::MmioWrite(..) | VcpuExit::MmioRead(..) => Ok(Break(true)),
+            exit => flat::unexpected(&exit),
+        })?;
+        match mmio {
+            None => return Ok(Touched::Fault),
+            Some(false) => {}
+            Some(true) => {
+                // An exit for a device is only over with the next KVM_RUN: let that do
+                // nothing else.
+                self.0.set_kvm_immediate_exit(1);
+                let _ = self.0.run();
+                self.0.set_kvm_immediate_exit(0);
+                return Ok(Touched::Mmio);
+            }
+        }
+        if touch.store.is_some() {
+            return Ok(Touched::Stored);
+        }
+        let registers = self.0.get_regs().context("KVM_GET_REGS")?;
+        Ok(Touched::Value(
+            (registers.rdx << 32) | (registers.rax & 0xffff_ffff),
+        ))
     }
 }
 

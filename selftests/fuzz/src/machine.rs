@@ -2,15 +2,16 @@
 
 //! Makes the steps with the kernel.
 
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
-use address_space::{AddressSpace, Device, Errno, Error, Prot, View};
-use anyhow::{Context as _, Result, bail};
+use address_space::{AddressSpace, Device, Errno, Error, EventKind, Events, Holes, Prot};
+use anyhow::{Context as _, Result, bail, ensure};
 use rig::fdinfo;
 
 use crate::agent::{Agent, Order};
 use crate::files::{Places, Shared};
-use crate::guest::{Guest, Plug};
+use crate::guest::Guest;
 use crate::model::{self, Model};
 use crate::op::*;
 use crate::region::{Region, seen};
@@ -18,26 +19,38 @@ use crate::region::{Region, seen};
 /// Everything that a sequence uses. All of it ends when this is dropped.
 pub struct Machine {
     device: Device,
+    // Before those that wait.
+    watches: [Option<Events>; WATCHES],
     // Before what is attached.
     guest: Option<Guest>,
     /// All but the first, which is this one.
     agents: [Option<Agent>; PROCESSES],
+    waiters: [Option<Agent>; WAITERS],
     region: Region,
     asfds: [Option<AddressSpace>; SPACES],
-    views: [Option<View>; VIEWS],
+    views: [Option<AddressSpace>; VIEWS],
+    /// By which events name each asfd and view that was ever made.
+    ids: Vec<u64>,
     files: [Option<Shared>; FILES],
 }
+
+/// How long it may take until those that wait have looked again, or what is absorbed briefly is
+/// gone: an emulated debug kernel is slow.
+const LONG: Duration = Duration::from_secs(30);
 
 impl Machine {
     /// A new machine with these files, and the model of it.
     pub fn new(places: &Places, files: &[usize]) -> Result<(Machine, Model)> {
         let mut machine = Machine {
             device: Device::open()?,
+            watches: Default::default(),
             guest: None,
             agents: Default::default(),
+            waiters: Default::default(),
             region: Region::new()?,
             asfds: Default::default(),
             views: Default::default(),
+            ids: Vec::new(),
             files: Default::default(),
         };
         let mut models: [Option<model::File>; FILES] = Default::default();
@@ -62,11 +75,17 @@ impl Machine {
         Ok(self.file(handle.file)?.fd(handle.writable))
     }
 
-    fn source(&self, source: Source) -> Result<BorrowedFd<'_>> {
+    /// A view may allow all calls of an asfd.
+    fn source(&self, source: Source) -> Result<&AddressSpace> {
         match source {
-            Source::Space(space) => Ok(self.space(space)?.as_fd()),
-            Source::View(view) => Ok(self.views[view].as_ref().context("no such view")?.as_fd()),
+            Source::Space(space) => self.space(space),
+            Source::View(view) => self.views[view].as_ref().context("no such view"),
         }
+    }
+
+    fn made(&mut self, made: AddressSpace) -> Result<AddressSpace> {
+        self.ids.push(made.id()?);
+        Ok(made)
     }
 
     fn guest(&mut self) -> Result<&mut Guest> {
@@ -76,14 +95,18 @@ impl Machine {
     /// Makes a step that is possible according to the model. An error is a failure, too.
     pub fn make(&mut self, op: &Op, model: &Model) -> Result<Seen> {
         match *op {
-            Op::Create(space) => {
-                self.asfds[space] = Some(self.device.create(SPACE_PAGES * PAGE)?);
+            Op::Create { space, holes } => {
+                let holes = Holes::from_bits_retain(holes);
+                match self.device.create_with(SPACE_PAGES * PAGE, holes) {
+                    Ok(made) => self.asfds[space] = Some(self.made(made)?),
+                    Err(error) => return answer(Err(error)),
+                }
             }
             Op::Close(space) => self.asfds[space] = None,
-            Op::Map { space, ref map } => {
+            Op::Map { on, ref map } => {
                 let file = self.handle(map.handle)?;
                 let mut call = self
-                    .space(space)?
+                    .source(on)?
                     .map(&file)
                     .offset(map.offset * PAGE)
                     .length(map.at.count * PAGE)
@@ -97,10 +120,10 @@ impl Machine {
                 }
                 return answer(call.commit().map(|_| ()));
             }
-            Op::MapAnywhere { space, ref map } => {
+            Op::MapAnywhere { on, ref map } => {
                 let file = self.handle(map.handle)?;
                 let mut call = self
-                    .space(space)?
+                    .source(on)?
                     .map(&file)
                     .offset(map.offset * PAGE)
                     .length(map.at.count * PAGE)
@@ -114,30 +137,26 @@ impl Machine {
                     Err(error) => answer(Err(error)),
                 };
             }
-            Op::Unmap { space, at } => return answer(self.space(space)?.unmap(at.bytes())),
-            Op::Protect {
-                space,
-                at,
-                prot: to,
-            } => {
-                return answer(self.space(space)?.protect(at.bytes(), prot(to)));
+            Op::Unmap { on, at } => return answer(self.source(on)?.unmap(at.bytes())),
+            Op::Protect { on, at, prot: to } => {
+                return answer(self.source(on)?.protect(at.bytes(), prot(to)));
             }
             Op::Move {
-                space,
+                on,
                 at,
                 to,
                 replace,
             } => {
-                let space = self.space(space)?;
+                let space = self.source(on)?;
                 return answer(if replace {
                     space.move_over(at.bytes(), to * PAGE)
                 } else {
                     space.move_to(at.bytes(), to * PAGE)
                 });
             }
-            Op::Batch { space, ref changes } => return self.batch(space, changes),
+            Op::Batch { on, ref changes } => return self.batch(on, changes),
             Op::Register {
-                space,
+                on,
                 handle,
                 offset,
                 pages,
@@ -146,7 +165,7 @@ impl Machine {
             } => {
                 let file = self.handle(handle)?;
                 let mut call = self
-                    .space(space)?
+                    .source(on)?
                     .register(&file)
                     .offset(offset * PAGE)
                     .prot(prot(to));
@@ -158,21 +177,31 @@ impl Machine {
                 }
                 return answer(call.commit());
             }
-            Op::Unregister { space, handle } => {
-                return answer(self.space(space)?.unregister(self.handle(handle)?));
+            Op::Unregister { on, handle } => {
+                return answer(self.source(on)?.unregister(self.handle(handle)?));
             }
             Op::MakeView {
-                space,
+                on,
                 view,
                 at,
                 prot: to,
-            } => match self.space(space)?.view(at.bytes(), prot(to)) {
-                Ok(made) => self.views[view] = Some(made),
-                Err(error) => return answer(Err(error)),
-            },
+                holes,
+                manage,
+            } => {
+                let holes = Holes::from_bits_retain(holes);
+                let of = self.source(on)?;
+                let made = match manage {
+                    false => of.view_with(at.bytes(), prot(to), holes).map(OwnedFd::from),
+                    true => of.part_with(at.bytes(), prot(to), holes).map(OwnedFd::from),
+                };
+                match made {
+                    Ok(made) => self.views[view] = Some(self.made(made.into())?),
+                    Err(error) => return answer(Err(error)),
+                }
+            }
             Op::CloseView(view) => self.views[view] = None,
             Op::Fsync(source) => {
-                return Ok(seen(rustix::fs::fsync(self.source(source)?)));
+                return Ok(seen(rustix::fs::fsync(self.source(source)?.as_fd())));
             }
             Op::Spawn(process) => self.agents[process] = Some(Agent::spawn()?),
             Op::Fork { from, to } => {
@@ -193,7 +222,7 @@ impl Machine {
                 prot,
                 place,
             } => {
-                let fd = self.source(source)?;
+                let fd = self.source(source)?.as_fd();
                 return match &self.agents[process] {
                     None => Ok(seen(self.region.attach(fd, at, prot, place))),
                     Some(agent) => agent.ask(&Order::Attach(at, prot, place), &[fd]),
@@ -243,16 +272,18 @@ impl Machine {
                 at,
                 readonly,
                 log,
+                holes,
             } => {
-                let of: &dyn Plug = match source {
-                    Source::Space(space) => self.asfds[space].as_ref().context("no such space")?,
-                    Source::View(view) => self.views[view].as_ref().context("no such view")?,
+                let of = match source {
+                    Source::Space(space) => &self.asfds[space],
+                    Source::View(view) => &self.views[view],
                 };
+                let of = of.as_ref().context("nothing to plug")?;
                 let guest = self.guest.as_mut().context("no guest")?;
-                return Ok(guest.plug(of, slot, at, readonly, log));
+                return Ok(guest.plug(of, slot, at, readonly, log, holes));
             }
             Op::Unplug { source, slot } => {
-                let fd = self.source(source)?.try_clone_to_owned()?;
+                let fd = self.source(source)?.as_fd().try_clone_to_owned()?;
                 return self.guest()?.unplug(fd.as_fd(), slot);
             }
             Op::Guest(ref touches) => {
@@ -264,8 +295,73 @@ impl Machine {
                 return Ok(Seen::Touched(self.guest()?.touch(&touches)?));
             }
             Op::Vmm(ref touches) => {
-                let touches = model.meaningful_in_guest(touches);
+                let touches = model.meaningful_in_vmm(touches);
                 return Ok(Seen::Touched(self.guest()?.touch_here(&touches)?));
+            }
+            Op::Watch {
+                on,
+                watch,
+                at,
+                timed,
+            } => {
+                let timeout = timed.then_some(Duration::from_millis(TIMEOUT_MS));
+                let of = self.source(on)?;
+                let pages = match at {
+                    Some(at) => at.bytes(),
+                    None => 0..of.length()?,
+                };
+                match of.watch(pages, timeout) {
+                    Ok(events) => {
+                        events.set_nonblocking(true)?;
+                        self.watches[watch] = Some(events);
+                    }
+                    Err(error) => return answer(Err(error)),
+                }
+            }
+            Op::Unwatch(watch) => self.watches[watch] = None,
+            Op::Poison { on, at, clear } => {
+                let of = self.source(on)?;
+                return answer(match clear {
+                    false => of.poison(at.bytes()),
+                    true => of.unpoison(at.bytes()),
+                });
+            }
+            Op::ReadEvents(watch) => return self.read_events(watch),
+            Op::Wait {
+                waiter,
+                process,
+                ref touch,
+            } => {
+                let agent = match &self.agents[process] {
+                    None => Agent::fork()?,
+                    Some(agent) => agent.fork_it()?,
+                };
+                agent.start(&Order::Touch(vec![*touch]), &[])?;
+                self.waiters[waiter] = Some(agent);
+            }
+            Op::GuestWait(touch) => self.guest()?.start(touch)?,
+            Op::Interrupt(GUEST) => self.guest()?.interrupt()?,
+            Op::Interrupt(waiter) => {
+                let agent = self.waiters[waiter].as_ref().context("nobody waits")?;
+                agent.signal(libc::SIGUSR1)?;
+            }
+            Op::Kill(waiter) => {
+                let agent = self.waiters[waiter].take().context("nobody waits")?;
+                agent.signal(libc::SIGKILL)?;
+                agent.killed()?;
+            }
+            Op::Expire(process) => {
+                let (touches, wanted): (Vec<_>, Vec<_>) =
+                    model.expiring(process).into_iter().unzip();
+                let wanted = Seen::Touched(wanted);
+                let end = Instant::now() + LONG;
+                loop {
+                    let seen = self.touch(process, touches.clone())?;
+                    if seen == wanted || Instant::now() > end {
+                        return Ok(seen);
+                    }
+                    std::thread::sleep(Duration::from_millis(2));
+                }
             }
         }
         Ok(Seen::Done)
@@ -278,7 +374,7 @@ impl Machine {
         }
     }
 
-    fn batch(&self, space: usize, changes: &[Change]) -> Result<Seen> {
+    fn batch(&self, on: Source, changes: &[Change]) -> Result<Seen> {
         let handles: Vec<_> = changes
             .iter()
             .map(|change| match change {
@@ -286,7 +382,7 @@ impl Machine {
                 _ => Ok(None),
             })
             .collect::<Result<_>>()?;
-        let mut batch = self.space(space)?.batch();
+        let mut batch = self.source(on)?.batch();
         for (change, handle) in changes.iter().zip(&handles) {
             batch = match (change, handle) {
                 (Change::Map(map), Some(handle)) => {
@@ -316,6 +412,56 @@ impl Machine {
                 };
                 Ok(Seen::Refused(failed, errno))
             }
+        }
+    }
+
+    fn read_events(&self, watch: usize) -> Result<Seen> {
+        let events = self.watches[watch].as_ref().context("nothing to read")?;
+        let mut told = Vec::new();
+        while let Some(event) = events.try_next()? {
+            let through = |id| self.ids.iter().rposition(|known| *known == id);
+            told.push(match event.kind {
+                EventKind::Overflow { lost } => Told::Lost(lost),
+                kind => Told::Of {
+                    kind,
+                    page: event.offset / PAGE,
+                    access: event.access.bits(),
+                    through: through(event.view)
+                        .with_context(|| format!("no view is {}", event.view))?,
+                },
+            });
+        }
+        Ok(Seen::Told(told))
+    }
+
+    /// What came of the access of one that waits no longer.
+    pub fn ended(&mut self, waiter: usize) -> Result<Touched> {
+        if waiter == GUEST {
+            return self.guest()?.result(Instant::now() + LONG);
+        }
+        let agent = self.waiters[waiter].take().context("nobody waits")?;
+        match agent.result()? {
+            Seen::Touched(touched) if touched.len() == 1 => {
+                agent.end()?;
+                Ok(touched[0])
+            }
+            other => bail!("one access comes to {other:?}"),
+        }
+    }
+
+    /// Waits until so many wait in a space that has an asfd.
+    pub fn await_waiting(&self, space: usize, count: u64) -> Result<()> {
+        let end = Instant::now() + LONG;
+        loop {
+            let waiting = fdinfo::number(&fdinfo::read(self.space(space)?)?, "waiting")?;
+            if waiting == count {
+                return Ok(());
+            }
+            ensure!(
+                Instant::now() < end,
+                "in space {space} {count} should wait, and {waiting} do"
+            );
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 

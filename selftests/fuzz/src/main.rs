@@ -106,7 +106,7 @@ fn main() -> Result<ExitCode> {
 const MODEST: Duration = Duration::from_secs(30);
 
 fn run(options: &Options) -> Result<ExitCode> {
-    agent::ignore_children();
+    agent::prepare_signals();
     probe::install()?;
     watch::install();
     let mut report = Report::new();
@@ -245,8 +245,8 @@ fn has_guest(options: &Options) -> bool {
 
 fn summary(tally: &Tally) -> String {
     format!(
-        "{} sequences, {} steps, {} accesses",
-        tally.sequences, tally.steps, tally.touches
+        "{} sequences, {} steps, {} accesses, {} waits, {} events",
+        tally.sequences, tally.steps, tally.touches, tally.waits, tally.events
     )
 }
 

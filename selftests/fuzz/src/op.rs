@@ -9,6 +9,13 @@
 
 use serde::{Deserialize, Serialize};
 
+pub use address_space::EventKind;
+pub use address_space::sys::{
+    ADDRESS_SPACE_HOLE_ABSORB as ABSORB, ADDRESS_SPACE_HOLE_DENIED as HOLE_DENIED,
+    ADDRESS_SPACE_HOLE_KERNEL as HOLE_KERNEL, ADDRESS_SPACE_HOLE_SIGNAL as SIGNAL,
+    ADDRESS_SPACE_HOLE_WAIT as WAIT,
+};
+
 pub const PAGE: u64 = 4096;
 /// Bytes of a cell.
 pub const CELL: u64 = 2048;
@@ -31,6 +38,14 @@ pub const PLACE_PAGES: u64 = 4 * HUGE;
 pub const SLOTS: usize = 3;
 /// See [`Kind`].
 pub const FILES: usize = 6;
+/// Events files.
+pub const WATCHES: usize = 2;
+/// Processes that wait at holes, each with one access,
+pub const WAITERS: usize = 3;
+/// and the number of the guest among those that wait.
+pub const GUEST: usize = WAITERS;
+/// How long a task waits at most, where that is limited.
+pub const TIMEOUT_MS: u64 = 20;
 
 pub const NONE: u32 = 0;
 pub const READ: u32 = 1;
@@ -55,6 +70,10 @@ impl Span {
 
     pub fn iter(&self) -> impl Iterator<Item = u64> + use<> {
         self.start..self.end()
+    }
+
+    pub fn has(&self, number: u64) -> bool {
+        (self.start..self.end()).contains(&number)
     }
 
     pub fn overlaps(&self, other: &Span) -> bool {
@@ -126,6 +145,23 @@ pub enum Access {
     Futex,
 }
 
+impl Access {
+    /// For reading or for writing.
+    pub fn wants(self) -> u32 {
+        match self {
+            Access::Load | Access::CopyFrom | Access::DebugFrom => READ,
+            _ => WRITE,
+        }
+    }
+
+    pub fn stored(self) -> Option<u64> {
+        match self {
+            Access::Store(value) | Access::CopyTo(value) | Access::DebugTo(value) => Some(value),
+            _ => None,
+        }
+    }
+}
+
 /// One access of a process: `page` counts through the places of its attachments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Touch {
@@ -157,38 +193,41 @@ pub enum Advice {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Op {
     // Calls on spaces.
-    Create(usize),
+    Create {
+        space: usize,
+        holes: u32,
+    },
     Close(usize),
     Map {
-        space: usize,
+        on: Source,
         map: Map,
     },
     MapAnywhere {
-        space: usize,
+        on: Source,
         map: Map,
     },
     Unmap {
-        space: usize,
+        on: Source,
         at: Span,
     },
     Protect {
-        space: usize,
+        on: Source,
         at: Span,
         prot: u32,
     },
     Move {
-        space: usize,
+        on: Source,
         at: Span,
         to: u64,
         replace: bool,
     },
     Batch {
-        space: usize,
+        on: Source,
         changes: Vec<Change>,
     },
     /// All of the file, from `offset` on, where `pages` is none.
     Register {
-        space: usize,
+        on: Source,
         handle: Handle,
         offset: u64,
         pages: Option<u64>,
@@ -196,17 +235,49 @@ pub enum Op {
         populate: bool,
     },
     Unregister {
-        space: usize,
+        on: Source,
         handle: Handle,
     },
     MakeView {
-        space: usize,
+        on: Source,
         view: usize,
         at: Span,
         prot: u32,
+        holes: u32,
+        manage: bool,
     },
     CloseView(usize),
     Fsync(Source),
+
+    // Who is told of accesses to holes, and who waits for what.
+    Watch {
+        on: Source,
+        watch: usize,
+        /// All of it where it is none.
+        at: Option<Span>,
+        timed: bool,
+    },
+    Unwatch(usize),
+    Poison {
+        on: Source,
+        at: Span,
+        clear: bool,
+    },
+    /// Reads all events that there are.
+    ReadEvents(usize),
+    /// A copy of a process makes an access that waits.
+    Wait {
+        waiter: usize,
+        process: usize,
+        touch: Touch,
+    },
+    /// The guest does.
+    GuestWait(GuestTouch),
+    /// A signal that does not kill.
+    Interrupt(usize),
+    Kill(usize),
+    /// Waits until what a process absorbs briefly is gone.
+    Expire(usize),
 
     // Processes and their attachments. Places are counted in pages.
     Spawn(usize),
@@ -275,6 +346,7 @@ pub enum Op {
         at: Span,
         readonly: bool,
         log: bool,
+        holes: u32,
     },
     Unplug {
         source: Source,
@@ -328,8 +400,23 @@ pub enum Seen {
     /// With the index of the refused operation.
     Refused(Option<usize>, i32),
     Touched(Vec<Touched>),
+    Told(Vec<Told>),
     /// The size in cells, and the words of all cells that are not 0.
     Content(u64, Vec<(u64, u64)>),
+}
+
+/// An event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    Of {
+        kind: EventKind,
+        page: u64,
+        access: u32,
+        /// Which of all asfds and views that were ever made.
+        through: usize,
+    },
+    /// So many were lost.
+    Lost(u64),
 }
 
 /// A mapping in the fdinfo of an asfd.

@@ -4,16 +4,19 @@
 //! has returned it marks them as revoked, through the file itself. A reader that finds such
 //! a mark has reached a revoked page; so has a writer that changes a word after the mark.
 
-use std::os::fd::AsFd;
+mod holes;
+
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
-use address_space::{AddressSpace, Prot, View};
+use address_space::{AddressSpace, Events, Holes, Prot, View};
 use anyhow::{Context as _, Result, bail, ensure};
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use rig::{READ_WRITE, fdinfo};
 
+use self::holes::{Look, Patient, fork_and_kill};
 use crate::files::{Places, Shared};
 use crate::guest::Guest;
 use crate::op::*;
@@ -26,6 +29,10 @@ use crate::region::Region;
 /// Pages of a file that are shown one set at a time.
 const SETS: u64 = 4;
 const SET: u64 = SWITCHED.end - SWITCHED.start;
+
+/// Where in the region what absorbs is attached, and that through which accesses wait.
+const ABSORBS: u64 = 2 * HUGE;
+const WAITS: u64 = 3 * HUGE;
 
 /// An attachment of this process, or of the parent it was forked from.
 struct Attachment {
@@ -106,6 +113,9 @@ struct Owner {
     set: Option<u64>,
     /// The value that is written next; it only grows.
     version: u64,
+    /// Who waits at a hole of the taken part.
+    events: Option<Events>,
+    looks: [Option<Look>; READERS.len()],
 }
 
 /// How much was done.
@@ -121,43 +131,83 @@ pub fn race(places: &Places, guest: bool, seed: u64, time: Duration) -> Result<D
     let region = Region::new()?;
     let all = Span::new(0, PAGES);
     let view: View = owner.space.view(all.bytes(), READ_WRITE)?;
+    let with = |holes| owner.space.view_with(all.bytes(), READ_WRITE, holes);
+    let (absorbs, waits) = (with(Holes::ABSORB)?, with(Holes::WAIT)?);
+    // The calls of an asfd, too, can be made on a view.
+    let waits = AddressSpace::from(OwnedFd::from(waits));
     region.attach(owner.space.as_fd(), all, RW, 0)?;
     region.attach(view.as_fd(), all, RW, HUGE)?;
-    for (reader, place) in [(1, 0), (2, HUGE)] {
+    region.attach(absorbs.as_fd(), all, RW, ABSORBS)?;
+    region.attach(waits.as_fd(), all, RW, WAITS)?;
+    for (reader, place) in [(1, 0), (2, HUGE), (4, ABSORBS), (5, WAITS), (8, WAITS)] {
         // SAFETY: This is the only thread, so that no lock is held in the child.
         match unsafe { libc::fork() } {
             -1 => bail!("fork: {}", std::io::Error::last_os_error()),
             0 => {
                 // One of them gets the CPU when nobody else wants it, and loses it anywhere.
                 let nice = if reader == 2 { 19 } else { 0 };
-                // SAFETY: The calls only ask for a signal when the parent ends, and set a
-                // priority.
+                // SAFETY: The calls only ask for a signal when the parent ends, and set what
+                // becomes of children and a priority.
                 unsafe {
                     libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                    libc::signal(libc::SIGCHLD, libc::SIG_DFL);
                     libc::setpriority(libc::PRIO_PROCESS, 0, nice);
                 }
-                read_and_check(control, reader, &mut Attachment { place }, seed);
+                let mut attachment = Attachment { place };
+                match reader {
+                    5 => {
+                        let mut patient = Patient {
+                            reader: attachment,
+                            control,
+                            index: reader,
+                            accesses: 0,
+                        };
+                        read_and_check(control, reader, &mut patient, seed);
+                    }
+                    8 => fork_and_kill(control, reader, place, seed),
+                    _ => read_and_check(control, reader, &mut attachment, seed),
+                }
                 std::process::exit(0);
             }
             _ => (),
         }
     }
+    owner.watch_again()?;
     let asfd = owner.space.as_fd().try_clone_to_owned()?;
     let asfd = AddressSpace::from(asfd);
     let changed = owner.changed.fd(true).try_clone_to_owned()?;
     let mut changes = 0;
     let result = std::thread::scope(|scope| {
         scope.spawn(|| read_and_check(control, 0, &mut Attachment { place: 0 }, seed));
-        let mapper = scope.spawn(|| map_again_and_again(control, &asfd, &changed));
-        let inside = guest.then(|| {
-            scope.spawn(|| -> Result<()> {
-                let mut guest = Guest::boot()?;
-                let plugged = guest.plug(&asfd, 0, all, false, false);
-                ensure!(plugged == Seen::Done, "no slot: {plugged:?}");
-                read_and_check(control, 3, &mut Inside { guest, control }, seed);
-                Ok(())
-            })
+        scope.spawn(|| {
+            let mut patient = Patient {
+                reader: Attachment { place: WAITS },
+                control,
+                index: 6,
+                accesses: 0,
+            };
+            read_and_check(control, 6, &mut patient, seed);
         });
+        let mapper = scope.spawn(|| map_again_and_again(control, &asfd, &changed));
+        let guests: Vec<_> = [(3, &asfd), (7, &waits)]
+            .into_iter()
+            .filter(|_| guest)
+            .map(|(index, of)| {
+                scope.spawn(move || -> Result<()> {
+                    let mut guest = Guest::boot()?;
+                    let plugged = guest.plug(of, 0, all, false, false, 0);
+                    ensure!(plugged == Seen::Done, "no slot: {plugged:?}");
+                    let mut reader = Patient {
+                        reader: Inside { guest, control },
+                        control,
+                        index,
+                        accesses: 0,
+                    };
+                    read_and_check(control, index, &mut reader, seed);
+                    Ok(())
+                })
+            })
+            .collect();
         // There are fewer CPUs than readers, and the changes are what matters.
         //
         // SAFETY: The call changes the priority of this thread, and no memory.
@@ -169,17 +219,22 @@ pub fn race(places: &Places, guest: bool, seed: u64, time: Duration) -> Result<D
             changes += 1;
         }
         control.stop.store(true, SeqCst);
+        // Whoever waits goes on.
+        owner.events = None;
         // SAFETY: As above.
         unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 0) };
         match mapper.join() {
             Ok(mapped) => mapped.context("the second owner")?,
             Err(_) => bail!("the second owner has panicked"),
         }
-        match inside.map(|inside| inside.join()) {
-            Some(Ok(Err(error))) => Err(error.context("the guest")),
-            Some(Err(_)) => bail!("the guest's thread has panicked"),
-            _ => result,
+        for guest in guests {
+            match guest.join() {
+                Ok(Err(error)) => return Err(error.context("a guest")),
+                Err(_) => bail!("a guest's thread has panicked"),
+                _ => (),
+            }
         }
+        result
     });
     // SAFETY: The call waits for the children, which are ending, and writes no status.
     while unsafe { libc::waitpid(-1, std::ptr::null_mut(), 0) } >= 0 {}
@@ -187,15 +242,20 @@ pub fn race(places: &Places, guest: bool, seed: u64, time: Duration) -> Result<D
         bail!("{why}, after {changes} changes");
     }
     result?;
+    owner.nobody_waits()?;
     let rounds: Vec<_> = READERS
         .iter()
         .zip(&control.rounds)
         .map(|(reader, rounds)| format!("{reader} {}", rounds.load(SeqCst)))
         .collect();
     let spurious = control.spurious.load(SeqCst);
+    let told = control.told.load(SeqCst);
     Ok(Done {
         changes,
-        rounds: format!("{}, holes that were none {spurious}", rounds.join(", ")),
+        rounds: format!(
+            "{}, holes that were none {spurious}, waits that were told {told}",
+            rounds.join(", ")
+        ),
     })
 }
 
@@ -230,6 +290,8 @@ impl Owner {
             free: Vec::new(),
             set: None,
             version: 0,
+            events: None,
+            looks: [None; READERS.len()],
         };
         for page in 0..24 {
             let left = owner.taken.read_mapped(page * CELLS + 1);
@@ -247,10 +309,14 @@ impl Owner {
     }
 
     fn change(&mut self) -> Result<()> {
-        match self.random.random_range(0..10) {
-            0..=5 => self.take(),
-            6..=7 => self.switch(),
-            _ => self.change_file(),
+        match self.random.random_range(0..200) {
+            0..=109 => self.take(),
+            110..=144 => self.switch(),
+            145..=164 => self.change_file(),
+            165..=189 => self.answer(),
+            190..=195 => self.look_after(),
+            196 => self.watch_again(),
+            _ => self.poison(),
         }
     }
 
@@ -281,30 +347,39 @@ impl Owner {
         self.free.push(Free { page, left });
     }
 
+    /// Maps something at a page of the taken part, if nothing is.
+    fn show(&mut self, page: u64) -> Result<()> {
+        let place = (page - TAKEN.start) as usize;
+        if self.shows[place].is_some() {
+            return Ok(());
+        }
+        let Some(fresh) = self.fresh()? else {
+            return Ok(());
+        };
+        let file = self.taken.fd(true);
+        let map = self
+            .space
+            .map(&file)
+            .offset(fresh * PAGE)
+            .length(PAGE)
+            .at(page * PAGE)
+            .prot(READ_WRITE);
+        if self.random.random() {
+            map.populate().commit()?;
+        } else {
+            map.commit()?;
+        }
+        self.shows[place] = Some(fresh);
+        Ok(())
+    }
+
     fn take(&mut self) -> Result<()> {
         let page = self.random.random_range(TAKEN);
         let at = page * PAGE..(page + 1) * PAGE;
         let place = (page - TAKEN.start) as usize;
         let rw = READ_WRITE;
         let Some(shown) = self.shows[place] else {
-            let Some(fresh) = self.fresh()? else {
-                return Ok(());
-            };
-            let file = self.taken.fd(true);
-            let map = self
-                .space
-                .map(&file)
-                .offset(fresh * PAGE)
-                .length(PAGE)
-                .at(page * PAGE)
-                .prot(rw);
-            if self.random.random() {
-                map.populate().commit()?;
-            } else {
-                map.commit()?;
-            }
-            self.shows[place] = Some(fresh);
-            return Ok(());
+            return self.show(page);
         };
         match self.random.random_range(0..10) {
             0..=3 => {

@@ -21,7 +21,19 @@ pub const PAGES: u64 = 32;
 pub const REVOKED: u64 = 1 << 63;
 
 /// The readers.
-pub const READERS: [&str; 4] = ["a thread", "a child", "a child with a view", "a guest"];
+pub const READERS: [&str; 9] = [
+    "a thread",
+    "a child",
+    "a child with a view",
+    "a guest",
+    "a child that absorbs",
+    "a child that waits",
+    "a thread that waits",
+    "a guest that waits",
+    "children that are killed",
+];
+/// Those that wait at holes.
+pub const WAITING: std::ops::Range<usize> = 5..8;
 
 /// What owner and readers share, in all of their processes.
 #[derive(Default)]
@@ -30,20 +42,26 @@ pub struct Control {
     /// For each page whose file is changed: older values are gone.
     pub floors: [AtomicU64; (CHANGED.end - CHANGED.start) as usize],
     pub rounds: [AtomicU64; READERS.len()],
-    /// How often the guest met a hole that was none.
+    /// How often a guest met a hole that was none.
     pub spurious: AtomicU64,
+    /// How many waits the owner was told of.
+    pub told: AtomicU64,
+    /// For those that may wait: the number of the access, and in the lower 16 bits the page, from
+    /// 1 on, while it is made.
+    pub at: [AtomicU64; READERS.len()],
     /// The first failure: what failed, the reader and the page, and two values.
     failed: AtomicU64,
     details: [AtomicU64; 4],
 }
 
 /// What can go wrong.
-const WRONG: [&str; 5] = [
+const WRONG: [&str; 6] = [
     "",
     "read a page after it was revoked",
     "met a hole where there never is one",
     "read what was before a batch after what came with it",
     "read what was in a file before it was punched or truncated",
+    "are not ended by SIGKILL",
 ];
 
 impl Control {
@@ -63,7 +81,7 @@ impl Control {
         }
     }
 
-    fn fail(&self, what: usize, reader: usize, page: u64, values: [u64; 2]) {
+    pub fn fail(&self, what: usize, reader: usize, page: u64, values: [u64; 2]) {
         if self.details[3].swap(1, SeqCst) == 0 {
             let place = ((reader as u64) << 32) | page;
             for (detail, value) in self.details.iter().zip([place, values[0], values[1]]) {

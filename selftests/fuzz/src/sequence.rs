@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Error, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::files::Places;
@@ -41,45 +41,68 @@ impl Pair {
         Ok(Pair { machine, model })
     }
 
-    /// Makes a step if it is possible; the error says what is wrong with its result.
-    fn step(&mut self, op: &Op) -> Result<(), String> {
+    /// Makes a step if it is possible, and returns its result; the error says what is wrong
+    /// with that.
+    fn step(&mut self, op: &Op) -> Result<Option<Seen>, String> {
         if !self.model.possible(op) {
-            return Ok(());
+            return Ok(None);
         }
+        let waited = self.model.somebody_waits();
         let seen = self
             .machine
             .make(op, &self.model)
             .map_err(|error| format!("{error:#}"))?;
         self.model.judge(op, &seen)?;
-        if let Some(space) = changed_space(op) {
+        if waited || self.model.somebody_waits() {
+            self.settle().map_err(|error| format!("{error:#}"))?;
+        }
+        for space in changed(op).map_or(Vec::new(), |on| self.model.asfds_of(on)) {
             let layout = self.machine.layout(space);
             let layout = layout.map_err(|error| format!("fdinfo: {error:#}"))?;
             self.model.check_layout(space, &layout)?;
+        }
+        Ok(Some(seen))
+    }
+
+    /// Those that no longer wait go on, and the others look again and wait on.
+    fn settle(&mut self) -> Result<()> {
+        let mut ended = Vec::new();
+        for waiter in self.model.ended_waiters() {
+            let touched = self.machine.ended(waiter);
+            ended.push((waiter, touched.with_context(|| format!("waiter {waiter}"))?));
+        }
+        self.model.judge_waiters(&ended).map_err(Error::msg)?;
+        for (space, count) in self.model.waiting() {
+            self.machine.await_waiting(space, count)?;
         }
         Ok(())
     }
 }
 
-/// The space whose layout is checked after a step, even if the step was refused.
-fn changed_space(op: &Op) -> Option<usize> {
+/// Through what a step changes a space, or tries to. Its layout is checked afterwards.
+fn changed(op: &Op) -> Option<Source> {
     match *op {
-        Op::Create(space)
-        | Op::Map { space, .. }
-        | Op::MapAnywhere { space, .. }
-        | Op::Unmap { space, .. }
-        | Op::Protect { space, .. }
-        | Op::Move { space, .. }
-        | Op::Batch { space, .. }
-        | Op::Register { space, .. }
-        | Op::Unregister { space, .. }
-        | Op::MakeView { space, .. } => Some(space),
+        Op::Create { space, .. } => Some(Source::Space(space)),
+        Op::Map { on, .. }
+        | Op::MapAnywhere { on, .. }
+        | Op::Unmap { on, .. }
+        | Op::Protect { on, .. }
+        | Op::Move { on, .. }
+        | Op::Batch { on, .. }
+        | Op::Register { on, .. }
+        | Op::Unregister { on, .. }
+        | Op::MakeView { on, .. } => Some(on),
         _ => None,
     }
 }
 
 /// The last steps, which check everything once more.
 fn closing(files: &[usize], guest: bool) -> VecDeque<Op> {
-    let mut ops: VecDeque<_> = (0..PROCESSES).map(Op::Sweep).collect();
+    let mut ops: VecDeque<_> = (0..WATCHES).map(Op::ReadEvents).collect();
+    // Whoever waits meets the end of it.
+    ops.extend((0..WATCHES).map(Op::Unwatch));
+    ops.extend((0..PROCESSES).map(Op::Expire));
+    ops.extend((0..PROCESSES).map(Op::Sweep));
     if guest {
         ops.push_back(Op::GuestSweep);
     }
@@ -106,6 +129,9 @@ pub struct Tally {
     pub sequences: u64,
     pub steps: u64,
     pub touches: u64,
+    /// Accesses that waited for something else to happen.
+    pub waits: u64,
+    pub events: u64,
 }
 
 /// Makes a new random sequence of `steps` steps.
@@ -134,9 +160,12 @@ pub fn random(
         watch::at_step(step);
         tally.steps += 1;
         tally.touches += touches(&op, &pair.model);
+        tally.waits += u64::from(matches!(op, Op::Wait { .. } | Op::GuestWait(_)));
         sequence.steps.push(op.clone());
-        if let Err(why) = pair.step(&op) {
-            return Ok(Some(Failure { sequence, why }));
+        match pair.step(&op) {
+            Ok(Some(Seen::Told(told))) => tally.events += told.len() as u64,
+            Ok(_) => (),
+            Err(why) => return Ok(Some(Failure { sequence, why })),
         }
     }
     tally.sequences += 1;
@@ -147,7 +176,8 @@ fn touches(op: &Op, model: &Model) -> u64 {
     let count = match op {
         Op::Touch { process, touches } => model.meaningful(*process, touches).len(),
         Op::Sweep(process) => model.sweep(*process).len(),
-        Op::Guest(touches) | Op::Vmm(touches) => model.meaningful_in_guest(touches).len(),
+        Op::Guest(touches) => model.meaningful_in_guest(touches).len(),
+        Op::Vmm(touches) => model.meaningful_in_vmm(touches).len(),
         Op::GuestSweep => model.guest_sweep().len(),
         _ => 0,
     };
@@ -244,6 +274,12 @@ fn simpler_ops(op: &Op) -> Vec<Op> {
         Op::Register { populate, .. } => *populate = false,
         _ => (),
     });
+    with(&|op| match op {
+        Op::Create { holes, .. } | Op::MakeView { holes, .. } | Op::Plug { holes, .. } => {
+            *holes &= SIGNAL | ABSORB | WAIT;
+        }
+        _ => (),
+    });
     let parts = match op {
         Op::Touch { touches, .. } => touches.len(),
         Op::Guest(touches) | Op::Vmm(touches) => touches.len(),
@@ -273,6 +309,8 @@ fn span_mut(op: &mut Op) -> Option<&mut Span> {
         | Op::Mprotect { at, .. }
         | Op::Mremap { at, .. }
         | Op::Punch { at, .. }
+        | Op::Poison { at, .. }
+        | Op::Watch { at: Some(at), .. }
         | Op::Plug { at, .. } => Some(at),
         _ => None,
     }

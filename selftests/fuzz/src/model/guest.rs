@@ -2,14 +2,26 @@
 
 //! The guest: its memory slots, and the results of touching them.
 
-use libc::{EACCES, EEXIST, EINVAL, ENOENT};
+use libc::{EACCES, EEXIST, EINVAL, ENOENT, EPERM};
 
+use super::events::{OFTEN, ONCE, PERHAPS};
+use super::holes::{By, Comes, Policy, Through};
 use super::memory::Reach;
+use super::waiters::access_of;
 use super::{Model, Slot, Verdict, compare, expect, is_hot, results};
 use crate::op::*;
 
+impl Slot {
+    pub(super) fn through(&self, page: u64) -> Through {
+        Through {
+            page: self.to.page + page,
+            ..self.to
+        }
+    }
+}
+
 impl Model {
-    fn slot(&self, slot: usize) -> Option<Slot> {
+    pub(super) fn slot(&self, slot: usize) -> Option<Slot> {
         self.guest.as_ref()?.slots[slot]
     }
 
@@ -19,15 +31,22 @@ impl Model {
         slot: usize,
         at: Span,
         readonly: bool,
+        holes: u32,
         seen: &Seen,
     ) -> Verdict {
         let Some(view) = self.source(source) else {
             return Err("nothing to plug".into());
         };
         let there = self.slot(slot);
-        let wanted = if at.end() > view.at.count {
+        let policy = Policy::of(holes, view.policy);
+        let of_view = matches!(source, Source::View(_));
+        let wanted = if let Err(errno) = policy {
+            Err(errno)
+        } else if at.end() > view.at.count {
             Err(EINVAL)
-        } else if there.is_some_and(|there| there.space == view.space) {
+        } else if of_view && policy != Ok(view.policy) {
+            Err(EPERM)
+        } else if there.is_some_and(|there| there.to.space == view.space) {
             Err(EEXIST)
         } else if !readonly && view.prot & WRITE == 0 {
             Err(EACCES)
@@ -38,19 +57,23 @@ impl Model {
             Ok(())
         };
         expect(seen, wanted)?;
-        if let (Ok(()), Some(guest)) = (wanted, &mut self.guest) {
-            guest.slots[slot] = Some(Slot {
-                space: view.space,
-                at: Span::new(view.at.start + at.start, at.count),
-                readonly,
-            });
+        if let (Ok(()), Ok(policy)) = (wanted, policy) {
+            let sink = self.new_sink(policy);
+            let to = view.through(at.start, sink);
+            if let Some(guest) = &mut self.guest {
+                guest.slots[slot] = Some(Slot {
+                    to: Through { policy, ..to },
+                    at: view.pages(at),
+                    readonly,
+                });
+            }
         }
         Ok(())
     }
 
     pub(super) fn unplug(&mut self, source: Source, slot: usize, seen: &Seen) -> Verdict {
         let space = self.source(source).map(|view| view.space);
-        let known = self.slot(slot).is_some_and(|it| Some(it.space) == space);
+        let known = self.slot(slot).is_some_and(|it| Some(it.to.space) == space);
         expect(seen, if known { Ok(()) } else { Err(ENOENT) })?;
         if let (true, Some(guest)) = (known, &mut self.guest) {
             guest.slots[slot] = None;
@@ -58,23 +81,33 @@ impl Model {
         Ok(())
     }
 
-    /// The accesses whose result is determined.
-    pub fn meaningful_in_guest(&self, touches: &[GuestTouch]) -> Vec<GuestTouch> {
+    /// The accesses whose result is determined, without anything else happening.
+    fn meaningful_in_slots(&self, touches: &[GuestTouch], by: By) -> Vec<GuestTouch> {
+        let mut timeouts = 1;
         touches
             .iter()
             .filter(|touch| {
                 self.slot(touch.slot).is_some_and(|slot| {
-                    touch.page < slot.at.count
-                        && !self.is_unclear(
-                            slot.space,
-                            slot.at.start + touch.page,
-                            touch.cell,
-                            touch.store.is_some(),
-                        )
+                    if touch.page >= slot.at.count {
+                        return false;
+                    }
+                    let (to, access) = (slot.through(touch.page), access_of(touch));
+                    let store = touch.store.is_some();
+                    !self.is_unclear(to.space, to.page, touch.cell, store)
+                        && (store && slot.readonly
+                            || self.has_result(&to, touch.cell, access, by, &mut timeouts))
                 })
             })
             .copied()
             .collect()
+    }
+
+    pub fn meaningful_in_guest(&self, touches: &[GuestTouch]) -> Vec<GuestTouch> {
+        self.meaningful_in_slots(touches, By::Guest)
+    }
+
+    pub fn meaningful_in_vmm(&self, touches: &[GuestTouch]) -> Vec<GuestTouch> {
+        self.meaningful_in_slots(touches, By::User)
     }
 
     /// Reads of all pages near the boundaries of huge pages.
@@ -95,60 +128,56 @@ impl Model {
     }
 
     pub(super) fn guest_touch(&mut self, touches: &[GuestTouch], seen: &Seen) -> Verdict {
-        self.touch_slots("the guest", touches, seen, |slot, reach, store| {
-            match (store, reach) {
-                (true, _) if slot.readonly => Touched::NoWrite,
-                (true, Reach::Denied) => Touched::NoWrite,
-                _ => Touched::Fault,
-            }
-        })
+        let touches = self.meaningful_in_guest(touches);
+        self.touch_slots("the guest", &touches, By::Guest, seen)
     }
 
     pub(super) fn vmm_touch(&mut self, touches: &[GuestTouch], seen: &Seen) -> Verdict {
-        self.touch_slots("the VMM", touches, seen, |slot, reach, store| match reach {
-            _ if store && slot.readonly => Touched::Segv,
-            Reach::Denied => Touched::Segv,
-            _ => Touched::Bus,
-        })
+        let touches = self.meaningful_in_vmm(touches);
+        self.touch_slots("the VMM", &touches, By::User, seen)
     }
 
-    /// `refused` returns the result of an access that cannot be made.
-    fn touch_slots(
-        &mut self,
-        name: &str,
-        touches: &[GuestTouch],
-        seen: &Seen,
-        refused: impl Fn(&Slot, &Reach, bool) -> Touched,
-    ) -> Verdict {
-        let touches = self.meaningful_in_guest(touches);
+    fn touch_slots(&mut self, name: &str, touches: &[GuestTouch], by: By, seen: &Seen) -> Verdict {
         let seen = results(seen, touches.len())?;
         for (index, (touch, seen)) in touches.iter().zip(seen).enumerate() {
             let Some(slot) = self.slot(touch.slot) else {
                 continue;
             };
-            let page = slot.at.start + touch.page;
-            let store = touch.store.is_some();
-            let access = if store { WRITE } else { READ };
-            let wanted = match self.reach(slot.space, page, touch.cell, access) {
-                Reach::Cell { file, cell } if !(store && slot.readonly) => {
-                    self.word(file, cell, touch.store)
-                }
-                // Reading is allowed where writing is not, but for PROT_NONE.
+            let to = slot.through(touch.page);
+            let (access, store) = (access_of(touch).wants(), touch.store.is_some());
+            let comes = self.comes(&to, touch.cell, access, by);
+            // KVM takes a write to what can only be read for one to a device, unless there is
+            // nothing at all yet.
+            let readable = !matches!(
+                self.reach(to.space, to.page, touch.cell, READ),
                 Reach::Denied
-                    if store
-                        && matches!(
-                            self.reach(slot.space, page, touch.cell, READ),
-                            Reach::Denied
-                        ) =>
-                {
-                    match refused(&slot, &Reach::Denied, store) {
-                        Touched::NoWrite if !slot.readonly => Touched::Fault,
-                        other => other,
-                    }
+            );
+            let wanted = match (by, comes) {
+                (By::Guest, _) if store && slot.readonly => vec![Touched::NoWrite],
+                (_, _) if store && slot.readonly => vec![Touched::Segv],
+                (
+                    By::Guest,
+                    Comes::Absorbed {
+                        why: EventKind::Denied,
+                        ..
+                    },
+                ) if store && readable && matches!(seen, Touched::Mmio) => {
+                    vec![Touched::Mmio]
                 }
-                reach => refused(&slot, &reach, store),
+                (_, Comes::Refused(why)) => {
+                    let denied = why == EventKind::Denied;
+                    let (result, times) = match by {
+                        By::Guest if denied && store && readable => (Touched::NoWrite, PERHAPS),
+                        By::Guest => (Touched::Fault, OFTEN),
+                        _ if denied => (Touched::Segv, ONCE),
+                        _ => (Touched::Bus, ONCE),
+                    };
+                    self.tell(&to, access, why, times);
+                    vec![result]
+                }
+                (_, comes) => self.made(&to, touch.cell, access, touch.store, comes),
             };
-            compare("access", index, *seen, wanted)
+            compare("access", index, *seen, &wanted)
                 .map_err(|why| format!("{name}, {touch:?} of {slot:?}, {why}"))?;
         }
         Ok(())

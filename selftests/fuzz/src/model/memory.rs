@@ -4,6 +4,9 @@
 
 use libc::{EACCES, EINVAL};
 
+use super::events::{OFTEN, ONCE, PERHAPS};
+use super::holes::{By, Comes};
+use super::waiters::refused;
 use super::{Attached, Model, Process, Verdict, compare, expect, is_hot, results};
 use crate::op::*;
 
@@ -93,14 +96,12 @@ impl Model {
         };
         expect(seen, wanted)?;
         let vma = self.new_vma();
+        let sink = self.new_sink(view.policy);
         let target = Span::new(place, at.count);
-        for (page, attached) in
-            (view.at.start + at.start..).zip(self.process_mut(process).part_mut(target))
-        {
+        for (page, attached) in (at.start..).zip(self.process_mut(process).part_mut(target)) {
             // If it failed, what was there before is gone: see Region::attach().
             *attached = wanted.ok().map(|()| Attached {
-                space: view.space,
-                page,
+                to: view.through(page, sink),
                 prot,
                 may_write,
                 vma,
@@ -154,6 +155,27 @@ impl Model {
             .copy_from_slice(&moved);
     }
 
+    /// Each VMA of a child that absorbs has a page of its own for that.
+    pub(super) fn fork(&mut self, from: usize, to: usize) {
+        let Some(mut child) = self.processes[from].clone() else {
+            return;
+        };
+        let mut before: Option<(u32, Option<usize>)> = None;
+        for attached in &mut child.pages {
+            let Some(attached) = attached else {
+                before = None;
+                continue;
+            };
+            let sink = match before {
+                Some((vma, sink)) if vma == attached.vma => sink,
+                _ => self.new_sink(attached.to.policy),
+            };
+            before = Some((attached.vma, sink));
+            attached.to.sink = sink;
+        }
+        self.processes[to] = Some(child);
+    }
+
     /// What an access to a page of a space reaches.
     pub(super) fn reach(&self, space: usize, page: u64, cell: u64, access: u32) -> Reach {
         let Some(shown) = self.spaces[space].shown[page as usize] else {
@@ -182,24 +204,26 @@ impl Model {
         file.is_undetermined(shown.page) || (store && beyond)
     }
 
-    /// The accesses whose result is determined.
+    /// The accesses whose result is determined, without anything else happening.
     pub fn meaningful(&self, process: usize, touches: &[Touch]) -> Vec<Touch> {
         let pages = self.processes[process].as_ref().map(|it| &it.pages);
+        let mut timeouts = 1;
         touches
             .iter()
             .filter(|touch| {
                 let attached = pages.and_then(|pages| pages.get(touch.page as usize));
-                let store = !matches!(
-                    touch.access,
-                    Access::Load | Access::CopyFrom | Access::DebugFrom
-                );
+                let (access, by) = (touch.access, touch.access.by());
+                let store = access.wants() == WRITE;
                 // A debugger reaches what is reserved for attachments, too.
-                let debug = matches!(touch.access, Access::DebugFrom | Access::DebugTo(_));
+                let debug = matches!(access, Access::DebugFrom | Access::DebugTo(_));
                 match attached {
                     None => false,
                     Some(None) => !debug,
                     Some(Some(attached)) => {
-                        !self.is_unclear(attached.space, attached.page, touch.cell, store)
+                        let to = &attached.to;
+                        !self.is_unclear(to.space, to.page, touch.cell, store)
+                            && (attached.prot & access.wants() == 0
+                                || self.has_result(to, touch.cell, access, by, &mut timeouts))
                     }
                 }
             })
@@ -222,31 +246,23 @@ impl Model {
         let touches = self.meaningful(process, touches);
         let seen = results(seen, touches.len())?;
         for (index, (touch, seen)) in touches.iter().zip(seen).enumerate() {
-            let (access, stored) = match touch.access {
-                Access::Load | Access::CopyFrom | Access::DebugFrom => (READ, None),
-                Access::Store(value) | Access::CopyTo(value) | Access::DebugTo(value) => {
-                    (WRITE, Some(value))
-                }
-                Access::Futex => (WRITE, None),
-            };
+            let (access, by) = (touch.access, touch.access.by());
             let attached = self.process_mut(process).pages[touch.page as usize];
-            let mut wanted = match attached {
-                None => Touched::Segv,
-                Some(attached) if attached.prot & access == 0 => Touched::Segv,
-                Some(attached) => {
-                    match self.reach(attached.space, attached.page, touch.cell, access) {
-                        Reach::Hole | Reach::Beyond => Touched::Bus,
-                        Reach::Denied => Touched::Segv,
-                        Reach::Cell { file, cell } => self.word(file, cell, stored),
+            let wanted = match attached {
+                Some(attached) if attached.prot & access.wants() != 0 => {
+                    let (to, stored) = (&attached.to, access.stored());
+                    match self.comes(to, touch.cell, access.wants(), by) {
+                        Comes::Refused(why) => {
+                            self.tell(to, access.wants(), why, times(access));
+                            vec![refused(by, why)]
+                        }
+                        comes => self.made(to, touch.cell, access.wants(), stored, comes),
                     }
                 }
+                _ if by == By::User => vec![Touched::Segv],
+                _ => vec![Touched::Fault],
             };
-            if !matches!(touch.access, Access::Load | Access::Store(_))
-                && matches!(wanted, Touched::Bus | Touched::Segv)
-            {
-                wanted = Touched::Fault;
-            }
-            compare("access", index, *seen, wanted)
+            compare("access", index, *seen, &wanted)
                 .map_err(|why| format!("process {process}, {touch:?} of {attached:?}, {why}"))?;
         }
         Ok(())
@@ -269,8 +285,18 @@ impl Model {
         self.processes[process]
             .iter()
             .flat_map(|process| (0..).zip(&process.pages))
-            .filter_map(|(page, attached)| Some((page, (*attached)?.page)))
+            .filter_map(|(page, attached)| Some((page, (*attached)?.to.page)))
             .filter(|(_, shown)| is_hot(*shown))
             .collect()
+    }
+}
+
+/// How often an access is told of that is refused.
+fn times(access: Access) -> u32 {
+    match access {
+        Access::Load | Access::Store(_) => ONCE,
+        Access::CopyFrom | Access::CopyTo(_) | Access::Futex => OFTEN,
+        // It is no fault.
+        Access::DebugFrom | Access::DebugTo(_) => PERHAPS,
     }
 }

@@ -7,18 +7,24 @@
 //! which also makes the step in the model. Where the documentation leaves a choice to the
 //! kernel, the model follows the kernel's result.
 
+mod events;
 mod file;
 mod guest;
+mod holes;
 mod memory;
 mod space;
 #[cfg(test)]
 mod tests;
+mod waiters;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::op::*;
 
+pub use events::Watch;
 pub use file::{File, first_value, later_value};
+use holes::{Policy, Stale, Through};
+use waiters::Waiter;
 
 /// Why a step is wrong.
 pub type Verdict = Result<(), String>;
@@ -28,12 +34,19 @@ pub type Verdict = Result<(), String>;
 pub struct Model {
     pub files: [Option<File>; FILES],
     spaces: Vec<Space>,
-    pub asfds: [Option<usize>; SPACES],
+    pub asfds: [Option<View>; SPACES],
     pub views: [Option<View>; VIEWS],
     pub processes: [Option<Process>; PROCESSES],
     pub guest: Option<Guest>,
+    pub watches: [Option<Watch>; WATCHES],
+    pub waiters: [Option<Waiter>; WAITERS + 1],
+    /// The words of the pages that absorb.
+    sinks: Vec<[u64; CELLS as usize]>,
+    stale: BTreeSet<Stale>,
     /// Numbers the VMAs.
     vmas: u32,
+    /// How many asfds and views were made.
+    made: usize,
 }
 
 #[derive(Clone)]
@@ -54,11 +67,39 @@ pub struct Shown {
     sure: u32,
 }
 
+/// What an asfd or view shows: pages of a space, for some accesses.
 #[derive(Clone, Copy, Debug)]
 pub struct View {
     pub space: usize,
     pub at: Span,
     pub prot: u32,
+    /// Whether what it shows can be changed through it.
+    pub manage: bool,
+    policy: Policy,
+    /// Which of all asfds and views that were ever made.
+    id: usize,
+}
+
+impl View {
+    /// Whether a call takes this range.
+    fn has(&self, at: Span) -> bool {
+        at.count > 0 && at.end() <= self.at.count
+    }
+
+    /// Pages of the space.
+    fn pages(&self, at: Span) -> Span {
+        Span::new(self.at.start + at.start, at.count)
+    }
+
+    fn through(&self, page: u64, sink: Option<usize>) -> Through {
+        Through {
+            space: self.space,
+            page: self.at.start + page,
+            policy: self.policy,
+            id: self.id,
+            sink,
+        }
+    }
 }
 
 /// The attachments of a process, page by page.
@@ -69,8 +110,7 @@ pub struct Process {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attached {
-    pub space: usize,
-    pub page: u64,
+    pub to: Through,
     pub prot: u32,
     may_write: bool,
     /// The number of the VMA: only one at a time can be moved.
@@ -85,7 +125,8 @@ pub struct Guest {
 
 #[derive(Clone, Copy, Debug)]
 pub struct Slot {
-    pub space: usize,
+    /// Its first page.
+    to: Through,
     pub at: Span,
     pub readonly: bool,
 }
@@ -106,43 +147,52 @@ impl Model {
         model
     }
 
-    /// The space behind an asfd that is open.
-    pub fn open(&self, space: usize) -> Option<&Space> {
-        self.asfds[space].map(|id| &self.spaces[id])
+    /// The space behind an asfd or view that is open.
+    pub fn open(&self, on: Source) -> Option<&Space> {
+        self.source(on).map(|part| &self.spaces[part.space])
     }
 
-    fn open_mut(&mut self, space: usize) -> &mut Space {
-        let id = self.asfds[space].expect("only possible steps are judged");
-        &mut self.spaces[id]
-    }
-
-    /// What an asfd or view shows: the space, and which pages of it, for which access.
-    fn source(&self, source: Source) -> Option<View> {
+    /// What an asfd or view shows.
+    pub fn source(&self, source: Source) -> Option<View> {
         match source {
-            Source::Space(space) => self.asfds[space].map(|space| View {
-                space,
-                at: Span::new(0, SPACE_PAGES),
-                prot: RW,
-            }),
+            Source::Space(space) => self.asfds[space],
             Source::View(view) => self.views[view],
         }
     }
 
+    /// The asfds of what an asfd or view shows.
+    pub fn asfds_of(&self, on: Source) -> Vec<usize> {
+        let Some(part) = self.source(on) else {
+            return Vec::new();
+        };
+        let same = |at: &usize| self.asfds[*at].is_some_and(|it| it.space == part.space);
+        (0..SPACES).filter(same).collect()
+    }
+
+    fn part(&self, on: Source) -> View {
+        self.source(on).expect("only possible steps are judged")
+    }
+
     /// Whether everything that a step needs exists.
     pub fn possible(&self, op: &Op) -> bool {
-        let open = |space: usize| self.asfds[space].is_some();
+        let open = |on: Source| self.source(on).is_some();
         let file = |file: usize| self.files[file].is_some();
+        let runs = self.guest.is_some() && self.waiters[GUEST].is_none();
         match *op {
-            Op::Create(space) => !open(space),
-            Op::Close(space) => open(space),
-            Op::Map { space, ref map, .. } | Op::MapAnywhere { space, ref map } => {
-                open(space) && self.mappable(map.handle, map.offset, map.at.count)
+            Op::Create { space, .. } => self.asfds[space].is_none(),
+            // Where somebody waits in it, fdinfo is to tell.
+            Op::Close(space) => self.asfds[space].is_some_and(|it| {
+                let waiters = self.waiters.iter().flatten();
+                waiters
+                    .into_iter()
+                    .all(|waiter| waiter.to.space != it.space)
+            }),
+            Op::Map { on, ref map, .. } | Op::MapAnywhere { on, ref map } => {
+                open(on) && self.mappable(map.handle, map.offset, map.at.count)
             }
-            Op::Unmap { space, .. } | Op::Protect { space, .. } | Op::Move { space, .. } => {
-                open(space)
-            }
-            Op::Batch { space, ref changes } => {
-                open(space)
+            Op::Unmap { on, .. } | Op::Protect { on, .. } | Op::Move { on, .. } => open(on),
+            Op::Batch { on, ref changes } => {
+                open(on)
                     && !changes.is_empty()
                     && changes.iter().all(|change| match change {
                         Change::Map(map) => self.mappable(map.handle, map.offset, map.at.count),
@@ -150,16 +200,14 @@ impl Model {
                     })
             }
             Op::Register {
-                space,
+                on,
                 handle,
                 offset,
                 pages,
                 ..
-            } => {
-                open(space) && pages != Some(0) && self.mappable(handle, offset, pages.unwrap_or(0))
-            }
-            Op::Unregister { space, handle } => open(space) && file(handle.file),
-            Op::MakeView { space, view, .. } => open(space) && self.views[view].is_none(),
+            } => open(on) && pages != Some(0) && self.mappable(handle, offset, pages.unwrap_or(0)),
+            Op::Unregister { on, handle } => open(on) && file(handle.file),
+            Op::MakeView { on, view, .. } => open(on) && self.views[view].is_none(),
             Op::CloseView(view) => self.views[view].is_some(),
             Op::Fsync(source) => self.source(source).is_some(),
             Op::Spawn(process) => self.processes[process].is_none(),
@@ -192,60 +240,87 @@ impl Model {
             Op::Punch { file, at } => self.punchable(file, at),
             Op::Advise { file: of, .. } | Op::Check(of) => file(of),
             Op::Boot => self.guest.is_none(),
-            Op::Halt | Op::Guest(_) | Op::GuestSweep | Op::Vmm(_) => self.guest.is_some(),
-            Op::Plug { source, at, .. } => {
-                self.guest.is_some() && self.source(source).is_some() && at.count > 0
+            Op::Vmm(_) => self.guest.is_some(),
+            Op::Halt | Op::Guest(_) | Op::GuestSweep => runs,
+            // KVM waits for its CPUs before it changes slots.
+            Op::Plug { source, at, .. } => runs && open(source) && at.count > 0,
+            Op::Unplug { source, .. } => runs && open(source),
+            // The first that a length of 0 stands for all of.
+            Op::Watch { on, watch, at, .. } => {
+                open(on) && self.watches[watch].is_none() && at.is_none_or(|at| at.count > 0)
             }
-            Op::Unplug { source, .. } => self.guest.is_some() && self.source(source).is_some(),
+            Op::Unwatch(watch) | Op::ReadEvents(watch) => self.watches[watch].is_some(),
+            Op::Poison { on, .. } => open(on),
+            Op::Wait {
+                waiter,
+                process,
+                ref touch,
+            } => self.can_wait(waiter, process, touch),
+            Op::GuestWait(ref touch) => runs && self.guest_can_wait(touch),
+            Op::Interrupt(waiter) => self.waiters[waiter].is_some(),
+            Op::Kill(waiter) => waiter != GUEST && self.waiters[waiter].is_some(),
+            Op::Expire(process) => self.processes[process].is_some(),
         }
     }
 
     /// Judges the result of a step that was possible, and makes the step.
     pub fn judge(&mut self, op: &Op, seen: &Seen) -> Verdict {
         match *op {
-            Op::Create(space) => {
-                done(seen)?;
-                self.asfds[space] = Some(self.spaces.len());
-                self.spaces.push(Space::new());
+            Op::Create { space, holes } => {
+                let policy = Policy::of(holes, Policy::SIGNAL);
+                expect(seen, policy.map(|_| ()))?;
+                if let Ok(policy) = policy {
+                    let part = View {
+                        space: self.spaces.len(),
+                        at: Span::new(0, SPACE_PAGES),
+                        prot: RW,
+                        manage: true,
+                        policy,
+                        id: self.next_id(),
+                    };
+                    self.asfds[space] = Some(part);
+                    self.spaces.push(Space::new());
+                }
                 Ok(())
             }
             Op::Close(space) => {
                 self.asfds[space] = None;
                 done(seen)
             }
-            Op::Map { space, map, .. } => self.change(space, Change::Map(map), seen),
-            Op::MapAnywhere { space, map } => self.open_mut(space).map_anywhere(map, seen),
-            Op::Unmap { space, at } => self.change(space, Change::Unmap(at), seen),
-            Op::Protect { space, at, prot } => self.change(space, Change::Protect(at, prot), seen),
+            Op::Map { on, map, .. } => self.change(on, Change::Map(map), seen),
+            Op::MapAnywhere { on, map } => self.map_anywhere(on, map, seen),
+            Op::Unmap { on, at } => self.change(on, Change::Unmap(at), seen),
+            Op::Protect { on, at, prot } => self.change(on, Change::Protect(at, prot), seen),
             Op::Move {
-                space,
+                on,
                 at,
                 to,
                 replace,
-            } => self.open_mut(space).r#move(at, to, replace, seen),
-            Op::Batch { space, ref changes } => self.open_mut(space).batch(changes, seen),
+            } => self.r#move(on, at, to, replace, seen),
+            Op::Batch { on, ref changes } => self.batch(on, changes, seen),
             Op::Register {
-                space,
+                on,
                 handle,
                 offset,
                 pages,
                 prot,
                 ..
-            } => self.register(space, handle, offset, pages, prot, seen),
-            Op::Unregister { space, handle } => {
-                let known = self.open_mut(space).registered.remove(&handle);
-                expect(seen, if known { Ok(()) } else { Err(libc::ENOENT) })
-            }
+            } => self.register(on, handle, offset, pages, prot, seen),
+            Op::Unregister { on, handle } => self.unregister(on, handle, seen),
             Op::MakeView {
-                space,
+                on,
                 view,
                 at,
                 prot,
+                holes,
+                manage,
             } => {
-                let wrong = !valid(prot) || prot == NONE || !Space::has(at);
-                expect(seen, if wrong { Err(libc::EINVAL) } else { Ok(()) })?;
-                if !wrong {
-                    self.views[view] = self.asfds[space].map(|space| View { space, at, prot });
+                let part = self.part(on);
+                let made = part.view(at, prot, holes, manage);
+                expect(seen, made.map(|_| ()))?;
+                if let Ok(made) = made {
+                    let id = self.next_id();
+                    self.views[view] = Some(View { id, ..made });
                 }
                 Ok(())
             }
@@ -259,7 +334,7 @@ impl Model {
                 done(seen)
             }
             Op::Fork { from, to } => {
-                self.processes[to] = self.processes[from].clone();
+                self.fork(from, to);
                 done(seen)
             }
             Op::End(process) => {
@@ -319,13 +394,52 @@ impl Model {
                 slot,
                 at,
                 readonly,
+                holes,
                 ..
-            } => self.plug(source, slot, at, readonly, seen),
+            } => self.plug(source, slot, at, readonly, holes, seen),
             Op::Unplug { source, slot } => self.unplug(source, slot, seen),
             Op::Guest(ref touches) => self.guest_touch(touches, seen),
             Op::GuestSweep => self.guest_touch(&self.guest_sweep(), seen),
             Op::Vmm(ref touches) => self.vmm_touch(touches, seen),
+            Op::Watch {
+                on,
+                watch,
+                at,
+                timed,
+            } => self.watch(on, watch, at, timed, seen),
+            Op::Unwatch(watch) => {
+                self.watches[watch] = None;
+                done(seen)
+            }
+            Op::Poison { on, at, clear } => self.poison(on, at, clear, seen),
+            Op::ReadEvents(watch) => self.read_events(watch, seen),
+            Op::Wait {
+                waiter,
+                process,
+                ref touch,
+            } => {
+                self.wait(waiter, process, touch);
+                done(seen)
+            }
+            Op::GuestWait(ref touch) => {
+                self.guest_wait(touch);
+                done(seen)
+            }
+            Op::Interrupt(waiter) => {
+                self.interrupt(waiter);
+                done(seen)
+            }
+            Op::Kill(waiter) => {
+                self.waiters[waiter] = None;
+                done(seen)
+            }
+            Op::Expire(process) => self.expire(process, seen),
         }
+    }
+
+    fn next_id(&mut self) -> usize {
+        self.made += 1;
+        self.made - 1
     }
 }
 
@@ -349,22 +463,23 @@ fn expect(seen: &Seen, wanted: Result<(), i32>) -> Verdict {
     Err(format!("expected {wanted:?}, got {seen:?}"))
 }
 
-/// Compares single accesses; `what` names them.
-fn compare(what: &str, index: usize, seen: Touched, wanted: Touched) -> Verdict {
-    let fits = match wanted {
+/// Compares single accesses, which may come to any of `wanted`; `what` names them.
+fn compare(what: &str, index: usize, seen: Touched, wanted: &[Touched]) -> Verdict {
+    let fits = |wanted: &Touched| match wanted {
         Touched::NoWrite => matches!(seen, Touched::Fault | Touched::Mmio),
-        wanted => seen == wanted,
+        wanted => seen == *wanted,
     };
-    if fits {
+    if wanted.iter().any(fits) {
         return Ok(());
     }
     let text = |touched| match touched {
         Touched::Value(value) => format!("the value {}", file::describe(value)),
         other => format!("{other:?}"),
     };
+    let wanted: Vec<_> = wanted.iter().map(|wanted| text(*wanted)).collect();
     Err(format!(
         "{what} {index}: expected {}, got {}",
-        text(wanted),
+        wanted.join(" or "),
         text(seen)
     ))
 }

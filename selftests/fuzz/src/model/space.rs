@@ -2,9 +2,10 @@
 
 //! Spaces: the results of calls on them, and what they then show.
 
-use libc::{EACCES, EEXIST, EINVAL, ENOENT, ENOSPC};
+use libc::{EACCES, EEXIST, EINVAL, ENOENT, ENOSPC, ENOTTY, EOPNOTSUPP};
 
-use super::{Model, Shown, Space, Verdict, done, expect, valid};
+use super::holes::Policy;
+use super::{Model, Shown, Space, Verdict, View, done, expect, valid};
 use crate::op::*;
 
 /// The expected result of a change.
@@ -25,11 +26,6 @@ impl Space {
         }
     }
 
-    /// Whether a call accepts this range.
-    pub fn has(at: Span) -> bool {
-        at.count > 0 && at.end() <= SPACE_PAGES
-    }
-
     fn part(&self, at: Span) -> &[Option<Shown>] {
         &self.shown[at.start as usize..at.end() as usize]
     }
@@ -46,14 +42,17 @@ impl Space {
         self.part(at).iter().all(Option::is_some)
     }
 
-    /// The errno for invalid values of a change, or for the file it maps.
-    fn refusal(change: &Change) -> Option<i32> {
+    /// The errno for invalid values of a change in a part, or for the file it maps.
+    fn refusal(part: &View, change: &Change) -> Option<i32> {
         let (at, prot) = match change {
             Change::Map(map) => (map.at, map.prot),
-            Change::Unmap(at) => (*at, READ),
+            Change::Unmap(at) => (*at, NONE),
             Change::Protect(at, prot) => (*at, *prot),
         };
-        if !valid(prot) || !Space::has(at) {
+        if let Err(errno) = part.takes(prot) {
+            return Some(errno);
+        }
+        if !part.has(at) {
             return Some(EINVAL);
         }
         match change {
@@ -110,12 +109,14 @@ impl Space {
         }
     }
 
-    pub(super) fn batch(&mut self, changes: &[Change], seen: &Seen) -> Verdict {
+    /// Makes changes in a part, or none; says whether it has.
+    fn batch(&mut self, part: &View, changes: &[Change], seen: &Seen) -> Result<bool, String> {
         let wrong = changes
             .iter()
             .enumerate()
-            .find_map(|(index, change)| Some((index, Self::refusal(change)?)));
-        for change in changes {
+            .find_map(|(index, change)| Some((index, Self::refusal(part, change)?)));
+        let changes: Vec<_> = changes.iter().map(|it| part.in_space(it)).collect();
+        for change in &changes {
             if let Change::Map(map) = change {
                 // It may not get that far if it is refused.
                 self.note_check(map.handle, map.prot);
@@ -142,23 +143,16 @@ impl Space {
             None => {
                 done(seen)?;
                 *self = after;
-                Ok(())
+                Ok(true)
             }
-            Some(wanted) if *seen == wanted => Ok(()),
+            Some(wanted) if *seen == wanted => Ok(false),
             Some(wanted) => Err(format!("expected {wanted:?}, got {seen:?}")),
         }
     }
 
-    pub(super) fn map_anywhere(&mut self, map: Map, seen: &Seen) -> Verdict {
-        // The kernel chooses the address.
-        let start = Change::Map(Map {
-            at: Span::new(0, map.at.count),
-            ..map
-        });
-        if let Some(errno) = Self::refusal(&start) {
-            return expect(seen, Err(errno));
-        }
-        self.note_check(map.handle, map.prot);
+    /// The highest-priority place for a map that the kernel may place, and whether huge pages
+    /// can be used there.
+    fn room(&self, map: &Map) -> Option<(Span, bool)> {
         let starts = |step: u64, first: u64| {
             (first..)
                 .step_by(step as usize)
@@ -169,41 +163,8 @@ impl Space {
         let aligned = (map.at.count >= HUGE)
             .then(|| starts(HUGE, map.offset % HUGE))
             .flatten();
-        let Some(lowest) = aligned.or_else(|| starts(1, 0)) else {
-            return expect(seen, Err(ENOSPC));
-        };
-        let Seen::At(start) = *seen else {
-            return Err(format!("expected it at {}, got {seen:?}", lowest.start));
-        };
-        let at = Span::new(start, map.at.count);
-        if !Space::has(at) || !self.is_hole(at) {
-            return Err(format!("{at:?} is not a hole"));
-        }
-        if aligned.is_some() && start % HUGE != map.offset % HUGE {
-            return Err(format!("{at:?} is no place for huge pages"));
-        }
-        self.apply(&Change::Map(Map { at, ..map }));
-        Ok(())
-    }
-
-    pub(super) fn r#move(&mut self, at: Span, to: u64, replace: bool, seen: &Seen) -> Verdict {
-        let target = Span::new(to, at.count);
-        let wanted = if !Space::has(at) || !Space::has(target) || at.overlaps(&target) {
-            Err(EINVAL)
-        } else if !self.is_covered(at) {
-            Err(ENOENT)
-        } else if !replace && !self.is_hole(target) {
-            Err(EEXIST)
-        } else {
-            Ok(())
-        };
-        expect(seen, wanted)?;
-        if wanted.is_ok() {
-            let moved = self.part(at).to_vec();
-            self.part_mut(at).fill(None);
-            self.part_mut(target).copy_from_slice(&moved);
-        }
-        Ok(())
+        let any = || Some((starts(1, 0)?, false));
+        aligned.map(|at| (at, true)).or_else(any)
     }
 
     /// Compares the layout in fdinfo.
@@ -230,45 +191,201 @@ impl Space {
     }
 }
 
+impl View {
+    /// Whether a call takes this protection.
+    fn takes(&self, prot: u32) -> Result<(), i32> {
+        match prot {
+            _ if !valid(prot) => Err(EINVAL),
+            _ if prot & !self.prot != 0 => Err(EACCES),
+            _ => Ok(()),
+        }
+    }
+
+    /// A change, as one of the space.
+    fn in_space(&self, change: &Change) -> Change {
+        match *change {
+            Change::Map(map) => Change::Map(Map {
+                at: self.pages(map.at),
+                ..map
+            }),
+            Change::Unmap(at) => Change::Unmap(self.pages(at)),
+            Change::Protect(at, prot) => Change::Protect(self.pages(at), prot),
+        }
+    }
+
+    /// A view of a part of it.
+    pub(super) fn view(&self, at: Span, prot: u32, holes: u32, manage: bool) -> Result<View, i32> {
+        if !self.manage {
+            return Err(ENOTTY);
+        }
+        let policy = Policy::of(holes, self.policy)?;
+        self.takes(prot)?;
+        if prot == NONE || !self.has(at) {
+            return Err(EINVAL);
+        }
+        let at = self.pages(at);
+        Ok(View {
+            at,
+            prot,
+            manage,
+            policy,
+            ..*self
+        })
+    }
+}
+
 impl Model {
     /// A change by a call with one operation.
-    pub(super) fn change(&mut self, space: usize, change: Change, seen: &Seen) -> Verdict {
+    pub(super) fn change(&mut self, on: Source, change: Change, seen: &Seen) -> Verdict {
         let refused = match *seen {
+            Seen::Errno(ENOTTY) => Seen::Refused(None, ENOTTY),
             Seen::Errno(errno) => Seen::Refused(Some(0), errno),
             ref other => other.clone(),
         };
-        self.open_mut(space).batch(&[change], &refused)
+        self.batch(on, &[change], &refused)
+    }
+
+    pub(super) fn batch(&mut self, on: Source, changes: &[Change], seen: &Seen) -> Verdict {
+        let part = self.part(on);
+        if !part.manage {
+            let wanted = Seen::Refused(None, ENOTTY);
+            return match *seen == wanted {
+                true => Ok(()),
+                false => Err(format!("expected {wanted:?}, got {seen:?}")),
+            };
+        }
+        let made = self.spaces[part.space].batch(&part, changes, seen)?;
+        for change in changes {
+            let (at, maps) = match part.in_space(change) {
+                Change::Map(map) => (map.at, true),
+                Change::Unmap(at) | Change::Protect(at, _) => (at, false),
+            };
+            self.after_change(part.space, at, maps, made);
+        }
+        Ok(())
+    }
+
+    /// A change of these pages was made, or refused.
+    fn after_change(&mut self, space: usize, at: Span, maps: bool, made: bool) {
+        self.changed(space, if made { at } else { Span::new(0, 0) });
+        if maps && made {
+            self.unpoison(space, at);
+        }
+    }
+
+    pub(super) fn map_anywhere(&mut self, on: Source, map: Map, seen: &Seen) -> Verdict {
+        let part = self.part(on);
+        if !part.manage {
+            return expect(seen, Err(ENOTTY));
+        }
+        if part.at.count != SPACE_PAGES {
+            return expect(seen, Err(EOPNOTSUPP));
+        }
+        // The kernel chooses the address.
+        let start = Change::Map(Map {
+            at: Span::new(0, map.at.count),
+            ..map
+        });
+        if let Some(errno) = Space::refusal(&part, &start) {
+            return expect(seen, Err(errno));
+        }
+        let space = &mut self.spaces[part.space];
+        space.note_check(map.handle, map.prot);
+        let Some((lowest, aligned)) = space.room(&map) else {
+            return expect(seen, Err(ENOSPC));
+        };
+        let Seen::At(start) = *seen else {
+            return Err(format!("expected it at {}, got {seen:?}", lowest.start));
+        };
+        let at = Span::new(start, map.at.count);
+        if !part.has(at) || !space.is_hole(at) {
+            return Err(format!("{at:?} is not a hole"));
+        }
+        if aligned && start % HUGE != map.offset % HUGE {
+            return Err(format!("{at:?} is no place for huge pages"));
+        }
+        space.apply(&Change::Map(Map { at, ..map }));
+        self.after_change(part.space, at, true, true);
+        Ok(())
+    }
+
+    pub(super) fn r#move(
+        &mut self,
+        on: Source,
+        at: Span,
+        to: u64,
+        replace: bool,
+        seen: &Seen,
+    ) -> Verdict {
+        let part = self.part(on);
+        let target = Span::new(to, at.count);
+        let wrong = !part.has(at) || !part.has(target) || at.overlaps(&target);
+        let (at, target) = (part.pages(at), part.pages(target));
+        let space = &mut self.spaces[part.space];
+        let wanted = if !part.manage {
+            Err(ENOTTY)
+        } else if wrong {
+            Err(EINVAL)
+        } else if !space.is_covered(at) {
+            Err(ENOENT)
+        } else if !replace && !space.is_hole(target) {
+            Err(EEXIST)
+        } else {
+            Ok(())
+        };
+        expect(seen, wanted)?;
+        let made = wanted.is_ok();
+        if made {
+            let moved = space.part(at).to_vec();
+            space.part_mut(at).fill(None);
+            space.part_mut(target).copy_from_slice(&moved);
+        }
+        self.after_change(part.space, at, false, made);
+        self.after_change(part.space, target, true, made);
+        Ok(())
     }
 
     pub(super) fn register(
         &mut self,
-        space: usize,
+        on: Source,
         handle: Handle,
         offset: u64,
         pages: Option<u64>,
         prot: u32,
         seen: &Seen,
     ) -> Verdict {
+        let part = self.part(on);
         let beyond = pages.is_none() && !self.file(handle.file).has(offset);
-        let wanted = if !valid(prot) || beyond {
-            Err(EINVAL)
-        } else if prot & WRITE != 0 && !handle.writable {
-            Err(EACCES)
-        } else {
-            Ok(())
+        let wanted = match part.takes(prot) {
+            _ if !part.manage => Err(ENOTTY),
+            Err(errno) => Err(errno),
+            Ok(()) if beyond => Err(EINVAL),
+            Ok(()) if prot & WRITE != 0 && !handle.writable => Err(EACCES),
+            Ok(()) => Ok(()),
         };
         expect(seen, wanted)?;
         if wanted.is_ok() {
-            let space = self.open_mut(space);
+            let space = &mut self.spaces[part.space];
             space.registered.insert(handle);
             space.note_check(handle, prot);
         }
         Ok(())
     }
 
+    pub(super) fn unregister(&mut self, on: Source, handle: Handle, seen: &Seen) -> Verdict {
+        let part = self.part(on);
+        let known = part.manage && self.spaces[part.space].registered.remove(&handle);
+        let wanted = match part.manage {
+            false => Err(ENOTTY),
+            true if !known => Err(ENOENT),
+            true => Ok(()),
+        };
+        expect(seen, wanted)
+    }
+
     /// Compares the layout of an open space in fdinfo.
     pub fn check_layout(&self, space: usize, lines: &[Line]) -> Verdict {
-        match self.open(space) {
+        match self.open(Source::Space(space)) {
             None => Ok(()),
             Some(known) => known
                 .check_lines(lines)

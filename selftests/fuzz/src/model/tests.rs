@@ -21,7 +21,7 @@ fn model() -> Model {
     let mut files: [Option<File>; FILES] = Default::default();
     files[0] = Some(file);
     let mut model = Model::new(files);
-    model.make(Op::Create(0)).unwrap();
+    model.make(Op::Create { space: 0, holes: 0 }).unwrap();
     model
 }
 
@@ -41,7 +41,7 @@ fn map(start: u64, count: u64, prot: u32) -> Map {
 
 fn mapped(start: u64, count: u64, prot: u32) -> Op {
     Op::Map {
-        space: 0,
+        on: Source::Space(0),
         map: map(start, count, prot),
     }
 }
@@ -118,7 +118,12 @@ fn what_was_unmapped_is_not_seen() {
     model.make(attached(Span::new(0, 6), RW)).unwrap();
     model.make(mapped(0, 2, RW)).unwrap();
     let at = Span::new(1, 1);
-    model.make(Op::Unmap { space: 0, at }).unwrap();
+    model
+        .make(Op::Unmap {
+            on: Source::Space(0),
+            at,
+        })
+        .unwrap();
     only(
         &mut model,
         0,
@@ -161,18 +166,18 @@ fn truncation_takes_the_rest_of_a_page_too() {
 fn a_refused_call_changes_nothing() {
     let mut model = model();
     model.make(mapped(0, 2, RW)).unwrap();
-    let before = model.open(0).unwrap().shown.clone();
+    let before = model.open(Source::Space(0)).unwrap().shown.clone();
     let again = mapped(1, 2, RW);
     assert!(model.clone().judge(&again, &Seen::Done).is_err());
     model.judge(&again, &Seen::Errno(libc::EEXIST)).unwrap();
     let batch = Op::Batch {
-        space: 0,
+        on: Source::Space(0),
         changes: vec![Change::Unmap(Span::new(0, 1)), Change::Map(map(0, 2, RW))],
     };
     let refused = |index| Seen::Refused(Some(index), libc::EEXIST);
     assert!(model.clone().judge(&batch, &refused(0)).is_err());
     model.judge(&batch, &refused(1)).unwrap();
-    assert_eq!(before, model.open(0).unwrap().shown);
+    assert_eq!(before, model.open(Source::Space(0)).unwrap().shown);
 }
 
 #[test]
@@ -180,7 +185,7 @@ fn protection_is_raised_only_to_what_was_checked() {
     let mut model = model();
     model.make(mapped(0, 1, READ)).unwrap();
     let raise = Op::Protect {
-        space: 0,
+        on: Source::Space(0),
         at: Span::new(0, 1),
         prot: RW,
     };
@@ -254,10 +259,12 @@ fn a_view_gives_no_more_than_its_own() {
     let mut model = model();
     model.make(mapped(0, 4, RW)).unwrap();
     let view = Op::MakeView {
-        space: 0,
+        on: Source::Space(0),
         view: 0,
         at: Span::new(1, 2),
         prot: READ,
+        holes: 0,
+        manage: false,
     };
     model.make(view).unwrap();
     let attach = |at, prot| Op::Attach {
@@ -319,6 +326,7 @@ fn a_guest_meets_holes_and_what_it_may_not_write() {
         at: Span::new(0, 4),
         readonly: false,
         log: false,
+        holes: 0,
     };
     model.make(plug).unwrap();
     let touch = |page, store| {
@@ -357,4 +365,190 @@ fn a_guest_meets_holes_and_what_it_may_not_write() {
             .is_err()
     );
     model.judge(&touch(2, None), &seen(Touched::Fault)).unwrap();
+}
+
+/// A view with a policy, of all of space 0, attached at page 0 of process 0.
+fn attached_with(model: &mut Model, holes: u32) {
+    let view = Op::MakeView {
+        on: Source::Space(0),
+        view: 0,
+        at: Span::new(0, SPACE_PAGES),
+        prot: RW,
+        holes,
+        manage: false,
+    };
+    model.make(view).unwrap();
+    let attach = Op::Attach {
+        process: 0,
+        source: Source::View(0),
+        at: Span::new(0, 6),
+        prot: RW,
+        place: 0,
+    };
+    model.make(attach).unwrap();
+}
+
+#[test]
+fn what_is_absorbed_is_seen_in_the_same_attachment_only() {
+    let mut model = model();
+    attached_with(&mut model, ABSORB);
+    model.make(attached(Span::new(0, 6), RW)).unwrap();
+    attached_with_again(&mut model);
+    only(&mut model, 100, Access::Store(7), Touched::Stored);
+    only(&mut model, 101, Access::Load, Touched::Value(7));
+    only(&mut model, 1, Access::Load, Touched::Bus);
+    model.make(Op::Fork { from: 0, to: 1 }).unwrap();
+    let load = Touch {
+        page: 100,
+        cell: 0,
+        access: Access::Load,
+    };
+    let of_child = Op::Touch {
+        process: 1,
+        touches: vec![load],
+    };
+    let seen = |value| Seen::Touched(vec![Touched::Value(value)]);
+    assert!(model.clone().judge(&of_child, &seen(7)).is_err());
+    model.judge(&of_child, &seen(0)).unwrap();
+    model.make(mapped(0, 4, RW)).unwrap();
+    let value = Touched::Value(first_value(0, 0));
+    only(&mut model, 100, Access::Load, value);
+}
+
+/// The view of `attached_with()`, at page 100.
+fn attached_with_again(model: &mut Model) {
+    let attach = Op::Attach {
+        process: 0,
+        source: Source::View(0),
+        at: Span::new(0, 6),
+        prot: RW,
+        place: 100,
+    };
+    model.make(attach).unwrap();
+}
+
+#[test]
+fn what_is_absorbed_past_the_end_may_be_seen_for_a_while() {
+    let mut model = model();
+    attached_with(&mut model, ABSORB);
+    model.make(mapped(0, 6, RW)).unwrap();
+    only(&mut model, 4, Access::Store(7), Touched::Stored);
+    only(&mut model, 4, Access::Load, Touched::Value(7));
+    model.make(Op::Truncate { file: 0, cells: 12 }).unwrap();
+    let load = touch(4, Access::Load);
+    for value in [0, 7] {
+        let seen = Seen::Touched(vec![Touched::Value(value)]);
+        model.clone().judge(&load, &seen).unwrap();
+    }
+    // A write would go to the one or to the other.
+    let store = Touch {
+        page: 4,
+        cell: 0,
+        access: Access::Store(8),
+    };
+    assert!(model.meaningful(0, &[store]).is_empty());
+    let seen = |value| Seen::Touched(vec![Touched::Value(value)]);
+    assert!(model.clone().judge(&Op::Expire(0), &seen(7)).is_err());
+    model.judge(&Op::Expire(0), &seen(0)).unwrap();
+    only(&mut model, 4, Access::Load, Touched::Value(0));
+}
+
+fn watched(timed: bool) -> Op {
+    Op::Watch {
+        on: Source::Space(0),
+        watch: 0,
+        at: None,
+        timed,
+    }
+}
+
+fn wait(page: u64) -> Op {
+    Op::Wait {
+        waiter: 0,
+        process: 0,
+        touch: Touch {
+            page,
+            cell: 0,
+            access: Access::Load,
+        },
+    }
+}
+
+#[test]
+fn a_wait_ends_with_what_is_mapped_or_in_a_refusal() {
+    let mut model = model();
+    attached_with(&mut model, WAIT);
+    // Nobody watches.
+    only(&mut model, 1, Access::Load, Touched::Bus);
+    assert!(!model.possible(&wait(1)));
+    model.make(watched(false)).unwrap();
+    model.make(wait(1)).unwrap();
+    assert_eq!(model.waiting(), [(0, 1)]);
+    assert!(model.ended_waiters().is_empty());
+    let mut poisoned = model.clone();
+    let poison = Op::Poison {
+        on: Source::Space(0),
+        at: Span::new(0, 2),
+        clear: false,
+    };
+    poisoned.make(poison).unwrap();
+    assert_eq!(poisoned.ended_waiters(), [0]);
+    let value = Touched::Value(first_value(0, 2));
+    assert!(poisoned.clone().judge_waiters(&[(0, value)]).is_err());
+    poisoned.judge_waiters(&[(0, Touched::Bus)]).unwrap();
+    model.make(mapped(0, 4, RW)).unwrap();
+    assert_eq!(model.ended_waiters(), [0]);
+    assert!(model.clone().judge_waiters(&[(0, Touched::Bus)]).is_err());
+    model.judge_waiters(&[(0, value)]).unwrap();
+    assert_eq!(model.waiting(), [(0, 0)]);
+}
+
+#[test]
+fn a_wait_is_told_of_once_and_before_it_has_ended() {
+    let mut model = model();
+    attached_with(&mut model, WAIT);
+    model.make(watched(false)).unwrap();
+    model.make(wait(1)).unwrap();
+    let event = Told::Of {
+        kind: EventKind::Wait,
+        page: 1,
+        access: READ,
+        through: 1,
+    };
+    let read = |model: &mut Model, told: &[Told]| {
+        model.judge(&Op::ReadEvents(0), &Seen::Told(told.to_vec()))
+    };
+    assert!(read(&mut model.clone(), &[]).is_err());
+    assert!(read(&mut model.clone(), &[event, event]).is_err());
+    let mut killed = model.clone();
+    killed.make(Op::Kill(0)).unwrap();
+    assert!(read(&mut killed.clone(), &[event]).is_err());
+    read(&mut killed, &[]).unwrap();
+    read(&mut model, &[event]).unwrap();
+    assert!(read(&mut model.clone(), &[event]).is_err());
+    read(&mut model, &[]).unwrap();
+}
+
+#[test]
+fn a_part_is_changed_in_its_own_range_for_its_own_rights() {
+    let mut model = model();
+    let view = Op::MakeView {
+        on: Source::Space(0),
+        view: 0,
+        at: Span::new(2, 4),
+        prot: READ,
+        holes: 0,
+        manage: true,
+    };
+    model.make(view).unwrap();
+    let map = |at, prot| Op::Map {
+        on: Source::View(0),
+        map: map(at, 1, prot),
+    };
+    let refused = |errno| Seen::Errno(errno);
+    model.judge(&map(4, READ), &refused(libc::EINVAL)).unwrap();
+    model.judge(&map(0, RW), &refused(libc::EACCES)).unwrap();
+    model.make(map(1, READ)).unwrap();
+    let shown = &model.open(Source::Space(0)).unwrap().shown;
+    assert!(shown[3].is_some() && shown[1].is_none());
 }
