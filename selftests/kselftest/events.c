@@ -190,6 +190,56 @@ TEST_F(events, tell_of_no_wait_that_has_ended)
 	EXPECT_EQ(0U, next(self->fd).type);
 }
 
+/* Two threads read: what one is told the other is not. */
+struct reader {
+	int fd;
+	volatile bool stop;
+	volatile unsigned int waits;
+};
+
+static void *read_waits(void *arg)
+{
+	struct reader *r = arg;
+	struct pollfd ready = { .fd = r->fd, .events = POLLIN };
+
+	while (!r->stop)
+		if (poll(&ready, 1, 10) == 1 && next(r->fd).type == ADDRESS_SPACE_EVENT_WAIT)
+			__atomic_add_fetch(&r->waits, 1, __ATOMIC_SEQ_CST);
+	return NULL;
+}
+
+TEST_F(events, tell_of_a_task_that_waits_to_one_of_two_readers)
+{
+	uint64_t end = now_ms() + race_ms();
+	struct reader r = { .fd = self->fd };
+	pthread_t readers[2], thread;
+	unsigned int rounds = 0, i;
+	struct access a;
+	int view;
+
+	a.at = view_of(self->s.asfd, WAIT, &view);
+	ASSERT_NE(NULL, a.at);
+	for (i = 0; i < ARRAY_SIZE(readers); i++)
+		ASSERT_EQ(0, pthread_create(&readers[i], NULL, read_waits, &r));
+	while (now_ms() < end || !rounds) {
+		uint64_t late = now_ms() + 10000;
+
+		ASSERT_EQ(0, pthread_create(&thread, NULL, make_access, &a));
+		rounds++;
+		while (r.waits < rounds)
+			ASSERT_GT(late, now_ms());
+		ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0, PAGE, RW, 0));
+		pthread_join(thread, NULL);
+		ASSERT_EQ('a', a.result);
+		ASSERT_EQ(0, as_unmap(self->s.asfd, 0, PAGE));
+	}
+	r.stop = true;
+	for (i = 0; i < ARRAY_SIZE(readers); i++)
+		pthread_join(readers[i], NULL);
+	EXPECT_EQ(rounds, r.waits);
+	TH_LOG("%u rounds", rounds);
+}
+
 TEST_F(events, that_are_lost_are_counted)
 {
 	unsigned int kept = 0, lost = 0, i;

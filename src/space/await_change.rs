@@ -10,17 +10,8 @@
 //! Locks: that of the list, and `install` for a moment, one after the other.
 
 use kernel::{
-    prelude::*,
-    sync::{
-        atomic::ordering::*,
-        CondVarTimeoutResult, //
-    },
-    time::{
-        msecs_to_jiffies,
-        Delta,
-        Instant,
-        Monotonic, //
-    },
+    sync::atomic::ordering::*,
+    time::Instant, //
 };
 
 use crate::{
@@ -29,26 +20,14 @@ use crate::{
         failures::Awaited,
         policy::Refusal,
         resolve::lookup,
-        watch::{
-            Wait,
-            Waiter, //
-        },
+        watch::Wait,
         Space, //
     },
-    sys::wait::nap,
+    sys::wait::{
+        self,
+        Slept, //
+    },
 };
-
-/// How long to sleep at a time with a signal pending that does not end the wait.
-const NAP: Delta = Delta::from_millis(1);
-
-/// How a wait has ended.
-enum Ended {
-    /// The task is to look again.
-    Woken,
-    /// It waits no longer for this time.
-    Signalled,
-    TimedOut,
-}
 
 impl Space {
     /// Whether an access that was refused still is; or a change is being made, which will wake
@@ -64,20 +43,21 @@ impl Space {
     /// all of which the access is to be tried again. No lock may be held.
     pub(crate) fn wait_for_change(&self, wait: Wait) {
         let Wait {
-            waiter,
+            id,
+            event,
             place,
             untold,
             refusal,
             patient,
         } = wait;
-        let page = waiter.event.page;
+        let key = (event.page, id);
         // What an earlier wait of the task has come to is not what this one does.
-        let _ = self.failures.take(Awaited::Change(page));
+        let _ = self.failures.take(Awaited::Change(event.page));
         let mut inner = self.watch.inner.lock();
         let Some(watcher) = inner
             .watcher
             .as_mut()
-            .filter(|watcher| watcher.refusal(page).is_none())
+            .filter(|watcher| watcher.refusal(event.page).is_none())
         else {
             return;
         };
@@ -88,46 +68,17 @@ impl Space {
         self.watch.waiting.fetch_add(1, Relaxed);
         drop(inner);
 
-        if !self.is_still_refused(&waiter.event, refusal) {
-            self.watch.remove(&waiter);
-            return;
-        }
-        match self.sleep(&waiter, until, patient) {
-            Ended::Woken => return,
-            Ended::Signalled => (),
-            // Told to the fault when it is tried again.
-            Ended::TimedOut => self.failures.put(Awaited::Change(page), Refusal::TimedOut),
-        }
-        self.watch.remove(&waiter);
-    }
-
-    /// Sleeps until the task is taken off the list.
-    fn sleep(&self, waiter: &Waiter, until: Option<Instant<Monotonic>>, patient: bool) -> Ended {
-        let key = waiter.key();
-        let mut inner = self.watch.inner.lock();
-        while inner.waiters.get(&key).is_some() {
-            let signal = match until {
-                None => waiter.woken.wait_interruptible(&mut inner),
-                Some(until) => {
-                    let left = (until - Instant::now()).as_millis();
-                    if left <= 0 {
-                        return Ended::TimedOut;
-                    }
-                    let left = msecs_to_jiffies(left.min(i64::from(u32::MAX)) as c_uint);
-                    let woken = &waiter.woken;
-                    let end = woken.wait_interruptible_timeout(&mut inner, left.max(1));
-                    matches!(end, CondVarTimeoutResult::Signal { .. })
+        if self.is_still_refused(&event, refusal) {
+            match wait::sleep(|| !self.watch.is_listed(&key), until, patient) {
+                Slept::Done => return,
+                Slept::Signal => (),
+                // Told to the fault when it is tried again.
+                Slept::TimedOut => {
+                    let refusal = Refusal::TimedOut;
+                    self.failures.put(Awaited::Change(event.page), refusal);
                 }
-            };
-            if !signal {
-                continue;
             }
-            drop(inner);
-            if !patient || nap(NAP).is_err() {
-                return Ended::Signalled;
-            }
-            inner = self.watch.inner.lock();
         }
-        Ended::Woken
+        self.watch.remove(key);
     }
 }

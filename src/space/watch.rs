@@ -8,8 +8,9 @@
 //! Only what is watched is waited for: as long as there is an events file, in its range, where it
 //! has not poisoned the pages. Else the access is refused.
 //!
-//! What a task that waits needs is allocated beforehand, and charged to it. It is told of from the
-//! list of waiters itself, so there is no limit beyond which that would be lost.
+//! What a task that waits needs is allocated beforehand, and charged to it: its place in the list,
+//! and one among those that have not been told of. So there is no limit beyond which that would be
+//! lost. Whoever reads of a task takes it out from among those, so nobody else does.
 //!
 //! Locks: a spinlock, inside which that of the reader's wait queue is acquired. It is acquired with
 //! none of the module's locks held but `ops`. However many tasks wait, it is held for a few of them
@@ -24,17 +25,17 @@ use kernel::{
         RBTreeNode, //
     },
     sync::{
+        aref::ARef,
         atomic::{
             ordering::*,
             Atomic, //
         },
-        new_condvar,
         new_spinlock,
         poll::PollCondVar,
         Arc,
-        CondVar,
         SpinLock, //
     },
+    task::Task,
     time::Delta,
 };
 
@@ -78,7 +79,7 @@ pub(super) type Key = (SpacePage, u64);
 pub(super) struct Inner {
     pub(super) watcher: Option<KBox<Watcher>>,
     /// The tasks that wait. One that is not there any more has been woken.
-    pub(super) waiters: RBTree<Key, Arc<Waiter>>,
+    pub(super) waiters: RBTree<Key, Waiter>,
 }
 
 /// What an events file has.
@@ -87,8 +88,9 @@ pub(crate) struct Watcher {
     /// After which a task waits no longer.
     pub(super) timeout: Option<Delta>,
     reader: Arc<Reader>,
-    /// The tasks that wait and have not been told of, by the numbers of their waits.
-    pub(super) untold: RBTree<u64, Arc<Waiter>>,
+    /// The tasks that wait and have not been told of, by the numbers of their waits: at which page
+    /// each does.
+    pub(super) untold: RBTree<u64, SpacePage>,
     queue: Queue,
     poisoned: RangeSet<POISONED>,
 }
@@ -102,25 +104,18 @@ pub(crate) struct Reader {
 }
 
 /// A task that waits.
-#[pin_data]
 pub(super) struct Waiter {
-    id: u64,
-    pub(super) event: Event,
-    #[pin]
-    pub(super) woken: CondVar,
-}
-
-impl Waiter {
-    pub(super) fn key(&self) -> Key {
-        (self.event.page, self.id)
-    }
+    event: Event,
+    task: ARef<Task>,
 }
 
 /// A wait that is about to begin, with all that it needs.
 pub(crate) struct Wait {
-    pub(super) waiter: Arc<Waiter>,
-    pub(super) place: RBTreeNode<Key, Arc<Waiter>>,
-    pub(super) untold: RBTreeNode<u64, Arc<Waiter>>,
+    /// Its number.
+    pub(super) id: u64,
+    pub(super) event: Event,
+    pub(super) place: RBTreeNode<Key, Waiter>,
+    pub(super) untold: RBTreeNode<u64, SpacePage>,
     pub(super) refusal: Refusal,
     /// Whether no signal but a fatal one ends it.
     pub(super) patient: bool,
@@ -168,8 +163,8 @@ impl Watcher {
 /// What is to be told next.
 pub(crate) struct Next {
     pub(crate) event: Event,
-    /// The wait that it tells of, which is told only when the reader has it.
-    wait: Option<u64>,
+    /// The wait that it tells of, with its place among the untold ones.
+    wait: Option<(Key, RBTreeNode<u64, SpacePage>)>,
 }
 
 impl Wait {
@@ -181,18 +176,13 @@ impl Wait {
         patient: bool,
     ) -> Result<Self> {
         let id = watch.last.fetch_add(1, Relaxed);
-        let waiter = Arc::pin_init(
-            pin_init!(Waiter {
-                id,
-                event,
-                woken <- new_condvar!("address_space::wait"),
-            }),
-            GFP_KERNEL_ACCOUNT,
-        )?;
+        let task = ARef::from(&**current!());
+        let waiter = Waiter { event, task };
         Ok(Wait {
-            place: RBTreeNode::new(waiter.key(), waiter.clone(), GFP_KERNEL_ACCOUNT)?,
-            untold: RBTreeNode::new(id, waiter.clone(), GFP_KERNEL_ACCOUNT)?,
-            waiter,
+            place: RBTreeNode::new((event.page, id), waiter, GFP_KERNEL_ACCOUNT)?,
+            untold: RBTreeNode::new(id, event.page, GFP_KERNEL_ACCOUNT)?,
+            id,
+            event,
             refusal,
             patient,
         })
@@ -201,7 +191,7 @@ impl Wait {
 
 impl Inner {
     /// Takes a waiting task off the list; says whether it was there.
-    fn remove(&mut self, key: Key) -> Option<Arc<Waiter>> {
+    fn remove(&mut self, key: Key) -> Option<Waiter> {
         let waiter = self.waiters.remove(&key)?;
         if let Some(watcher) = &mut self.watcher {
             watcher.untold.remove(&key.1);
@@ -334,44 +324,60 @@ impl Watch {
                 };
                 if let Some(waiter) = inner.remove(key) {
                     self.waiting.fetch_sub(1, Relaxed);
-                    waiter.woken.notify_one();
+                    waiter.task.wake_up();
                 }
             }
         }
     }
 
+    /// Whether a task is in the list: whoever takes it off wakes it.
+    pub(super) fn is_listed(&self, key: &Key) -> bool {
+        self.inner.lock().waiters.get(key).is_some()
+    }
+
     /// Takes a task that waits no longer off the list.
-    pub(super) fn remove(&self, waiter: &Waiter) {
-        if self.inner.lock().remove(waiter.key()).is_some() {
+    pub(super) fn remove(&self, key: Key) {
+        let mut inner = self.inner.lock();
+        if inner.remove(key).is_some() {
             self.waiting.fetch_sub(1, Relaxed);
         }
     }
 
-    /// What is to be told next to the reader.
+    /// What is to be told next to the reader: nobody else is told.
     pub(crate) fn next(&self) -> Option<Next> {
         let mut inner = self.inner.lock();
-        let watcher = inner.watcher.as_mut()?;
-        if let Some(cursor) = watcher.untold.cursor_front() {
-            let (id, waiter) = cursor.current();
-            return Some(Next {
-                event: waiter.event,
-                wait: Some(*id),
-            });
+        let Inner { watcher, waiters } = &mut *inner;
+        let watcher = watcher.as_mut()?;
+        while let Some(cursor) = watcher.untold.cursor_front_mut() {
+            let (id, page) = cursor.current();
+            let key = (*page, *id);
+            let (_, place) = cursor.remove_current();
+            if let Some(waiter) = waiters.get(&key) {
+                return Some(Next {
+                    event: waiter.event,
+                    wait: Some((key, place)),
+                });
+            }
         }
         let event = watcher.queue.pop()?;
         Some(Next { event, wait: None })
     }
 
-    /// It has been told, or could not be.
+    /// It has been told, or could not be: then another may be, as long as the task waits.
     pub(crate) fn end_telling(&self, next: Next, told: bool) {
-        if let Some(watcher) = &mut self.inner.lock().watcher {
-            match next.wait {
-                Some(id) if told => {
-                    watcher.untold.remove(&id);
-                }
-                None if !told => watcher.queue.put_back(next.event),
-                _ => (),
+        if told {
+            return;
+        }
+        let mut inner = self.inner.lock();
+        let Inner { watcher, waiters } = &mut *inner;
+        let Some(watcher) = watcher else { return };
+        match next.wait {
+            Some((key, place)) if waiters.get(&key).is_some() => {
+                watcher.untold.insert(place);
+                watcher.reader.changed.notify_all();
             }
+            Some(_) => (),
+            None => watcher.queue.put_back(next.event),
         }
     }
 

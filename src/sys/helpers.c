@@ -100,6 +100,16 @@ pid_t address_space_helper_current_tid(void)
 	return task_pid_vnr(current);
 }
 
+void address_space_helper_prepare_sleep(bool killable)
+{
+	set_current_state(killable ? TASK_KILLABLE : TASK_INTERRUPTIBLE);
+}
+
+void address_space_helper_finish_sleep(void)
+{
+	__set_current_state(TASK_RUNNING);
+}
+
 void address_space_helper_lockdep_off(void)
 {
 	lockdep_off();

@@ -27,6 +27,8 @@ bool address_space_helper_i_mmap_trylock_read(struct address_space *mapping);
 void address_space_helper_i_mmap_unlock_read(struct address_space *mapping);
 bool address_space_helper_fatal_signal_pending(void);
 pid_t address_space_helper_current_tid(void);
+void address_space_helper_prepare_sleep(bool killable);
+void address_space_helper_finish_sleep(void);
 void address_space_helper_lockdep_off(void);
 void address_space_helper_lockdep_on(void);
 

@@ -41,6 +41,7 @@ macro_rules! raw {
 raw! {
     bool as bool = |value| value;
     c_int as c_int = |value| value;
+    c_long as c_long = |value| value;
     c_uint as c_uint = |value| value;
     loff_t as loff_t = |value| value;
     u64 as u64 = |value| value;
@@ -74,6 +75,9 @@ safe_fns! {
     fn get_random_u64() -> u64;
     fn address_space_helper_fatal_signal_pending() -> bool;
     fn address_space_helper_current_tid() -> c_int;
+    fn address_space_helper_prepare_sleep(killable: bool) -> ();
+    fn address_space_helper_finish_sleep() -> ();
+    fn schedule_timeout(jiffies: c_long) -> c_long;
     fn capable(capability: c_int) -> bool;
     fn address_space_helper_page_pfn(page: &Page) -> usize;
     fn address_space_helper_alloc_workqueue(name: &CStr) -> *mut bindings::workqueue_struct;

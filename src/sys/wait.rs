@@ -12,7 +12,10 @@ use kernel::{
     },
     time::{
         delay::fsleep,
-        Delta, //
+        msecs_to_jiffies,
+        Delta,
+        Instant,
+        Monotonic, //
     },
 };
 
@@ -34,6 +37,47 @@ pub(crate) fn nap(moment: Delta) -> Result {
     }
     fsleep(moment);
     Ok(())
+}
+
+/// How a sleep has ended.
+pub(crate) enum Slept {
+    /// What was waited for has come.
+    Done,
+    Signal,
+    TimedOut,
+}
+
+/// Sleeps until `is_done`, or for as long as that may take; a signal ends it, if `killable` only a
+/// fatal one. Whoever makes it so must wake the task afterwards. `is_done` may take spinlocks, and
+/// nothing else.
+pub(crate) fn sleep(
+    mut is_done: impl FnMut() -> bool,
+    until: Option<Instant<Monotonic>>,
+    killable: bool,
+) -> Slept {
+    loop {
+        // From here on a wake is not lost: the task does not sleep then.
+        safe_fns::address_space_helper_prepare_sleep(killable);
+        let left = until.map(|until| until - Instant::now());
+        let end = if is_done() {
+            Some(Slept::Done)
+        } else if is_killed() || !killable && current!().signal_pending() {
+            Some(Slept::Signal)
+        } else if left.is_some_and(|left| left.as_nanos() <= 0) {
+            Some(Slept::TimedOut)
+        } else {
+            None
+        };
+        if let Some(end) = end {
+            safe_fns::address_space_helper_finish_sleep();
+            return end;
+        }
+        let jiffies = left.map_or(c_long::MAX, |left| {
+            let left = left.as_millis().clamp(0, i64::from(u32::MAX)) as c_uint;
+            (msecs_to_jiffies(left) as c_long).max(1)
+        });
+        safe_fns::schedule_timeout(jiffies);
+    }
 }
 
 /// Waits until `ready` makes something of what the mutex guards; `changed` must be notified of
