@@ -44,6 +44,7 @@ use crate::{
             Locks,
             NoPage, //
         },
+        wait::nap,
     },
 };
 
@@ -102,18 +103,23 @@ fn with_page(
     mut use_frame: impl FnMut(Resolved<'_>),
 ) -> Result {
     let space = attachment.space();
-    let refusal = match with_shown_page(space, page, access, &mut use_frame) {
-        Ok(()) => return Ok(()),
-        Err(NoAccess::Error(error)) => return Err(error),
-        Err(NoAccess::Refused(refusal)) => refusal,
-    };
-    match attachment.sink() {
-        Some(sink) if attachment.terms().policy.absorbs(refusal) => space
-            .with_sink(page, access, refusal, sink.pfn()?, use_frame)
-            .ok()
-            .flatten()
-            .ok_or(EAGAIN),
-        _ => Err(EFAULT),
+    loop {
+        let refusal = match with_shown_page(space, page, access, &mut use_frame) {
+            Ok(()) => return Ok(()),
+            Err(NoAccess::Error(error)) => return Err(error),
+            Err(NoAccess::Refused(refusal)) => refusal,
+        };
+        let sink = match attachment.sink() {
+            Some(sink) if attachment.terms().policy.absorbs(refusal) => sink,
+            _ => return Err(EFAULT),
+        };
+        match space.with_sink(page, access, refusal, sink.pfn()?, &mut use_frame) {
+            Ok(Some(())) => return Ok(()),
+            // Something else is there now.
+            Ok(None) => (),
+            // Or there is no room to note it.
+            Err(_) => nap(PAUSE)?,
+        }
     }
 }
 
