@@ -9,7 +9,7 @@
 //!
 //! Where a hole is absorbed, only a change can end that. What a file does not have it may have in a
 //! moment, and nobody tells; and an access that the layout does not allow must not hide for long
-//! what it does allow. Such entries are brief: they are noted exactly, and zapped after
+//! what it does allow. Such entries are brief: they are noted exactly, and zapped within
 //! [`BRIEF_MS`]. There can be so many of them at a time and no more, or a holder of a view could
 //! have everything zapped all the time; an access that finds no room backs off.
 //!
@@ -30,7 +30,10 @@ use kernel::{
         Arc,
         SpinLock, //
     },
-    time::msecs_to_jiffies,
+    time::{
+        msecs_to_jiffies,
+        Jiffies, //
+    },
     workqueue::WorkItem, //
 };
 
@@ -61,8 +64,15 @@ use crate::{
     },
 };
 
-/// How long a brief entry is there: the worker takes some more to zap it.
-const BRIEF_MS: c_uint = 5;
+/// How long a brief entry may be there, at most, on a machine that is not busy.
+const BRIEF_MS: c_uint = 10;
+
+/// After how many jiffies the worker begins to zap. A timer fires up to one jiffy later than it is
+/// said to, and the worker needs some time, too: two milliseconds or more, unless a jiffy is longer
+/// than four.
+fn expiry() -> Jiffies {
+    msecs_to_jiffies(BRIEF_MS).saturating_sub(3).max(1)
+}
 
 /// How many ranges of brief entries there can be.
 const BRIEF: usize = 32;
@@ -175,8 +185,7 @@ impl Space {
         if brief {
             // An error says that it is queued already. The fault's file keeps the space from being
             // closed meanwhile.
-            let _ = workers::queue()
-                .enqueue_delayed::<Arc<Space>, EXPIRE>(self.clone(), msecs_to_jiffies(BRIEF_MS));
+            let _ = workers::queue().enqueue_delayed::<Arc<Space>, EXPIRE>(self.clone(), expiry());
         }
         let frame = Resolved::of_sink(&shown, pfn, writable);
         Ok(Some(use_frame(frame)))
