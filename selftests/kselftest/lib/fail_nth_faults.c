@@ -7,8 +7,6 @@
  * it is when the space's creator has reached its limit. A copy by the kernel into the
  * attachment may end in EFAULT.
  */
-#include <sys/wait.h>
-
 #include "fail_nth_ops.h"
 
 #define OP(op, ...)	const struct fail_op fail_op_##op = { __VA_ARGS__ }
@@ -141,102 +139,6 @@ static int huge_run(struct fail_ctx *c)
 }
 
 FAULT(huge_fault, .prepare = huge_shown, .run = huge_run);
-
-/* a hole that is absorbed, or waited for */
-
-static int events_run(struct fail_ctx *c)
-{
-	c->fd = as_events(c->s.asfd, 0, 0, 0);
-	return c->fd;
-}
-
-static int absorbing_view(struct fail_ctx *c)
-{
-	c->fd = as_view_flags(c->s.asfd, 0, SPACE_LEN, RW, ADDRESS_SPACE_HOLE_ABSORB);
-	return c->fd < 0 ? c->fd : 0;
-}
-
-static int attach_absorbing_run(struct fail_ctx *c)
-{
-	c->more_len = SPACE_LEN;
-	c->more = attach(c->fd, 0, c->more_len, RW);
-	return c->more ? 0 : -errno;
-}
-
-static int absorbing_attached(struct fail_ctx *c)
-{
-	int ret = absorbing_view(c);
-
-	return ret ?: attach_absorbing_run(c);
-}
-
-static int absorb_run(struct fail_ctx *c)
-{
-	return poke(c->more + 30 * PAGE, 7);
-}
-
-static int is_absorbed(struct fail_ctx *c)
-{
-	return peek(c->more + 30 * PAGE) == 7 ? 0 : -EIO;
-}
-
-static int absorbed(struct fail_ctx *c)
-{
-	int ret = absorbing_attached(c);
-
-	return ret ?: absorb_run(c);
-}
-
-/* the child has a page of its own, or none */
-static int fork_absorbing_run(struct fail_ctx *c)
-{
-	c->child = fork();
-	if (!c->child) {
-		int byte = peek(c->more + 30 * PAGE);
-
-		_exit(byte != 0 && byte != -SIGBUS);
-	}
-	return c->child < 0 ? -errno : 0;
-}
-
-static int fork_absorbing_verify(struct fail_ctx *c)
-{
-	int status = -1;
-	pid_t child = c->child;
-
-	c->child = 0;
-	if (waitpid(child, &status, 0) != child)
-		return -errno;
-	return status ? -EIO : is_absorbed(c);
-}
-
-static int watched(struct fail_ctx *c)
-{
-	c->other = as_events(c->s.asfd, 0, 0, 20);
-	if (c->other < 0)
-		return c->other;
-	c->fd = as_view_flags(c->s.asfd, 0, SPACE_LEN, RW, ADDRESS_SPACE_HOLE_WAIT);
-	return c->fd < 0 ? c->fd : attach_absorbing_run(c);
-}
-
-/*
- * Nobody maps anything: it is refused after its time, or at once without memory. The
- * signal is another one where the kernel cannot tell of the first.
- */
-static int wait_run(struct fail_ctx *c)
-{
-	int byte = peek(c->more + 30 * PAGE);
-
-	return byte == -SIGBUS || byte == -SIGSEGV ? 0 : -EIO;
-}
-
-CALL(events, .run = events_run);
-CALL(attach_absorbing, .prepare = absorbing_view, .run = attach_absorbing_run,
-     .verify = absorb_run);
-FAULT(absorb_fault, .prepare = absorbing_attached, .run = absorb_run, .verify = is_absorbed);
-OP(fork_absorbing, .may_give = { ENOMEM, EAGAIN }, .prepare = absorbed,
-   .run = fork_absorbing_run, .verify = fork_absorbing_verify);
-SURE(wait_fault, .prepare = watched, .run = wait_run);
 
 /* the kernel writes into an attachment: a file is read into it */
 

@@ -61,7 +61,10 @@ int module_users_within(long users, unsigned int ms);
 	each(write_after_read_fault) each(far_fault)			\
 	each(disk_read_fault) each(huge_fault)			\
 	each(events) each(attach_absorbing) each(absorb_fault)		\
-	each(fork_absorbing) each(wait_fault)				\
+	each(fork_absorbing) each(absorb_past_end_fault)		\
+	each(wait_fault) each(wait_in_kernel_fault)			\
+	each(read_events) each(poison)					\
+	each(guest_absorb) each(guest_wait)				\
 	each(copy_into_attachment) each(punch) each(truncate)		\
 	each(kvm_map) each(kvm_unmap) each(guest_read) each(guest_write)
 
