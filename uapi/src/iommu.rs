@@ -35,13 +35,30 @@
 //!
 //! # What the device sees
 //!
-//! If nothing is mapped at an address, an access by the device raises SIGBUS, and a
-//! system call that gets the address fails with EFAULT: in a buffer for reading or
-//! writing a file this is an I/O error for the guest; in a ring or a request header
-//! it ends the device. A write to a read-only mapping raises SIGSEGV, or is EFAULT.
-//! O_DIRECT does not work on such memory. A system call on several pages of which
-//! one is not mapped may do its first part; the rest depends on the device:
-//! qemu-storage-daemon copies it by hand, and dies.
+//! What a device sees behind a hardware IOMMU that records a fault. If nothing is mapped at
+//! an address, a read returns zeroes and a write goes nowhere: to a page of the device's
+//! own, which no other process and no guest sees. The device goes on, and the VMM reads
+//! from [`faults()`](Domain::faults) which device has accessed what, how, and why that was
+//! refused, to tell the guest. So it is where something is mapped that does not allow the
+//! access: a write to a read-only mapping is dropped. In a system call the same: what is
+//! written to a file from an address where nothing is mapped is zeroes. When a
+//! [`map()`](Domain::map) returns, every access meets what is mapped.
+//!
+//! All of this is of the whole page. All holes share the device's page: what it wrote to
+//! one it may read from another, in whatever domain it is by then. A write to a read-only
+//! mapping hides the mapping from that device for about a hundredth of a second. For two
+//! guests, or for users who do not trust each other, attach another view: it has another
+//! page.
+//!
+//! With [`view_with()`](Domain::view_with) and [`Holes::SIGNAL`] the device is not spared:
+//! an access raises SIGBUS, or SIGSEGV if the mapping does not allow it, and a system call
+//! that gets the address fails with EFAULT. In a buffer for reading or writing a file this
+//! is an I/O error for the guest; in a ring or a request header it ends the device. A system
+//! call on several pages of which one is not mapped may do its first part; the rest depends
+//! on the device: qemu-storage-daemon copies it by hand, and dies. The faults are reported
+//! all the same.
+//!
+//! O_DIRECT does not work on such memory.
 //!
 //! # In a VMM
 //!
@@ -57,9 +74,12 @@
 //!   `ExternalDmaMapping`, which VFIO devices already implement.
 //! - Attaching a device to another domain is [`replace()`](Domain::replace), or
 //!   another view and `SET_MEM_TABLE`.
-//! - A device that accesses what is not mapped may die: the VMM sees the socket hang
-//!   up, starts another device with the same view, and repeats the requests that
-//!   were in flight (`VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD` says which).
+//! - Faults become events of the virtual IOMMU: for virtio-iommu, a
+//!   `virtio_iommu_fault` with `VIRTIO_IOMMU_FAULT_R_MAPPING`, the endpoint that has the
+//!   [`view`](Fault::view), and the [`iova`](Fault::iova).
+//! - A device with [`Holes::SIGNAL`] that accesses what is not mapped may die: the VMM sees
+//!   the socket hang up, starts another device with the same view, and repeats the requests
+//!   that were in flight (`VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD` says which).
 //! - The device's dirty log, for migration, contains IOVAs, not guest addresses.
 //!
 //! # Strict and deferred
@@ -84,6 +104,7 @@
 //! With the feature `iommu`, a domain is a `vm_memory::Iommu`: an
 //! `IommuMemory` over guest memory and the domain translates through it.
 
+mod faults;
 mod joined;
 mod pending;
 mod ram;
@@ -96,7 +117,8 @@ use std::ops::Range;
 use std::os::fd::AsFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::{AddressSpace, Batch, Errno, Error, Prot, Result, View, page_size};
+use crate::{AddressSpace, Batch, Errno, Error, Holes, Prot, Result, View, page_size};
+pub use faults::{Fault, Faults, Reason};
 use joined::joined;
 use pending::Pending;
 use ram::{Ram, add, overlap};
@@ -219,14 +241,26 @@ impl Domain {
     }
 
     /// Creates a view of the whole aperture, for a device. The device can do no more
-    /// than `prot`, whatever is mapped.
+    /// than `prot`, whatever is mapped; what else it tries is absorbed, and
+    /// [reported](Domain::faults). See [above](self#what-the-device-sees).
     ///
     /// # Errors
     ///
     /// As [`AddressSpace::view()`].
     pub fn view(&self, prot: Prot) -> Result<View> {
+        self.view_with(prot, Holes::ABSORB | Holes::DENIED)
+    }
+
+    /// The same, with another answer to what the device tries: [`Holes::SIGNAL`] for a
+    /// device that is to die of it, [`Holes::WAIT`] for one whose memory is mapped when it
+    /// asks for it ([`Reason::Waits`]).
+    ///
+    /// # Errors
+    ///
+    /// As [`AddressSpace::view_with()`].
+    pub fn view_with(&self, prot: Prot, holes: Holes) -> Result<View> {
         self.space
-            .view(0..self.aperture.end - self.aperture.start, prot)
+            .view_with(0..self.aperture.end - self.aperture.start, prot, holes)
     }
 
     /// Sets the largest mapping, in bytes, that is populated when it is mapped; 0 for

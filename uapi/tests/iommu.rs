@@ -6,7 +6,7 @@ use std::fs::File;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
 use address_space::iommu::{Domain, Mapping};
-use address_space::{AddressSpace, Errno, Error, Prot, page_size};
+use address_space::{AddressSpace, Errno, Error, Holes, Prot, page_size};
 use vm_memory::iommu::{Iommu as _, IommuMemory};
 use vm_memory::{
     Bytes as _, FileOffset, GuestAddress, GuestMemory as _, GuestMemoryMmap, Permissions,
@@ -40,9 +40,10 @@ fn domain() -> Domain {
     domain
 }
 
-/// A process that has attached the view, as a device does.
+/// A process that has attached a view, as a device does, and dies where it reaches nothing.
 fn device(domain: &Domain) -> Process {
-    let view = OwnedFd::from(domain.view(READ_WRITE).unwrap());
+    let view = domain.view_with(READ_WRITE, Holes::SIGNAL).unwrap();
+    let view = OwnedFd::from(view);
     Process::attaching(&AddressSpace::from(view), READ_WRITE)
 }
 

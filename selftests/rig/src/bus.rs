@@ -6,8 +6,8 @@
 use std::cell::Cell;
 use std::os::fd::AsFd as _;
 
-use address_space::iommu::{Domain, Mapping};
-use address_space::{Prot, View, page_size};
+use address_space::iommu::{Domain, Fault, Faults, Mapping};
+use address_space::{Holes, Prot, View, page_size};
 use anyhow::{Context as _, Result, bail, ensure};
 use vhost::VhostUserMemoryRegionInfo;
 
@@ -51,7 +51,11 @@ pub struct Iommu {
     /// What the device reaches.
     pub domain: Domain,
     /// What devices are given; each new one gets the same.
-    view: View,
+    pub view: View,
+    /// What an access to nothing comes to.
+    holes: Holes,
+    /// Such accesses, if they are to be reported.
+    faults: Option<Faults>,
     next_permanent: Cell<u64>,
     next: Cell<u64>,
     /// How many bytes are left free after each mapping, so that an access past its end
@@ -74,12 +78,34 @@ impl Bus {
         Ok(Bus::Memfd)
     }
 
-    /// A bus with an IOMMU, in which nothing is mapped yet.
+    /// A bus with an IOMMU, in which nothing is mapped yet. An access to nothing ends the
+    /// device, and is not reported.
     pub fn iommu(ram: &Ram) -> Result<Bus> {
+        Bus::with(ram, Holes::SIGNAL, false)
+    }
+
+    /// The same, and it is reported.
+    pub fn signalling(ram: &Ram) -> Result<Bus> {
+        Bus::with(ram, Holes::SIGNAL, true)
+    }
+
+    /// A bus with an IOMMU where a device goes on after it has accessed nothing, which is
+    /// reported.
+    pub fn absorbing(ram: &Ram) -> Result<Bus> {
+        Bus::with(ram, Holes::ABSORB | Holes::DENIED, true)
+    }
+
+    fn with(ram: &Ram, holes: Holes, report: bool) -> Result<Bus> {
         let domain = Domain::new(APERTURE..APERTURE_END)?;
         domain.add_ram(0, ram.file(), 0, ram.length())?;
+        let faults = report.then(|| domain.faults()).transpose()?;
+        if let Some(faults) = &faults {
+            faults.set_nonblocking(true)?;
+        }
         Ok(Bus::Iommu(Box::new(Iommu {
-            view: domain.view(READ_WRITE)?,
+            view: domain.view_with(READ_WRITE, holes)?,
+            holes,
+            faults,
             domain,
             next_permanent: Cell::new(APERTURE),
             next: Cell::new(REQUESTS),
@@ -93,6 +119,7 @@ impl Bus {
         match self {
             Bus::Memfd => "memfd",
             Bus::View(_) => "view",
+            Bus::Iommu(iommu) if iommu.holes.contains(Holes::ABSORB) => "absorb",
             Bus::Iommu(_) => "space",
         }
     }
@@ -169,6 +196,17 @@ impl Bus {
 }
 
 impl Iommu {
+    /// What was reported since it was last asked.
+    pub fn faults(&self) -> Result<Vec<Fault>> {
+        let mut all = Vec::new();
+        let faults = self.faults.as_ref().context("nobody listens")?;
+        while let Some(fault) = faults.try_next()? {
+            all.push(fault);
+        }
+        ensure!(faults.lost() == 0, "faults were lost");
+        Ok(all)
+    }
+
     fn map_all(&self, parts: &[(u64, u64, Prot)]) -> Result<Vec<Mapped>> {
         let mappings: Vec<_> = parts
             .iter()

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use address_space::iommu::{Domain, Mapping};
-use address_space::{Errno, Prot, View, page_size};
+use address_space::{Errno, Holes, Prot, View, page_size};
 use anyhow::{Context as _, Result, ensure};
 use rig::READ_WRITE;
 use rig::ram::Ram;
@@ -158,7 +158,7 @@ impl Iommu {
 
     /// What the endpoint's device gets.
     pub fn view(&self) -> Result<View> {
-        Ok(self.enforced.view(READ_WRITE)?)
+        Ok(self.enforced.view_with(READ_WRITE, Holes::SIGNAL)?)
     }
 
     pub fn domain(&self) -> &Domain {
