@@ -2,6 +2,7 @@
 
 //! A connection to a vhost-user device whose queues run.
 
+use std::net::Shutdown;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt as _;
@@ -82,6 +83,12 @@ impl Device {
     /// Says that there is a request in a queue.
     pub fn kick(&self, queue: usize) -> Result<()> {
         Ok(self.kicks[queue].write(1)?)
+    }
+
+    /// Closes the connection, if the device has not: it serves one at a time.
+    pub fn hang_up(&self) {
+        // It fails if the device has.
+        let _ = self.stream.shutdown(Shutdown::Both);
     }
 
     /// Waits for something to happen, for so long.

@@ -105,6 +105,7 @@ impl Machine {
 
     /// Connects to the device again, as a driver does that resets it.
     pub fn reconnect(&mut self) -> Result<()> {
+        self.device.hang_up();
         self.completed.clear();
         let slots = std::mem::take(&mut self.slots);
         self.free.extend(slots.into_values());

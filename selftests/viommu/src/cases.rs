@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! The cases. Where it makes a difference, each runs first with the memfd of the RAM, which
-//! is what devices get without address spaces, and then with an address space: the same
-//! requests to the same device.
+//! is what devices get without address spaces, then with an address space where an access to
+//! what is not mapped ends the device, and then with one that absorbs it: the same requests
+//! to the same device.
 
 mod another_device;
 mod bulk;

@@ -4,13 +4,14 @@
 
 use std::path::Path;
 
+use address_space::iommu::Reason;
 use address_space::{Errno, Prot, page_size};
 use anyhow::{Context as _, Result, ensure};
 use rig::READ_WRITE;
-use rig::bus::{Bus, Unmap};
+use rig::bus::Unmap;
 use rig::machine::page_of;
 
-use super::common::SECRET;
+use super::common::{Column, SECRET, expect_fault};
 use crate::fuse::{Machine, PROGRAM};
 use rig::show::Show;
 
@@ -19,11 +20,14 @@ const EFAULT: i32 = -Errno::FAULT.raw_os_error();
 
 pub(super) fn another_device(show: Show, requests: u32) -> Result<()> {
     ensure!(Path::new(PROGRAM).exists(), "there is no {PROGRAM}");
-    serves(show, Machine::new(Bus::memfd)?, requests, false).context("with the memfd")?;
-    serves(show, Machine::new(Bus::iommu)?, requests, true).context("with the address space")
+    for column in Column::ALL {
+        let machine = Machine::new(column.bus())?;
+        serves(show, machine, requests, column).with_context(|| column.context())?;
+    }
+    Ok(())
 }
 
-fn serves(show: Show, mut machine: Machine, requests: u32, enforced: bool) -> Result<()> {
+fn serves(show: Show, mut machine: Machine, requests: u32, column: Column) -> Result<()> {
     let name = machine.bus.name();
     let open = machine.open()?;
     let page = machine.ram.pages(page_size())?;
@@ -60,25 +64,41 @@ fn serves(show: Show, mut machine: Machine, requests: u32, enforced: bool) -> Re
     let mapped = machine.bus.map(secret, page_size(), READ_WRITE)?;
     machine.bus.unmap(mapped, Unmap::Strict)?;
     let written = machine.write(open, 0, mapped.addr)?;
-    let leaked = machine.file()?.starts_with(SECRET.as_bytes());
+    let file = machine.file()?;
+    let leaked = file.starts_with(SECRET.as_bytes());
+    if column.is_enforced() {
+        expect_fault(&machine.bus, mapped.addr, Prot::READ, Reason::NotMapped)?;
+        // So that the next access is reported, too.
+        machine.bus.as_iommu()?.domain.report_again(mapped.addr)?;
+    }
     let read = machine.read(open, page_size(), mapped.addr)?;
     let intact = machine.ram.read(secret, SECRET.len())? == SECRET.as_bytes();
-    if enforced {
-        ensure!(written == Err(EFAULT), "a write from it: {written:?}");
-        ensure!(read == Err(EFAULT), "a read into it: {read:?}");
-        ensure!(!leaked && intact, "leaked {leaked}, intact {intact}");
-        back_and_forth(&mut machine, 0).context("after that")?;
-        show.says(
-            name,
-            "a page that the device does not have: both fail with EFAULT, the page is unchanged, the secret did not leak",
-        );
-        show.says(name, "virtiofsd stays alive, and goes on");
-    } else {
+    if column == Column::Memfd {
         ensure!(leaked && !intact, "leaked {leaked}, intact {intact}");
         show.says(
             name,
             "a page that the device should not have: its secret is in the file, and it is overwritten",
         );
+        return Ok(());
     }
+    expect_fault(&machine.bus, mapped.addr, Prot::WRITE, Reason::NotMapped)?;
+    ensure!(!leaked && intact, "leaked {leaked}, intact {intact}");
+    let what = if column == Column::Absorb {
+        ensure!(written.is_ok(), "a write from it: {written:?}");
+        ensure!(read.is_ok(), "a read into it: {read:?}");
+        let zeroes = vec![0; page_size() as usize];
+        ensure!(file.starts_with(&zeroes), "it is not zeroes in the file");
+        "zeroes are written to the file, what is read is dropped, the VMM hears of both"
+    } else {
+        ensure!(written == Err(EFAULT), "a write from it: {written:?}");
+        ensure!(read == Err(EFAULT), "a read into it: {read:?}");
+        "both fail with EFAULT, the page is unchanged, the secret did not leak"
+    };
+    back_and_forth(&mut machine, 0).context("after that")?;
+    show.says(
+        name,
+        &format!("a page that the device does not have: {what}"),
+    );
+    show.says(name, "virtiofsd stays alive, and goes on");
     Ok(())
 }

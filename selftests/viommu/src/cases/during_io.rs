@@ -4,27 +4,25 @@
 
 use std::time::Duration;
 
-use address_space::iommu::Mapping;
+use address_space::iommu::{Mapping, Reason};
 use address_space::{Prot, page_size};
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use rig::READ_WRITE;
 use rig::bus::{Bus, Unmap};
 use rig::check::expect;
 use rig::machine::{Machine, page_of};
-use rig::order::{GOOD, IO_ERROR, Order, Outcome, Place};
-use rig::ram::Ram;
+use rig::order::{GOOD, Order, Outcome, Place};
 use rig::storage::Speed;
 
-use super::common::{SECRET, expect_io_error, note, page};
+use super::common::{
+    Column, SECRET, each_of, expect_fault, expect_no_fault, expect_refused, note, page,
+};
 use rig::show::Show;
 
 pub(super) fn in_flight(show: Show, _: u32) -> Result<()> {
-    for (bus, enforced) in [
-        (Bus::memfd as fn(&Ram) -> Result<Bus>, false),
-        (Bus::iommu, true),
-    ] {
+    for column in Column::ALL {
         // One request a second; the first is done at once.
-        let mut machine = Machine::with_speed(bus, Speed::Slow)?;
+        let mut machine = Machine::with_speed(column.bus(), Speed::Slow)?;
         let first = machine.page_with(&page_of("the first"))?;
         let secret = machine.page_with(SECRET.as_bytes())?;
         let order = Order::write(0, Place::Guest(first), page());
@@ -40,15 +38,22 @@ pub(super) fn in_flight(show: Show, _: u32) -> Result<()> {
         machine.bus.unmap(mapped, Unmap::Strict)?;
         let outcome = machine.finish(flight, Unmap::Strict)?;
         let leaked = machine.disk_has(SECRET.as_bytes())?;
-        expect_io_error(outcome, enforced)?;
-        expect("the page is on the disk", leaked, !enforced)?;
+        expect_refused(outcome, column)?;
+        expect("the page is on the disk", leaked, !column.is_enforced())?;
+        if column.is_enforced() {
+            expect_fault(&machine.bus, mapped.addr, Prot::READ, Reason::NotMapped)?;
+        }
         note(
             show,
             &machine,
-            if enforced {
-                "the request ends in an I/O error, and nothing of the page is on the disk"
-            } else {
-                "the request is done with a page that the guest has unmapped"
+            match column {
+                Column::Memfd => "the request is done with a page that the guest has unmapped",
+                Column::Signal => {
+                    "the request ends in an I/O error, and nothing of the page is on the disk"
+                }
+                Column::Absorb => {
+                    "the request is done with zeroes, and the VMM hears of the device's access"
+                }
             },
         );
         let order = Order::write(0, Place::Guest(first), page());
@@ -58,7 +63,13 @@ pub(super) fn in_flight(show: Show, _: u32) -> Result<()> {
 }
 
 pub(super) fn domain_switch(show: Show, _: u32) -> Result<()> {
-    let mut machine = Machine::new(Bus::iommu)?;
+    each_of(&Column::ENFORCED, |machine, column| {
+        switch(show, machine, column)
+    })
+}
+
+/// Moves a device between two domains.
+fn switch(show: Show, machine: &mut Machine, column: Column) -> Result<()> {
     let [old, new] = ["of the old domain", "of the new domain"].map(page_of);
     let (old_page, new_page) = (machine.page_with(&old)?, machine.page_with(&new)?);
     let header = machine.page_with(&[0; 16])?;
@@ -95,38 +106,36 @@ pub(super) fn domain_switch(show: Show, _: u32) -> Result<()> {
         }
     };
 
+    // From where the current domain has nothing, and then from where it has something.
+    let check = |machine: &mut Machine, nothing, has, text: &[u8], before: &[u8]| -> Result<()> {
+        expect_refused(write(machine, nothing)?, column)?;
+        expect_fault(&machine.bus, nothing, Prot::READ, Reason::NotMapped)?;
+        let is = machine.on_disk(0, before.len())?;
+        match column {
+            Column::Absorb => ensure!(is == vec![0; is.len()], "it is not zeroes"),
+            _ => ensure!(is == before, "it has changed"),
+        }
+        expect("the current domain", write(machine, has)?, GOOD)?;
+        ensure!(machine.on_disk(0, text.len())? == text, "on the disk");
+        expect_no_fault(&machine.bus)
+    };
+    let mut before = vec![0; page_size() as usize];
     for round in 0..20 {
-        machine
-            .bus
-            .as_iommu()?
-            .domain
-            .replace(&with(one, old_page))?;
-        expect("the old domain", write(&mut machine, one)?, GOOD)?;
-        ensure!(machine.on_disk(0, old.len())? == old, "round {round}");
-        expect(
-            "the new domain's page",
-            write(&mut machine, other)?,
-            IO_ERROR,
-        )?;
-
-        machine
-            .bus
-            .as_iommu()?
-            .domain
-            .replace(&with(other, new_page))?;
-        expect("the old domain's page", write(&mut machine, one)?, IO_ERROR)?;
-        ensure!(machine.on_disk(0, old.len())? == old, "round {round}");
-        expect("the new domain", write(&mut machine, other)?, GOOD)?;
-        ensure!(machine.on_disk(0, new.len())? == new, "round {round}");
+        for (is, is_not, gpa, text) in [(one, other, old_page, &old), (other, one, new_page, &new)]
+        {
+            machine.bus.as_iommu()?.domain.replace(&with(is, gpa))?;
+            check(machine, is_not, is, text, &before).with_context(|| format!("round {round}"))?;
+            before.clone_from(text);
+        }
     }
     note(
         show,
-        &machine,
+        machine,
         "20 times there and back: only what the current domain maps can be reached,",
     );
     note(
         show,
-        &machine,
+        machine,
         "and the rings, which both domains map, could always be reached",
     );
     Ok(())
