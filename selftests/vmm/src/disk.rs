@@ -4,7 +4,7 @@
 //! gets the guest's memory, or what the IOMMU maps of it, and then works with the guest's
 //! driver directly.
 
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use rig::daemon::Daemon;
 use rig::frontend::{self, Offer, PROTOCOL};
 use rig::ram::Ram;
 use rig::storage::{Speed, Storage};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vhost::vhost_user::message::{VhostUserConfigFlags, VhostUserProtocolFeatures};
 use vhost::vhost_user::{Frontend, VhostUserFrontend as _};
 use vhost::{VhostBackend as _, VhostUserMemoryRegionInfo};
@@ -138,6 +139,18 @@ impl Disk {
             self.daemon = self.storage.start()?;
         }
         self.run(base)
+    }
+
+    /// Whether the device has closed the connection.
+    pub fn has_hung_up(&self) -> Result<bool> {
+        let Some(frontend) = &self.frontend else {
+            return Ok(true);
+        };
+        // SAFETY: The frontend owns the file descriptor and outlives the result; it is not -1,
+        // since it is connected.
+        let stream = unsafe { BorrowedFd::borrow_raw(frontend.as_raw_fd()) };
+        let mut events = [PollFd::from_borrowed_fd(stream, PollFlags::RDHUP)];
+        Ok(poll(&mut events, Some(&Timespec::default()))? != 0)
     }
 
     /// The queue that runs.

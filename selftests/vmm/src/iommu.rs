@@ -11,13 +11,14 @@ use std::time::{Duration, Instant};
 
 use address_space::iommu::{Domain, Mapping};
 use address_space::{Errno, Holes, Prot, View, page_size};
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use rig::READ_WRITE;
 use rig::ram::Ram;
 use virtio_queue::{Queue as VirtQueue, QueueT as _};
 use vm_memory::ByteValued;
 use vmm_sys_util::eventfd::EventFd;
 
+use crate::fault_queue::{self, FaultQueue};
 use crate::virtio::{self, Setup};
 
 /// All I/O virtual addresses. The guest's driver allocates from 4 GiB downwards.
@@ -35,7 +36,7 @@ const MAP_F_READ: u32 = 1;
 const MAP_F_WRITE: u32 = 2;
 const MOST_DOMAINS: u32 = 1023;
 
-const QUEUES: [u16; 2] = [128, 16];
+const QUEUES: [u16; 2] = [128, fault_queue::BURST];
 
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +86,9 @@ pub struct Iommu {
     endpoint: u32,
     config: [u8; 40],
     /// What the endpoint reaches.
-    enforced: Domain,
+    enforced: Arc<Domain>,
+    /// Where the driver hears of what it does not reach.
+    faults: FaultQueue,
     /// Which of the guest's domains that is.
     attached: Option<u32>,
     /// The mappings of the domain with the endpoint; no other domain has any.
@@ -136,8 +139,9 @@ unsafe impl ByteValued for Unmap {}
 
 impl Iommu {
     pub fn new(ram: &Arc<Ram>, endpoint: u32) -> Result<Iommu> {
-        let enforced = Domain::new(APERTURE)?;
+        let enforced = Arc::new(Domain::new(APERTURE)?);
         enforced.add_ram(0, ram.file(), 0, ram.length())?;
+        let faults = FaultQueue::new(ram, &enforced)?;
         let mut config = [0; 40];
         // Every power of two from a page on.
         config[..8].copy_from_slice(&(!(page_size() - 1)).to_le_bytes());
@@ -149,6 +153,7 @@ impl Iommu {
             endpoint,
             config,
             enforced,
+            faults,
             attached: None,
             mappings: BTreeMap::new(),
             requests: None,
@@ -156,9 +161,16 @@ impl Iommu {
         })
     }
 
-    /// What the endpoint's device gets.
-    pub fn view(&self) -> Result<View> {
-        Ok(self.enforced.view_with(READ_WRITE, Holes::SIGNAL)?)
+    /// What the endpoint's device gets, and what becomes of its accesses to the rest. Of those
+    /// the driver is told.
+    pub fn view(&self, holes: Holes) -> Result<View> {
+        let view = self.enforced.view_with(READ_WRITE, holes)?;
+        self.faults.add_endpoint(view.id()?, self.endpoint);
+        Ok(view)
+    }
+
+    pub fn faults(&self) -> &FaultQueue {
+        &self.faults
     }
 
     pub fn domain(&self) -> &Domain {
@@ -284,6 +296,7 @@ impl Iommu {
         }
         self.mappings.clear();
         self.attached = domain;
+        self.faults.set_attached(domain.is_some());
         Status::Ok
     }
 
@@ -368,7 +381,7 @@ impl virtio::Device for Iommu {
     const KIND: u16 = 23;
     const CLASS: u32 = 0x080600;
 
-    /// Requests, and events, of which there are none.
+    /// Requests, and events.
     fn queues(&self) -> &[u16] {
         &QUEUES
     }
@@ -382,22 +395,20 @@ impl virtio::Device for Iommu {
     }
 
     fn start(&mut self, setup: Setup) -> Result<()> {
-        let requests = setup.queues.into_iter().next().context("no queue")?;
-        let low = |addr: u64| Some(addr as u32);
-        let high = |addr: u64| Some((addr >> 32) as u32);
-        let mut queue = VirtQueue::new(QUEUES[0])?;
-        queue.set_size(requests.size);
-        queue.set_desc_table_address(low(requests.descriptors), high(requests.descriptors));
-        queue.set_avail_ring_address(low(requests.available), high(requests.available));
-        queue.set_used_ring_address(low(requests.used), high(requests.used));
-        queue.set_ready(true);
-        ensure!(queue.is_valid(self.ram.memory()), "the queue is not valid");
+        let mut queues = setup.queues.into_iter();
+        let requests = queues.next().context("no queue")?;
+        let queue = requests.served_by_vmm(QUEUES[0], &self.ram)?;
         self.requests = Some((queue, requests.call));
+        if let Some(events) = queues.next() {
+            let queue = events.served_by_vmm(QUEUES[1], &self.ram)?;
+            self.faults.start(queue, events.call)?;
+        }
         Ok(())
     }
 
     fn stop(&mut self) -> Result<()> {
         self.requests = None;
+        self.faults.stop();
         self.attach(None);
         Ok(())
     }
@@ -405,7 +416,7 @@ impl virtio::Device for Iommu {
     fn kicked(&mut self, queue: usize) -> Result<()> {
         match queue {
             0 => self.serve(),
-            _ => Ok(()),
+            _ => self.faults.buffers_given(),
         }
     }
 

@@ -5,22 +5,24 @@
 //! meanwhile.
 
 mod attack;
+mod heard;
+mod secret;
 
 use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
 
-use address_space::{Prot, page_size};
+use address_space::{Holes, Prot, page_size};
 use anyhow::{Context as _, Result, ensure};
 use rig::check::expect;
 use rig::fdinfo;
 use rig::process::no_core_files;
-use rig::process::signals::{SIGBUS, SIGKILL};
+use rig::process::signals::SIGKILL;
 use rig::tap::line;
-use virtio_bindings::virtio_blk::{VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK};
-use vmm_guest::iommu::{BLOCK, Call, KILL_PASS, block};
+use vmm_guest::iommu::{ABSORB_PASS, BLOCK, Call, FLOOD_PASS, KILL_PASS, block};
 
-use self::attack::{Outcome, Part};
+use self::heard::{Flood, Heard};
+use self::secret::ABSORB;
 use crate::boot::Guest;
 use crate::cpus::{self, Trial};
 use crate::delayed_kill::DelayedKill;
@@ -42,11 +44,16 @@ const PROMISES: &[&str] = &[
     "secret_leaks_without_the_space",
     "secret_is_out_of_reach_of_a_data_descriptor",
     "device_dies_of_a_header_it_was_not_given",
+    "guest_logs_where_its_device_was_refused",
     "guests_io_goes_on_with_a_new_device",
+    "device_that_absorbs_lives_whatever_it_is_told_to_access",
+    "guest_logs_what_its_device_went_without",
+    "guests_io_goes_on_with_the_device_that_absorbed",
     "requests_in_flight_when_the_device_dies_are_done",
     "nothing_is_shared_after_the_driver_released_the_disk",
     "driver_that_comes_back_maps_its_ring_anew",
     "deferred_unmaps_are_fewer_steps_and_all_made",
+    "flood_of_faults_is_bounded_and_io_goes_on",
     LAST,
 ];
 
@@ -89,7 +96,7 @@ impl Devices for Hardware {
 impl Hardware {
     fn new(base: &Base) -> Result<Hardware> {
         let iommu = Iommu::new(&base.ram, BEHIND.bdf())?;
-        let behind = Disk::new("behind", Reach::Iommu(iommu.view()?))?;
+        let behind = Disk::new("behind", Reach::Iommu(iommu.view(Holes::SIGNAL)?))?;
         let beside = Disk::new("beside", Reach::Ram(base.ram.clone()))?;
         let (vm, router) = (&base.vm, &base.router);
         Ok(Hardware {
@@ -107,6 +114,10 @@ struct IommuTrial {
     rates: Rates,
     kill: Option<DelayedKill>,
     signal: Option<i32>,
+    heard: Heard,
+    /// What the driver must hear of.
+    must: Vec<(u64, Prot)>,
+    flood: Option<Flood>,
     done: bool,
 }
 
@@ -119,6 +130,9 @@ pub fn run(folder: &Path, verbose: bool, console: &Console) -> bool {
         rates: Rates::default(),
         kill: None,
         signal: None,
+        heard: Heard::default(),
+        must: Vec::new(),
+        flood: None,
         done: false,
     };
     let guest = Guest {
@@ -197,6 +211,16 @@ impl IommuTrial {
                         "driver_that_comes_back_maps_its_ring_anew",
                         result.and_then(|()| only_the_ring(machine)),
                     ),
+                    ABSORB_PASS => {
+                        let name = "guests_io_goes_on_with_the_device_that_absorbed";
+                        self.report(name, result);
+                    }
+                    FLOOD_PASS => {
+                        let queue = machine.devices.iommu.device.faults();
+                        let flood = self.flood.take().context("no flood");
+                        let result = result.and(flood).and_then(|flood| flood.end(queue));
+                        self.report("flood_of_faults_is_bounded_and_io_goes_on", result);
+                    }
                     _ => {
                         if let Err(error) = result {
                             line(&format!("# {error:#}"));
@@ -213,6 +237,36 @@ impl IommuTrial {
                 self.report("device_reaches_only_what_the_guest_mapped", reach(machine));
             }
             (Call::Secret, [gpa, length]) => self.secret(machine, gpa, length as usize),
+            (Call::Absorb, [gpa, length]) => {
+                let result = self.absorb(machine, gpa, length as usize);
+                let name = "device_that_absorbs_lives_whatever_it_is_told_to_access";
+                self.report(name, result);
+            }
+            (Call::Fault, numbers) => self.heard.add(numbers),
+            (Call::Heard, [time, last]) => {
+                let queue = machine.devices.iommu.device.faults();
+                let result = self.heard.check(queue, BEHIND.bdf(), &self.must);
+                if result.is_err() && last == 0 {
+                    return false;
+                }
+                self.report(
+                    match time {
+                        0 => "guest_logs_where_its_device_was_refused",
+                        _ => "guest_logs_what_its_device_went_without",
+                    },
+                    result,
+                );
+            }
+            (Call::Flood, _) => match machine.devices.iommu.device.view(ABSORB) {
+                Ok(view) => {
+                    let queue = machine.devices.iommu.device.faults();
+                    self.flood = Some(Flood::new(view, queue));
+                }
+                Err(error) => {
+                    line(&format!("# {error:#}"));
+                    return false;
+                }
+            },
             (Call::Unbound, _) => self.report(
                 "nothing_is_shared_after_the_driver_released_the_disk",
                 nothing(machine),
@@ -251,54 +305,6 @@ impl IommuTrial {
         );
         line("#   the device was killed during the pass, and a new one did the rest");
         Ok(())
-    }
-
-    fn secret(&mut self, machine: &mut Machine<Hardware>, gpa: u64, length: usize) {
-        let ram = machine.ram.clone();
-        let Ok(secret) = ram.read(gpa, length) else {
-            return self.report(
-                "secret_leaks_without_the_space",
-                Err(anyhow::anyhow!("no secret")),
-            );
-        };
-        let found = |image: &[u8]| image.windows(length).any(|window| window == secret);
-        let page = gpa & !(page_size() - 1);
-
-        let disk = &mut machine.devices.beside.device;
-        let result = attack::attempt(&ram, disk, Ok, Part::Data, page).and_then(|(is, image)| {
-            expect("the device", is, Outcome::Done(VIRTIO_BLK_S_OK as u8))?;
-            ensure!(found(&image), "the secret is not in the image");
-            line("#   memfd: the write is done, and the secret is in the disk image");
-            Ok(())
-        });
-        self.report("secret_leaks_without_the_space", result);
-
-        let iommu = &machine.devices.iommu.device;
-        let disk = &mut machine.devices.behind.device;
-        let translate = |addr| iommu.translate(addr);
-        for (name, part, should) in [
-            (
-                "secret_is_out_of_reach_of_a_data_descriptor",
-                Part::Data,
-                Outcome::Done(VIRTIO_BLK_S_IOERR as u8),
-            ),
-            (
-                "device_dies_of_a_header_it_was_not_given",
-                Part::Header,
-                Outcome::Died(Some(SIGBUS)),
-            ),
-        ] {
-            let result =
-                attack::attempt(&ram, disk, translate, part, page).and_then(|(is, image)| {
-                    expect("the device", is, should)?;
-                    ensure!(!found(&image), "the secret is in the image");
-                    line(&format!(
-                        "#   space: {part:?}: {is:?}; the secret did not leak"
-                    ));
-                    Ok(())
-                });
-            self.report(name, result);
-        }
     }
 
     fn took(&mut self, machine: &Machine<Hardware>, requests: u64, time: Duration) {
@@ -444,7 +450,9 @@ fn reach(machine: &Machine<Hardware>) -> Result<()> {
 /// at the addresses of the RAM.
 fn readable(machine: &Machine<Hardware>) -> Result<Vec<u64>> {
     const DRIVERS: u64 = 64 << 20;
-    let view = machine.devices.iommu.device.view()?;
+    // The driver is not told of these accesses: the view is no endpoint's.
+    let domain = machine.devices.iommu.device.domain();
+    let view = domain.view_with(Prot::READ, Holes::SIGNAL)?;
     let end = view.length()?;
     let window = view.attach(0..end, Prot::READ)?;
     let probe = Probe::new()?;

@@ -17,6 +17,7 @@ mod cpus;
 mod dax_trial;
 mod delayed_kill;
 mod disk;
+mod fault_queue;
 mod file_system;
 mod guest_memory;
 mod iommu;

@@ -12,6 +12,7 @@ use rig::ram::Ram;
 use virtio_bindings::virtio_config::{
     VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_F_VERSION_1,
 };
+use virtio_queue::{Queue as VirtQueue, QueueT as _};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::msix::{Msix, Router};
@@ -82,6 +83,21 @@ impl Queue {
             call: self.call.as_ref().context("no interrupt")?,
             kick,
         })
+    }
+
+    /// The queue as the VMM itself serves it, with so many descriptors at most. Its addresses
+    /// are the guest's.
+    pub fn served_by_vmm(&self, max_size: u16, ram: &Ram) -> Result<VirtQueue> {
+        let low = |addr: u64| Some(addr as u32);
+        let high = |addr: u64| Some((addr >> 32) as u32);
+        let mut queue = VirtQueue::new(max_size)?;
+        queue.set_size(self.size);
+        queue.set_desc_table_address(low(self.descriptors), high(self.descriptors));
+        queue.set_avail_ring_address(low(self.available), high(self.available));
+        queue.set_used_ring_address(low(self.used), high(self.used));
+        queue.set_ready(true);
+        ensure!(queue.is_valid(ram.memory()), "the queue is not valid");
+        Ok(queue)
     }
 
     /// The index of the next request that will be answered, in a queue whose addresses are

@@ -10,6 +10,10 @@ pub const BLOCK: usize = 4096;
 /// The pass in which the device is killed.
 pub const KILL_PASS: u64 = 2;
 
+/// The passes after the device has gone on, and in which it does nothing but fault.
+pub const ABSORB_PASS: u64 = 5;
+pub const FLOOD_PASS: u64 = 6;
+
 /// What the program calls for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -24,6 +28,17 @@ pub enum Call {
     /// Where in the guest's memory a secret is: the guest physical address, and
     /// how many bytes.
     Secret,
+    /// Let the device be one that goes on after it has accessed what it has not, and then as
+    /// for `Secret`, which has told where that is.
+    Absorb,
+    /// The driver has logged a fault: the IOVA, and the endpoint, with the access in the bits
+    /// from 32 on: 1 for reading, 2 for writing, 4 for execution.
+    Fault,
+    /// That was all so far: which time it is, and whether it is the last try. Good if all that
+    /// is expected was there.
+    Heard,
+    /// Let the device access what it has not all the time, until blocks have been written.
+    Flood,
     /// Kill the device, while blocks are written and read.
     Kill,
     /// The driver has released the first disk.
@@ -43,11 +58,15 @@ pub enum Call {
 }
 
 impl Call {
-    const ALL: [Call; 12] = [
+    const ALL: [Call; 16] = [
         Call::Booted,
         Call::Wrote,
         Call::Quiet,
         Call::Secret,
+        Call::Absorb,
+        Call::Fault,
+        Call::Heard,
+        Call::Flood,
         Call::Kill,
         Call::Unbound,
         Call::Bound,

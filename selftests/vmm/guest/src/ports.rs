@@ -49,6 +49,11 @@ impl Vmm {
         Ok(())
     }
 
+    /// Makes a call to which the VMM may say no.
+    pub fn ask(&self, call: impl Number, numbers: [u64; 2]) -> Result<bool> {
+        self.write(call.number(), numbers)
+    }
+
     fn write(&self, call: u8, numbers: [u64; 2]) -> Result<bool> {
         for (index, number) in numbers.iter().enumerate() {
             let at = u64::from(NUMBERS) + 8 * index as u64;

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::fs::OFlags;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
-use vmm_guest::iommu::{BLOCK, Call, KILL_PASS, block};
+use vmm_guest::fault_log::FaultLog;
+use vmm_guest::iommu::{ABSORB_PASS, BLOCK, Call, FLOOD_PASS, KILL_PASS, block};
 use vmm_guest::ports::{Vmm, init, load};
 
 /// The disk behind the IOMMU, and one that is not.
@@ -43,8 +44,13 @@ fn run(vmm: &Vmm) -> Result<()> {
     pass(vmm, &disks[0], 0)?;
     vmm.call(Call::Quiet, [0, 0])?;
     let secret = Secret::new("the guest's private key: 2718281828459045")?;
+    let mut log = FaultLog::open()?;
     vmm.call(Call::Secret, [secret.gpa, secret.length])?;
+    tell(vmm, &mut log, 0)?;
     pass(vmm, &disks[0], 1)?;
+    vmm.call(Call::Absorb, [secret.gpa, secret.length])?;
+    tell(vmm, &mut log, 1)?;
+    pass(vmm, &disks[0], ABSORB_PASS)?;
     vmm.call(Call::Kill, [0, 0])?;
     pass(vmm, &disks[0], KILL_PASS)?;
 
@@ -64,7 +70,25 @@ fn run(vmm: &Vmm) -> Result<()> {
     sleep(Duration::from_millis(200));
     vmm.call(Call::Deferred, [0, 0])?;
     pass(vmm, &again, 4)?;
+    vmm.call(Call::Flood, [0, 0])?;
+    pass(vmm, &again, FLOOD_PASS)?;
     vmm.call(Call::Done, [0, 0])
+}
+
+/// Tells what the driver has logged, until the VMM has heard of all that it expects.
+fn tell(vmm: &Vmm, log: &mut FaultLog, time: u64) -> Result<()> {
+    const TRIES: u64 = 100;
+    for index in 1..=TRIES {
+        while let Some(fault) = log.next_fault()? {
+            let second = u64::from(fault.endpoint) | (u64::from(fault.access) << 32);
+            vmm.call(Call::Fault, [fault.address, second])?;
+        }
+        if vmm.ask(Call::Heard, [time, u64::from(index == TRIES)])? {
+            return Ok(());
+        }
+        sleep(Duration::from_millis(100));
+    }
+    bail!("the driver has not logged all faults")
 }
 
 /// The IOMMU group of a device, which exists if it is behind an IOMMU.
