@@ -51,7 +51,7 @@ unsafe impl Sync for FileSystem {}
 
 static FILE_SYSTEM: FileSystem = FileSystem {
     kind: Opaque::new(bindings::file_system_type {
-        name: NAME.as_ptr().cast(),
+        name: NAME.to_bytes_with_nul().as_ptr(),
         owner: THIS_MODULE,
         init_fs_context: Some(bindings::address_space_helper_init_fs_context),
         kill_sb: Some(bindings::kill_anon_super),
