@@ -14,6 +14,7 @@ mod comparison;
 mod group;
 mod guest;
 mod huge;
+mod linux;
 mod memory;
 mod on_demand;
 mod peer;
@@ -30,6 +31,8 @@ mod row_g;
 mod row_h;
 mod row_j;
 mod row_j_restore;
+mod row_l;
+mod row_l_guest;
 mod row_m;
 mod uffd;
 
@@ -57,6 +60,8 @@ enum Row {
     H,
     /// Memory that comes as it is touched, in a process and in a guest
     J,
+    /// A DAX window, of a file server alone and under Linux guests: needs build/release
+    L,
     /// Delay of an owner and of a bystander while a holder of a view attacks: only in time
     M,
 }
@@ -73,6 +78,7 @@ impl Row {
             Row::G => row_g::run(bench),
             Row::H => row_h::run(bench),
             Row::J => row_j::run(bench).and_then(|()| row_j_restore::run(bench)),
+            Row::L => row_l::run(bench).and_then(|()| row_l_guest::run(bench)),
             Row::M => row_m::run(bench),
         }
     }

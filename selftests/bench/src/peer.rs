@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
 
@@ -29,25 +30,29 @@ pub const ARGUMENT: &str = "peer";
 
 /// Only answer.
 const ANSWER: u64 = 0;
-/// Map the file that comes with the message, at the start of the room.
+/// Map the file that comes with the message, at a place in the room.
 const MAP: u64 = 1;
 /// The same, and touch the first word.
 const MAP_AND_TOUCH: u64 = 2;
-/// Make the start of the room inaccessible.
+/// Make a place in the room inaccessible.
 const UNMAP: u64 = 3;
-/// Read each page of so many bytes of the room,
+/// Read each page of a place in the room,
 const READ: u64 = 4;
-/// or of the attached address space.
+/// or in the attached address space.
 const READ_ATTACHED: u64 = 5;
 /// Attach the address space that comes with the message.
 const ATTACH: u64 = 6;
+/// As [`MAP`], only for reading.
+const MAP_FOR_READING: u64 = 7;
 
-type Message = [u64; 2];
+/// What to do, how many bytes, where, and from which offset of the file on.
+type Message = [u64; 4];
 
 fn send(socket: impl AsFd, message: Message, fd: Option<BorrowedFd<'_>>) -> Result<()> {
     let mut bytes = [0; size_of::<Message>()];
-    bytes[..8].copy_from_slice(&message[0].to_ne_bytes());
-    bytes[8..].copy_from_slice(&message[1].to_ne_bytes());
+    for (bytes, word) in bytes.chunks_exact_mut(8).zip(message) {
+        bytes.copy_from_slice(&word.to_ne_bytes());
+    }
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     let fds = fd.map(|fd| [fd]);
@@ -88,7 +93,7 @@ fn receive(socket: impl AsFd) -> Result<Option<(Message, Option<OwnedFd>)>> {
         _ => None,
     });
     let word = |at: usize| u64::from_ne_bytes(std::array::from_fn(|byte| bytes[at + byte]));
-    Ok(Some(([word(0), word(8)], fd)))
+    Ok(Some((std::array::from_fn(|index| word(8 * index)), fd)))
 }
 
 /// The other process, as seen from this one.
@@ -118,8 +123,20 @@ impl Peer {
 
     /// Sends a request; [`done()`](Peer::done) waits for its answer.
     fn request(&self, request: u64, length: usize, fd: Option<BorrowedFd<'_>>) -> Result<()> {
+        self.request_at(request, length, 0, 0, fd)
+    }
+
+    fn request_at(
+        &self,
+        request: u64,
+        length: usize,
+        place: usize,
+        offset: usize,
+        fd: Option<BorrowedFd<'_>>,
+    ) -> Result<()> {
         let socket = self.socket.as_ref().context("the socket is closed")?;
-        send(socket, [request, length as u64], fd)
+        let numbers = [length, place, offset].map(|number| number as u64);
+        send(socket, [request, numbers[0], numbers[1], numbers[2]], fd)
     }
 
     /// Waits until the last request is done.
@@ -135,6 +152,23 @@ impl Peer {
 
     pub fn map_and_touch(&self, file: &File, length: usize) -> Result<()> {
         self.request(MAP_AND_TOUCH, length, Some(file.as_fd()))
+    }
+
+    pub fn map_for_reading(&self, file: &File, offset: usize, place: Range<usize>) -> Result<()> {
+        let fd = Some(file.as_fd());
+        self.request_at(MAP_FOR_READING, place.len(), place.start, offset, fd)
+    }
+
+    pub fn unmap_at(&self, place: Range<usize>) -> Result<()> {
+        self.request_at(UNMAP, place.len(), place.start, 0, None)
+    }
+
+    pub fn read_at(&self, place: Range<usize>) -> Result<()> {
+        self.request_at(READ, place.len(), place.start, 0, None)
+    }
+
+    pub fn read_attached_at(&self, place: Range<usize>) -> Result<()> {
+        self.request_at(READ_ATTACHED, place.len(), place.start, 0, None)
     }
 
     pub fn unmap(&self, length: usize) -> Result<()> {
@@ -173,22 +207,25 @@ pub fn live() -> Result<()> {
     let socket = rustix::stdio::stdin();
     let room = Plain::reserved(ROOM)?;
     let mut window: Option<Window> = None;
-    while let Some(([request, length], fd)) = receive(socket)? {
-        let length = length as usize;
+    while let Some(([request, numbers @ ..], fd)) = receive(socket)? {
+        let [length, place, offset] = numbers.map(|number| number as usize);
         match request {
             ANSWER => {}
             MAP | MAP_AND_TOUCH => {
-                room.map_at(0, fd.context("no file came")?, 0, length)?;
+                room.map_at(place, fd.context("no file came")?, offset, length)?;
                 if request == MAP_AND_TOUCH {
                     // SAFETY: It was just mapped, and nothing else uses the room.
-                    unsafe { touch(room.as_ptr(), Touch::Read) };
+                    unsafe { touch(room.as_ptr().add(place), Touch::Read) };
                 }
             }
-            UNMAP => room.reserve_at(0, length)?,
-            READ => read(room.as_ptr(), length),
+            MAP_FOR_READING => {
+                room.map_for_reading_at(place, fd.context("no file came")?, offset, length)?;
+            }
+            UNMAP => room.reserve_at(place, length)?,
+            READ => read(room.as_ptr(), place, length),
             READ_ATTACHED => {
                 let window = window.as_ref().context("nothing is attached")?;
-                read(window.as_ptr(), length);
+                read(window.as_ptr(), place, length);
             }
             ATTACH => {
                 let space = AddressSpace::from(fd.context("no address space came")?);
@@ -196,13 +233,13 @@ pub fn live() -> Result<()> {
             }
             _ => anyhow::bail!("request {request} is not known"),
         }
-        send(socket, [request, 0], None)?;
+        send(socket, [request, 0, 0, 0], None)?;
     }
     Ok(())
 }
 
-fn read(start: *mut u8, length: usize) {
-    for at in (0..length).step_by(PAGE) {
+fn read(start: *mut u8, place: usize, length: usize) {
+    for at in (place..place + length).step_by(PAGE) {
         // SAFETY: The caller maps a file there before it sends the request.
         unsafe { touch(start.add(at), Touch::Read) };
     }

@@ -47,16 +47,18 @@ impl Channel {
     /// Starts this program again with these arguments, in a process that shares nothing
     /// with this one but a channel: its end is the standard input there.
     pub fn spawn(arguments: &[&str]) -> Result<(Channel, Child)> {
+        Channel::start(Command::new("/proc/self/exe").args(arguments))
+            .context("cannot start this program again")
+    }
+
+    /// Starts a program that has the other end as its standard input.
+    pub fn start(program: &mut Command) -> Result<(Channel, Child)> {
         let (channel, other) = Channel::pair()?;
-        let child = Command::new("/proc/self/exe")
-            .args(arguments)
-            .stdin(Stdio::from(other.socket))
-            .spawn()
-            .context("cannot start this program again")?;
+        let child = program.stdin(Stdio::from(other.socket)).spawn()?;
         Ok((channel, child))
     }
 
-    /// The end that a process got as its standard input from [`spawn()`](Channel::spawn).
+    /// The end that a process got as its standard input from [`start()`](Channel::start).
     pub fn from_stdin() -> Result<Channel> {
         let socket = rustix::stdio::stdin().try_clone_to_owned()?;
         Ok(socket.into())

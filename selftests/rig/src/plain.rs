@@ -83,6 +83,28 @@ impl Plain {
 
     /// Maps a part of a file, shared, over a part of this.
     pub fn map_at(&self, at: usize, file: impl AsFd, offset: usize, length: usize) -> Result<()> {
+        self.map_with(at, file, offset, length, READ_WRITE)
+    }
+
+    /// The same, only for reading.
+    pub fn map_for_reading_at(
+        &self,
+        at: usize,
+        file: impl AsFd,
+        offset: usize,
+        length: usize,
+    ) -> Result<()> {
+        self.map_with(at, file, offset, length, ProtFlags::READ)
+    }
+
+    fn map_with(
+        &self,
+        at: usize,
+        file: impl AsFd,
+        offset: usize,
+        length: usize,
+        prot: ProtFlags,
+    ) -> Result<()> {
         self.check(at, length)?;
         // SAFETY: The range lies within this mapping, into which no references exist: only
         // raw pointers are given out, and no content is promised behind them.
@@ -90,7 +112,7 @@ impl Plain {
             mmap(
                 self.start.add(at).cast(),
                 length,
-                READ_WRITE,
+                prot,
                 MapFlags::SHARED | MapFlags::FIXED,
                 file,
                 offset as u64,

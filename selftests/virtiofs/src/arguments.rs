@@ -9,16 +9,23 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use address_space::{AddressSpace, dax};
 use anyhow::{Context as _, Result};
 use clap::{ArgGroup, Parser};
 use rustix::io::{FdFlags, fcntl_setfd};
-use virtiofs::share::Options;
+use virtiofs::asked::Asked;
+use virtiofs::share::{Options, Window};
+
+/// How many files are kept open, and registered, for the window.
+const MOST_FILES: usize = 256;
 
 /// Serve a directory to a guest by virtio-fs, and map its files into the guest's DAX window.
 ///
 /// File descriptors are given by number, and inherited from the VMM.
 #[derive(Parser)]
-#[command(version, group(ArgGroup::new("where").required(true).args(["socket", "socket_fd"])))]
+#[command(version,
+    group(ArgGroup::new("where").required(true).args(["socket", "socket_fd"])),
+    group(ArgGroup::new("how").requires("window").args(["asfd", "messages"])))]
 pub struct Arguments {
     /// Listen at this path for the VMM.
     #[arg(long, value_name = "PATH")]
@@ -27,10 +34,14 @@ pub struct Arguments {
     #[arg(long, value_name = "FD")]
     socket_fd: Option<RawFd>,
     /// The address space with the DAX window. Without it there is no DAX.
-    #[arg(long, value_name = "FD", requires = "window")]
+    #[arg(long, value_name = "FD")]
     asfd: Option<RawFd>,
+    /// Instead of an address space, a socket on which the VMM is asked to change the window:
+    /// vhost-user's SHMEM_MAP and SHMEM_UNMAP. For comparison.
+    #[arg(long, value_name = "FD")]
+    messages: Option<RawFd>,
     /// Where in the address space the window is, in bytes.
-    #[arg(long, value_name = "OFFSET:LENGTH", value_parser = range, requires = "asfd")]
+    #[arg(long, value_name = "OFFSET:LENGTH", value_parser = range, requires = "how")]
     window: Option<Range<u64>>,
     /// The directory.
     #[arg(long, value_name = "DIR")]
@@ -68,12 +79,22 @@ impl Arguments {
         }
     }
 
-    /// The address space and the range that is the window, if there is to be one.
-    pub fn asfd(&self) -> Result<Option<(OwnedFd, Range<u64>)>> {
-        match (self.asfd, &self.window) {
-            (Some(fd), Some(range)) => Ok(Some((inherited(fd).context("--asfd")?, range.clone()))),
-            _ => Ok(None),
-        }
+    /// The window, if there is to be one.
+    pub fn window(&self) -> Result<Option<Window>> {
+        let Some(range) = self.window.clone() else {
+            return Ok(None);
+        };
+        Ok(Some(match (self.asfd, self.messages) {
+            (Some(fd), _) => {
+                let space = AddressSpace::from(inherited(fd).context("--asfd")?);
+                Window::Own(dax::Window::new(space, range, MOST_FILES).context("--window")?)
+            }
+            (None, Some(fd)) => {
+                let socket = inherited(fd).context("--messages")?;
+                Window::Asked(Asked::new(socket.into(), range))
+            }
+            (None, None) => unreachable!("clap asks for one of them"),
+        }))
     }
 
     /// The file that keeps the state.
@@ -154,6 +175,8 @@ mod tests {
             "virtiofs --shared-dir /",
             "virtiofs --socket-fd 3 --asfd 4 --shared-dir /",
             "virtiofs --socket-fd 3 --window 0:4096 --shared-dir /",
+            "virtiofs --socket-fd 3 --messages 4 --shared-dir /",
+            "virtiofs --socket-fd 3 --asfd 4 --messages 5 --window 0:4096 --shared-dir /",
             "virtiofs --socket-fd 3 --asfd 4 --window 4096 --shared-dir /",
             "virtiofs --socket-fd 3 --socket a --shared-dir /",
             "virtiofs --socket-fd 3 --shared-dir / --queues 64",

@@ -9,8 +9,6 @@ mod arguments;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use address_space::AddressSpace;
-use address_space::dax::Window;
 use anyhow::{Context as _, Result, anyhow};
 use clap::Parser as _;
 use fuse_backend_rs::api::server::Server;
@@ -22,9 +20,6 @@ use virtiofs::share::Share;
 use virtiofs::state::State;
 
 use crate::arguments::Arguments;
-
-/// How many files are kept open, and registered, for the window.
-const MOST_FILES: usize = 256;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -52,13 +47,7 @@ fn run(arguments: Arguments) -> Result<()> {
     setrlimit(Resource::Nofile, limit).context("RLIMIT_NOFILE")?;
 
     let listener = arguments.listener()?;
-    let window = match arguments.asfd()? {
-        Some((asfd, range)) => {
-            let window = Window::new(AddressSpace::from(asfd), range, MOST_FILES);
-            Some(window.context("--window")?)
-        }
-        None => None,
-    };
+    let window = arguments.window()?;
     let state = State::load(arguments.state_file()?).context("--state")?;
     let share = Share::new(window, state, arguments.options())?;
     confine::to(&arguments.shared_dir, arguments.readonly)?;

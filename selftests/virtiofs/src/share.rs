@@ -11,19 +11,20 @@
 mod forward;
 mod mapping;
 mod names;
+mod window;
 
 use std::ffi::CString;
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use address_space::dax::Window;
 use fuse_backend_rs::api::filesystem::{Context, FileSystem as _, FsOptions};
 use fuse_backend_rs::passthrough::{CachePolicy, Config, PassthroughFs};
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
 pub use self::mapping::NoHandler;
 pub use self::names::set_request;
+pub use self::window::Window;
 use crate::state::record::{Place, Record};
 use crate::state::{Known, State};
 

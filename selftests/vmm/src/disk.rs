@@ -38,7 +38,7 @@ pub enum Reach {
 }
 
 impl Reach {
-    fn region(&self) -> Result<VhostUserMemoryRegionInfo> {
+    pub fn region(&self) -> Result<VhostUserMemoryRegionInfo> {
         Ok(match self {
             Reach::Ram(ram) => frontend::region(0..ram.length(), ram.file().as_fd()),
             Reach::Iommu(view) | Reach::Space(view) => {

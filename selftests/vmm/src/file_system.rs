@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! virtio-fs whose queues another process serves. That process also changes what is in the
-//! window, by itself: there is no message from it to the VMM, nor a channel for one.
+//! window, by itself: there is no message from it to the VMM, nor a channel for one. For
+//! comparison there is a device without a window, and one whose window the VMM changes.
 
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-use address_space::View;
 use anyhow::{Context as _, Result, ensure};
 use rig::daemon::Daemon;
-use rig::file_server::FileServer;
+use rig::file_server::{self, FileServer};
 use rig::frontend::{self, Offer, PROTOCOL};
 use rig::ram::Ram;
 use rustix::io::ioctl_fionread;
@@ -19,6 +19,8 @@ use vhost::vhost_user::Frontend;
 use vhost::vhost_user::message::VhostUserProtocolFeatures;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
+use crate::asked_window::AskedWindow;
+use crate::disk::Reach;
 use crate::guest_memory::GuestMemory;
 use crate::pci::Shared;
 use crate::virtio::{self, Setup};
@@ -29,9 +31,47 @@ const SIZE: u16 = 128;
 /// The longest tag in bytes.
 const TAG: usize = 36;
 
+/// The window of a file system, and who changes it.
+pub enum Window {
+    /// The server.
+    Server(Arc<GuestMemory>),
+    /// The VMM, which the server asks.
+    Vmm(AskedWindow),
+    /// There is none.
+    None,
+}
+
+impl Window {
+    fn shared(&self) -> Option<Shared> {
+        match self {
+            Window::Server(memory) => Some(memory.shared()),
+            Window::Vmm(asked) => Some(asked.shared()),
+            Window::None => None,
+        }
+    }
+
+    /// What the server gets of the guest's memory.
+    fn reach(&self, ram: &Arc<Ram>) -> Result<Reach> {
+        Ok(match self {
+            Window::Server(memory) => Reach::Space(memory.view()?),
+            Window::Vmm(_) | Window::None => Reach::Ram(ram.clone()),
+        })
+    }
+
+    fn of_server(&self) -> file_server::Window<'_> {
+        match self {
+            Window::Server(memory) => {
+                file_server::Window::Server(memory.part().as_fd(), memory.shared().length)
+            }
+            Window::Vmm(asked) => file_server::Window::Vmm(asked.socket(), asked.shared().length),
+            Window::None => file_server::Window::None,
+        }
+    }
+}
+
 pub struct FileSystem {
-    memory: Arc<GuestMemory>,
-    view: View,
+    window: Window,
+    reach: Reach,
     server: FileServer,
     pub daemon: Daemon,
     connection: Connection,
@@ -69,19 +109,24 @@ impl Connection {
 
 impl FileSystem {
     /// Starts the server. The guest mounts the directory by its tag.
-    pub fn new(tag: &str, server: FileServer, memory: &Arc<GuestMemory>) -> Result<FileSystem> {
+    pub fn new(
+        tag: &str,
+        server: FileServer,
+        window: Window,
+        ram: &Arc<Ram>,
+    ) -> Result<FileSystem> {
         ensure!(tag.len() <= TAG, "the tag is too long: {tag}");
         let mut config = vec![0; TAG];
         config[..tag.len()].copy_from_slice(tag.as_bytes());
         config.extend(u32::from(server.queues).to_le_bytes());
 
-        let daemon = server.start(memory.part().as_fd(), memory.shared().length)?;
+        let daemon = server.start(window.of_server())?;
         // The first queue is for what must not wait.
         let queues = usize::from(server.queues) + 1;
         let kick = |_| EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC);
         Ok(FileSystem {
-            view: memory.view()?,
-            memory: memory.clone(),
+            reach: window.reach(ram)?,
+            window,
             server,
             connection: Connection::new(&daemon, queues)?,
             daemon,
@@ -102,9 +147,8 @@ impl FileSystem {
         frontend
             .set_features(setup.features | PROTOCOL)
             .with_context(|| what("SET_FEATURES".to_owned()))?;
-        let all = frontend::region(0..self.view.length()?, self.view.as_fd());
         frontend
-            .set_mem_table(&[all])
+            .set_mem_table(&[self.reach.region()?])
             .with_context(|| what("SET_MEM_TABLE".to_owned()))?;
         for (index, (queue, &base)) in setup.queues.iter().zip(bases).enumerate() {
             let kick = &self.kicks[index];
@@ -121,8 +165,7 @@ impl FileSystem {
     /// Starts another server in the place of a dead one, on the same memory. It gets all
     /// requests that were not answered.
     pub fn restart(&mut self, ram: &Ram) -> Result<()> {
-        let part = self.memory.part().as_fd();
-        self.daemon = self.server.start(part, self.memory.shared().length)?;
+        self.daemon = self.server.start(self.window.of_server())?;
         self.connection = Connection::new(&self.daemon, self.sizes.len())?;
         let used = |queue: &virtio::Queue| queue.used_index(ram);
         let bases: Vec<_> = self.running()?.iter().map(used).collect::<Result<_>>()?;
@@ -160,7 +203,7 @@ impl virtio::Device for FileSystem {
     }
 
     fn shared(&self) -> Option<Shared> {
-        Some(self.memory.shared())
+        self.window.shared()
     }
 
     fn start(&mut self, setup: Setup) -> Result<()> {

@@ -175,6 +175,13 @@ impl<D: Devices> Machine<D> {
         self.result = u8::from(!good);
     }
 
+    /// Sets the numbers that it reads, if it reads any.
+    pub fn answer_numbers(&mut self, numbers: [u64; 2]) {
+        for (bytes, number) in self.numbers.chunks_exact_mut(8).zip(numbers) {
+            bytes.copy_from_slice(&number.to_le_bytes());
+        }
+    }
+
     /// Does what a CPU left the guest for; `None` if it may go on.
     pub fn exit(&mut self, exit: Result<VcpuExit<'_>, kvm_ioctls::Error>) -> Result<Option<Stop>> {
         match exit {
@@ -245,6 +252,7 @@ impl<D: Devices> Machine<D> {
             // Its buffers are always empty.
             RESET => bytes[0] = 0,
             CALL => bytes[0] = self.result,
+            NUMBERS..END => bytes[0] = self.numbers[usize::from(port - NUMBERS)],
             _ => {}
         }
     }

@@ -7,11 +7,14 @@
 //! - `dax`: the guest mounts a directory of its host, and a file server changes what is in
 //!   the window, without the VMM.
 //!
+//! Besides, `reading` is for the bench, and makes a guest read a file.
+//!
 //! Prints TAP. Needs the module, KVM, qemu-storage-daemon and selftests/virtiofs.
 
 #![warn(rust_2018_idioms, clippy::undocumented_unsafe_blocks)]
 
 mod acpi;
+mod asked_window;
 mod boot;
 mod cpus;
 mod dax_trial;
@@ -27,6 +30,7 @@ mod msix;
 mod past_end;
 mod pci;
 mod probe;
+mod reading;
 mod report;
 mod virtio;
 
@@ -62,6 +66,9 @@ struct Cli {
     /// Run the second guest of dax, on this directory.
     #[arg(long, hide = true)]
     second: Option<PathBuf>,
+    /// The directory with the file that the guest of reading reads.
+    #[arg(long, hide = true, required_if_eq("trial", "reading"))]
+    directory: Option<PathBuf>,
     /// After how many seconds the guest counts as hung.
     #[arg(long, default_value_t = 160)]
     limit: u64,
@@ -76,6 +83,9 @@ enum Kind {
     Iommu,
     /// It mounts a directory of its host with a DAX window that the file server changes.
     Dax,
+    /// It reads a file as it is told on the standard input.
+    #[value(hide = true)]
+    Reading,
 }
 
 fn main() -> ExitCode {
@@ -91,6 +101,10 @@ fn main() -> ExitCode {
 
     let kept = match cli.trial {
         Kind::Iommu => iommu_trial::run(&cli.guest, cli.console, &console),
+        Kind::Reading => {
+            let directory = cli.directory.unwrap_or_default();
+            reading::run(&cli.guest, cli.server, directory, cli.console, &console)
+        }
         Kind::Dax => {
             let programs = dax_trial::Programs {
                 guest: &cli.guest,

@@ -6,7 +6,6 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 
-use address_space::dax;
 use fuse_backend_rs::abi::virtio_fs::{RemovemappingOne, SetupmappingFlags};
 use fuse_backend_rs::api::filesystem::{Context, FileSystem as _};
 use fuse_backend_rs::passthrough::PassthroughFs;
@@ -30,8 +29,7 @@ impl Share {
         let place = range(setup.place, setup.length);
         let mut window = self.window().ok_or_else(enosys)?;
         let open = || open(&self.inner, context, setup);
-        let done = window.map(setup.inode, setup.offset, place, write, open);
-        done.map_err(|error| refused("map", &error))
+        window.map(setup.inode, setup.offset, place, write, open)
     }
 
     /// Unmaps parts of the window, in one step. ENOSYS without a window.
@@ -39,8 +37,7 @@ impl Share {
         let place = |request: &RemovemappingOne| range(request.moffset, request.len);
         let places: Vec<_> = requests.iter().map(place).collect();
         let mut window = self.window().ok_or_else(enosys)?;
-        let done = window.unmap(&places);
-        done.map_err(|error| refused("unmap", &error))
+        window.unmap(&places)
     }
 }
 
@@ -94,11 +91,6 @@ impl FsCacheReqHandler for NoHandler {
 /// A range that the guest gave, which may be nonsense: then it is empty, and refused.
 fn range(start: u64, length: u64) -> Range<u64> {
     start..start.checked_add(length).unwrap_or(start)
-}
-
-fn refused(what: &str, error: &dax::Error) -> io::Error {
-    log::debug!("cannot {what}: {error}");
-    error.errno().into()
 }
 
 fn enosys() -> io::Error {

@@ -10,3 +10,4 @@ pub mod iommu;
 pub mod mapping;
 pub mod pattern;
 pub mod ports;
+pub mod reading;

@@ -2,7 +2,7 @@
 
 //! Calls from the guest's program, its first and only process, to the VMM: the program
 //! writes two numbers and the number of the call to ports, and goes on when the VMM has done
-//! its part. It then reads 0 if the VMM found no fault.
+//! its part. It then reads 0 if the VMM found no fault, and two numbers if it wants to.
 
 use std::fmt::Debug;
 use std::fs::{File, OpenOptions};
@@ -52,6 +52,19 @@ impl Vmm {
     /// Makes a call to which the VMM may say no.
     pub fn ask(&self, call: impl Number, numbers: [u64; 2]) -> Result<bool> {
         self.write(call.number(), numbers)
+    }
+
+    /// A call that is answered with two numbers.
+    pub fn fetch(&self, call: impl Number, numbers: [u64; 2]) -> Result<[u64; 2]> {
+        self.call(call, numbers)?;
+        let mut answer = [0; 2];
+        for (index, number) in answer.iter_mut().enumerate() {
+            let mut bytes = [0; 8];
+            let at = u64::from(NUMBERS) + 8 * index as u64;
+            self.ports.read_exact_at(&mut bytes, at)?;
+            *number = u64::from_le_bytes(bytes);
+        }
+        Ok(answer)
     }
 
     fn write(&self, call: u8, numbers: [u64; 2]) -> Result<bool> {

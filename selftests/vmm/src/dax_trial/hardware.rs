@@ -12,7 +12,7 @@ use vmm_guest::pattern::pattern;
 
 use crate::boot::Guest;
 use crate::disk::{Disk, Reach};
-use crate::file_system::FileSystem;
+use crate::file_system::{FileSystem, Window};
 use crate::guest_memory::GuestMemory;
 use crate::machine::{Base, Devices};
 use crate::pci::{self, Slot};
@@ -48,7 +48,8 @@ impl Hardware {
     pub fn new(base: &Base, server: FileServer, disk: bool) -> Result<Hardware> {
         let memory = Arc::new(GuestMemory::new(base, WINDOW)?);
         let (vm, router) = (&base.vm, &base.router);
-        let files = FileSystem::new(TAG, server, &memory)?;
+        let window = Window::Server(memory.clone());
+        let files = FileSystem::new(TAG, server, window, &base.ram)?;
         let disk = if disk {
             let disk = Disk::new("disk", Reach::Space(memory.view()?))?;
             disk.write(0, &pattern(DISK.file, 0, DISK.length))?;
