@@ -1,7 +1,8 @@
 # Entry points only: Kbuild, Cargo.toml and scripts/ have the rules.
 # (kbuild itself reads Kbuild, not this file.)
 
-.PHONY: all module env check check-debug check-kcsan demo demo-viommu demo-lazy bench profile fuzz kselftest shell clean help
+.PHONY: all module env check check-debug check-kcsan demo demo-viommu demo-lazy demo-dax
+.PHONY: bench profile fuzz kselftest shell clean help
 all: module
 
 help:
@@ -10,6 +11,7 @@ help:
 	@echo '                with the toolchain of this machine'
 	@echo 'make demo       run a KVM guest on memory composed of several files'
 	@echo 'make demo-viommu   run unmodified devices behind an enforced IOMMU'
+	@echo 'make demo-dax   run a Linux guest on files that a file server maps by itself'
 	@echo 'make demo-lazy  run guests before their memory is there'
 	@echo 'make bench      compare it with the alternatives: a table,'
 	@echo '                build/bench.json and build/bench.svg'
@@ -66,6 +68,11 @@ demo-viommu: module
 demo-lazy: module
 	@scripts/in-env scripts/build-tests lazy
 	@scripts/vm -- build/lazy --transcript
+
+# The shared directory is on a disk; it has a tmpfs in it.
+demo-dax: module
+	@scripts/in-env scripts/build-tests virtiofs vmm
+	@scripts/vm -- env TMPDIR=/mnt/ext4 build/vmm --transcript dax
 
 TIME ?= 1m
 fuzz:

@@ -4,26 +4,25 @@
 //! maps and unmaps: what is promised is checked at each call of the guest's program, in the
 //! directory itself.
 
+mod checks;
 mod hardware;
 mod second;
 mod share;
+mod story;
 
-use std::fs;
-use std::os::fd::AsRawFd as _;
 use std::os::unix::process::ExitStatusExt as _;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use rig::check::expect;
-use rig::fdinfo;
 use rig::file_server::FileServer;
 use rig::process::signals::SIGKILL;
-use rig::tap::line;
 use vmm_guest::dax::{
-    APPENDED, COPY, CUT, Content, DISK, FIRST, GROWN, GUEST, HOST, HUGE, KILLS, LARGE, MOST_TURNS,
-    PROGRAM, REPLY, REPLY_AT, SHRINKING, Step, TURNS, turn,
+    APPENDED, COPY, CUT, Content, DISK, FIRST, GROWN, GUEST, HOST, HUGE, KILLS, LARGE, PROGRAM,
+    REPLY, REPLY_AT, SHORT, SHRINKING, Step,
 };
 use vmm_guest::pattern::pattern;
 
+use self::checks::{Counts, expect_stored, shown};
 use self::hardware::Hardware;
 pub use self::hardware::Programs;
 use self::second::Second;
@@ -31,10 +30,9 @@ pub use self::second::run as run_second;
 use self::share::{Share, same};
 use crate::cpus::{self, Trial};
 use crate::delayed_kill::DelayedKill;
-use crate::guest_memory::GuestMemory;
 use crate::machine::{Base, Console, Machine};
 use crate::past_end::PastEnd;
-use crate::report::{LAST, Report};
+use crate::report::{Form, LAST, Report};
 
 const CPUS: u8 = 2;
 /// How many queues for requests there are.
@@ -62,29 +60,20 @@ const PROMISES: &[&str] = &[
     LAST,
 ];
 
-/// What the VMM, the guest and the server had done before a large file was read.
-#[derive(Clone, Copy, Default)]
-struct Before {
-    talks: u64,
-    accesses: u64,
-    revocations: u64,
-    faults: u64,
-}
-
 struct DaxTrial {
     report: Report,
     share: Share,
     second: Second,
     past_end: Option<PastEnd>,
-    before: Before,
+    before: Counts,
     kill: Option<DelayedKill>,
     killed: u64,
     done: bool,
 }
 
 /// Runs the guest, and another one beside it; returns whether all promises are kept.
-pub fn run(programs: &Programs<'_>, console: &Console) -> bool {
-    let report = Report::new(PROMISES);
+pub fn run(programs: &Programs<'_>, form: Form, console: &Console) -> bool {
+    let report = Report::new(form, PROMISES);
     let made = || {
         let share = Share::new(&programs.guest.join("dax-init"))?;
         let second = Second::start(share.directory())?;
@@ -100,12 +89,13 @@ pub fn run(programs: &Programs<'_>, console: &Console) -> bool {
     match made() {
         Err(error) => report.end(&Err(error)),
         Ok((share, second, made)) => {
+            story::introduce(&report, &made.0);
             let trial = DaxTrial {
                 report,
                 share,
                 second,
                 past_end: None,
-                before: Before::default(),
+                before: Counts::default(),
                 kill: None,
                 killed: 0,
                 done: false,
@@ -130,6 +120,10 @@ impl Trial for DaxTrial {
             return Ok(false);
         }
         self.report.reached(format!("{step:?}"));
+        // It is killed several times for one title.
+        if let Some(title) = story::title(step).filter(|_| self.killed == 0 || step != Step::Kill) {
+            self.report.title(title);
+        }
         self.done = step == Step::Done;
         self.reached(machine, step, numbers)
     }
@@ -143,6 +137,9 @@ impl Trial for DaxTrial {
             expect("the server died of", signal, Some(SIGKILL))?;
             self.killed += 1;
             files.restart(&machine.ram)?;
+            let (killed, next) = (self.killed, files.daemon.id());
+            let what = format!("is killed, number {killed}; the next one (pid {next}) takes over");
+            self.report.says(story::SERVER, &what);
         }
         Ok(())
     }
@@ -171,89 +168,119 @@ impl DaxTrial {
         step: Step,
         numbers: [u64; 2],
     ) -> Result<bool> {
-        let (share, memory) = (&self.share, machine.devices.memory.clone());
-        let shown = |content: Content| shown(&memory, content.name);
+        let (share, report) = (&self.share, &self.report);
+        let memory = machine.devices.memory.clone();
+        let shown = |content: Content| shown(&memory, report, content.name);
+        let says = |who, what: String| report.says(who, &what);
         let (name, result) = match step {
-            Step::Mounted => ("guest_mounts_the_directory_with_dax", mounted(machine)),
-            Step::Read => ("guest_reads_the_hosts_file_through_the_window", shown(HOST)),
+            Step::Mounted => (
+                "guest_mounts_the_directory_with_dax",
+                checks::mounted(machine, report),
+            ),
+            Step::Huge => ("huge_pages_of_a_file_are_huge_under_the_guest", {
+                shown(HUGE)
+                    .and_then(|()| share.expect_all(HUGE))
+                    .and_then(|()| checks::huge(machine, report))
+            }),
+            Step::Read => {
+                let length = HOST.length;
+                says(
+                    story::GUEST,
+                    format!("finds all of its {length} bytes right"),
+                );
+                ("guest_reads_the_hosts_file_through_the_window", shown(HOST))
+            }
             Step::Stored => ("host_sees_the_guests_stores_at_once", {
                 let result = share.expect_all(GUEST).and_then(|()| shown(GUEST));
+                let length = GUEST.length;
+                says(
+                    story::HOST,
+                    format!("finds {length} bytes by read(), with no fsync()"),
+                );
                 share.write(REPLY, 0, REPLY_AT as u64)?;
                 result
             }),
-            Step::Private => (
-                "guest_sees_the_hosts_writes_at_once_and_private_mappings_change_nothing",
-                expect_stored(share, GUEST.length).map(drop),
-            ),
-            Step::Appended => (
-                "append_arrives",
+            Step::Private => {
+                let length = REPLY.length;
+                says(
+                    story::HOST,
+                    format!("writes {length} bytes at {REPLY_AT:#x}"),
+                );
+                says(
+                    story::GUEST,
+                    format!("sees the {length} bytes in its mapping, at once"),
+                );
+                (
+                    "guest_sees_the_hosts_writes_at_once_and_private_mappings_change_nothing",
+                    expect_stored(share, GUEST.length).map(drop),
+                )
+            }
+            Step::Appended => ("append_arrives", {
                 expect_stored(share, GUEST.length).and_then(|rest| {
                     let should = pattern(APPENDED.file, 0, APPENDED.length);
-                    same("what follows in guest", &rest, &should)
-                }),
-            ),
+                    same("what follows in guest", &rest, &should)?;
+                    says(story::HOST, format!("finds {} bytes more", rest.len()));
+                    Ok(())
+                })
+            }),
             Step::Cut => {
                 let rest = expect_stored(share, CUT)?;
                 expect("the bytes that follow in guest", rest.len(), 0)?;
+                says(story::HOST, format!("finds {CUT} bytes,"));
                 return Ok(true);
             }
-            Step::Lengthened => (
-                "truncation_by_the_guest_arrives_both_ways",
+            Step::Lengthened => ("truncation_by_the_guest_arrives_both_ways", {
                 expect_stored(share, CUT).and_then(|rest| {
-                    same("what follows in guest", &rest, &vec![0; GUEST.length - CUT])
-                }),
-            ),
-            Step::Named => (
-                "created_renamed_and_removed_names_arrive",
-                share.expect_names(),
-            ),
+                    let zeroes = vec![0; GUEST.length - CUT];
+                    same("what follows in guest", &rest, &zeroes)?;
+                    says(
+                        "",
+                        format!("and then {}, zeroes where it was cut", GUEST.length),
+                    );
+                    Ok(())
+                })
+            }),
+            Step::Named => ("created_renamed_and_removed_names_arrive", {
+                says(
+                    story::HOST,
+                    "finds the names that the guest has left".to_owned(),
+                );
+                share.expect_names()
+            }),
             Step::Executed => (
                 "program_is_executed_from_the_directory",
-                self::shown(&memory, PROGRAM),
+                checks::shown(&memory, report, PROGRAM),
             ),
             Step::Large => {
-                self.before = before(machine)?;
+                self.before = Counts::of(machine)?;
                 return Ok(true);
             }
             Step::LargeRead => {
-                let [chunks, length] = numbers;
-                line(&format!(
-                    "#   the guest has compared {chunks} times {length} bytes of {} MiB",
-                    LARGE.length >> 20
-                ));
-                let now = before(machine)?;
-                let revoked = now.revocations - self.before.revocations;
-                let result = shown(LARGE).and_then(|()| {
-                    ensure!(revoked > 0, "nothing was unmapped");
-                    Ok(())
-                });
+                let result = self.large_was_read(machine, numbers);
                 self.report
                     .report("file_larger_than_the_window_is_read", result);
-                let faults = now.faults - self.before.faults;
-                line(&format!(
-                    "#   {revoked} ranges were revoked, with {faults} faults"
-                ));
-                ("vmm_hears_nothing_of_maps_and_unmaps", {
-                    expect("messages of the VMM's", now.talks, self.before.talks).and_then(|()| {
-                        let before = self.before.accesses;
-                        expect("accesses to the device in the VMM", now.accesses, before)
-                    })
-                })
+                let result = self.vmm_was_silent(machine);
+                ("vmm_hears_nothing_of_maps_and_unmaps", result)
             }
-            Step::Queues => ("each_cpu_has_a_queue", queues(machine)),
-            Step::Huge => (
-                "huge_pages_of_a_file_are_huge_under_the_guest",
-                shown(HUGE)
-                    .and_then(|()| share.expect_all(HUGE))
-                    .and_then(|()| huge(machine)),
-            ),
-            Step::Copied => ("append_from_a_mapping_arrives", share.expect_all(COPY)),
-            Step::FromDisk => (
-                "disk_reads_into_a_mapping",
-                share.expect_all(DISK).and_then(|()| shown(DISK)),
-            ),
+            Step::Queues => ("each_cpu_has_a_queue", checks::queues(machine, report)),
+            Step::Copied => ("append_from_a_mapping_arrives", {
+                let length = COPY.length;
+                says(
+                    story::SERVER,
+                    format!("writes {length} bytes that it reads in the window"),
+                );
+                share.expect_all(COPY)
+            }),
+            Step::FromDisk => ("disk_reads_into_a_mapping", {
+                let length = DISK.length;
+                says(
+                    story::HOST,
+                    format!("finds {length} bytes of the disk in the file"),
+                );
+                share.expect_all(DISK).and_then(|()| shown(DISK))
+            }),
             Step::Turns => ("two_guests_share_a_file_at_once", {
-                let result = turns(share);
+                let result = checks::turns(share, report);
                 result.and_then(|()| self.second.wait())
             }),
             Step::Kill => {
@@ -263,123 +290,76 @@ impl DaxTrial {
             }
             Step::Restarted => ("killed_server_is_replaced_and_no_request_is_lost", {
                 let [files, _] = numbers;
-                line(&format!("#   the guest has made {files} files"));
+                says(
+                    story::GUEST,
+                    format!("has made {files} files meanwhile, without an error"),
+                );
                 expect("killed servers", self.killed, KILLS).and_then(|()| share.expect_made(files))
             }),
             Step::Shrink | Step::ShrinkOther => {
-                share.cut(SHRINKING[usize::from(step == Step::ShrinkOther)])?;
+                let file = SHRINKING[usize::from(step == Step::ShrinkOther)];
+                share.cut(file)?;
+                let (name, length) = (file.name, file.length);
+                says(
+                    story::HOST,
+                    format!("cuts {name}, from {length} bytes to {SHORT}"),
+                );
                 return Ok(true);
             }
             Step::Shrunk => (
                 "guest_reads_zeroes_past_the_end_of_a_file_that_the_host_cut",
-                share
-                    .grow()
-                    .and_then(|()| zeroes(self.past_end.as_ref(), numbers[0])),
+                {
+                    let [read, _] = numbers;
+                    let pages = self.past_end.as_ref().map_or(0, PastEnd::pages);
+                    says(
+                        story::GUEST,
+                        format!("got {pages} pages of zeroes; its read() returned {read} bytes"),
+                    );
+                    share.grow().and_then(|()| {
+                        ensure!(pages > 0, "nothing was past an end");
+                        Ok(())
+                    })
+                },
             ),
-            Step::Grown => (
-                "guest_reads_what_the_host_then_appended",
-                GROWN.into_iter().try_for_each(shown),
-            ),
+            Step::Grown => ("guest_reads_what_the_host_then_appended", {
+                says(story::GUEST, "reads what the host has appended".to_owned());
+                GROWN.into_iter().try_for_each(shown)
+            }),
             Step::Done => return Ok(true),
             Step::Failed => return Ok(false),
         };
         self.report.report(name, result);
         Ok(true)
     }
-}
 
-fn mounted(machine: &mut Machine<Hardware>) -> Result<()> {
-    let files = &mut machine.devices.files.device;
-    ensure!(files.daemon.is_alive()?, "the server is dead");
-    expect("starts of the server's queues", files.talks()?, 1)?;
-    for holding in files.daemon.holdings()? {
-        line(&format!("#   the server holds {holding}"));
+    fn large_was_read(&self, machine: &Machine<Hardware>, numbers: [u64; 2]) -> Result<()> {
+        let [chunks, length] = numbers;
+        let what = format!(
+            "has compared {chunks} times {length} bytes of {} MiB",
+            LARGE.length >> 20
+        );
+        self.report.says(story::GUEST, &what);
+        shown(&machine.devices.memory, &self.report, LARGE.name)?;
+        let now = Counts::of(machine)?;
+        let revoked = now.revocations - self.before.revocations;
+        let faults = now.faults - self.before.faults;
+        let what = format!("has taken {revoked} ranges from the window, for others");
+        self.report.says(story::SERVER, &what);
+        let what = format!("had {faults} page faults in it");
+        self.report.says(story::KERNEL, &what);
+        ensure!(revoked > 0, "nothing was unmapped");
+        Ok(())
     }
-    Ok(())
-}
 
-/// Checks that the window shows a file.
-fn shown(memory: &GuestMemory, name: &str) -> Result<()> {
-    let mappings = memory.in_window()?;
-    let mut of_file = mappings
-        .iter()
-        .filter(|mapping| mapping.path.ends_with(name));
-    let Some(first) = of_file.next() else {
-        bail!("the window does not show {name}, but {mappings:#x?}");
-    };
-    line(&format!(
-        "#   the window shows {} mappings, of {name} {}",
-        mappings.len(),
-        1 + of_file.count()
-    ));
-    ensure!(first.prot.starts_with('r'), "it cannot be read: {first:x?}");
-    Ok(())
-}
-
-/// Checks the first bytes of what the guest stored, and the host's reply in it; returns
-/// what follows.
-fn expect_stored(share: &Share, length: usize) -> Result<Vec<u8>> {
-    let mut should = pattern(GUEST.file, 0, GUEST.length);
-    let reply = pattern(REPLY.file, 0, REPLY.length);
-    should[REPLY_AT..REPLY_AT + REPLY.length].copy_from_slice(&reply);
-    let mut is = fs::read(share.path(GUEST.name))?;
-    let rest = is.split_off(length.min(is.len()));
-    same(GUEST.name, &is, &should[..length])?;
-    Ok(rest)
-}
-
-fn before(machine: &Machine<Hardware>) -> Result<Before> {
-    let files = &machine.devices.files;
-    let info = fdinfo::read(machine.devices.memory.space())?;
-    Ok(Before {
-        talks: files.device.talks()?,
-        accesses: files.accesses,
-        revocations: fdinfo::number(&info, "revocations")?,
-        faults: fdinfo::number(&info, "faults")?,
-    })
-}
-
-/// Checks that all queues for requests have been used.
-fn queues(machine: &Machine<Hardware>) -> Result<()> {
-    let queues = machine.devices.files.device.running()?;
-    expect("queues", queues.len(), 1 + usize::from(QUEUES))?;
-    for (index, queue) in queues.iter().enumerate().skip(1) {
-        let used = queue.used_index(&machine.ram)?;
-        line(&format!("#   queue {index}: {used} requests"));
-        ensure!(used > 0, "queue {index} is not used");
+    fn vmm_was_silent(&self, machine: &Machine<Hardware>) -> Result<()> {
+        let now = Counts::of(machine)?;
+        let talks = now.talks - self.before.talks;
+        let accesses = now.accesses - self.before.accesses;
+        let what = format!(
+            "has sent {talks} messages, and got none; the guest's driver called it {accesses} times"
+        );
+        self.report.says(story::VMM, &what);
+        expect("messages of the VMM's", talks, 0)?;
+        expect("accesses to the device in the VMM", accesses, 0)
     }
-    Ok(())
-}
-
-/// Checks that KVM has entries of 2 MiB.
-fn huge(machine: &Machine<Hardware>) -> Result<()> {
-    let (process, vm) = (std::process::id(), machine.vm.as_raw_fd());
-    let path = format!("/sys/kernel/debug/kvm/{process}-{vm}/pages_2m");
-    let entries = fs::read_to_string(&path).context(path)?;
-    line(&format!("#   nested entries of 2 MiB: {}", entries.trim()));
-    let entries: u64 = entries.trim().parse()?;
-    let should = HUGE.length as u64 >> 21;
-    ensure!(entries >= should, "{entries} entries for {should} pages");
-    Ok(())
-}
-
-/// Checks that the guest got pages of zeroes, of which it read so many bytes by a system call.
-fn zeroes(past_end: Option<&PastEnd>, read: u64) -> Result<()> {
-    let pages = past_end.map_or(0, PastEnd::pages);
-    line(&format!(
-        "#   the guest got {pages} pages of zeroes; its read() returned {read} bytes"
-    ));
-    ensure!(pages > 0, "nothing was past an end");
-    Ok(())
-}
-
-fn turns(share: &Share) -> Result<()> {
-    let page = fs::read(share.path(TURNS.name))?;
-    expect(
-        "turns",
-        page[..8].try_into().map(u64::from_le_bytes)?,
-        MOST_TURNS,
-    )?;
-    let text = turn(MOST_TURNS - 1);
-    same(TURNS.name, &page[8..8 + text.len()], text.as_bytes())
 }

@@ -31,7 +31,7 @@ use crate::iommu::{Counts, Iommu};
 use crate::machine::{Base, Console, Devices, Machine};
 use crate::pci::{self, Slot};
 use crate::probe::Probe;
-use crate::report::{LAST, Report};
+use crate::report::{Form, LAST, Report};
 use crate::virtio::Function;
 
 /// What is promised, in the order in which it is checked.
@@ -124,7 +124,7 @@ struct IommuTrial {
 /// Runs the guest in `folder`; returns whether all promises are kept.
 pub fn run(folder: &Path, verbose: bool, console: &Console) -> bool {
     let trial = IommuTrial {
-        report: Report::new(PROMISES),
+        report: Report::new(Form::Tap, PROMISES),
         timing: [0; 2],
         before: Counts::default(),
         rates: Rates::default(),

@@ -40,10 +40,12 @@ use std::process::{ExitCode, exit};
 use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
 
-use clap::{Parser, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser, ValueEnum};
 use rig::tap::line;
 
 use crate::machine::Console;
+use crate::report::Form;
 
 /// The exit status of a skipped kselftest.
 const SKIP: u8 = 4;
@@ -72,6 +74,9 @@ struct Cli {
     /// After how many seconds the guest counts as hung.
     #[arg(long, default_value_t = 160)]
     limit: u64,
+    /// Print a transcript instead of TAP, of dax.
+    #[arg(long)]
+    transcript: bool,
     /// Print the guest's console, with more messages of its kernel.
     #[arg(long)]
     console: bool,
@@ -99,6 +104,16 @@ fn main() -> ExitCode {
     let (show, limit) = (cli.console, Duration::from_secs(cli.limit));
     spawn(move || watch(&watched, show, limit));
 
+    let form = match (cli.transcript, cli.trial) {
+        (false, _) => Form::Tap,
+        (true, Kind::Dax) => Form::Transcript,
+        (true, Kind::Iommu) => {
+            let error = "there is a transcript of dax only";
+            Cli::command()
+                .error(ErrorKind::ArgumentConflict, error)
+                .exit()
+        }
+    };
     let kept = match cli.trial {
         Kind::Iommu => iommu_trial::run(&cli.guest, cli.console, &console),
         Kind::Reading => {
@@ -112,7 +127,7 @@ fn main() -> ExitCode {
                 verbose: cli.console,
             };
             match cli.second {
-                None => dax_trial::run(&programs, &console),
+                None => dax_trial::run(&programs, form, &console),
                 Some(directory) => dax_trial::run_second(&programs, &console, &directory),
             }
         }
@@ -178,7 +193,6 @@ fn print_console(console: &Console) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     #[test]
     fn arguments_make_sense() {
