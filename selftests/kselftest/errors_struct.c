@@ -69,7 +69,7 @@ FIXTURE_VARIANT_ADD(call, register)
 	CALL(ADDRESS_SPACE_REGISTER, address_space_register,
 	     ADDRESS_SPACE_REGISTER_POPULATE, 0);
 FIXTURE_VARIANT_ADD(call, unregister)
-	CALL(ADDRESS_SPACE_UNREGISTER, address_space_unregister, 0,
+	CALL(ADDRESS_SPACE_UNREGISTER, address_space_unregister, ADDRESS_SPACE_UNREGISTER_ALL,
 	     offsetof(struct address_space_unregister, __reserved));
 FIXTURE_VARIANT_ADD(call, batch)
 	CALL(ADDRESS_SPACE_BATCH, address_space_batch, 0,

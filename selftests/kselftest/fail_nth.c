@@ -61,6 +61,7 @@ OP(view, CALLER);
 OP(register, CALLER);
 OP_ON_WORKERS(register);
 OP(unregister, CALLER);
+OP(unregister_all, CALLER);
 OP(attach, CALLER);
 OP(attach_view, CALLER);
 OP(detach, CALLER);

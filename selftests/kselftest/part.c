@@ -69,6 +69,28 @@ TEST_F(part, registers_files)
 	EXPECT_EQ(0, fdinfo_value(self->s.asfd, "registered"));
 }
 
+/* Of a killed process, whose successor does not have its files; and not those of others. */
+TEST_F(part, ends_all_of_its_own_registrations)
+{
+	int other = as_view_flags(self->s.asfd, 0, PAGE, RW, ADDRESS_SPACE_VIEW_MANAGE);
+
+	ASSERT_LE(0, other);
+	ASSERT_EQ(0, as_register(self->s.asfd, self->s.a, 0, FILE_LEN, RW, 0));
+	ASSERT_EQ(0, as_register(self->fd, self->s.b, 0, PAGE, RW, 0));
+	ASSERT_EQ(0, as_map(self->fd, 0, self->s.b, 0, PAGE, RW, 0));
+	ASSERT_EQ(0, as_unregister_all(other));
+	EXPECT_EQ(2, fdinfo_value(self->s.asfd, "registered"));
+	ASSERT_EQ(0, as_unregister_all(self->fd));
+	EXPECT_EQ(1, fdinfo_value(self->s.asfd, "registered"));
+	EXPECT_EQ(-ENOENT, as_unregister(self->s.asfd, self->s.b));
+	EXPECT_EQ('A', peek(self->mem));
+	/* the asfd's are of all */
+	ASSERT_EQ(0, as_register(self->fd, self->s.b, 0, PAGE, RW, 0));
+	ASSERT_EQ(0, as_unregister_all(self->s.asfd));
+	EXPECT_EQ(0, fdinfo_value(self->s.asfd, "registered"));
+	close(other);
+}
+
 TEST_F(part, has_views_of_its_own)
 {
 	int view = as_view(self->fd, PAGE, 2 * PAGE, PROT_READ), inner;

@@ -155,6 +155,49 @@ TEST_F(space, unregister_keeps_mappings)
 	EXPECT_EQ('!', file_byte(self->s.a, 2 * PAGE));
 }
 
+/* Whether a file can be sealed against writing soon. */
+static bool can_be_sealed(int file)
+{
+	uint64_t until = now_ms() + WORKER_MS;
+	int ret;
+
+	do {
+		ret = fcntl(file, F_ADD_SEALS, F_SEAL_WRITE);
+		sleep_ms(10);
+	} while (ret && now_ms() < until);
+	return !ret;
+}
+
+TEST_F(space, unregister_all_ends_all_registrations)
+{
+	ASSERT_EQ(0, as_map(self->asfd, 0, self->s.a, 0, 2 * PAGE, RW, 0));
+	ASSERT_EQ(0, as_register(self->asfd, self->s.a, 0, FILE_LEN, RW, 0));
+	ASSERT_EQ(0, as_register(self->asfd, self->s.b, 0, PAGE, PROT_READ, 0));
+	ASSERT_EQ(0, as_register(self->asfd, self->s.b, 4 * PAGE, PAGE, RW, 0));
+	EXPECT_EQ(3, fdinfo_value(self->asfd, "registered"));
+	ASSERT_EQ(0, as_unregister_all(self->asfd));
+	EXPECT_EQ(0, fdinfo_value(self->asfd, "registered"));
+	EXPECT_EQ('a', peek(self->mem));
+	EXPECT_EQ(-ENOENT, as_unregister(self->asfd, self->s.a));
+	/* with none */
+	ASSERT_EQ(0, as_unregister_all(self->asfd));
+	/* nothing is left of a file that is not mapped */
+	EXPECT_TRUE(can_be_sealed(self->s.b));
+}
+
+TEST_F(space, unregister_all_is_not_about_a_file)
+{
+	struct address_space_unregister arg = {
+		.size = sizeof(arg),
+		.flags = ADDRESS_SPACE_UNREGISTER_ALL,
+		.fd = self->s.a,
+	};
+
+	ASSERT_EQ(0, as_register(self->asfd, self->s.a, 0, FILE_LEN, RW, 0));
+	EXPECT_REFUSED(self->asfd, EINVAL, as_ioctl(self->asfd, ADDRESS_SPACE_UNREGISTER, &arg));
+	EXPECT_EQ(1, fdinfo_value(self->asfd, "registered"));
+}
+
 TEST_F(space, zero_length_reaches_to_end_of_file)
 {
 	ASSERT_EQ(0, ftruncate(self->s.a, 3 * PAGE + 100));
@@ -277,19 +320,12 @@ TEST_F(space, unmappable_file_cannot_be_registered)
 /* A file registered for writing can be written, so it cannot be sealed. */
 TEST_F(space, file_can_be_sealed_after_unregister_only)
 {
-	uint64_t until = now_ms() + WORKER_MS;
-	int ret;
-
 	ASSERT_EQ(0, as_register(self->asfd, self->s.a, 0, FILE_LEN, RW, 0));
 	sleep_ms(500);
 	EXPECT_EQ(-1, fcntl(self->s.a, F_ADD_SEALS, F_SEAL_WRITE));
 	EXPECT_EQ(EBUSY, errno);
 	ASSERT_EQ(0, as_unregister(self->asfd, self->s.a));
-	do {
-		ret = fcntl(self->s.a, F_ADD_SEALS, F_SEAL_WRITE);
-		sleep_ms(10);
-	} while (ret && now_ms() < until);
-	EXPECT_EQ(0, ret);
+	EXPECT_TRUE(can_be_sealed(self->s.a));
 }
 
 TEST_HARNESS_MAIN

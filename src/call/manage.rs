@@ -53,8 +53,14 @@ use crate::{
 };
 
 /// A call on a file that may change what it shows; `ENOTTY` for those that are none.
-pub(crate) fn ioctl(of: &impl SpaceFile, file: &File, cmd: u32, arg: UserPtr) -> Result<isize> {
+pub(crate) fn ioctl<T: SpaceFile>(
+    of: &T,
+    file: &File,
+    cmd: u32,
+    arg: UserPtr,
+) -> Result<isize> {
     let manager = Manager {
+        is_owner: T::IS_OWNER,
         terms: of.terms(),
         space: of.space(),
         part: Part::of(of, file),
@@ -76,6 +82,7 @@ pub(crate) fn ioctl(of: &impl SpaceFile, file: &File, cmd: u32, arg: UserPtr) ->
 
 /// Who makes such a call.
 struct Manager<'a> {
+    is_owner: bool,
     terms: &'a Terms,
     space: &'a Arc<Space>,
     part: Part,
@@ -190,7 +197,7 @@ impl Manager<'_> {
         };
         let part = request::file_range(arg.offset, length)?;
         let space = self.space;
-        let pinned = space.register(file, part.clone(), prot)?;
+        let pinned = space.register(file, part.clone(), prot, self.terms.id)?;
         if arg.flags & uapi::REGISTER_POPULATE != 0 {
             let segment = pinned.segment();
             space.bring_in(&pinned, segment.pages_of(&part), prot);
@@ -200,9 +207,17 @@ impl Manager<'_> {
 
     fn unregister(&self, ptr: UserPtr) -> Result<isize> {
         let arg: uapi::Unregister = uapi::read(ptr)?;
-        reject_unknown_flags(arg.flags | arg.reserved, 0)?;
-        let file = file::from_fd(arg.fd)?;
-        self.space.unregister(&file)?;
+        reject_unknown_flags(arg.flags, uapi::UNREGISTER_ALL)?;
+        reject_unknown_flags(arg.reserved, 0)?;
+        if arg.flags & uapi::UNREGISTER_ALL == 0 {
+            let file = file::from_fd(arg.fd)?;
+            self.space.unregister(&file)?;
+        } else if arg.fd == uapi::NO_FD {
+            let by = (!self.is_owner).then_some(self.terms.id);
+            self.space.unregister_all(by);
+        } else {
+            return Err(EINVAL);
+        }
         Ok(0)
     }
 

@@ -45,6 +45,10 @@ pub(crate) const VIEW_MANAGE: u32 = 1 << 0;
 
 /// Flag of [`Register`].
 pub(crate) const REGISTER_POPULATE: u32 = 1 << 0;
+/// Flag of [`Unregister`].
+pub(crate) const UNREGISTER_ALL: u32 = 1 << 0;
+/// The fd where a call is about no file.
+pub(crate) const NO_FD: i32 = -1;
 /// Flag of [`Move`].
 pub(crate) const MOVE_REPLACE: u32 = MAP_REPLACE;
 

@@ -32,7 +32,7 @@ const LOOKS: usize = 64;
 
 /// The order of a list: by file, then by the first page, then by age.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Key {
+pub(crate) struct Key {
     /// Where the file is: it is held as long as the segment is.
     file: usize,
     first: FilePage,
@@ -116,6 +116,24 @@ impl SegmentList {
         let cursor = self.0.cursor_lower_bound(&before)?;
         let (key, segment) = cursor.current();
         (key.file == file).then(|| segment.clone())
+    }
+
+    /// The first segment after a place in the order, or of all. O(log n).
+    fn after(&self, key: Option<Key>) -> Option<(Key, Arc<Segment>)> {
+        let first = match key {
+            Some(key) => Key {
+                id: key.id + 1,
+                ..key
+            },
+            None => Key {
+                file: 0,
+                first: FilePage::new(0),
+                id: 0,
+            },
+        };
+        let cursor = self.0.cursor_lower_bound(&first)?;
+        let (key, segment) = cursor.current();
+        Some((*key, segment.clone()))
     }
 
     /// All of them.
@@ -246,17 +264,25 @@ impl Ops {
         count == taken.len()
     }
 
-    /// Keeps a segment, whether or not anything shows it.
-    pub(crate) fn keep(&mut self, segment: &Segment) {
-        segment.registered.store(true, Relaxed);
+    /// Keeps a segment, whether or not anything shows it, for the file with number `by`.
+    pub(crate) fn keep(&mut self, segment: &Segment, by: u64) {
+        segment.registrant.store(by, Relaxed);
         self.others.pass(segment, &mut self.registered);
     }
 
-    /// Keeps one of the segments of a file no longer.
-    pub(crate) fn unkeep_one(&mut self, file: &File) -> Option<Arc<Segment>> {
-        let segment = self.registered.any_of(file)?;
-        segment.registered.store(false, Relaxed);
-        self.registered.pass(&segment, &mut self.others);
-        Some(segment)
+    /// Keeps a segment no longer.
+    pub(crate) fn unkeep(&mut self, segment: &Segment) {
+        segment.registrant.store(0, Relaxed);
+        self.registered.pass(segment, &mut self.others);
+    }
+
+    /// Any segment of a file that is registered. O(log n).
+    pub(crate) fn registered_of(&self, file: &File) -> Option<Arc<Segment>> {
+        self.registered.any_of(file)
+    }
+
+    /// The first registered segment after a place in their order, or of all. O(log n).
+    pub(crate) fn registered_after(&self, key: Option<Key>) -> Option<(Key, Arc<Segment>)> {
+        self.registered.after(key)
     }
 }

@@ -199,8 +199,9 @@ pub(crate) struct Segment {
     arena: Arc<Arena>,
     /// Address in the arena.
     addr: usize,
-    /// Whether it is kept although nothing shows it; guarded by the ops lock.
-    pub(crate) registered: Atomic<bool>,
+    /// The asfd or view by which it was registered last, as the number of its inode; then it is
+    /// kept although nothing shows it. 0 for none. Guarded by the ops lock.
+    registrant: Atomic<u64>,
     /// Calls that are about to show it, and whoever waits for its file; increased under the ops
     /// lock, or under the install lock while it is shown.
     pins: Atomic<u32>,
@@ -307,7 +308,7 @@ impl Segment {
                 source,
                 arena: arena.clone(),
                 addr,
-                registered: Atomic::new(false),
+                registrant: Atomic::new(0),
                 pins: Atomic::new(0),
                 overdue: Atomic::new(false),
                 late: Atomic::new(false),
@@ -337,6 +338,16 @@ impl Segment {
     /// Does what is due; see [`Revoke::attend`].
     fn attend(self: &Arc<Self>) {
         self.owner.clone().attend(self);
+    }
+
+    /// Whether it is kept although nothing may show it. The ops lock is held.
+    pub(crate) fn is_registered(&self) -> bool {
+        self.registrant.load(Relaxed) != 0
+    }
+
+    /// Whether it is by the asfd or view with this number. The ops lock is held.
+    pub(crate) fn is_registered_by(&self, by: u64) -> bool {
+        self.registrant.load(Relaxed) == by
     }
 
     /// Whether whoever wanted to end it found it pinned or late.

@@ -136,16 +136,17 @@ impl Space {
         unmap(addr, length);
     }
 
-    /// Keeps a segment of a file until [`Space::unregister`], and returns it, pinned. Errors as
-    /// for [`Space::obtain`].
+    /// Keeps a segment of a file until [`Space::unregister`], for the asfd or view with number
+    /// `by`, and returns it, pinned. Errors as for [`Space::obtain`].
     pub(crate) fn register(
         self: &Arc<Self>,
         file: ARef<File>,
         part: Range<FilePage>,
         prot: Prot,
+        by: u64,
     ) -> Result<Pinned> {
         let (mut ops, pinned) = self.obtain(self.ops.lock(), file, part, prot)?;
-        ops.keep(pinned.segment());
+        ops.keep(pinned.segment(), by);
         Ok(pinned)
     }
 
@@ -153,11 +154,9 @@ impl Space {
     pub(crate) fn unregister(self: &Arc<Self>, file: &File) -> Result {
         let mut ops = self.ops.lock();
         let mut any = false;
-        while let Some(segment) = ops.unkeep_one(file) {
+        while let Some(segment) = ops.registered_of(file) {
             any = true;
-            if !self.is_shown(&segment) {
-                self.drop_frames(&ops, &segment);
-            }
+            self.end_registration(&mut ops, &segment);
         }
         drop(ops);
         if !any {
@@ -167,6 +166,31 @@ impl Space {
         Ok(())
     }
 
+    /// Ends the registrations that were made by the asfd or view with number `by`, or all; what is
+    /// mapped stays.
+    pub(crate) fn unregister_all(self: &Arc<Self>, by: Option<u64>) {
+        let mut done = None;
+        loop {
+            // Anew for each, since there may be many and other calls want the lock.
+            let mut ops = self.ops.lock();
+            let Some((key, segment)) = ops.registered_after(done) else {
+                break;
+            };
+            done = Some(key);
+            if by.map_or(true, |by| segment.is_registered_by(by)) {
+                self.end_registration(&mut ops, &segment);
+            }
+        }
+        self.reap_later();
+    }
+
+    fn end_registration(&self, ops: &mut Ops, segment: &Segment) {
+        ops.unkeep(segment);
+        if !self.is_shown(segment) {
+            self.drop_frames(ops, segment);
+        }
+    }
+
     /// Looks after the segments of which something was removed: where nothing is shown any more,
     /// puts the frames at once (a held frame keeps a memfd from being sealed), and has the rest
     /// ended in a while.
@@ -174,7 +198,7 @@ impl Space {
         let mut segments = removed.segments;
         let mut idle = false;
         while let Some(segment) = segments.pop_front() {
-            if segment.registered.load(Relaxed) || self.is_shown(&segment) {
+            if segment.is_registered() || self.is_shown(&segment) {
                 continue;
             }
             self.drop_frames(ops, &segment);

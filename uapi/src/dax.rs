@@ -52,7 +52,9 @@ use files::{Files, Held};
 /// is not registered.
 ///
 /// When this is dropped, the registrations end. What is mapped stays, for a server that
-/// takes over: [`clear()`](Window::clear) unmaps it.
+/// takes over: [`clear()`](Window::clear) unmaps it. The registrations of a server that was
+/// killed stay, too: one that takes over calls
+/// [`unregister_all()`](AddressSpace::unregister_all) first.
 #[derive(Debug)]
 pub struct Window {
     space: AddressSpace,

@@ -139,10 +139,27 @@ impl AddressSpace {
     ///
     /// [`Error::Unregister`]: ENOENT if it is not registered; EBADF.
     pub fn unregister(&self, file: impl AsFd) -> Result<()> {
+        self.unregister_with(file.as_fd().as_raw_fd(), 0)
+    }
+
+    /// Ends all registrations of all files, by whatever process: for one that takes over
+    /// from a process that was killed, and does not have its open files. Existing
+    /// mappings remain. With a [part](AddressSpace::part) of an address space, those
+    /// that were made through the same part.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unregister`]: ENOTTY if this is no asfd; EOPNOTSUPP if the module does
+    /// not have this call yet.
+    pub fn unregister_all(&self) -> Result<()> {
+        self.unregister_with(-1, sys::ADDRESS_SPACE_UNREGISTER_ALL)
+    }
+
+    fn unregister_with(&self, fd: i32, flags: u32) -> Result<()> {
         let mut argument = sys::address_space_unregister {
             size: size_field::<sys::address_space_unregister>(),
-            flags: 0,
-            fd: file.as_fd().as_raw_fd(),
+            flags,
+            fd,
             __reserved: 0,
         };
         match call(&self.fd, &mut argument) {
@@ -484,6 +501,7 @@ mod tests {
             space.unmap(0..0x1000).unwrap_err(),
             space.register(&file(0x1000)).commit().unwrap_err(),
             space.unregister(file(0x1000)).unwrap_err(),
+            space.unregister_all().unwrap_err(),
             space.batch().unmap(0..0x1000).commit().unwrap_err(),
             space.protect(0..0x1000, Prot::READ).unwrap_err(),
             space.move_to(0..0x1000, 0x2000).unwrap_err(),

@@ -153,9 +153,9 @@ pub const ADDRESS_SPACE_REGISTER_POPULATE: u32 = 1 << 0;
 pub struct address_space_unregister {
     /// Size of this struct in bytes.
     pub size: u32,
-    /// Must be 0.
+    /// [`ADDRESS_SPACE_UNREGISTER_ALL`].
     pub flags: u32,
-    /// The open file that was registered.
+    /// The open file that was registered; -1 for all.
     pub fd: i32,
     /// Must be 0.
     pub __reserved: u32,
@@ -163,6 +163,8 @@ pub struct address_space_unregister {
 
 /// On an asfd: ends all registrations of a file.
 pub const ADDRESS_SPACE_UNREGISTER: Opcode = opcode::none(ADDRESS_SPACE_TYPE, 0x05);
+/// Those of all files; on a view, those made through it.
+pub const ADDRESS_SPACE_UNREGISTER_ALL: u32 = 1 << 0;
 
 /// An operation of a batch: a map.
 pub const ADDRESS_SPACE_OP_MMAP: u32 = 1;

@@ -56,6 +56,28 @@ fn unregistered_file_stays_mapped() {
 }
 
 #[test]
+fn all_registrations_end_at_once_and_those_of_a_part_alone() {
+    let space = space(2);
+    let part = space.part(pages(0, 1), Prot::READ).unwrap();
+    let [own, others] = ["a", "b"].map(file);
+    part.register(&own).commit().unwrap();
+    space.register(&others).commit().unwrap();
+    part.map(&own).at(0).commit().unwrap();
+    part.unregister_all().unwrap();
+    assert!(space.unregister(&own).is_err());
+    assert_eq!(
+        letters(&space.attach(pages(0, 1), Prot::READ).unwrap()),
+        "a"
+    );
+    part.register(&own).commit().unwrap();
+    space.unregister_all().unwrap();
+    space.unregister_all().unwrap();
+    for file in [own, others] {
+        assert!(space.unregister(&file).is_err());
+    }
+}
+
+#[test]
 fn part_of_a_file_can_be_registered() {
     let space = space(1);
     let file = file("abc");

@@ -351,9 +351,16 @@ impl Generator {
                     populate: self.chance(0.3),
                 }
             }
-            90..=91 => Op::Unregister {
+            90 => Op::Unregister {
                 on,
                 handle: self.handle(),
+            },
+            91 => match (self.below(4), on) {
+                (0, Source::Space(space)) => Op::UnregisterAll(space),
+                _ => Op::Unregister {
+                    on,
+                    handle: self.handle(),
+                },
             },
             92..=95 => Op::MakeView {
                 on,

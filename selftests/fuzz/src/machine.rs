@@ -180,6 +180,7 @@ impl Machine {
             Op::Unregister { on, handle } => {
                 return answer(self.source(on)?.unregister(self.handle(handle)?));
             }
+            Op::UnregisterAll(space) => return answer(self.space(space)?.unregister_all()),
             Op::MakeView {
                 on,
                 view,

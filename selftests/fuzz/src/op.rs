@@ -238,6 +238,7 @@ pub enum Op {
         on: Source,
         handle: Handle,
     },
+    UnregisterAll(usize),
     MakeView {
         on: Source,
         view: usize,

@@ -82,6 +82,7 @@ impl Pair {
 /// Through what a step changes a space, or tries to. Its layout is checked afterwards.
 fn changed(op: &Op) -> Option<Source> {
     match *op {
+        Op::UnregisterAll(space) => Some(Source::Space(space)),
         Op::Create { space, .. } => Some(Source::Space(space)),
         Op::Map { on, .. }
         | Op::MapAnywhere { on, .. }

@@ -129,6 +129,17 @@ int as_unregister(int asfd, int fd)
 	return as_ioctl(asfd, ADDRESS_SPACE_UNREGISTER, &arg);
 }
 
+int as_unregister_all(int asfd)
+{
+	struct address_space_unregister arg = {
+		.size = sizeof(arg),
+		.flags = ADDRESS_SPACE_UNREGISTER_ALL,
+		.fd = -1,
+	};
+
+	return as_ioctl(asfd, ADDRESS_SPACE_UNREGISTER, &arg);
+}
+
 int as_protect(int asfd, uint64_t addr, uint64_t length, int prot)
 {
 	struct address_space_protect arg = {

@@ -57,6 +57,7 @@ int as_view_flags(int asfd, uint64_t offset, uint64_t length, int prot, uint32_t
 int as_register(int asfd, int fd, uint64_t offset, uint64_t length, int prot,
 		uint32_t flags);
 int as_unregister(int asfd, int fd);
+int as_unregister_all(int asfd);
 int as_protect(int asfd, uint64_t addr, uint64_t length, int prot);
 int as_move(int asfd, uint64_t addr, uint64_t length, uint64_t new_addr,
 	    uint32_t flags);

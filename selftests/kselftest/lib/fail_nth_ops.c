@@ -287,8 +287,14 @@ static int unregister_run(struct fail_ctx *c)
 	return as_unregister(c->s.asfd, c->s.b);
 }
 
+static int unregister_all_run(struct fail_ctx *c)
+{
+	return as_unregister_all(c->s.asfd);
+}
+
 CALL(register, .prepare = b_sparse, .run = register_run);
 CALL(unregister, .prepare = b_registered, .run = unregister_run);
+CALL(unregister_all, .prepare = b_registered, .run = unregister_all_run);
 
 static int view_run(struct fail_ctx *c)
 {

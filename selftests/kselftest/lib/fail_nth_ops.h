@@ -52,7 +52,7 @@ int module_users_within(long users, unsigned int ms);
 	each(map_replace) each(map_anywhere) each(map_populate)		\
 	each(unmap) each(unmap_in_two) each(unmap_and_reap)		\
 	each(protect) each(move) each(batch) each(view)			\
-	each(register) each(unregister)					\
+	each(register) each(unregister) each(unregister_all)		\
 	each(attach) each(attach_view) each(detach)			\
 	each(split_attachment) each(move_attachment) each(fork)			\
 	each(fdinfo) each(close)					\

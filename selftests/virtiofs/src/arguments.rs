@@ -87,6 +87,8 @@ impl Arguments {
         Ok(Some(match (self.asfd, self.messages) {
             (Some(fd), _) => {
                 let space = AddressSpace::from(inherited(fd).context("--asfd")?);
+                // Those of a server that was killed, whose files are open in the space alone.
+                space.unregister_all().context("--asfd")?;
                 Window::Own(dax::Window::new(space, range, MOST_FILES).context("--window")?)
             }
             (None, Some(fd)) => {

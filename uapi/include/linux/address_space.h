@@ -332,7 +332,8 @@ struct address_space_view {
  *          the range from @offset to the present end of the file
  *
  * Issued on an asfd. Prepares a range of a file that will be mapped many
- * times, and keeps it prepared until ADDRESS_SPACE_UNREGISTER. A later map
+ * times, and keeps it prepared until ADDRESS_SPACE_UNREGISTER, also after the
+ * process has ended. A later map
  * that lies within the range, of the same open file, by a caller with the same
  * credentials, only changes the layout. A registered range is not visible
  * until it is mapped.
@@ -355,16 +356,22 @@ struct address_space_register {
 /**
  * struct address_space_unregister - ioctl(ADDRESS_SPACE_UNREGISTER)
  * @size: sizeof(struct address_space_unregister)
- * @flags: Must be 0
+ * @flags: ADDRESS_SPACE_UNREGISTER_ALL: all files, which may be none
  * @fd: The file: the open file that was registered, or a duplicate of its file
- *      descriptor
+ *      descriptor. With ADDRESS_SPACE_UNREGISTER_ALL: -1.
  * @__reserved: Must be 0
  *
  * Issued on an asfd. Ends all registrations of the open file. Existing
  * mappings of the file remain.
  *
+ * With ADDRESS_SPACE_UNREGISTER_ALL, ends all registrations in this address
+ * space: for a process that takes over from one that was killed, and does not
+ * have its open files. On a view that manages its range these are the
+ * registrations made through that view, whichever process made them.
+ *
  * Errors:
  *  - EBADF: @fd is not open, or was opened with O_PATH.
+ *  - EINVAL: ADDRESS_SPACE_UNREGISTER_ALL, and @fd is not -1.
  *  - ENOENT: the open file is not registered in this address space.
  */
 struct address_space_unregister {
@@ -374,6 +381,7 @@ struct address_space_unregister {
 	__u32 __reserved;
 };
 #define ADDRESS_SPACE_UNREGISTER	_IO(ADDRESS_SPACE_TYPE, 0x05)
+#define ADDRESS_SPACE_UNREGISTER_ALL	(1U << 0)
 
 /* Opcodes of struct address_space_op. */
 #define ADDRESS_SPACE_OP_MMAP		1

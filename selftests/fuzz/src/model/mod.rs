@@ -207,6 +207,7 @@ impl Model {
                 ..
             } => open(on) && pages != Some(0) && self.mappable(handle, offset, pages.unwrap_or(0)),
             Op::Unregister { on, handle } => open(on) && file(handle.file),
+            Op::UnregisterAll(space) => self.asfds[space].is_some(),
             Op::MakeView { on, view, .. } => open(on) && self.views[view].is_none(),
             Op::CloseView(view) => self.views[view].is_some(),
             Op::Fsync(source) => self.source(source).is_some(),
@@ -307,6 +308,7 @@ impl Model {
                 ..
             } => self.register(on, handle, offset, pages, prot, seen),
             Op::Unregister { on, handle } => self.unregister(on, handle, seen),
+            Op::UnregisterAll(space) => self.unregister_all(space, seen),
             Op::MakeView {
                 on,
                 view,

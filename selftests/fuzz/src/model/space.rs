@@ -383,6 +383,14 @@ impl Model {
         expect(seen, wanted)
     }
 
+    /// By the asfd: through a view it ends those of the view, which the model does not tell from
+    /// others.
+    pub(super) fn unregister_all(&mut self, space: usize, seen: &Seen) -> Verdict {
+        let part = self.part(Source::Space(space));
+        self.spaces[part.space].registered.clear();
+        expect(seen, Ok(()))
+    }
+
     /// Compares the layout of an open space in fdinfo.
     pub fn check_layout(&self, space: usize, lines: &[Line]) -> Verdict {
         match self.open(Source::Space(space)) {

@@ -54,9 +54,10 @@ cases! {
         unmounting_leaves_nothing_in_the_window;
     restart:
         mapped_ranges_outlive_the_server,
+        files_that_were_registered_are_closed_by_the_next_server,
         inodes_are_the_same_in_the_next_server,
         pending_request_is_answered_by_the_next_server,
-        unlinked_file_is_estale_and_no_other,
+        unlinked_file_is_lost_but_for_what_is_mapped,
         request_is_made_once_though_the_server_is_killed;
     confined:
         server_has_nothing_but_the_directory,

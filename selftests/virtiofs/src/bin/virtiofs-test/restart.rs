@@ -41,6 +41,27 @@ pub fn mapped_ranges_outlive_the_server() -> Result<()> {
     expect("what is left", left, vec![(UNIT, "rw-s".to_owned(), 0)])
 }
 
+pub fn files_that_were_registered_are_closed_by_the_next_server() -> Result<()> {
+    let mut guest = Guest::new(Setup::default())?;
+    let nodes = [
+        guest.create(ROOT, "mapped")?,
+        guest.create(ROOT, "unmapped")?,
+    ];
+    guest.write(nodes[0], 0, b"m")?;
+    for (node, place) in nodes.into_iter().zip([0, UNIT]) {
+        guest.must_map(node, 0, place, true)?;
+    }
+    expect("unmapping", guest.unmap(&[(UNIT, UNIT)])?, Ok(Vec::new()))?;
+    guest.kill()?;
+    expect("after the death", guest.registered()?, 2)?;
+    guest.restart()?;
+    expect("after another has started", guest.registered()?, 0)?;
+    expect("what is mapped", guest.window()?.read::<u8>(0)?, b'm')?;
+    // It is registered anew, and can be executed once nobody writes to it.
+    guest.must_map(nodes[0], 0, 2 * UNIT, true)?;
+    expect("after a map", guest.registered()?, 1)
+}
+
 pub fn inodes_are_the_same_in_the_next_server() -> Result<()> {
     let mut guest = Guest::new(Setup::default())?;
     let directory = guest.mkdir(ROOT, "directory")?;
@@ -102,7 +123,7 @@ pub fn pending_request_is_answered_by_the_next_server() -> Result<()> {
     guest.write(node, 0, b"goes on")
 }
 
-pub fn unlinked_file_is_estale_and_no_other() -> Result<()> {
+pub fn unlinked_file_is_lost_but_for_what_is_mapped() -> Result<()> {
     let mut guest = Guest::new(Setup::default())?;
     let gone = guest.create(ROOT, "gone")?;
     let linked = guest.create(ROOT, "linked")?;
@@ -112,14 +133,20 @@ pub fn unlinked_file_is_estale_and_no_other() -> Result<()> {
     guest.must(Opcode::Unlink, ROOT, &name("gone"))?;
     guest.must(Opcode::Unlink, ROOT, &name("linked"))?;
     guest.write(gone, 0, b"as long as this server lives")?;
+    guest.must_map(gone, 0, 0, true)?;
+    let window = guest.window()?;
 
     guest.kill()?;
     // Something else has the names now.
     fs::write(guest.shared("gone"), "another")?;
     fs::write(guest.shared("linked"), "another")?;
     guest.restart()?;
-    let reply = guest.map(gone, 0, 0, UNIT, false)?;
+    let reply = guest.map(gone, 0, UNIT, UNIT, false)?;
     expect("the file without a name", reply, Err(libc::EBADF))?;
+    // The address space has it open.
+    expect("what is mapped of it", window.read::<u8>(3)?, b'a')?;
+    window.write(3, b'x')?;
+    expect("what was written there", window.read::<u8>(3)?, b'x')?;
     expect(
         "the file with another",
         guest.read(linked, 0, 100)?,
