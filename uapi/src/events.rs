@@ -2,6 +2,7 @@
 
 //! Who accesses what an address space does not have.
 
+use std::fmt;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -167,6 +168,26 @@ pub enum EventKind {
     },
     /// One that this version does not know.
     Unknown(u32),
+}
+
+impl fmt::Display for EventKind {
+    /// A word; that of `last-refusal` in fdinfo, where there is one.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            EventKind::Wait => "wait",
+            EventKind::Hole => "hole",
+            EventKind::Denied => "denied",
+            EventKind::PastEnd => "past-end",
+            EventKind::MemoryError => "memory-error",
+            EventKind::IoError => "io-error",
+            EventKind::NoMemory => "no-memory",
+            EventKind::Poisoned => "poisoned",
+            EventKind::TimedOut => "timed-out",
+            EventKind::Interrupted => "interrupted",
+            EventKind::Overflow { lost } => return write!(f, "lost {lost}"),
+            EventKind::Unknown(number) => return write!(f, "event {number}"),
+        })
+    }
 }
 
 impl From<sys::address_space_event> for Event {

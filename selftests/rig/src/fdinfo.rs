@@ -28,6 +28,43 @@ pub fn number(text: &str, key: &str) -> Result<u64> {
     number.with_context(|| format!("{key} is no number in fdinfo: {word:?}"))
 }
 
+/// An access that was refused or absorbed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// How many there have been, with this one.
+    pub count: u64,
+    /// The page: its offset in the space, in bytes.
+    pub offset: u64,
+    /// The access, as `rwx` with dashes.
+    pub access: String,
+    /// Why it was.
+    pub reason: String,
+}
+
+/// The last of them, if there has been one.
+pub fn last_refusal(text: &str) -> Result<Option<Refusal>> {
+    let Some(value) = text
+        .lines()
+        .find_map(|line| line.strip_prefix("last-refusal:"))
+    else {
+        return Ok(None);
+    };
+    let words: Vec<_> = value.split_whitespace().collect();
+    let refusal = match words[..] {
+        [count, offset, access, reason] => (|| {
+            Some(Refusal {
+                count: count.parse().ok()?,
+                offset: number_16(offset.strip_prefix("0x")?)?,
+                access: access.to_owned(),
+                reason: reason.to_owned(),
+            })
+        })(),
+        _ => None,
+    };
+    let refusal = refusal.with_context(|| format!("in fdinfo: last-refusal {value:?}"))?;
+    Ok(Some(refusal))
+}
+
 /// A range of the space, and what it shows. All numbers are bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mapping {
@@ -79,6 +116,16 @@ mod tests {
         assert_eq!(number(TEXT, "revocations").unwrap(), 3);
         assert_eq!(number(TEXT, "last-hole").unwrap(), 0x20000);
         assert!(number(TEXT, "attachments").is_err());
+    }
+
+    #[test]
+    fn last_refusal_has_four_words() {
+        assert_eq!(last_refusal(TEXT).unwrap(), None);
+        let text = format!("{TEXT}last-refusal:\t3 0x20000 r-- past-end\n");
+        let refusal = last_refusal(&text).unwrap().unwrap();
+        assert_eq!((refusal.count, refusal.offset), (3, 0x20000));
+        assert_eq!((&*refusal.access, &*refusal.reason), ("r--", "past-end"));
+        assert!(last_refusal("last-refusal:\t3 0x20000 r--\n").is_err());
     }
 
     #[test]

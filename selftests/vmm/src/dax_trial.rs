@@ -12,13 +12,13 @@ mod story;
 
 use std::os::unix::process::ExitStatusExt as _;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use rig::check::expect;
 use rig::file_server::FileServer;
 use rig::process::signals::SIGKILL;
 use vmm_guest::dax::{
-    APPENDED, COPY, CUT, Content, DISK, FIRST, GROWN, GUEST, HOST, HUGE, KILLS, LARGE, PROGRAM,
-    REPLY, REPLY_AT, SHORT, SHRINKING, Step,
+    APPENDED, COPY, CUT, Content, DISK, FIRST, GROWN, GUEST, HOST, HUGE, LARGE, PROGRAM, REPLY,
+    REPLY_AT, SHORT, SHRINKING, Step,
 };
 use vmm_guest::pattern::pattern;
 
@@ -31,8 +31,9 @@ use self::share::{Share, same};
 use crate::cpus::{self, Trial};
 use crate::delayed_kill::DelayedKill;
 use crate::machine::{Base, Console, Machine};
-use crate::past_end::PastEnd;
+use crate::miss::Miss;
 use crate::report::{Form, LAST, Report};
+use crate::watch::Watch;
 
 const CPUS: u8 = 2;
 /// How many queues for requests there are.
@@ -54,8 +55,10 @@ const PROMISES: &[&str] = &[
     "append_from_a_mapping_arrives",
     "disk_reads_into_a_mapping",
     "two_guests_share_a_file_at_once",
+    "access_past_the_end_that_ends_a_run_is_told_and_can_be_repeated",
     "killed_server_is_replaced_and_no_request_is_lost",
     "guest_reads_zeroes_past_the_end_of_a_file_that_the_host_cut",
+    "vmm_hears_where_the_guest_read_past_an_end",
     "guest_reads_what_the_host_then_appended",
     LAST,
 ];
@@ -64,9 +67,11 @@ struct DaxTrial {
     report: Report,
     share: Share,
     second: Second,
-    past_end: Option<PastEnd>,
+    watch: Watch,
     before: Counts,
     kill: Option<DelayedKill>,
+    /// How often the server shall be killed, and was.
+    kills: u64,
     killed: u64,
     done: bool,
 }
@@ -82,21 +87,23 @@ pub fn run(programs: &Programs<'_>, form: Form, console: &Console) -> bool {
             share.directory().to_owned(),
             QUEUES,
         )?;
-        let devices = |base: &Base| Hardware::new(base, server, true);
+        let devices = |base: &Base| Hardware::first(base, server);
         let made = Machine::new(&programs.guest(FIRST), CPUS, console, devices)?;
-        Ok((share, second, made))
+        let watch = Watch::start(made.0.devices.memory.clone())?;
+        Ok((share, second, watch, made))
     };
     match made() {
         Err(error) => report.end(&Err(error)),
-        Ok((share, second, made)) => {
+        Ok((share, second, watch, made)) => {
             story::introduce(&report, &made.0);
             let trial = DaxTrial {
                 report,
                 share,
                 second,
-                past_end: None,
+                watch,
                 before: Counts::default(),
                 kill: None,
+                kills: programs.kills,
                 killed: 0,
                 done: false,
             };
@@ -130,27 +137,17 @@ impl Trial for DaxTrial {
 
     /// A CPU was interrupted, as one is when the server has died.
     fn interrupted(&mut self, machine: &mut Machine<Hardware>) -> Result<()> {
-        let files = &mut machine.devices.files.device;
-        if self.kill.is_some() && !files.daemon.is_alive()? {
-            self.kill = None;
-            let signal = files.daemon.wait()?.signal();
-            expect("the server died of", signal, Some(SIGKILL))?;
-            self.killed += 1;
-            files.restart(&machine.ram)?;
-            let (killed, next) = (self.killed, files.daemon.id());
-            let what = format!("is killed, number {killed}; the next one (pid {next}) takes over");
-            self.report.says(story::SERVER, &what);
+        let daemon = &mut machine.devices.files.device.daemon;
+        match self.kill.is_some() && !daemon.is_alive()? {
+            true => self.replace_server(machine),
+            false => Ok(()),
         }
-        Ok(())
     }
 
+    /// What is not there is absorbed: this is something else.
     fn hole(&mut self, machine: &mut Machine<Hardware>) -> Result<()> {
-        let memory = &machine.devices.memory;
-        let past_end = match &mut self.past_end {
-            Some(past_end) => past_end,
-            none => none.insert(PastEnd::new(memory)?),
-        };
-        past_end.met(memory)
+        let (miss, _) = Miss::last(&machine.devices.memory)?;
+        bail!("KVM_RUN has failed: {miss}")
     }
 
     fn reset(&mut self) -> Result<()> {
@@ -279,26 +276,39 @@ impl DaxTrial {
                 );
                 share.expect_all(DISK).and_then(|()| shown(DISK))
             }),
-            Step::Turns => ("two_guests_share_a_file_at_once", {
+            Step::Turns => {
                 let result = checks::turns(share, report);
-                result.and_then(|()| self.second.wait())
-            }),
+                let output = self.second.wait();
+                self.report
+                    .report("two_guests_share_a_file_at_once", result);
+                let result = self.other_run_ended(output);
+                (
+                    "access_past_the_end_that_ends_a_run_is_told_and_can_be_repeated",
+                    result,
+                )
+            }
             Step::Kill => {
+                // The guest may have been faster, on a machine with much to do.
+                self.replace_server(machine)?;
                 let daemon = &machine.devices.files.device.daemon;
                 self.kill = Some(DelayedKill::new(daemon)?);
                 return Ok(true);
             }
             Step::Restarted => ("killed_server_is_replaced_and_no_request_is_lost", {
                 let [files, _] = numbers;
+                self.replace_server(machine)?;
+                let (share, report) = (&self.share, &self.report);
+                let says = |who, what: String| report.says(who, &what);
                 says(
                     story::GUEST,
                     format!("has made {files} files meanwhile, without an error"),
                 );
-                expect("killed servers", self.killed, KILLS).and_then(|()| share.expect_made(files))
+                expect("killed servers", self.killed, self.kills)
+                    .and_then(|()| share.expect_made(files))
             }),
             Step::Shrink | Step::ShrinkOther => {
                 let file = SHRINKING[usize::from(step == Step::ShrinkOther)];
-                share.cut(file)?;
+                share::cut(share.directory(), file)?;
                 let (name, length) = (file.name, file.length);
                 says(
                     story::HOST,
@@ -306,30 +316,47 @@ impl DaxTrial {
                 );
                 return Ok(true);
             }
-            Step::Shrunk => (
-                "guest_reads_zeroes_past_the_end_of_a_file_that_the_host_cut",
-                {
-                    let [read, _] = numbers;
-                    let pages = self.past_end.as_ref().map_or(0, PastEnd::pages);
-                    says(
-                        story::GUEST,
-                        format!("got {pages} pages of zeroes; its read() returned {read} bytes"),
-                    );
-                    share.grow().and_then(|()| {
-                        ensure!(pages > 0, "nothing was past an end");
-                        Ok(())
-                    })
-                },
-            ),
+            Step::Shrunk => {
+                let [read, _] = numbers;
+                says(
+                    story::GUEST,
+                    format!("reads zeroes past their ends, {read} of them by a read()"),
+                );
+                let result = share::grow(share.directory(), GROWN[0])
+                    .and_then(|()| share::grow(share.directory(), GROWN[1]));
+                self.report.report(
+                    "guest_reads_zeroes_past_the_end_of_a_file_that_the_host_cut",
+                    result,
+                );
+                let result = self.past_ends();
+                ("vmm_hears_where_the_guest_read_past_an_end", result)
+            }
             Step::Grown => ("guest_reads_what_the_host_then_appended", {
                 says(story::GUEST, "reads what the host has appended".to_owned());
-                GROWN.into_iter().try_for_each(shown)
+                shown(GROWN[0]).and_then(|()| shown(GROWN[1]))
             }),
             Step::Done => return Ok(true),
             Step::Failed => return Ok(false),
         };
         self.report.report(name, result);
         Ok(true)
+    }
+
+    /// Waits for the death of a server that shall be killed, if there is one, and starts another.
+    fn replace_server(&mut self, machine: &mut Machine<Hardware>) -> Result<()> {
+        if self.kill.is_none() {
+            return Ok(());
+        }
+        let files = &mut machine.devices.files.device;
+        let signal = files.daemon.wait()?.signal();
+        self.kill = None;
+        expect("the server died of", signal, Some(SIGKILL))?;
+        files.restart(&machine.ram)?;
+        self.killed += 1;
+        let (killed, next) = (self.killed, files.daemon.id());
+        let what = format!("is killed, number {killed}; the next one (pid {next}) takes over");
+        self.report.says(story::SERVER, &what);
+        Ok(())
     }
 
     fn large_was_read(&self, machine: &Machine<Hardware>, numbers: [u64; 2]) -> Result<()> {
@@ -361,5 +388,37 @@ impl DaxTrial {
         self.report.says(story::VMM, &what);
         expect("messages of the VMM's", talks, 0)?;
         expect("accesses to the device in the VMM", accesses, 0)
+    }
+
+    /// What the second VMM has printed is where its guest's access was.
+    fn other_run_ended(&mut self, output: Result<String>) -> Result<()> {
+        self.report
+            .title("The host cuts a file of the other guest, whose VMM wants to know.");
+        let output = output?;
+        let line = output.lines().find(|line| line.contains("past-end"));
+        let line = line.with_context(|| format!("the second VMM: {output}"))?;
+        self.report.says(story::OTHER, "KVM_RUN fails, at:");
+        self.report.says("", line);
+        let what = "its VMM makes the file longer, and the guest goes on";
+        self.report.says(story::OTHER, what);
+        Ok(())
+    }
+
+    /// The VMM has heard of accesses in the window, and of nothing else.
+    fn past_ends(&self) -> Result<()> {
+        let names = [SHRINKING[0].name, SHRINKING[1].name];
+        for heard in self.watch.past_end(names)? {
+            let what = format!("hears of {}", heard.first);
+            self.report.says(story::VMM, &what);
+            let what = format!("and of {} accesses to the file", heard.count);
+            self.report.says("", &what);
+            expect("the access", &*heard.first.access, "r--")?;
+            let offset = heard.first.page.map_or(0, |page| page.offset);
+            ensure!(
+                (SHORT as u64..SHRINKING[0].length as u64).contains(&offset),
+                "the page at {offset:#x} is not past the end"
+            );
+        }
+        Ok(())
     }
 }

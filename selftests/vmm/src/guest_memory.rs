@@ -5,10 +5,13 @@
 //! gets a view of it reaches both, and so can read a file from a disk into another file.
 //!
 //! The guest has the RAM as an ordinary memory slot, which is the same memory.
+//!
+//! A file may become shorter than what the window shows of it. What an access past its end
+//! comes to is the VMM's to choose: it is absorbed, or it ends KVM_RUN.
 
 use std::ops::Range;
 
-use address_space::{AddressSpace, KvmFlags, KvmWindow, View, vm_fd};
+use address_space::{AddressSpace, Events, Holes, KvmFlags, View, vm_fd};
 use anyhow::Result;
 use rig::{READ_WRITE, fdinfo};
 
@@ -25,19 +28,20 @@ pub struct GuestMemory {
     /// The window alone.
     part: AddressSpace,
     shared: Shared,
-    slot: KvmWindow,
+    holes: Holes,
 }
 
 impl GuestMemory {
-    /// With a window of so many bytes, a power of two.
-    pub fn new(base: &Base, length: u64) -> Result<GuestMemory> {
+    /// With a window of so many bytes, a power of two, and what accesses of guest and devices
+    /// to what is not there come to.
+    pub fn new(base: &Base, length: u64, holes: Holes) -> Result<GuestMemory> {
         let shared = Shared {
             id: CACHE,
             addr: WINDOWS.next_multiple_of(length),
             length,
         };
         let window = shared.addr..shared.addr + length;
-        let space = AddressSpace::new(MEMORY_END + length)?;
+        let space = AddressSpace::new(MEMORY_END)?;
         space
             .map(base.ram.file())
             .length(base.ram.length())
@@ -46,12 +50,17 @@ impl GuestMemory {
             .commit()?;
         let vm = vm_fd(&base.vm);
         let part = space.part(window.clone(), READ_WRITE)?;
-        let slot = space.attach_kvm(vm, WINDOW_SLOT, shared.addr, window, KvmFlags::empty())?;
+        let flags = match holes.contains(Holes::ABSORB) {
+            true => KvmFlags::HOLES_ABSORB,
+            false => KvmFlags::HOLES_SIGNAL,
+        };
+        // The slot stays when this is dropped.
+        space.attach_kvm(vm, WINDOW_SLOT, shared.addr, window, flags)?;
         Ok(GuestMemory {
             space,
             part,
             shared,
-            slot,
+            holes,
         })
     }
 
@@ -73,19 +82,16 @@ impl GuestMemory {
         self.shared.addr..self.shared.addr + self.shared.length
     }
 
-    /// A part of the space that no device and no guest sees, as large as the window.
-    pub fn aside(&self) -> Range<u64> {
-        MEMORY_END..MEMORY_END + self.shared.length
-    }
-
-    /// The window, in this process.
-    pub fn memory(&self) -> &KvmWindow {
-        &self.slot
-    }
-
     /// What a device gets that reaches all of it.
     pub fn view(&self) -> Result<View> {
-        Ok(self.space.view(0..MEMORY_END, READ_WRITE)?)
+        Ok(self
+            .space
+            .view_with(0..MEMORY_END, READ_WRITE, self.holes)?)
+    }
+
+    /// What tells of all accesses to what is not there.
+    pub fn watch(&self) -> Result<Events> {
+        Ok(self.space.watch(0..MEMORY_END, None)?)
     }
 
     /// What is mapped in the window.

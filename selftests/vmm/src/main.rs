@@ -26,13 +26,14 @@ mod guest_memory;
 mod iommu;
 mod iommu_trial;
 mod machine;
+mod miss;
 mod msix;
-mod past_end;
 mod pci;
 mod probe;
 mod reading;
 mod report;
 mod virtio;
+mod watch;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -65,6 +66,9 @@ struct Cli {
     /// The file server.
     #[arg(long, default_value = "build/virtiofs")]
     server: PathBuf,
+    /// How often the file server is killed.
+    #[arg(long, default_value_t = 3)]
+    kills: u64,
     /// Run the second guest of dax, on this directory.
     #[arg(long, hide = true)]
     second: Option<PathBuf>,
@@ -124,6 +128,7 @@ fn main() -> ExitCode {
             let programs = dax_trial::Programs {
                 guest: &cli.guest,
                 server: cli.server,
+                kills: cli.kills,
                 verbose: cli.console,
             };
             match cli.second {

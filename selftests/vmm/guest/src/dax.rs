@@ -42,16 +42,20 @@ pub const HUGE: Content = content("huge/file", 6, 4 << 20);
 pub const COPY: Content = content("copy", HOST.file, (1 << 16) + 5);
 /// On the disk, and read by the guest into a mapping.
 pub const DISK: Content = content("disk", 7, 1 << 16);
-/// Files that the host cuts to [`SHORT`], and what it later writes there.
-pub const SHRINKING: [Content; 2] = [
+/// Files that the host cuts to [`SHORT`], the last of them for the other guest, and what it
+/// later writes there, from [`REGROWN`] on.
+pub const SHRINKING: [Content; 3] = [
     content("shrinking-0", 8, SHORT + (1 << 17)),
     content("shrinking-1", 9, SHORT + (1 << 17)),
+    content("shrinking-2", 10, SHORT + (1 << 17)),
+];
+pub const GROWN: [Content; 3] = [
+    content("shrinking-0", 11, SHORT + (1 << 17)),
+    content("shrinking-1", 12, SHORT + (1 << 17)),
+    content("shrinking-2", 13, SHORT + (1 << 17)),
 ];
 pub const SHORT: usize = (1 << 20) + 100;
-pub const GROWN: [Content; 2] = [
-    content("shrinking-0", 10, SHORT + (1 << 17)),
-    content("shrinking-1", 11, SHORT + (1 << 17)),
-];
+pub const REGROWN: usize = SHORT.next_multiple_of(8);
 /// The guest's program, and what it ends with if it has this argument.
 pub const PROGRAM: &str = "program";
 pub const ARGUMENT: &str = "answer";
@@ -70,8 +74,8 @@ pub fn turn(number: u64) -> String {
     format!("turn {number:>20}, in a page of two guests")
 }
 
-/// How often the server is killed.
-pub const KILLS: u64 = 3;
+/// The parameter that says how often the server is killed.
+pub const KILLS: &str = "kills";
 /// A directory in which the guest makes files meanwhile.
 pub const MADE: &str = "made";
 

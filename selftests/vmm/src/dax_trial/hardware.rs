@@ -5,9 +5,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use address_space::Holes;
 use anyhow::Result;
 use rig::file_server::FileServer;
-use vmm_guest::dax::{DISK, ROLE, TAG};
+use vmm_guest::dax::{DISK, KILLS, ROLE, TAG};
 use vmm_guest::pattern::pattern;
 
 use crate::boot::Guest;
@@ -44,9 +45,18 @@ impl Devices for Hardware {
 }
 
 impl Hardware {
-    /// The first guest has a disk.
-    pub fn new(base: &Base, server: FileServer, disk: bool) -> Result<Hardware> {
-        let memory = Arc::new(GuestMemory::new(base, WINDOW)?);
+    /// The first guest has a disk, and never notices what is not there.
+    pub fn first(base: &Base, server: FileServer) -> Result<Hardware> {
+        Hardware::new(base, server, true, Holes::ABSORB)
+    }
+
+    /// The runs of the second guest's CPU end there.
+    pub fn second(base: &Base, server: FileServer) -> Result<Hardware> {
+        Hardware::new(base, server, false, Holes::SIGNAL)
+    }
+
+    fn new(base: &Base, server: FileServer, disk: bool, holes: Holes) -> Result<Hardware> {
+        let memory = Arc::new(GuestMemory::new(base, WINDOW, holes)?);
         let (vm, router) = (&base.vm, &base.router);
         let window = Window::Server(memory.clone());
         let files = FileSystem::new(TAG, server, window, &base.ram)?;
@@ -71,6 +81,8 @@ pub struct Programs<'a> {
     pub guest: &'a Path,
     /// The file server.
     pub server: PathBuf,
+    /// How often that is killed.
+    pub kills: u64,
     pub verbose: bool,
 }
 
@@ -81,7 +93,7 @@ impl Programs<'_> {
             folder: self.guest.to_owned(),
             program: "dax-init",
             modules: &["virtio_blk.ko.xz"],
-            environment: format!("{ROLE}={role}"),
+            environment: format!("{ROLE}={role} {KILLS}={}", self.kills),
             verbose: self.verbose,
         }
     }

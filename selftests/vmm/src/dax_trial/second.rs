@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Another VMM, in a process of its own, whose guest mounts the same directory by another
-//! file server.
+//! file server. What is not there ends the run of its CPU, and the VMM does something about it.
 
 use std::env;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -15,11 +15,13 @@ use rig::file_server::FileServer;
 use rig::folder::Folder;
 use rig::process::end_with_parent;
 use rig::tap::line;
-use vmm_guest::dax::{SECOND, Step};
+use vmm_guest::dax::{GROWN, SECOND, SHRINKING, Step};
 
 use super::hardware::{Hardware, Programs};
+use super::share;
 use crate::cpus::{self, Trial};
 use crate::machine::{Base, Console, Machine};
+use crate::miss::Miss;
 
 /// The option that makes a VMM the second one.
 const OPTION: &str = "--second";
@@ -52,12 +54,12 @@ impl Second {
         })
     }
 
-    /// Waits for its end, which must be a good one.
-    pub fn wait(&mut self) -> Result<()> {
+    /// Waits for its end, which must be a good one. Returns what it has printed.
+    pub fn wait(&mut self) -> Result<String> {
         let status = self.child.wait()?;
         let output = fs::read_to_string(self.folder.path().join("output"))?;
         ensure!(status.success(), "the second VMM: {status}\n{output}");
-        Ok(())
+        Ok(output)
     }
 }
 
@@ -70,16 +72,25 @@ impl Drop for Second {
 }
 
 struct SecondTrial {
+    directory: PathBuf,
+    /// How many accesses have been refused.
+    refused: u64,
     done: bool,
 }
 
 /// Runs the second guest on the directory; returns whether it has done its part.
 pub fn run(programs: &Programs<'_>, console: &Console, directory: &Path) -> bool {
+    let directory = directory.to_owned();
     let result = (|| {
-        let server = FileServer::new(programs.server.clone(), directory.to_owned(), 1)?;
-        let devices = |base: &Base| Hardware::new(base, server, false);
+        let server = FileServer::new(programs.server.clone(), directory.clone(), 1)?;
+        let devices = |base: &Base| Hardware::second(base, server);
         let (machine, cpus) = Machine::new(&programs.guest(SECOND), 1, console, devices)?;
-        let (_machine, _trial, end) = cpus::run(machine, SecondTrial { done: false }, cpus)?;
+        let trial = SecondTrial {
+            directory,
+            refused: 0,
+            done: false,
+        };
+        let (_machine, _trial, end) = cpus::run(machine, trial, cpus)?;
         end
     })();
     if let Err(error) = &result {
@@ -93,13 +104,28 @@ impl Trial for SecondTrial {
 
     fn called(&mut self, _: &mut Machine<Hardware>, call: u8, _: [u64; 2]) -> Result<bool> {
         match Step::of(call) {
-            Some(Step::Mounted) => Ok(true),
+            Some(Step::Mounted) => {}
+            Some(Step::Shrink) => share::cut(&self.directory, SHRINKING[2])?,
             Some(Step::Done) => {
+                ensure!(self.refused > 0, "no access ended a run");
                 self.done = true;
-                Ok(true)
             }
             step => bail!("the second guest is at {step:?}"),
         }
+        Ok(true)
+    }
+
+    /// Makes the file longer again, so that the access, which is repeated, finds something.
+    fn hole(&mut self, machine: &mut Machine<Hardware>) -> Result<()> {
+        let (miss, refused) = Miss::last(&machine.devices.memory)?;
+        ensure!(refused > self.refused, "an old one: {miss}");
+        self.refused = refused;
+        line(&miss.to_string());
+        ensure!(
+            miss.is_past_end_of(SHRINKING[2].name),
+            "another one: {miss}"
+        );
+        share::grow(&self.directory, GROWN[2])
     }
 
     fn reset(&mut self) -> Result<()> {

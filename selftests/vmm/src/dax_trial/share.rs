@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use rig::folder::Folder;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use vmm_guest::dax::{
-    Content, GROWN, HOST, HUGE, LARGE, MADE, NAMED, NAMES, PROGRAM, SHORT, SHRINKING, TURNS, made,
+    Content, HOST, HUGE, LARGE, MADE, NAMED, NAMES, PROGRAM, REGROWN, SHORT, SHRINKING, TURNS, made,
 };
 use vmm_guest::pattern::{difference, pattern};
 
@@ -35,7 +35,7 @@ impl Share {
         )
         .context("a tmpfs with huge pages")?;
         let share = Share { folder, huge };
-        for content in [HOST, LARGE, HUGE, SHRINKING[0], SHRINKING[1]] {
+        for content in [HOST, LARGE, HUGE].into_iter().chain(SHRINKING) {
             fs::write(
                 share.path(content.name),
                 pattern(content.file, 0, content.length),
@@ -75,27 +75,7 @@ impl Share {
     }
 
     pub fn write(&self, content: Content, from: usize, at: u64) -> Result<()> {
-        let bytes = pattern(content.file, from as u64, content.length - from);
-        let file = OpenOptions::new()
-            .write(true)
-            .open(self.path(content.name))?;
-        Ok(file.write_all_at(&bytes, at)?)
-    }
-
-    pub fn cut(&self, content: Content) -> Result<()> {
-        let file = OpenOptions::new()
-            .write(true)
-            .open(self.path(content.name))?;
-        Ok(file.set_len(SHORT as u64)?)
-    }
-
-    /// Makes the files longer again that were cut, with other content.
-    pub fn grow(&self) -> Result<()> {
-        for content in GROWN {
-            let from = SHORT.next_multiple_of(8);
-            self.write(content, from, from as u64)?;
-        }
-        Ok(())
+        write(self.directory(), content, from, at)
     }
 
     /// Checks that the guest has made its files, and no others.
@@ -123,6 +103,28 @@ impl Drop for Share {
     fn drop(&mut self) {
         let _ = unmount(&self.huge, UnmountFlags::DETACH);
     }
+}
+
+/// Writes the content of a file, from `from` of it on.
+fn write(directory: &Path, content: Content, from: usize, at: u64) -> Result<()> {
+    let bytes = pattern(content.file, from as u64, content.length - from);
+    let file = OpenOptions::new()
+        .write(true)
+        .open(directory.join(content.name))?;
+    Ok(file.write_all_at(&bytes, at)?)
+}
+
+/// Cuts a file to [`SHORT`].
+pub fn cut(directory: &Path, content: Content) -> Result<()> {
+    let file = OpenOptions::new()
+        .write(true)
+        .open(directory.join(content.name))?;
+    Ok(file.set_len(SHORT as u64)?)
+}
+
+/// Makes a file longer again that was cut, with other content.
+pub fn grow(directory: &Path, content: Content) -> Result<()> {
+    write(directory, content, REGROWN, REGROWN as u64)
 }
 
 /// Checks that two contents are the same.

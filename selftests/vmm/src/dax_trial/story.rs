@@ -14,7 +14,7 @@ pub const GUEST: &str = "guest";
 pub const HOST: &str = "host";
 pub const KERNEL: &str = "kernel";
 const DISK: &str = "disk";
-const OTHER: &str = "other guest";
+pub const OTHER: &str = "other guest";
 
 /// Says what there is, before the guest boots.
 pub fn introduce(report: &Report, machine: &Machine<Hardware>) {
