@@ -102,7 +102,7 @@ impl Memory {
         fdinfo::number(&fdinfo::read(&self.space)?, "waiting")
     }
 
-    /// How many chunks are there, of which it fails if the last one ends too early.
+    /// How many chunks are there. Fails if a part of one is.
     pub fn chunks_mapped(&self) -> Result<usize> {
         let mappings = fdinfo::mappings(&fdinfo::read(&self.space)?)?;
         let bytes: u64 = mappings
