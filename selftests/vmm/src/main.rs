@@ -111,7 +111,7 @@ fn main() -> ExitCode {
     let form = match (cli.transcript, cli.trial) {
         (false, _) => Form::Tap,
         (true, Kind::Dax) => Form::Transcript,
-        (true, Kind::Iommu) => {
+        (true, Kind::Iommu | Kind::Reading) => {
             let error = "there is a transcript of dax only";
             Cli::command()
                 .error(ErrorKind::ArgumentConflict, error)

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use address_space::Holes;
 use anyhow::{Context as _, Result, bail};
 use rig::channel::Channel;
 use rig::file_server::FileServer;
@@ -43,7 +44,7 @@ impl Devices for Hardware {
 
 impl Hardware {
     fn new(base: &Base, program: &Path, directory: &Path) -> Result<Hardware> {
-        let memory = Arc::new(GuestMemory::new(base, WINDOW)?);
+        let memory = Arc::new(GuestMemory::new(base, WINDOW, Holes::empty())?);
         let own = memory.shared();
         let other = Shared {
             addr: own.addr + own.length,
