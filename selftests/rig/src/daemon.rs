@@ -18,7 +18,7 @@ use crate::folder::Folder;
 use crate::process::end_with_parent;
 
 /// How long a daemon may take for anything, on an emulated machine.
-pub const TIMEOUT: Duration = Duration::from_secs(30);
+pub const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How long to wait before trying something again.
 const INTERVAL: Duration = Duration::from_millis(10);
