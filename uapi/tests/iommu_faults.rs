@@ -72,6 +72,15 @@ fn mapping(page: u64, from: u64, pages: u64, prot: Prot) -> Mapping {
     }
 }
 
+/// The end of other threads' work, also where a check fails.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
 /// What a fault says, but for the task.
 fn says(fault: &Fault) -> (u64, u64, Prot, Reason) {
     (fault.view, fault.iova, fault.access, fault.reason)
@@ -224,6 +233,7 @@ fn asking_again_takes_nothing_away() {
                 domain.report_again(iova(5)).unwrap();
             }
         });
+        let _end = End(&done);
         for round in 0..ROUNDS {
             let map = domain.space().map(&ram).length(gpa(1));
             map.at(gpa(5)).commit().unwrap();
@@ -233,7 +243,6 @@ fn asking_again_takes_nothing_away() {
             domain.space().unmap(gpa(5)..gpa(6)).unwrap();
             assert_eq!(letter(&window, 5), '\0', "round {round}");
         }
-        done.store(true, Relaxed);
     });
     assert!(faults.try_next().unwrap().is_some());
 }
@@ -337,6 +346,7 @@ fn replace_is_in_time_for_devices_that_fault_all_the_time() {
                 }
             });
         }
+        let _end = End(&done);
         for round in 0..ROUNDS {
             let first = round * 7 % (PAGES - 4);
             domain.replace(&[mapping(first, 0, 4, Prot::READ)]).unwrap();
@@ -346,7 +356,6 @@ fn replace_is_in_time_for_devices_that_fault_all_the_time() {
                 check(0..0, round);
             }
         }
-        done.store(true, Relaxed);
     });
     for (page, should) in (0..).zip("abcd".chars()) {
         assert_eq!(letter_in_file(&ram, page), should);
