@@ -252,12 +252,17 @@ impl Machine {
         Ok(outcome)
     }
 
-    /// Whether the device does not complete a request for so long.
-    pub fn is_silent(&mut self, flight: &Flight, time: Duration) -> Result<bool> {
+    /// Whether the guest finds in the ring that a request is completed.
+    pub fn is_completed(&mut self, flight: &Flight) -> Result<bool> {
         while let Some((head, length)) = self.rings[0].complete(&self.ram)? {
             self.completed.insert(head, length);
         }
-        if self.completed.contains_key(&flight.head) {
+        Ok(self.completed.contains_key(&flight.head))
+    }
+
+    /// Whether the device does not complete a request for so long.
+    pub fn is_silent(&mut self, flight: &Flight, time: Duration) -> Result<bool> {
+        if self.is_completed(flight)? {
             return Ok(false);
         }
         Ok(self.device.wait(&mut self.daemon, time)? == Event::Silence)

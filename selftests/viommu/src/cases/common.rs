@@ -2,11 +2,15 @@
 
 //! What the cases share.
 
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
 use address_space::iommu::Reason;
 use address_space::{Prot, page_size};
 use anyhow::{Context as _, Result, ensure};
 use rig::bus::Bus;
 use rig::check::expect;
+use rig::daemon::TIMEOUT;
 use rig::machine::Machine;
 use rig::order::{GOOD, IO_ERROR, Outcome};
 use rig::ram::Ram;
@@ -98,21 +102,27 @@ pub(super) fn expect_life(machine: &mut Machine, outcome: Outcome) -> Result<()>
     Ok(())
 }
 
-/// Checks that the VMM has heard, since it was last asked, of accesses by the device to the
-/// page at this address, and of nothing else.
+/// Checks that the VMM hears, since it was last asked, of accesses by the device to the page
+/// at this address, one of them such an `access`, and of nothing else.
 pub(super) fn expect_fault(bus: &Bus, addr: u64, access: Prot, reason: Reason) -> Result<()> {
     let iommu = bus.as_iommu()?;
-    let faults = iommu.faults()?;
     let view = iommu.view.id()?;
     let iova = addr & !(page_size() - 1);
-    for fault in &faults {
-        let is = (fault.view, fault.iova, fault.reason);
-        expect("a fault", is, (view, iova, reason))?;
+    let start = Instant::now();
+    let mut heard = false;
+    // What the device does after a request may take it some time.
+    while !heard {
+        for fault in iommu.faults()? {
+            let is = (fault.view, fault.iova, fault.reason);
+            expect("a fault", is, (view, iova, reason))?;
+            heard |= fault.access == access;
+        }
+        ensure!(
+            heard || start.elapsed() < TIMEOUT,
+            "the VMM does not hear of {access:?} at {iova:#x}"
+        );
+        sleep(Duration::from_millis(1));
     }
-    ensure!(
-        faults.iter().any(|fault| fault.access == access),
-        "the VMM has not heard of {access:?} at {iova:#x}: {faults:?}"
-    );
     Ok(())
 }
 

@@ -216,11 +216,11 @@ pub(super) fn used_ring(show: Show, _: u32) -> Result<()> {
             ensure!(start.elapsed() < TIMEOUT, "it is not on the disk");
             sleep(Duration::from_millis(2));
         }
-        // There may be an interrupt first.
-        machine.is_silent(&flight, Duration::from_millis(200))?;
-        let silent = machine.is_silent(&flight, Duration::from_millis(200))?;
-        ensure!(silent, "the request is completed");
         expect_fault(&machine.bus, addr, Prot::WRITE, Reason::NotMapped)?;
+        ensure!(
+            !machine.is_completed(&flight)?,
+            "the request is completed in a ring that the device has not"
+        );
         note(
             show,
             machine,
