@@ -53,12 +53,7 @@ use crate::{
 };
 
 /// A call on a file that may change what it shows; `ENOTTY` for those that are none.
-pub(crate) fn ioctl<T: SpaceFile>(
-    of: &T,
-    file: &File,
-    cmd: u32,
-    arg: UserPtr,
-) -> Result<isize> {
+pub(crate) fn ioctl<T: SpaceFile>(of: &T, file: &File, cmd: u32, arg: UserPtr) -> Result<isize> {
     let manager = Manager {
         is_owner: T::IS_OWNER,
         terms: of.terms(),

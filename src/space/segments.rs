@@ -177,7 +177,7 @@ impl Space {
                 break;
             };
             done = Some(key);
-            if by.map_or(true, |by| segment.is_registered_by(by)) {
+            if by.is_none_or(|by| segment.is_registered_by(by)) {
                 self.end_registration(&mut ops, &segment);
             }
         }
