@@ -303,7 +303,9 @@ class Guest:
                 return CRASH, "the kernel crashed"
             if self.status is not None and now - alive > 20:
                 return self.status, None
-            if now - alive > (60 if self.state != "boot" else 120) * SLOWER[self.args.kernel]:
+            # With -icount a second of the VM's is a billion instructions.
+            slower = SLOWER[self.args.kernel] * (10 if self.args.icount else 1)
+            if now - alive > (60 if self.state != "boot" else 120) * slower:
                 return HANG, "the VM hangs: no sign of life"
             if now - heard > self.args.silence:
                 return HANG, f"no output for {self.args.silence:.0f} s"
