@@ -145,11 +145,19 @@ TEST_F(part, finds_no_room_outside)
 TEST_F(part, gives_no_more_access_than_its_view)
 {
 	int fd = as_part(self->s.asfd, FIRST, PART_LEN, PROT_READ);
+	char *mem;
 
 	ASSERT_LE(0, fd);
 	EXPECT_REFUSED(self->s.asfd, EACCES,
 		       as_map(fd, 0, self->s.a, 0, PAGE, RW, 0));
 	ASSERT_EQ(0, as_map(fd, 0, self->s.a, 0, PAGE, PROT_READ, 0));
+	/* also by mprotect() */
+	EXPECT_EQ(NULL, attach(fd, 0, PAGE, RW));
+	mem = attach(fd, 0, PAGE, PROT_READ);
+	ASSERT_NE(NULL, mem);
+	EXPECT_EQ(-1, mprotect(mem, PAGE, RW));
+	EXPECT_EQ('a', peek(mem));
+	munmap(mem, PAGE);
 	EXPECT_REFUSED(self->s.asfd, EACCES, as_protect(fd, 0, PAGE, RW));
 	EXPECT_REFUSED(self->s.asfd, EACCES, as_view(fd, 0, PAGE, RW));
 	EXPECT_REFUSED(self->s.asfd, EACCES, as_part(fd, 0, PAGE, RW));

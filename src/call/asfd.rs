@@ -57,6 +57,10 @@ impl SpaceFile for Asfd {
         Prot::READ | Prot::WRITE | Prot::EXEC
     }
 
+    fn manages(&self) -> bool {
+        true
+    }
+
     fn ioctl(&self, file: &File, cmd: u32, arg: UserPtr) -> Result<isize> {
         match cmd {
             uapi::EVENTS => events::open(self, file, arg),

@@ -41,6 +41,8 @@ pub(crate) trait SpaceFile: Sync + Send + Sized + 'static {
     fn pages(&self) -> u64;
     /// What attachments may be made for.
     fn prot(&self) -> Prot;
+    /// Whether what is shown can be changed through it.
+    fn manages(&self) -> bool;
     /// Whether its holder may choose any terms for what it makes of it.
     const IS_OWNER: bool;
     /// The calls.
@@ -62,7 +64,7 @@ impl<T: SpaceFile> FileOperations for T {
     }
 
     fn is_writable(&self) -> bool {
-        self.prot().contains(Prot::WRITE)
+        self.prot().contains(Prot::WRITE) || self.manages()
     }
 
     fn ioctl(&self, file: &File, cmd: u32, arg: UserPtr) -> Result<isize> {

@@ -49,8 +49,9 @@ impl View {
         manages: bool,
         terms: impl FnOnce(&File) -> Result<Arc<Terms>>,
     ) -> Result<ARef<File>> {
-        // The kernel itself then refuses writable mappings of it.
-        let mode = if prot.contains(Prot::WRITE) {
+        // Of what is open for reading only the kernel itself refuses writable mappings, and this
+        // module changes. Of what is not, writable mappings are refused when it is attached.
+        let mode = if prot.contains(Prot::WRITE) || manages {
             O_RDWR
         } else {
             O_RDONLY
@@ -80,6 +81,10 @@ impl SpaceFile for View {
 
     fn prot(&self) -> Prot {
         self.prot
+    }
+
+    fn manages(&self) -> bool {
+        self.manages
     }
 
     fn ioctl(&self, file: &File, cmd: u32, arg: UserPtr) -> Result<isize> {
