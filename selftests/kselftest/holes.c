@@ -190,6 +190,29 @@ TEST_F(absorbed, hole_is_seen_by_a_debugger)
 	EXPECT_EQ(7, peek(self->mem));
 }
 
+/* More pages than can be noted at a time: then a debugger waits a moment, too. */
+TEST_F(absorbed, end_of_file_is_seen_by_a_debugger_everywhere)
+{
+	const unsigned int pages = 512;
+	int asfd = as_create_flags(pages * PAGE, ABSORB);
+	int fd = memfd_pages("short", 1, 'x');
+	int mem = open("/proc/self/mem", O_RDWR);
+	char *all = attach(asfd, 0, pages * PAGE, RW);
+	unsigned int page;
+
+	ASSERT_NE(NULL, all);
+	ASSERT_EQ(0, as_map(asfd, 0, fd, 0, pages * PAGE, RW, 0));
+	for (page = 2; page < pages; page += 2) {
+		uint8_t byte = 1;
+
+		ASSERT_EQ(1, pread(mem, &byte, 1, (uintptr_t)all + page * PAGE))
+			TH_LOG("page %u", page);
+		EXPECT_EQ(0, byte);
+	}
+	close(mem);
+	close(asfd);
+}
+
 /* What a file does not have it may have soon, and nobody tells. */
 TEST_F(absorbed, end_of_file_is_survived_and_its_growth_seen)
 {
