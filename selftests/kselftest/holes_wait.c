@@ -530,4 +530,39 @@ TEST_F(guest, is_kicked_by_a_signal_and_runs_again)
 	EXPECT_EQ('a', guest_read(&self->vm, 0));
 }
 
+struct removal {
+	int asfd, vm;
+	volatile bool ended;
+	int ret;
+};
+
+static void *remove_slot(void *arg)
+{
+	struct removal *r = arg;
+
+	r->ret = as_kvm_unmap(r->asfd, r->vm, SLOT);
+	r->ended = true;
+	return NULL;
+}
+
+/* KVM waits for the guest; whoever maps must be another thread. */
+TEST_F(guest, goes_on_while_its_slot_is_being_removed)
+{
+	struct removal r = { .asfd = self->s.asfd, .vm = self->vm.vm };
+	pthread_t thread;
+	struct spin spin;
+
+	ASSERT_EQ(0, spin_start(&spin, &self->vm, GUEST_SPIN_READ, 0));
+	ASSERT_TRUE(waiting(self->s.asfd, 1));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, remove_slot, &r));
+	sleep_ms(50);
+	TH_LOG("removal %s", r.ended ? "has ended" : "waits");
+	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0, FILE_LEN, RW, 0));
+	pthread_join(thread, NULL);
+	EXPECT_EQ(0, r.ret);
+	/* without a slot it leaves KVM_RUN, for a device */
+	EXPECT_EQ(KVM_EXIT_MMIO, spin_end(&spin, LONG_MS));
+	EXPECT_EQ(0, fdinfo_value(self->s.asfd, "waiting"));
+}
+
 TEST_HARNESS_MAIN
