@@ -144,7 +144,7 @@ pub fn unlinked_file_is_lost_but_for_what_is_mapped() -> Result<()> {
     let reply = guest.map(gone, 0, UNIT, UNIT, false)?;
     expect("the file without a name", reply, Err(libc::EBADF))?;
     // The address space has it open.
-    expect("what is mapped of it", window.read::<u8>(3)?, b'a')?;
+    expect("what is mapped of it", window.read::<u8>(3)?, b'l')?;
     window.write(3, b'x')?;
     expect("what was written there", window.read::<u8>(3)?, b'x')?;
     expect(
