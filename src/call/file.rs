@@ -6,6 +6,10 @@
 use core::ops::Range;
 
 use kernel::{
+    bindings::{
+        VM_SHARED,
+        VM_WRITE, //
+    },
     fs::File,
     page::PAGE_SHIFT,
     prelude::*,
@@ -81,8 +85,13 @@ impl<T: SpaceFile> FileOperations for T {
         &self.space().mapping
     }
 
-    /// `EINVAL` past the end.
+    /// `EACCES` for writing where that is not allowed; `EINVAL` past the end.
     fn mmap(&self, new: &NewVma<'_, Terms>, first: u64) -> Result {
+        // Whatever the range: so the kernel answers where a file is open for reading only.
+        let writes = new.vma().flags() & (VM_SHARED | VM_WRITE) == VM_SHARED | VM_WRITE;
+        if writes && !self.prot().contains(Prot::WRITE) {
+            return Err(EACCES);
+        }
         let pages = ((new.vma().end() - new.vma().start()) >> PAGE_SHIFT) as u64;
         let end = first.checked_add(pages).ok_or(EOVERFLOW)?;
         if end > self.pages() {
