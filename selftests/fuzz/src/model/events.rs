@@ -132,7 +132,7 @@ impl Model {
         let Some(watch) = &mut self.watches[watch] else {
             return Err("nothing to read".into());
         };
-        let expected = std::mem::take(&mut watch.expected);
+        let mut expected = std::mem::take(&mut watch.expected);
         let space = watch.space;
         let (waits, others): (Vec<_>, Vec<_>) = told.iter().partition(|told| {
             let wait = EventKind::Wait;
@@ -143,7 +143,11 @@ impl Model {
             Some((Told::Lost(count), others)) => (*count, others),
             _ => (0, &others[..]),
         };
-        let missing = missing(&expected, others).map_err(|event| {
+        // Tasks that one step has woken are told of in any order.
+        let mut others = others.to_vec();
+        expected.sort_by_key(|it| format!("{:?}", it.told));
+        others.sort_by_key(|told| format!("{told:?}"));
+        let missing = missing(&expected, &others).map_err(|event| {
             format!("{event:?} is told, which is not what has happened: {expected:?}")
         })?;
         if missing > lost {
