@@ -296,8 +296,9 @@ struct address_space_munmap {
  * space. The view is live: mappings that are added to or removed from the range
  * later appear in it or disappear from it. No access through the view can do
  * more than @prot allows. In /proc it is called address_space_view:NAME; opened
- * again there, it is never more than it was: for writing that is EACCES where
- * @prot has no PROT_WRITE, whoever opens it.
+ * again there, it is never more than it was: for writing that is EACCES,
+ * whoever opens it, where @prot has no PROT_WRITE and the view does not manage
+ * its range.
  *
  * Errors:
  *  - EINVAL: @prot is PROT_NONE, the range is not within the address space, or
