@@ -50,15 +50,21 @@ pub(super) fn peek(word: &Word) -> usize {
 /// for either kind is there as soon as any slot of the group is known so: 8 bytes a slot for huge
 /// pages, and for single pages 16 bytes a slot and 8 bytes a page of those slots of which any was
 /// known.
+///
+/// Groups are in blocks of [`BLOCK`], of which there are those in which anything was known: all of a
+/// process's memory may be lent, of which it uses little, here and there.
 pub(super) struct Slots {
     /// Pages between the start of slot 0 and the segment's first page, so that slots lie as huge
     /// pages lie in the arena.
     lead: usize,
     pages: usize,
     first: Group,
-    /// The groups after the first.
-    more: SetOnce<KVVec<Group>>,
+    /// The groups after the first, by blocks.
+    more: SetOnce<KVVec<SetOnce<KVVec<Group>>>>,
 }
+
+/// How many groups there are in a block: of 64 bytes each.
+const BLOCK: usize = 256;
 
 /// [`HUGE_PAGES`] slots, or as many as there are.
 struct Group {
@@ -130,8 +136,25 @@ impl Slots {
     fn group(&self, slot: usize) -> Option<&Group> {
         match slot / HUGE_PAGES {
             0 => Some(&self.first),
-            index => self.more.as_ref()?.get(index - 1),
+            index => self.block(index)?.get((index - 1) % BLOCK),
         }
+    }
+
+    /// The block that a group lies in which is not the first, if there is memory for it.
+    fn block(&self, group: usize) -> Option<&KVVec<Group>> {
+        let blocks = self.more.as_ref()?;
+        blocks.get((group - 1) / BLOCK)?.as_ref()
+    }
+
+    /// The first slot after `slot` of which there may be a group, if there is none of `slot`.
+    fn next_group(&self, slot: usize) -> usize {
+        let group = slot / HUGE_PAGES;
+        let next = match group {
+            0 => 1,
+            _ if self.block(group).is_some() => group + 1,
+            _ => (group - 1) / BLOCK * BLOCK + BLOCK + 1,
+        };
+        next * HUGE_PAGES
     }
 
     /// Where the huge page is entered that a slot is.
@@ -172,9 +195,18 @@ impl Slots {
             return Ok(());
         };
         // Where another task is faster, what it has made is as good, as soon as it is there.
-        if slot >= HUGE_PAGES && self.more.as_ref().is_none() {
+        if let Some(index) = (slot / HUGE_PAGES).checked_sub(1) {
             let groups = self.count().div_ceil(HUGE_PAGES) - 1;
-            self.more.populate(many(groups, Group::new)?);
+            if self.more.as_ref().is_none() {
+                let blocks = many(groups.div_ceil(BLOCK), SetOnce::new)?;
+                self.more.populate(blocks);
+            }
+            let block = index / BLOCK;
+            let place = self.more.as_ref().and_then(|blocks| blocks.get(block));
+            if let Some(place) = place.filter(|place| place.as_ref().is_none()) {
+                let groups = (groups - block * BLOCK).min(BLOCK);
+                place.populate(many(groups, Group::new)?);
+            }
         }
         let Some(group) = self.group(slot) else {
             return Ok(());
@@ -219,7 +251,7 @@ impl Slots {
                 break;
             };
             let next = match self.group(slot).filter(|group| !group.is_empty()) {
-                None => self.first_of((slot / HUGE_PAGES + 1) * HUGE_PAGES),
+                None => self.first_of(self.next_group(slot)),
                 Some(_) => {
                     if let Some(word) = self.huge(slot).filter(|word| peek(word) != 0) {
                         return Search::Found(word, page);
