@@ -137,24 +137,27 @@ fn with_shown_page(
         Obstacle::Hole => refused(Refusal::Hole),
         Obstacle::Denied => refused(Refusal::Denied),
         Obstacle::NoMemory => error(ENOMEM),
-        Obstacle::Invalidating | Obstacle::Busy(..) => {
+        Obstacle::Invalidating => {
             fsleep(PAUSE);
             ControlFlow::Continue(())
         }
-        Obstacle::Missing(pinned, at) => {
+        Obstacle::Busy(pinned, _) if !pinned.segment().is_lent() => {
+            fsleep(PAUSE);
+            ControlFlow::Continue(())
+        }
+        // A lender's notifier may have to be waited for.
+        Obstacle::Busy(pinned, at) | Obstacle::Missing(pinned, at) => {
             let segment = pinned.segment();
-            let addr = segment.addr_of(at);
             let ended = segment.ends_before(at);
-            match segment.arena().fault_in(addr, write, Locks::Try) {
+            match segment.fault_in(at, write, Locks::Try) {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(NoPage::Busy) => {
                     fsleep(PAUSE);
                     ControlFlow::Continue(())
                 }
-                Err(NoPage::Interrupted) => error(EINTR),
-                Err(NoPage::Fault(answer)) => {
+                Err(no_page) => {
                     let ended = ended || segment.ends_before(at);
-                    refused(Refusal::of_fault(answer, ended))
+                    Refusal::of(no_page, ended).map_or(error(EINTR), refused)
                 }
             }
         }

@@ -226,16 +226,16 @@ impl<'a> Fault<'a> {
                 .release_fault_lock(|space| space.wait_for_change(wait)),
             Answer::Wait(what, pinned) => self.context.release_fault_lock(|space| {
                 let segment = pinned.segment();
-                let addr = segment.addr_of(what.page);
                 let ended = segment.ends_before(what.page);
-                match segment.arena().fault_in(addr, what.write, Locks::Wait) {
+                match space.provide(&pinned, what.page, what.write) {
                     // A failure from before is no longer true.
                     Ok(()) => drop(space.failures.take(what)),
-                    // A fatal signal ends the retry too.
-                    Err(NoPage::Interrupted | NoPage::Busy) => (),
-                    Err(NoPage::Fault(answer)) => {
+                    Err(no_page) => {
                         let ended = ended || segment.ends_before(what.page);
-                        space.failures.put(what, Refusal::of_fault(answer, ended));
+                        // Where there is none, a signal ends the retry too.
+                        if let Some(refusal) = Refusal::of(no_page, ended) {
+                            space.failures.put(what, refusal);
+                        }
                     }
                 }
                 // Before the file is put, which may be the space's last.
@@ -249,19 +249,16 @@ impl<'a> Fault<'a> {
     /// Installs what an attachment wants that a VM may show; see the top of the file.
     fn install_for_vm(&mut self, install: impl Fn(&Self) -> Answer) -> Answer {
         if self.access == Prot::READ && self.vm_flags() & bindings::VM_WRITE != 0 {
+            let shown = self.space().shown_at(self.page());
+            let waited = |write| {
+                shown.map(|(segment, page)| Waited {
+                    segment,
+                    page,
+                    write,
+                })
+            };
             // Where reading has failed, writing had before.
-            let failed = self
-                .space()
-                .shown_at(self.page())
-                .and_then(|(segment, page)| {
-                    let write = false;
-                    self.failed(Waited {
-                        segment,
-                        page,
-                        write,
-                    })
-                });
-            if let Some(refusal) = failed {
+            if let Some(refusal) = waited(false).and_then(|what| self.failed(what)) {
                 return Answer::Refused(refusal);
             }
             self.access = Prot::WRITE;
@@ -269,6 +266,16 @@ impl<'a> Fault<'a> {
                 // The layout does not allow writing, or the file has no room for a page.
                 Answer::Refused(Refusal::Denied | Refusal::Failed | Refusal::NoMemory)
                 | Answer::Now(FALLBACK) => self.access = Prot::READ,
+                Answer::Refused(Refusal::DeniedByLender) => {
+                    self.access = Prot::READ;
+                    let answer = install(self);
+                    // It can be read. That it may not be written is not for the next access to
+                    // hear, before which the lender may allow it.
+                    if let (Answer::Now(NOPAGE), Some(what)) = (&answer, waited(true)) {
+                        let _ = self.space().failures.take(what);
+                    }
+                    return answer;
+                }
                 answer => return answer,
             }
         }
@@ -391,6 +398,12 @@ impl<'a> Fault<'a> {
             Obstacle::Missing(pinned, page) if self.context.may_release() => {
                 self.wait_for(pinned, page)
             }
+            // A lender's notifier may have to be waited for.
+            Obstacle::Busy(pinned, page)
+                if self.context.may_release() && pinned.segment().is_lent() =>
+            {
+                self.wait_for(pinned, page)
+            }
             Obstacle::Invalidating if self.context.may_release() => {
                 ControlFlow::Break(Answer::BackOff)
             }
@@ -452,20 +465,16 @@ impl<'a> Fault<'a> {
         } else {
             // With the fault's lock held, as a futex operation wants it.
             let ended = segment.ends_before(page);
-            match segment
-                .arena()
-                .fault_in(segment.addr_of(page), write, Locks::Try)
-            {
+            match segment.fault_in(page, write, Locks::Try) {
                 Ok(()) => return ControlFlow::Continue(()),
                 Err(NoPage::Busy) => {
                     fsleep(BACK_OFF);
                     return ControlFlow::Continue(());
                 }
-                // Not to be tried again: the caller does not look for signals.
-                Err(NoPage::Interrupted) => Answer::Refused(Refusal::Failed),
-                Err(NoPage::Fault(answer)) => {
+                Err(no_page) => {
                     let ended = ended || segment.ends_before(page);
-                    Answer::Refused(Refusal::of_fault(answer, ended))
+                    // Interrupted is not to be tried again: the caller does not look for signals.
+                    Answer::Refused(Refusal::of(no_page, ended).unwrap_or(Refusal::Failed))
                 }
             }
         };

@@ -39,7 +39,7 @@ pub(crate) fn batch(space: &Arc<Space>, within: &Part, ptr: UserPtr) -> Result<i
     }
     let mut batch = Batch::new();
     read(&mut batch, &arg, within)?;
-    if let Err(refused) = batch.run(space, request::mappable_file) {
+    if let Err(refused) = batch.run(space, request::backing) {
         drop(batch);
         if let Some(index) = refused.index {
             // Where not even this can be written, the error is the refused operation's all the

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! /dev/address_space: makes address spaces.
+//! /dev/address_space: makes address spaces, and lends memory.
 
 use kernel::{
     bindings::{
@@ -21,6 +21,7 @@ use kernel::{
 use crate::{
     call::{
         asfd::Asfd,
+        lend,
         request,
         uapi, //
     },
@@ -51,6 +52,7 @@ impl MiscDevice for Device {
     fn ioctl(_device: &Device, _file: &File, cmd: u32, arg: usize) -> Result<isize> {
         match cmd {
             uapi::CREATE => create(UserPtr::from_addr(arg)),
+            uapi::LEND => lend::lend(UserPtr::from_addr(arg)),
             _ => Err(ENOTTY),
         }
     }

@@ -48,6 +48,7 @@ use crate::{
     },
     sys::file_operations::{
         self,
+        Anonymous,
         Readable, //
     },
 };
@@ -117,9 +118,11 @@ impl Drop for Events {
     }
 }
 
-impl Readable for Events {
+impl Anonymous for Events {
     const NAME: &'static CStr = c"[address_space_events]";
+}
 
+impl Readable for Events {
     /// As many events as fit, at least one. `EINVAL` where none fits.
     fn read(&self, out: &mut UserSliceWriter, nonblocking: bool) -> Result<usize> {
         const SIZE: usize = size_of::<uapi::Event>();
@@ -162,7 +165,7 @@ fn record(event: &Event) -> uapi::Event {
         What::Lost(_) => uapi::EVENT_OVERFLOW,
         What::Refused(refusal) => match refusal {
             Refusal::Hole => uapi::EVENT_HOLE,
-            Refusal::Denied => uapi::EVENT_DENIED,
+            Refusal::Denied | Refusal::DeniedByLender => uapi::EVENT_DENIED,
             Refusal::PastEnd => uapi::EVENT_PAST_END,
             Refusal::BadMemory(_) => uapi::EVENT_MEMORY_ERROR,
             Refusal::Failed => uapi::EVENT_IO_ERROR,

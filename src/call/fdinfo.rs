@@ -39,7 +39,7 @@ use crate::{
 const AT_A_TIME: usize = 256;
 
 /// A protection as three letters.
-struct Letters(Prot);
+pub(super) struct Letters(pub(super) Prot);
 
 impl Letters {
     fn letter(&self, bit: Prot, letter: char) -> char {

@@ -30,6 +30,7 @@ use crate::{
     },
     sys::{
         file_operations::{
+            Control,
             FileOperations,
             NewVma, //
         },
@@ -60,19 +61,25 @@ pub(crate) trait SpaceFile: Sync + Send + Sized + 'static {
     }
 }
 
-impl<T: SpaceFile> FileOperations for T {
-    type Shown = Terms;
-
+impl<T: SpaceFile> Control for T {
     fn size(&self) -> u64 {
         bytes(self.pages())
     }
 
-    fn is_writable(&self) -> bool {
-        self.prot().contains(Prot::WRITE) || self.manages()
-    }
-
     fn ioctl(&self, file: &File, cmd: u32, arg: UserPtr) -> Result<isize> {
         SpaceFile::ioctl(self, file, cmd, arg)
+    }
+
+    fn show_fdinfo(&self, out: &SeqFile) {
+        self.show(out);
+    }
+}
+
+impl<T: SpaceFile> FileOperations for T {
+    type Shown = Terms;
+
+    fn is_writable(&self) -> bool {
+        self.prot().contains(Prot::WRITE) || self.manages()
     }
 
     fn shown(&self) -> ArcBorrow<'_, Terms> {
@@ -124,9 +131,5 @@ impl<T: SpaceFile> FileOperations for T {
             self.space().sync(range, datasync)?;
         }
         Ok(())
-    }
-
-    fn show_fdinfo(&self, out: &SeqFile) {
-        self.show(out);
     }
 }

@@ -26,7 +26,6 @@ use crate::{
         file::SpaceFile,
         request::{
             self,
-            mappable_file,
             reject_unknown_flags,
             MapRequest,
             Part, //
@@ -108,11 +107,11 @@ impl Manager<'_> {
             addr: arg.addr,
         };
         let mut request = MapRequest::check(&op, known, &self.part)?;
-        let file = mappable_file(request.fd)?;
+        let backing = request::backing(request.fd)?;
 
         let space = self.space;
         let part = request.part.clone();
-        let (ops, pinned) = space.obtain(space.ops.lock(), file, part, request.prot)?;
+        let (ops, pinned) = space.obtain(space.ops.lock(), backing, part, request.prot)?;
         let mut pins = Pins::new();
         pins.push(pinned)?;
         let made = if anywhere {
@@ -185,14 +184,14 @@ impl Manager<'_> {
         let arg: uapi::Register = uapi::read(ptr)?;
         reject_unknown_flags(arg.flags, uapi::REGISTER_POPULATE)?;
         let prot = self.part.prot(arg.prot)?;
-        let file = mappable_file(arg.fd)?;
+        let backing = request::backing(arg.fd)?;
         let length = match arg.length {
-            0 => request::rest_of_file(&file, arg.offset)?,
+            0 => request::rest_of_file(&backing.file, arg.offset)?,
             length => length,
         };
         let part = request::file_range(arg.offset, length)?;
         let space = self.space;
-        let pinned = space.register(file, part.clone(), prot, self.terms.id)?;
+        let pinned = space.register(backing, part.clone(), prot, self.terms.id)?;
         if arg.flags & uapi::REGISTER_POPULATE != 0 {
             let segment = pinned.segment();
             space.bring_in(&pinned, segment.pages_of(&part), prot);

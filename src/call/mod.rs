@@ -14,6 +14,7 @@ mod events;
 pub(crate) mod fdinfo;
 pub(crate) mod file;
 pub(crate) mod kvm;
+mod lend;
 pub(crate) mod manage;
 pub(crate) mod request;
 pub(crate) mod uapi;

@@ -13,13 +13,13 @@ use kernel::{
         PAGE_SHIFT,
         PAGE_SIZE, //
     },
-    prelude::*,
-    sync::aref::ARef, //
+    prelude::*, //
 };
 
 use crate::{
     call::{
         file::SpaceFile,
+        lend,
         uapi, //
     },
     layout::{
@@ -27,6 +27,7 @@ use crate::{
         Prot,
         SpacePage, //
     },
+    segment::source::Backing,
     space::{
         change::{
             Change,
@@ -152,7 +153,7 @@ impl Part {
 
 /// Protection bits: `EINVAL` for unknown ones, and for writing or executing without reading,
 /// which no page table entry can say.
-fn prot(bits: u32) -> Result<Prot> {
+pub(super) fn prot(bits: u32) -> Result<Prot> {
     let prot = Prot::from_bits(bits).ok_or(EINVAL)?;
     if prot != Prot::NONE && !prot.contains(Prot::READ) {
         return Err(EINVAL);
@@ -193,14 +194,15 @@ pub(crate) fn rest_of_file(file: &File, offset: u64) -> Result<u64> {
     }
 }
 
-/// The file that an fd of the caller stands for; `EBADF`, and `ELOOP` for an address space, which
-/// cannot be mapped in one.
-pub(crate) fn mappable_file(fd: i32) -> Result<ARef<File>> {
+/// What an fd of the caller stands for; `EBADF`, and `ELOOP` for an address space, which cannot be
+/// mapped in one.
+pub(crate) fn backing(fd: i32) -> Result<Backing> {
     let file = file::from_fd(fd)?;
     if file_operations::is_ours(&file) {
         return Err(ELOOP);
     }
-    Ok(file)
+    let lend = lend::lent_by(&file);
+    Ok(Backing { file, lend })
 }
 
 /// What a map asks for, checked as far as it can be without the file.

@@ -20,6 +20,10 @@ const TYPE: u32 = 0xB9;
 
 /// On the device.
 pub(crate) const CREATE: u32 = _IO(TYPE, 0x00);
+/// On the device, too.
+pub(crate) const LEND: u32 = _IO(TYPE, 0x0A);
+/// On a lend file.
+pub(crate) const LEND_REVOKE: u32 = _IO(TYPE, 0x0B);
 /// On an asfd, like all up to [`POISON`]; and, up to [`MOVE`], on a view that manages its range.
 pub(crate) const MMAP: u32 = _IO(TYPE, 0x01);
 pub(crate) const MUNMAP: u32 = _IO(TYPE, 0x02);
@@ -92,6 +96,8 @@ pub(crate) const MAX_OPS: u32 = 1 << 16;
 plain_structs! {
     /// Argument of [`CREATE`].
     Create { size: u32, flags: u32, length: u64, name: u64 }
+    /// Argument of [`LEND`].
+    Lend { size: u32, flags: u32, prot: u32, reserved: u32, addr: u64, length: u64 }
     /// Argument of [`MMAP`].
     Mmap {
         size: u32, flags: u32,
@@ -159,7 +165,7 @@ macro_rules! args {
 }
 
 args! {
-    Create(16) Mmap Munmap View(40) Register Unregister Batch Op Protect Move Events Poison
+    Create(16) Lend Mmap Munmap View(40) Register Unregister Batch Op Protect Move Events Poison
     KvmMap KvmUnmap
 }
 

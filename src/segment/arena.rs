@@ -13,7 +13,6 @@
 
 use kernel::{
     cred::Credential,
-    error::to_result,
     fs::File,
     list::{
         List,
@@ -126,14 +125,10 @@ impl Arena {
     fn make(owner: ARef<Task>, payer: MemCgroup, slow: bool) -> Result<Arc<Arena>> {
         let mm = mm_source::new_mm(payer)?;
         let jobs = Jobs::new(slow)?;
+        mm::prepare_notifiers(&mm)?;
         // SAFETY: Nothing else has the mm, and `owner` is kept as long as it.
-        let end = unsafe {
-            to_result(bindings::address_space_helper_prepare_notifiers(
-                mm.as_raw(),
-            ))?;
-            bindings::address_space_helper_adopt_mm(mm.as_raw(), owner.as_ptr());
-            bindings::address_space_helper_task_size()
-        };
+        unsafe { bindings::address_space_helper_adopt_mm(mm.as_raw(), owner.as_ptr()) };
+        let end = mm::task_size();
         let take_down = match slow {
             true => Some(jobs.take_down(&mm, end)?),
             false => None,
@@ -163,10 +158,16 @@ impl Arena {
 
     /// Has [`Revoke::attend`] called for a segment of this arena: at once, or on a worker that
     /// others do not wait for where the segment's file may have to be waited for, as a disk whose
-    /// file system is frozen has what is late wait.
+    /// file system is frozen has what is late wait; or a lender, by the end of what it has lent.
     ///
     /// [`Revoke::attend`]: super::Revoke::attend
     pub(crate) fn attend(self: &Arc<Self>, segment: &Arc<Segment>) {
+        if let Some(lend) = segment.lend() {
+            if segment.ending.load(Relaxed) {
+                lend.attend(segment);
+                return;
+            }
+        }
         if !self.is_slow() && !segment.late.load(Relaxed) {
             segment.attend();
             return;

@@ -19,8 +19,8 @@ use kernel::{
 use crate::{
     layout::FilePage,
     segment::{
-        Segment,
-        Source, //
+        source::Source,
+        Segment, //
     },
     sys::small_vec::SmallVec,
 };

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! A segment: a run of one file, mapped once in the arena, that the layout can show wherever
-//! and however often.
+//! and however often; or a range of a live process's own memory, which that has lent.
+//!
+//! Either is mapped in an mm, which has a notifier, and in which pages can be faulted in. The frame
+//! table, the layout and revocation know no difference; what differs is what asks for
+//! [`Segment::lend`].
 //!
 //! A segment is made by [`Segment::make`] with no lock held, is in use while its space lists it
 //! ([`list`]), and ends with [`Segment::end`]. What shows a byte of it is asked of the layout,
@@ -18,14 +22,18 @@ mod frame_slots;
 pub(crate) mod frames;
 pub(crate) mod invalidation;
 mod jobs;
+pub(crate) mod lend;
 pub(crate) mod list;
 pub(crate) mod mm_source;
 pub(crate) mod notifier;
+pub(crate) mod source;
 
-use core::ops::Range;
+use core::{
+    mem::MaybeUninit,
+    ops::Range, //
+};
 
 use kernel::{
-    cred::Credential,
     fs::File,
     list::{
         impl_list_arc_safe,
@@ -34,13 +42,13 @@ use kernel::{
         ListLinks,
         TryNewListArc, //
     },
+    mm::MmWithUser,
     page::{
         PAGE_SHIFT,
         PAGE_SIZE, //
     },
     prelude::*,
     sync::{
-        aref::ARef,
         atomic::{
             ordering::*,
             Atomic, //
@@ -62,102 +70,25 @@ use crate::{
         arena::Arena,
         frames::Frames,
         invalidation::Invalidation,
+        lend::Lend,
         notifier::{
             Event,
+            From,
             Notifier,
+            Seen,
             Watch, //
         },
+        source::Source,
     },
     sys::{
-        bindings,
         file,
-        mm::CurrentMapping,
+        mm::{
+            Locks,
+            NoPage, //
+        },
         rwlock::WriteGuard, //
     },
 };
-
-/// What a segment is of, and with which credentials it was mapped.
-#[derive(Clone)]
-pub(crate) struct Source {
-    /// The file.
-    pub(crate) file: ARef<File>,
-    /// The credentials with which the checks were made.
-    pub(crate) cred: ARef<Credential>,
-    /// Pages of the file.
-    pub(crate) part: Range<FilePage>,
-    /// What the checks allowed.
-    pub(crate) prot: Prot,
-    /// Seals and mount options when they were made.
-    limits: u32,
-}
-
-impl Source {
-    /// Pages `part` of `file`, as it stands now.
-    pub(crate) fn new(
-        file: ARef<File>,
-        cred: ARef<Credential>,
-        part: Range<FilePage>,
-        prot: Prot,
-    ) -> Source {
-        let limits = file::mmap_limits(&file);
-        Source {
-            file,
-            cred,
-            part,
-            prot,
-            limits,
-        }
-    }
-
-    /// Whether everything that `wanted` asks for was allowed to this very file, caller and
-    /// protection already.
-    ///
-    /// A check that passed for another open file, for other credentials, for less, or before the
-    /// file was sealed, is no check: then there must be another segment.
-    fn covers(&self, wanted: &Source) -> bool {
-        self.file.as_ptr() == wanted.file.as_ptr()
-            && self.cred.as_ptr() == wanted.cred.as_ptr()
-            && self.prot.contains(wanted.prot)
-            && self.limits == wanted.limits
-            && self.part.start <= wanted.part.start
-            && wanted.part.end <= self.part.end
-    }
-
-    /// The same, extended to whole huge pages where the file consists of them: it can only be
-    /// mapped so. The layout may show any page of it all the same.
-    pub(crate) fn widened(mut self) -> Source {
-        let pages = (file::huge_page_size(&self.file) >> PAGE_SHIFT) as u64;
-        if pages > 1 {
-            let (start, end) = (self.part.start.get(), self.part.end.get());
-            let start = FilePage::new(start - start % pages);
-            self.part = start..FilePage::new(end.next_multiple_of(pages));
-        }
-        self
-    }
-}
-
-impl Source {
-    /// Reserves huge pages, which mmap() does for a file that consists of them, on behalf of the
-    /// caller: whoever maps a part first is charged for it, and a worker is in no cgroup that has a
-    /// limit. Errors of mmap().
-    pub(crate) fn reserve(&self) -> Result {
-        if file::huge_page_size(&self.file) == 0 {
-            return Ok(());
-        }
-        let bytes = |pages: u64| (pages << PAGE_SHIFT) as usize;
-        let (offset, length) = (bytes(self.part.start.get()), bytes(self.part.count()));
-        // What is reserved stays with the file when it is unmapped.
-        CurrentMapping::new(
-            Some(&self.file),
-            0,
-            offset,
-            length,
-            (self.prot | Prot::READ).bits(),
-            bindings::MAP_SHARED,
-        )
-        .map(drop)
-    }
-}
 
 /// What happens when the arena is about to stop showing pages of a segment, or to write-protect
 /// them: what shows them must be made unable to reach them.
@@ -177,6 +108,10 @@ pub(crate) trait Revoke: Send + Sync {
     /// Does what is due for a segment, which may take as long as its file does: see
     /// [`Segment::late`] and [`Segment::ending`]. No lock is held.
     fn attend(self: Arc<Self>, segment: &Arc<Segment>);
+
+    /// A segment's memory is no longer lent: nothing shows any of it from here on, when this
+    /// returns. No lock is held.
+    fn cut_off(self: Arc<Self>, segment: &Arc<Segment>);
 }
 
 /// For the list of segments that have deferred invalidations.
@@ -196,8 +131,10 @@ pub(crate) struct Segment {
     id: u64,
     owner: Arc<dyn Revoke>,
     source: Source,
+    /// In which it is mapped, unless it is lent; who is charged for its frame table, in any case,
+    /// and whose worker attends to it.
     arena: Arc<Arena>,
-    /// Address in the arena.
+    /// Address in the arena, or in the lender's memory.
     addr: usize,
     /// The asfd or view by which it was registered last, as the number of its inode; then it is
     /// kept although nothing shows it. 0 for none. Guarded by the ops lock.
@@ -253,7 +190,11 @@ impl Watch for Segment {
     }
 
     fn invalidate(this: ArcBorrow<'_, Segment>, event: &Event<'_, Segment>) -> bool {
-        this.owner.clone().invalidate(this, event)
+        let done = this.owner.clone().invalidate(this, event);
+        if let Some(lend) = this.lend().filter(|_| event.ends) {
+            lend.end_later();
+        }
+        done
     }
 }
 
@@ -261,13 +202,17 @@ impl Segment {
     /// Maps `source` in the arena and watches it, for `owner`.
     ///
     /// Errors are those of mmap(), and `ENODEV` where the memory is of a kind that cannot be
-    /// shown. No lock may be held.
+    /// shown; for what was lent, which [`Source::check_lend`] has allowed, those of
+    /// [`Lend::enter`]. No lock may be held.
     pub(crate) fn make(
         owner: Arc<dyn Revoke>,
         arena: &Arc<Arena>,
         id: u64,
         source: Source,
     ) -> Result<Arc<Segment>> {
+        if let Some(lend) = source.lend.clone() {
+            return Self::borrow(owner, arena, id, source, &lend);
+        }
         if file::is_unmappable(&source.file) {
             return Err(ENODEV);
         }
@@ -300,8 +245,34 @@ impl Segment {
         if !arena.has_pages(addr)? {
             return Err(ENODEV);
         }
+        let segment = Self::new(owner, arena, id, source, addr)?;
+        Notifier::insert(&segment, arena.mm(), addr, length)?;
+        Ok(segment)
+    }
+
+    /// The same for memory that was lent.
+    fn borrow(
+        owner: Arc<dyn Revoke>,
+        arena: &Arc<Arena>,
+        id: u64,
+        source: Source,
+        lend: &Lend,
+    ) -> Result<Arc<Segment>> {
+        let addr = lend.addr_of(source.part.start);
+        let segment = Self::new(owner, arena, id, source, addr)?;
+        lend.enter(&segment)?;
+        Ok(segment)
+    }
+
+    fn new(
+        owner: Arc<dyn Revoke>,
+        arena: &Arc<Arena>,
+        id: u64,
+        source: Source,
+        addr: usize,
+    ) -> Result<Arc<Segment>> {
         let frames = Frames::new(addr >> PAGE_SHIFT, source.part.count() as usize);
-        let segment = Arc::pin_init(
+        Arc::pin_init(
             pin_init!(Segment {
                 id,
                 owner,
@@ -324,15 +295,28 @@ impl Segment {
                 attended_tracker <- AtomicTracker::new(),
             }),
             GFP_KERNEL_ACCOUNT,
-        )?;
-        Notifier::insert(&segment, arena.mm(), addr, length)?;
-        Ok(segment)
+        )
     }
 
     /// Ends the watch; to be followed by unmapping it from the arena. Nothing may show the
-    /// segment. See [`Notifier::remove`].
+    /// segment, unless it is lent. See [`Notifier::remove`].
     pub(crate) fn end<'a, T: 'a>(&self, install: impl FnOnce() -> WriteGuard<'a, T>) {
         self.notifier.remove(install);
+    }
+
+    /// What was lent, if it is of that.
+    pub(crate) fn lend(&self) -> Option<&Arc<Lend>> {
+        self.source.lend.as_ref()
+    }
+
+    /// Whether it is of memory that was lent.
+    pub(crate) fn is_lent(&self) -> bool {
+        self.lend().is_some()
+    }
+
+    /// See [`Revoke::cut_off`].
+    fn cut_off(self: &Arc<Self>) {
+        self.owner.clone().cut_off(self);
     }
 
     /// Does what is due; see [`Revoke::attend`].
@@ -391,24 +375,29 @@ impl Segment {
         self.part().start + page.get()
     }
 
-    /// Whether the file ends before that page now.
+    /// Whether the file ends before that page now. (What is lent does not end.)
     pub(crate) fn ends_before(&self, page: SegmentPage) -> bool {
         file::size(self.file()) <= self.file_page(page).get() << PAGE_SHIFT
     }
 
-    /// Where it is mapped in the arena, and how many bytes.
+    /// Where it is mapped, in the arena or by the lender, and how many bytes.
     pub(crate) fn area(&self) -> (usize, usize) {
         (self.addr, (self.part().count() << PAGE_SHIFT) as usize)
     }
 
-    /// Where page `page` of it is in the arena.
-    pub(crate) fn addr_of(&self, page: SegmentPage) -> usize {
+    /// Where page `page` of it is mapped.
+    fn addr_of(&self, page: SegmentPage) -> usize {
         self.addr + page.as_usize() * PAGE_SIZE
     }
 
     /// Has the arena map a page that is in memory already, and those in `around` it, without
     /// waiting for anything slow; says whether the page is mapped. See [`Arena::map_resident`].
+    ///
+    /// A lender is not asked for a page so: its memory cgroup may be full, and then it takes long.
     pub(crate) fn map_around(&self, page: SegmentPage, around: &Range<SegmentPage>) -> bool {
+        if self.is_lent() {
+            return false;
+        }
         let before = page - around.start.min(page);
         let after = around.end.clamp(page + 1, self.pages().end) - page;
         self.arena.map_resident(
@@ -418,6 +407,57 @@ impl Segment {
             before as usize,
             after as usize,
         )
+    }
+
+    /// Has a page made present where it is mapped, writable if `write`, which may take as long as
+    /// the file does, or the lender. It must be pinned. See [`Arena::fault_in`] and
+    /// [`Lend::fault_in`].
+    pub(crate) fn fault_in(
+        &self,
+        page: SegmentPage,
+        write: bool,
+        locks: Locks,
+    ) -> Result<(), NoPage> {
+        let addr = self.addr_of(page);
+        match self.lend() {
+            None => self.arena.fault_in(addr, write, locks),
+            Some(lend) => {
+                lend.settle(&self.notifier);
+                lend.fault_in(addr, write, locks)
+            }
+        }
+    }
+
+    /// What is present of page `page` and of those from page `first` on that are around it, a page
+    /// for each of `words`; see [`Look::read`] for the errors, and `EAGAIN` also where the notifier
+    /// would have to be waited for. `Ok(None)`: the notifier does not watch any more.
+    ///
+    /// Locks may be waited for only where it is of lent memory, and no lock is held.
+    pub(crate) fn look<'a>(
+        &'a self,
+        page: SegmentPage,
+        first: SegmentPage,
+        words: &'a mut [MaybeUninit<usize>],
+        locks: Locks,
+    ) -> Result<Option<Seen<'a, Segment>>> {
+        let addr = self.addr_of(first);
+        let Some(lend) = self.lend() else {
+            let mm = self.arena.mm();
+            let Some(look) = self.notifier.begin(mm) else {
+                return Ok(None);
+            };
+            let vma = self.arena.try_lock_vma(addr).ok_or(EAGAIN)?;
+            return look.read(mm, From::Vma(&vma), addr, words).map(Some);
+        };
+        if locks == Locks::Wait {
+            lend.settle(&self.notifier);
+        }
+        let from = From::Lent(self.addr_of(page), locks);
+        let look = |mm: &MmWithUser| {
+            let look = self.notifier.try_begin().ok_or(EAGAIN)?;
+            look.read(mm, from, addr, words).map(Some)
+        };
+        lend.with_mm(look).unwrap_or(Err(EFAULT))
     }
 
     /// Whether it can serve for `wanted`.

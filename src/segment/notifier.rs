@@ -8,6 +8,11 @@
 //! install lock [`Seen::confirm`]. The callback advances the sequence under the install lock
 //! held for writing ([`Event::advance`]).
 //!
+//! The beginning waits, without an end of its own, for what is invalidated there: for whoever
+//! changes a file in the case of an arena, but in that of memory that was lent for whatever its
+//! owner does. [`Notifier::try_begin`] does not: it knows of which sequence a beginning has
+//! returned, so that nothing can be under way that was called back with it.
+//!
 //! C header: [`include/linux/mmu_notifier.h`](srctree/include/linux/mmu_notifier.h)
 
 use core::{
@@ -18,6 +23,7 @@ use core::{
 use kernel::{
     error::to_result,
     mm::{
+        Mm,
         MmWithUser,
         VmaReadGuard, //
     },
@@ -41,6 +47,7 @@ use crate::{
     },
     sys::{
         bindings,
+        mm::Locks,
         rwlock::{
             Held,
             WriteGuard, //
@@ -73,6 +80,8 @@ pub(crate) struct Notifier<T> {
     inner: Opaque<bindings::mmu_interval_notifier>,
     watcher: Atomic<*mut T>,
     live: Atomic<bool>,
+    /// A sequence of which a beginning has returned; 0, which is none, before.
+    settled: Atomic<usize>,
 }
 
 // SAFETY: The C object is only passed to functions that lock for themselves; the pointer stands
@@ -94,6 +103,7 @@ impl<T: Watch> Notifier<T> {
             inner <- Opaque::zeroed(),
             watcher: Atomic::new(null_mut()),
             live: Atomic::new(false),
+            settled: Atomic::new(0),
         })
     }
 
@@ -167,6 +177,7 @@ impl<T: Watch> Notifier<T> {
                 seq,
                 start: (*range).start,
                 end: (*range).end,
+                ends: (*range).event == bindings::mmu_notifier_event_MMU_NOTIFY_RELEASE,
                 blockable: bindings::address_space_helper_range_blockable(range),
             };
             (ArcBorrow::from_raw(notifier.watcher.load(Acquire)), event)
@@ -174,16 +185,39 @@ impl<T: Watch> Notifier<T> {
         T::invalidate(watcher, &event)
     }
 
-    /// Begins a look at the mm; waits while an invalidation is under way there. [`None`] where the
-    /// notifier does not watch any more.
-    pub(crate) fn begin(&self) -> Option<Look<'_, T>> {
+    /// Begins a look at `mm`, which is the notifier's; waits while an invalidation is under way
+    /// there. [`None`] where the notifier does not watch any more.
+    pub(crate) fn begin(&self, mm: &Mm) -> Option<Look<'_, T>> {
+        let look = self.begin_with(Some(mm))?;
+        if self.settled.load(Relaxed) != look.seq {
+            // Whoever reads it sees the page tables as they were left.
+            self.settled.store(look.seq, Release);
+        }
+        Some(look)
+    }
+
+    /// The same without waiting: [`None`] also where an invalidation may be under way.
+    pub(crate) fn try_begin(&self) -> Option<Look<'_, T>> {
+        self.begin_with(None)
+            .filter(|look| look.seq == self.settled.load(Acquire))
+    }
+
+    /// Begins a look; waits if the mm is given.
+    fn begin_with(&self, mm: Option<&Mm>) -> Option<Look<'_, T>> {
         if !self.live.load(Acquire) {
             return None;
         }
+        let inner = self.inner.get();
         Some(Look {
             notifier: self,
-            // SAFETY: The notifier was inserted, and the mm outlives it.
-            seq: unsafe { bindings::mmu_interval_read_begin(self.inner.get()) },
+            // SAFETY: The notifier was inserted. The mm, without which only a field is read, is
+            // held by the caller.
+            seq: unsafe {
+                match mm {
+                    Some(_) => bindings::mmu_interval_read_begin(inner),
+                    None => bindings::address_space_helper_interval_seq(inner),
+                }
+            },
         })
     }
 }
@@ -200,6 +234,8 @@ pub(crate) struct Event<'a, T> {
     pub(crate) start: usize,
     /// The address after the last.
     pub(crate) end: usize,
+    /// Whether the mm ends: it has no users any more.
+    pub(crate) ends: bool,
     /// Whether the callback may sleep.
     pub(crate) blockable: bool,
 }
@@ -214,6 +250,15 @@ impl<T> Event<'_, T> {
             bindings::address_space_helper_interval_set_seq(self.notifier.inner.get(), self.seq)
         };
     }
+}
+
+/// What a look is at.
+pub(crate) enum From<'a> {
+    /// A VMA, which has the address, and all of which can be shown.
+    Vma(&'a VmaReadGuard<'a>),
+    /// Memory that its owner has lent: the VMA that has the page at this address, if that can be
+    /// shown now. Other VMAs are not looked at, as if nothing were present there.
+    Lent(usize, Locks),
 }
 
 /// The beginning of a look.
@@ -233,28 +278,44 @@ pub(crate) struct Entry {
 
 impl<'a, T> Look<'a, T> {
     /// What is present from `addr` on, a page for each of `words`; never faults anything in and
-    /// does no I/O. `vma`, one of the notifier's mm, has `addr`.
+    /// does no I/O. `from` is of the notifier's mm.
     ///
     /// Page tables are read directly, as HMM would, at a small part of its cost: its fixed cost
     /// alone is that of some hundred pages. HMM is asked about what is left, those of hugetlb; it
     /// wants the mmap lock, which is only tried.
     ///
-    /// `EBUSY` where the mm was changing, `EFAULT` where nothing is mapped, `EAGAIN` where the mmap
-    /// lock is not available.
+    /// `EBUSY` where the mm was changing, `EFAULT` where nothing is mapped, `EAGAIN` where a lock is
+    /// not available; of lent memory `EACCES` where it may not be read, `EINTR`.
     pub(crate) fn read(
         self,
         mm: &MmWithUser,
-        vma: &VmaReadGuard<'_>,
+        from: From<'_>,
         addr: usize,
         words: &'a mut [MaybeUninit<usize>],
     ) -> Result<Seen<'a, T>> {
         let count = words.len();
         let first = words.as_mut_ptr().cast::<usize>();
-        // SAFETY: The VMA's lock is held for reading, and there is room for `count` words, all of
-        // which have been written then: by the helper, or 0.
+        let page = match from {
+            From::Vma(_) => None,
+            From::Lent(page, _) => Some(page),
+        };
+        // SAFETY: The VMA's lock is held for reading, or the mm has users; there is room for
+        // `count` words, all of which have been written then: by the helper, or 0.
         let (seen, words) = unsafe {
-            let vma = vma.as_ptr();
-            let seen = bindings::address_space_helper_read_page_table(vma, addr, first, count);
+            let seen = match from {
+                From::Vma(vma) => {
+                    let vma = vma.as_ptr();
+                    bindings::address_space_helper_read_page_table(vma, addr, first, count)
+                }
+                From::Lent(page, locks) => {
+                    let (mm, wait) = (mm.as_raw(), locks == Locks::Wait);
+                    let seen = bindings::address_space_helper_look_at_lent(
+                        mm, page, addr, first, count, wait,
+                    );
+                    to_result(seen)?;
+                    seen as bindings::address_space_seen
+                }
+            };
             if seen == NOTHING {
                 first.write_bytes(0, count);
             }
@@ -273,12 +334,19 @@ impl<'a, T> Look<'a, T> {
             });
         }
         let _mmap_lock = mm.mmap_read_trylock().ok_or(EAGAIN)?;
+        // Of what was lent the page alone: what is around it was not checked.
+        let index = page.map_or(0, |page| (page - addr) / PAGE_SIZE);
+        let pages = page.map_or(count, |_| 1);
+        let source = match page {
+            Some(_) if cfg!(CONFIG_PAGE_TABLE_CHECK) => SeenBy::HmmOfSingles,
+            _ => SeenBy::Hmm,
+        };
         let mut range = bindings::hmm_range {
             notifier: self.notifier.inner.get(),
             notifier_seq: self.seq,
-            start: addr,
-            end: addr + count * PAGE_SIZE,
-            hmm_pfns: words.as_mut_ptr(),
+            start: addr + index * PAGE_SIZE,
+            end: addr + (index + pages) * PAGE_SIZE,
+            hmm_pfns: words[index..].as_mut_ptr(),
             // No flags: report, do not fault.
             default_flags: 0,
             pfn_flags_mask: 0,
@@ -290,7 +358,7 @@ impl<'a, T> Look<'a, T> {
         Ok(Seen {
             look: self,
             words,
-            source: SeenBy::Hmm,
+            source,
         })
     }
 }
@@ -309,6 +377,8 @@ enum SeenBy {
     PageTable,
     /// HMM: as `hmm_range_fault()` has them.
     Hmm,
+    /// The same, of which no entry is to be huge; see `may_be_huge` in `sys/page_table.c`.
+    HmmOfSingles,
 }
 
 /// What was seen of pages that follow one another, which may be out of date.
@@ -332,8 +402,12 @@ impl<T> Seen<'_, T> {
     /// What was seen of the page at `index`; [`None`] where nothing is present.
     pub(crate) fn at(&self, index: usize) -> Option<Entry> {
         let word = *self.words.get(index)?;
-        if self.source == SeenBy::Hmm {
-            return Entry::from_hmm(word);
+        match self.source {
+            SeenBy::Hmm => return Entry::from_hmm(word),
+            SeenBy::HmmOfSingles => {
+                return Entry::from_hmm(word).map(|entry| Entry { order: 0, ..entry })
+            }
+            SeenBy::Singles | SeenBy::PageTable => (),
         }
         let order = if Frame::is_part_of_huge(word) {
             HUGE_ORDER

@@ -10,10 +10,8 @@
 use core::ops::Range;
 
 use kernel::{
-    fs::File,
     prelude::*,
     sync::{
-        aref::ARef,
         Arc,
         MutexGuard, //
     },
@@ -25,9 +23,12 @@ use crate::{
         Pages,
         SpacePage, //
     },
-    segment::list::{
-        Ops,
-        Pins, //
+    segment::{
+        list::{
+            Ops,
+            Pins, //
+        },
+        source::Backing,
     },
     space::{
         change::{
@@ -127,14 +128,14 @@ impl Batch {
         &self.pins
     }
 
-    /// Makes all of it, or nothing. `file_of` gets the file that an fd stands for. No lock may be
+    /// Makes all of it, or nothing. `backing_of` gets what an fd stands for. No lock may be
     /// held.
     pub(crate) fn run(
         &mut self,
         space: &Arc<Space>,
-        file_of: impl Fn(i32) -> Result<ARef<File>>,
+        backing_of: impl Fn(i32) -> Result<Backing>,
     ) -> Result<(), BatchError> {
-        let ops = self.find_segments(space, space.ops.lock(), file_of)?;
+        let ops = self.find_segments(space, space.ops.lock(), backing_of)?;
         if let Some(error) = self.broken {
             let index = Some(self.steps.len());
             return Err(BatchError { index, error });
@@ -164,7 +165,7 @@ impl Batch {
         &mut self,
         space: &'a Arc<Space>,
         mut ops: MutexGuard<'a, Ops>,
-        file_of: impl Fn(i32) -> Result<ARef<File>>,
+        backing_of: impl Fn(i32) -> Result<Backing>,
     ) -> Result<MutexGuard<'a, Ops>, BatchError> {
         let mut last = None;
         for (index, step) in self.steps.iter_mut().enumerate() {
@@ -189,9 +190,9 @@ impl Batch {
             if !same {
                 let found = match is_killed() {
                     true => Err(EINTR),
-                    false => file_of(step.fd),
+                    false => backing_of(step.fd),
                 }
-                .and_then(|file| space.obtain(ops, file, part, prot));
+                .and_then(|backing| space.obtain(ops, backing, part, prot));
                 let (guard, pinned) = found.map_err(|error| BatchError {
                     index: Some(index),
                     error,

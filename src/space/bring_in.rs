@@ -3,14 +3,17 @@
 //! Bringing in: pages of a segment are brought into memory and mirrored before anybody touches
 //! them.
 //!
-//! Locks: none may be held; this may wait for the file, as a fault may.
+//! Locks: none may be held; this may wait for the file, as a fault may, or for a lender.
 
 use core::ops::{
     ControlFlow,
     Range, //
 };
 
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    time::Delta, //
+};
 
 use crate::{
     layout::{
@@ -22,6 +25,7 @@ use crate::{
         Segment, //
     },
     space::{
+        mirror::Mirrored,
         readahead::MOST,
         resolve::Miss,
         retry::{
@@ -30,10 +34,52 @@ use crate::{
         },
         Space, //
     },
-    sys::mm::Locks,
+    sys::{
+        mm::{
+            Locks,
+            NoPage, //
+        },
+        wait::nap,
+    },
 };
 
+/// How long to sleep before a lender's page is looked at again,
+const NAP: Delta = Delta::from_micros(50);
+/// and how often at most, before the access is tried again.
+const LOOKS: usize = 64;
+
 impl Space {
+    /// Has a page of a segment made present where it is mapped, writable if `write`: it takes as
+    /// long as its file does, or its lender. See [`Segment::fault_in`].
+    ///
+    /// What was lent is entered in the table too: when the access is tried again, the lender may be
+    /// busy with something else, which may not be waited for then.
+    pub(crate) fn provide(
+        &self,
+        pinned: &Pinned,
+        page: SegmentPage,
+        write: bool,
+    ) -> Result<(), NoPage> {
+        let segment = pinned.segment();
+        if !segment.is_lent() {
+            return segment.fault_in(page, write, Locks::Wait);
+        }
+        let access = if write { Prot::WRITE } else { Prot::READ };
+        for _ in 0..LOOKS {
+            match self.mirror(segment, page, &(page..page + 1), write, Locks::Wait) {
+                Ok(Mirrored::Again) if is_known(segment, page, access) => break,
+                Ok(Mirrored::Again) => (),
+                Ok(Mirrored::Missing) => segment.fault_in(page, write, Locks::Wait)?,
+                Ok(Mirrored::Invalidating | Mirrored::Busy) => {
+                    nap(NAP).map_err(|_| NoPage::Interrupted)?
+                }
+                // Then that is what the access comes to.
+                Err(_) => break,
+            }
+        }
+        Ok(())
+    }
+
     /// Mirrors pages `part` of a segment, brought into memory where they are not there, as far as
     /// that goes. Says whether there was anything to do.
     pub(crate) fn bring_in(&self, pinned: &Pinned, part: Range<SegmentPage>, prot: Prot) -> bool {
@@ -75,9 +121,7 @@ impl Space {
                 },
                 |obstacle| match obstacle {
                     Obstacle::Missing(pinned, page) | Obstacle::Busy(pinned, page) => {
-                        let segment = pinned.segment();
-                        let addr = segment.addr_of(page);
-                        match segment.arena().fault_in(addr, write, Locks::Wait) {
+                        match self.provide(pinned, page, write) {
                             Ok(()) => ControlFlow::Continue(()),
                             Err(_) => ControlFlow::Break(false),
                         }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Mirroring: filling frame tables from the arena, by the mirror rule: a frame enters a table only
-//! while the arena's own entry maps it, with at least that protection.
+//! Mirroring: filling frame tables from the segment's mm, by the mirror rule: a frame enters a table
+//! only while that mm's own entry maps it, with at least that protection.
 //!
-//! Locks: that of the arena's VMA, and for hugetlb its mmap lock, which are only tried; then the
-//! install lock, for reading.
+//! Locks: that of a VMA, and for hugetlb the mmap lock, which are only tried, unless it is a lender's
+//! and nothing is held; then the install lock, for reading.
 
 use core::{
     mem::MaybeUninit,
@@ -26,6 +26,7 @@ use crate::{
         readahead::MOST,
         Space, //
     },
+    sys::mm::Locks,
 };
 
 /// What came of [`Space::mirror`].
@@ -34,24 +35,26 @@ pub(crate) enum Mirrored {
     Again,
     /// The page is being invalidated.
     Invalidating,
-    /// The arena's lock is not available now.
+    /// A lock of the mm's is not available now.
     Busy,
-    /// The arena does not map the page, or not writable: it must be faulted in.
+    /// The mm does not map the page, or not writable: it must be faulted in.
     Missing,
 }
 
 impl Space {
-    /// Enters what the arena maps for page `page` of a segment into its table, and what of the
+    /// Enters what its mm maps for page `page` of a segment into its table, and what of the
     /// pages `around` it is mapped too.
     ///
     /// Does not fault anything in; allocates, so no install lock may be held. May be called with
-    /// another mm's lock held. `ENOMEM`.
+    /// another mm's lock held, unless locks are to be waited for, as those of lent memory can be.
+    /// `ENOMEM`.
     pub(crate) fn mirror(
         &self,
         segment: &Segment,
         page: SegmentPage,
         around: &Range<SegmentPage>,
         write: bool,
+        locks: Locks,
     ) -> Result<Mirrored> {
         let most = MOST as u64;
         let first = SegmentPage::new(page.get().saturating_sub(most - 1));
@@ -61,18 +64,10 @@ impl Space {
             .clamp(page + 1, start + most)
             .min(segment.pages().end);
         let count = (end - start) as usize;
-        let Some(look) = segment.notifier.begin() else {
-            return Ok(Mirrored::Again);
-        };
-        let (arena, addr) = (segment.arena(), segment.addr_of(start));
-        let Some(vma) = arena.try_lock_vma(addr) else {
-            return Ok(Mirrored::Busy);
-        };
         let mut words = [const { MaybeUninit::uninit() }; MOST];
-        let looked = look.read(arena.mm(), &vma, addr, &mut words[..count]);
-        drop(vma);
-        let seen = match looked {
-            Ok(seen) => seen,
+        let seen = match segment.look(page, start, &mut words[..count], locks) {
+            Ok(Some(seen)) => seen,
+            Ok(None) => return Ok(Mirrored::Again),
             // The mm changed meanwhile.
             Err(error) if error == EBUSY => return Ok(Mirrored::Again),
             Err(error) if error == EAGAIN => return Ok(Mirrored::Busy),
@@ -88,7 +83,9 @@ impl Space {
                 .is_some_and(|entry| entry.order >= HUGE_ORDER)
                 && segment.frames.holds_huge(page);
             if !segment.frames.has_room(page, huge) {
-                arena.charge(|| segment.frames.reserve(page, huge))?;
+                segment
+                    .arena()
+                    .charge(|| segment.frames.reserve(page, huge))?;
             }
         }
 

@@ -270,6 +270,13 @@ impl Space {
         // for those, might want.
         let segments = self.ops.lock().take_all();
         for segment in segments.iter().flat_map(SegmentList::iter) {
+            if segment.is_lent() {
+                // A worker waits for the lender, if need be; its memory is let go of here.
+                self.drop_all_frames(segment);
+                segment.ending.store(true, Relaxed);
+                segment.arena().attend(segment);
+                continue;
+            }
             segment.end(|| self.install.write());
         }
         // Segments refer to the space, so all references to them are dropped here, with no lock

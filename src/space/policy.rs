@@ -4,9 +4,12 @@
 
 use kernel::fmt;
 
-use crate::sys::bindings::{
-    self,
-    vm_fault_t, //
+use crate::sys::{
+    bindings::{
+        self,
+        vm_fault_t, //
+    },
+    mm::NoPage,
 };
 
 /// Why an access is refused.
@@ -16,7 +19,9 @@ pub(crate) enum Refusal {
     Hole,
     /// The layout does not allow the access.
     Denied,
-    /// The file ends before that page.
+    /// The lender may not access its own memory so.
+    DeniedByLender,
+    /// The file ends before that page; or the lender has no memory there.
     PastEnd,
     /// The memory is bad (hwpoison): what the fault is to return.
     BadMemory(vm_fault_t),
@@ -33,20 +38,23 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    /// What the arena's own fault on a page of a segment came to; `ended` if the file did before
-    /// that page, before or after.
-    pub(crate) fn of_fault(answer: vm_fault_t, ended: bool) -> Self {
-        match answer {
-            bindings::vm_fault_reason_VM_FAULT_SIGBUS if ended => Refusal::PastEnd,
-            bindings::vm_fault_reason_VM_FAULT_SIGBUS => Refusal::Failed,
-            bad => Refusal::BadMemory(bad),
-        }
+    /// What a page of a segment came to that could not be brought in; `ended` if the file did before
+    /// that page, before or after. [`None`] where it is to be tried again.
+    pub(crate) fn of(no_page: NoPage, ended: bool) -> Option<Self> {
+        Some(match no_page {
+            NoPage::Busy | NoPage::Interrupted => return None,
+            NoPage::Fault(bindings::vm_fault_reason_VM_FAULT_SIGBUS) if ended => Refusal::PastEnd,
+            NoPage::Fault(bindings::vm_fault_reason_VM_FAULT_SIGBUS) => Refusal::Failed,
+            NoPage::Fault(bad) => Refusal::BadMemory(bad),
+            NoPage::Gone => Refusal::PastEnd,
+            NoPage::Denied => Refusal::DeniedByLender,
+        })
     }
 
     /// What a fault returns for it where the access is to end.
     pub(crate) fn signal(self) -> vm_fault_t {
         match self {
-            Refusal::Denied => bindings::vm_fault_reason_VM_FAULT_SIGSEGV,
+            Refusal::Denied | Refusal::DeniedByLender => bindings::vm_fault_reason_VM_FAULT_SIGSEGV,
             Refusal::BadMemory(answer) => answer,
             // Not VM_FAULT_OOM, as in `sys/mm.rs`.
             _ => bindings::vm_fault_reason_VM_FAULT_SIGBUS,
@@ -59,7 +67,7 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Refusal::Hole => "hole",
-            Refusal::Denied => "denied",
+            Refusal::Denied | Refusal::DeniedByLender => "denied",
             Refusal::PastEnd => "past-end",
             Refusal::BadMemory(_) => "memory-error",
             Refusal::Failed => "io-error",

@@ -18,6 +18,7 @@ use crate::{
         resolve::Miss,
         Space, //
     },
+    sys::mm::Locks,
 };
 
 /// How often a page is looked for before the access is simply tried again.
@@ -129,7 +130,7 @@ impl Retry {
         if self.missing && *may_map {
             self.missing = map(may_map);
         }
-        match space.mirror(segment, page, &around, self.write) {
+        match space.mirror(segment, page, &around, self.write, Locks::Try) {
             Ok(Mirrored::Again) => Ok(()),
             Ok(Mirrored::Invalidating) => Err(Obstacle::Invalidating),
             Ok(Mirrored::Busy) => Err(Obstacle::Busy(pinned, page)),

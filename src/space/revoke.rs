@@ -66,6 +66,8 @@ const BATCH: usize = 32;
 /// How often a notifier tries for the lock of the attachments, and how long it sleeps in between:
 /// no longer in all than a disk takes, as it is called in other people's locks.
 const TRIES: usize = 5;
+/// The same where a lender ends: that is to be the end of what it has lent.
+const TRIES_AT_END: usize = 500;
 const PAUSE: Delta = Delta::from_micros(100);
 
 impl Revoke for Space {
@@ -78,7 +80,7 @@ impl Revoke for Space {
         let pages = segment.clip(event.start, event.end);
         let pages = segment.frames.widen(pages, &shown);
         let idle = !segment.frames.any(&pages, &shown);
-        if !idle && !event.blockable {
+        if !idle && !event.blockable && !segment.is_lent() {
             // Zapping sleeps.
             return false;
         }
@@ -93,7 +95,14 @@ impl Revoke for Space {
         drop(shown);
         self.counts.invalidations.fetch_add(1, Relaxed);
 
-        let attached = self.try_lock_attached();
+        // The OOM reaper, which cannot wait, is at a lender that is killed: it goes on, and the
+        // worker zaps.
+        let attached = match (event.blockable, event.ends) {
+            (false, _) => None,
+            (_, false) => self.try_lock_attached(TRIES),
+            // No lock is held, but perhaps by the caller of who puts an mm.
+            (_, true) => self.try_lock_attached(TRIES_AT_END),
+        };
         trace::invalidate(
             &self.mapping,
             segment.id(),
@@ -124,13 +133,34 @@ impl Revoke for Space {
             });
         }
     }
+
+    fn cut_off(self: Arc<Self>, segment: &Arc<Segment>) {
+        // Nothing more enters its table.
+        segment.end(|| self.install.write());
+        // With this held nothing is removed from the layout that is still to be zapped.
+        let ops = self.ops.lock();
+        let pages = segment.pages();
+        {
+            let mut shown = self.install.write();
+            if !segment.frames.any(&pages, &shown) {
+                return;
+            }
+            segment.invalidation.begin(&pages, &mut shown);
+            shown.layout.hold_joins();
+        }
+        self.each_piece(segment, &pages, |piece| self.mapping.zap(piece));
+        self.install.write().layout.release_joins();
+        drop(ops);
+        self.take_frames(segment, &pages, false);
+        segment.invalidation.end(&mut self.install.write());
+    }
 }
 
 impl Space {
     /// Tries for the lock of the attachments, a few times: what is deferred may be seen, and
     /// written while a file is written back, for as long as a task of low priority has the lock.
-    fn try_lock_attached(&self) -> Option<MappingGuard<'_>> {
-        for _ in 1..TRIES {
+    fn try_lock_attached(&self, tries: usize) -> Option<MappingGuard<'_>> {
+        for _ in 1..tries {
             if let Some(attached) = self.mapping.try_lock() {
                 return Some(attached);
             }
@@ -236,10 +266,12 @@ impl Space {
             if late {
                 for page in taken.iter().flatten().filter_map(FrameRef::page_to_write) {
                     // Fails where the page is no longer the file's: then there is nothing to
-                    // be kept.
-                    let _ = segment
-                        .arena()
-                        .fault_in(segment.addr_of(page), true, Locks::Wait);
+                    // be kept. (Or where a lender is busy, which others are not to wait for.)
+                    let locks = match segment.is_lent() {
+                        true => Locks::Try,
+                        false => Locks::Wait,
+                    };
+                    let _ = segment.fault_in(page, true, locks);
                 }
             }
             // `taken` is dropped after the lock.

@@ -17,7 +17,6 @@ use kernel::{
     },
     prelude::*,
     sync::{
-        aref::ARef,
         atomic::ordering::*,
         Arc,
         MutexGuard, //
@@ -36,8 +35,11 @@ use crate::{
             Ops,
             Pinned, //
         },
+        source::{
+            Backing,
+            Source, //
+        },
         Segment,
-        Source,
         REMOVED, //
     },
     space::{
@@ -87,26 +89,30 @@ impl Removed {
 }
 
 impl Space {
-    /// A segment that holds pages `part` of `file`, for at least `prot`, as the calling task may
-    /// have it.
+    /// A segment that holds pages `part` of a file, or of what was lent, for at least `prot`, as the
+    /// calling task may have it.
     ///
-    /// Errors: those of mmap(), `ENODEV` for memory that cannot be shown. No lock but `ops` may
-    /// be held, which is released while a segment is made.
+    /// Errors: those of [`Source::check_lend`] and [`Segment::make`]. No lock but `ops` may be held, which is released while a
+    /// segment is made.
     pub(crate) fn obtain<'a>(
         self: &'a Arc<Self>,
         mut ops: MutexGuard<'a, Ops>,
-        file: ARef<File>,
+        backing: Backing,
         part: Range<FilePage>,
         prot: Prot,
     ) -> Result<(MutexGuard<'a, Ops>, Pinned)> {
-        let wanted = Source::new(file, task::current_cred(), part, prot);
+        let wanted = Source::new(backing, task::current_cred(), part, prot);
+        wanted.check_lend()?;
         if let Some(found) = ops.find(&wanted) {
             return Ok((ops, found));
         }
         let id = ops.next_id();
         drop(ops);
 
-        let arena = self.arenas.of(&wanted.file)?;
+        let arena = match wanted.is_lent() {
+            true => self.arenas.main().clone(),
+            false => self.arenas.of(&wanted.file)?,
+        };
         let wanted = wanted.widened();
         wanted.reserve()?;
         arena.charge(|| {
@@ -132,6 +138,9 @@ impl Space {
     pub(super) fn end_segment(&self, segment: &Segment, unmap: impl FnOnce(usize, usize)) {
         segment.end(|| self.install.write());
         self.drop_all_frames(segment);
+        if let Some(lend) = segment.lend() {
+            return lend.leave(segment);
+        }
         let (addr, length) = segment.area();
         unmap(addr, length);
     }
@@ -140,12 +149,12 @@ impl Space {
     /// `by`, and returns it, pinned. Errors as for [`Space::obtain`].
     pub(crate) fn register(
         self: &Arc<Self>,
-        file: ARef<File>,
+        backing: Backing,
         part: Range<FilePage>,
         prot: Prot,
         by: u64,
     ) -> Result<Pinned> {
-        let (mut ops, pinned) = self.obtain(self.ops.lock(), file, part, prot)?;
+        let (mut ops, pinned) = self.obtain(self.ops.lock(), backing, part, prot)?;
         ops.keep(pinned.segment(), by);
         Ok(pinned)
     }
@@ -231,14 +240,15 @@ impl Space {
 
     /// Ends the segments that nothing shows now, for a caller that minds how long their files are
     /// held: it holds each until the arena has unmapped it, so that no worker puts a file last,
-    /// which would be later. Those that may have to wait for their file are left to a worker.
+    /// which would be later. Those that may have to wait for their file, or for a lender, are left
+    /// to a worker.
     pub(crate) fn release_idle(&self) {
         loop {
             let mut taken = [const { None }; REAPED];
             let more = self.take_idle(&mut taken);
             for segment in taken.iter().flatten() {
                 let arena = segment.arena();
-                if arena.is_slow() {
+                if arena.is_slow() || segment.is_lent() {
                     segment.ending.store(true, Relaxed);
                     arena.attend(segment);
                 } else {

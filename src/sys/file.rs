@@ -67,7 +67,13 @@ pub(crate) fn filesystem(file: &File) -> usize {
 
 /// Whether KVM made it for a virtual machine.
 pub(crate) fn is_kvm_vm(file: &File) -> bool {
-    safe_fns::address_space_helper_is_kvm_vm(file)
+    // kvm.ko may not be there, so its file_is_kvm() must not be linked to.
+    is_anon_file(file, c"kvm-vm")
+}
+
+/// Whether it is on an anonymous inode of that name. Only the kernel and its modules give names.
+pub(crate) fn is_anon_file(file: &File, name: &CStr) -> bool {
+    safe_fns::address_space_helper_is_anon_file(file, name)
 }
 
 /// Has the file write bytes `start..=last` to where it is kept; see `vfs_fsync_range()`. May take

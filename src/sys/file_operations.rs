@@ -43,19 +43,29 @@ use kernel::{
 
 use crate::sys::{
     bindings,
+    file,
     file_system::Mounted,
     mapping::Mapping,
     module::THIS_MODULE,
     safe_fns, //
 };
 
-/// The state of an inode, and what files on it do. Offsets and lengths are bytes.
-pub(crate) trait FileOperations: Sync + Send + Sized + 'static {
+/// The state of an inode, and what files on it do that are told to.
+pub(crate) trait Control: Sync + Send + Sized + 'static {
+    /// Its size in bytes, which does not change.
+    fn size(&self) -> u64;
+
+    /// An ioctl.
+    fn ioctl(&self, file: &File, cmd: u32, arg: UserPtr) -> Result<isize>;
+
+    /// Prints what /proc/PID/fdinfo shows.
+    fn show_fdinfo(&self, out: &SeqFile);
+}
+
+/// The state of one whose files can be mapped, too, and what they do. Offsets and lengths are bytes.
+pub(crate) trait FileOperations: Control {
     /// What VMAs of the file show.
     type Shown: Sync + Send;
-
-    /// Its size, which does not change.
-    fn size(&self) -> u64;
 
     /// What VMAs of the file show, to which the state has a reference.
     fn shown(&self) -> ArcBorrow<'_, Self::Shown>;
@@ -66,9 +76,6 @@ pub(crate) trait FileOperations: Sync + Send + Sized + 'static {
 
     /// Whether the inode may be opened again for writing.
     fn is_writable(&self) -> bool;
-
-    /// An ioctl.
-    fn ioctl(&self, file: &File, cmd: u32, arg: UserPtr) -> Result<isize>;
 
     /// Sets up a VMA that maps the file from page `first` on.
     fn mmap(&self, vma: &NewVma<'_, Self::Shown>, first: u64) -> Result;
@@ -82,9 +89,6 @@ pub(crate) trait FileOperations: Sync + Send + Sized + 'static {
 
     /// fsync() of `bytes`, and msync() of a mapping of them.
     fn fsync(&self, bytes: Range<u64>, datasync: bool) -> Result;
-
-    /// Prints what /proc/PID/fdinfo shows.
-    fn show_fdinfo(&self, out: &SeqFile);
 }
 
 /// A VMA that is being set up.
@@ -109,11 +113,14 @@ impl<'a, S> NewVma<'a, S> {
     }
 }
 
-/// The state of an open file that is read, and what the file does.
-pub(crate) trait Readable: Sync + Send + Sized + 'static {
-    /// What the file is called in /proc.
+/// The state of a file on an anonymous inode.
+pub(crate) trait Anonymous: Sync + Send + Sized + 'static {
+    /// What the file is called in /proc; no other type has the same.
     const NAME: &'static CStr;
+}
 
+/// The state of an open file that is read, and what the file does.
+pub(crate) trait Readable: Anonymous {
     /// Reads what there is to `out`, and waits until there is something unless `nonblocking`;
     /// returns how many bytes.
     fn read(&self, out: &mut UserSliceWriter, nonblocking: bool) -> Result<usize>;
@@ -156,10 +163,10 @@ pub(crate) fn create<T: FileOperations>(
     let file = mounted.open(name, &Shims::<T>::TABLE, mode, flags)?;
     let state = Arc::new(state(&file)?, GFP_KERNEL_ACCOUNT)?;
     let (size, mapping) = (state.size(), state.mapping().as_raw());
+    safe_fns::address_space_helper_set_file_size(&file, size as bindings::loff_t);
     // SAFETY: Nothing else knows the file yet, nor its inode. The state, which keeps the mapping,
     // goes only when the last file on the inode does, and the inode's pointer to it before.
     unsafe {
-        bindings::address_space_helper_set_file_size(file.as_ptr(), size as bindings::loff_t);
         (*file.as_ptr()).f_mapping = mapping;
         let state = Arc::into_raw(state).cast_mut().cast();
         (*(*file.as_ptr()).f_inode).i_private = state;
@@ -173,13 +180,34 @@ pub(crate) fn create_readable<T: Readable>(
     flags: u32,
     state: impl FnOnce(&File) -> Result<T>,
 ) -> Result<ARef<File>> {
+    create_anonymous(&Shims::<T>::READABLE, flags, state)
+}
+
+/// Makes a file that is told what to do, and nothing else.
+pub(crate) fn create_control<T: Control + Anonymous>(
+    flags: u32,
+    state: impl FnOnce(&File) -> Result<T>,
+) -> Result<ARef<File>> {
+    create_anonymous(&Shims::<T>::CONTROL, flags, |file| {
+        let state = state(file)?;
+        let size = state.size() as bindings::loff_t;
+        safe_fns::address_space_helper_set_file_size(file, size);
+        Ok(state)
+    })
+}
+
+fn create_anonymous<T: Anonymous>(
+    operations: &'static bindings::file_operations,
+    flags: u32,
+    state: impl FnOnce(&File) -> Result<T>,
+) -> Result<ARef<File>> {
     // SAFETY: The name and the operations are static. The new file's only reference passes on, and
     // there is no fd for it. Without private data it can be put as it is: `release` allows for
     // that.
     let file: ARef<File> = unsafe {
         let file = from_err_ptr(bindings::anon_inode_create_getfile(
             T::NAME.as_char_ptr(),
-            &Shims::<T>::READABLE,
+            operations,
             core::ptr::null_mut(),
             flags as c_int,
             core::ptr::null(),
@@ -199,6 +227,13 @@ pub(crate) fn is_ours(file: &File) -> bool {
         let ops = (*file.as_ptr()).f_op;
         (*ops).owner == THIS_MODULE && (*ops).mmap.is_some()
     }
+}
+
+/// The state of a file, if that is a `T`. The file must have been found by a file descriptor.
+pub(crate) fn state<T: Anonymous>(file: &File) -> Option<&T> {
+    // SAFETY: Only `create_anonymous` makes files of that name, with a `T` that stays as long as the
+    // file, and they get a file descriptor when they have it.
+    file::is_anon_file(file, T::NAME).then(|| unsafe { &*(*file.as_ptr()).private_data.cast() })
 }
 
 struct Shims<T>(PhantomData<T>);
@@ -290,13 +325,6 @@ impl<T: FileOperations> Shims<T> {
             safe_fns::fixed_size_llseek(file, offset, whence as c_int, size)
         };
 
-        fn ioctl(cmd: c_uint, arg: c_ulong) -> c_long = |state, file| {
-            match state.ioctl(file, cmd, UserPtr::from_addr(arg)) {
-                Ok(value) => value as c_long,
-                Err(error) => error.to_errno() as c_long,
-            }
-        };
-
         fn mmap(vma: *mut bindings::vm_area_struct) -> c_int = |state, _file| {
             let shown = state.shown();
             // SAFETY: The VMA is being set up, by this operation alone. It has the file, whose
@@ -323,6 +351,26 @@ impl<T: FileOperations> Shims<T> {
         ) -> c_int = |state, _file| {
             let bytes = start.max(0) as u64..(last.max(0) as u64).saturating_add(1);
             from_result(|| state.fsync(bytes, datasync != 0).map(|()| 0))
+        };
+    }
+}
+
+impl<T: Control> Shims<T> {
+    const CONTROL: bindings::file_operations = bindings::file_operations {
+        owner: THIS_MODULE,
+        unlocked_ioctl: Some(Self::ioctl),
+        compat_ioctl: bindings::compat_ptr_ioctl,
+        show_fdinfo: Some(Self::show_fdinfo),
+        release: Some(Self::release),
+        ..pin_init::zeroed()
+    };
+
+    shims! {
+        fn ioctl(cmd: c_uint, arg: c_ulong) -> c_long = |state, file| {
+            match state.ioctl(file, cmd, UserPtr::from_addr(arg)) {
+                Ok(value) => value as c_long,
+                Err(error) => error.to_errno() as c_long,
+            }
         };
 
         fn show_fdinfo([out: *mut bindings::seq_file]) -> () = |state, _file| {

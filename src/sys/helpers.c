@@ -53,8 +53,8 @@ int address_space_helper_mmap_read_lock_killable(struct mm_struct *mm)
 }
 
 /*
- * The VMA of @addr, with its lock held for reading. If that cannot be tried, it is acquired
- * under the mmap lock, which is waited for only if @wait.
+ * The VMA of @addr, with its lock held for reading, if it has any of the flags @need. If the
+ * lock cannot be tried, it is acquired under the mmap lock, which is waited for only if @wait.
  */
 struct vm_area_struct *address_space_helper_lock_vma(struct mm_struct *mm, unsigned long addr,
 						     vm_flags_t need, bool wait)
@@ -73,7 +73,7 @@ struct vm_area_struct *address_space_helper_lock_vma(struct mm_struct *mm, unsig
 	}
 	if (!vma)
 		return ERR_PTR(-EFAULT);
-	if (!(vma->vm_flags & need)) {
+	if (need && !(vma->vm_flags & need)) {
 		vma_end_read(vma);
 		return ERR_PTR(-EFAULT);
 	}
@@ -211,6 +211,11 @@ int address_space_helper_init_fs_context(struct fs_context *context)
 	return 0;
 }
 
+unsigned long address_space_helper_interval_seq(struct mmu_interval_notifier *sub)
+{
+	return READ_ONCE(sub->invalidate_seq);
+}
+
 void address_space_helper_interval_set_seq(struct mmu_interval_notifier *sub, unsigned long seq)
 {
 	mmu_interval_set_seq(sub, seq);
@@ -226,9 +231,14 @@ bool address_space_helper_range_blockable(const struct mmu_notifier_range *range
 	return mmu_notifier_range_blockable(range);
 }
 
+/*
+ * The page of zeroes, which a lender maps where it has written nothing, is never freed, and so
+ * often shown that references to it would be more than it can count.
+ */
 void address_space_helper_frame_get(unsigned long pfn)
 {
-	folio_get(page_folio(pfn_to_page(pfn)));
+	if (!is_zero_pfn(pfn))
+		folio_get(page_folio(pfn_to_page(pfn)));
 }
 
 void address_space_helper_frames_get(const unsigned long *frames, unsigned long count)
@@ -237,7 +247,7 @@ void address_space_helper_frames_get(const unsigned long *frames, unsigned long 
 
 	for (; frames != end; frames++)
 		if (*frames)
-			folio_get(page_folio(pfn_to_page(*frames >> ADDRESS_SPACE_FRAME_SHIFT)));
+			address_space_helper_frame_get(*frames >> ADDRESS_SPACE_FRAME_SHIFT);
 }
 
 /*
@@ -262,6 +272,8 @@ void address_space_helper_frame_put(unsigned long pfn, bool dirty)
 {
 	struct folio *folio = page_folio(pfn_to_page(pfn));
 
+	if (is_zero_pfn(pfn))
+		return;
 	/* What hugetlb has is never cleaned, and on no list to be aged. */
 	if (!folio_test_hugetlb(folio)) {
 		if (dirty && !is_written_back(folio))
@@ -478,14 +490,11 @@ unsigned long address_space_helper_filesystem(struct file *file)
 	return (unsigned long)file_inode(file)->i_sb;
 }
 
-/*
- * kvm.ko may not be there, so its file_is_kvm() must not be linked to. Only the
- * kernel names anonymous inodes, and only KVM gives this name.
- */
-bool address_space_helper_is_kvm_vm(struct file *file)
+/* Only the kernel and its modules name anonymous inodes. */
+bool address_space_helper_is_anon_file(struct file *file, const char *name)
 {
 	return file_inode(file)->i_sb->s_magic == ANON_INODE_FS_MAGIC &&
-	       !strcmp(file->f_path.dentry->d_name.name, "kvm-vm");
+	       !strcmp(file->f_path.dentry->d_name.name, name);
 }
 
 bool address_space_helper_seq_is_full(struct seq_file *out)

@@ -49,6 +49,7 @@ struct workqueue_struct *address_space_helper_alloc_workqueue(const char *name);
 int address_space_helper_init_fs_context(struct fs_context *context);
 
 /* The mmu notifier and HMM. */
+unsigned long address_space_helper_interval_seq(struct mmu_interval_notifier *sub);
 void address_space_helper_interval_set_seq(struct mmu_interval_notifier *sub, unsigned long seq);
 bool address_space_helper_interval_read_retry(struct mmu_interval_notifier *sub, unsigned long seq);
 bool address_space_helper_range_blockable(const struct mmu_notifier_range *range);
@@ -63,6 +64,10 @@ enum address_space_seen address_space_helper_read_page_table(struct vm_area_stru
 							     unsigned long addr,
 							     unsigned long *frames,
 							     unsigned long count);
+enum address_space_seen address_space_helper_read_lent(struct vm_area_struct *vma,
+						       unsigned long start,
+						       unsigned long end,
+						       unsigned long *frames);
 bool address_space_helper_map_pages(struct vm_area_struct *vma, unsigned long addr,
 				    unsigned long before, unsigned long after);
 bool address_space_helper_pmd_none(struct vm_fault *vmf);
@@ -74,6 +79,13 @@ bool address_space_helper_install_huge(struct vm_fault *vmf, unsigned long pfn, 
 void address_space_helper_install_frames(struct mm_struct *mm, pmd_t *pmd, unsigned long addr,
 					 const unsigned long *frames, unsigned long count,
 					 pgprot_t readable, pgprot_t writable);
+
+/* Lent memory; in lent.c. */
+int address_space_helper_look_at_lent(struct mm_struct *mm, unsigned long addr,
+				      unsigned long first, unsigned long *frames,
+				      unsigned long count, bool wait);
+int address_space_helper_fault_in_lent(struct mm_struct *mm, unsigned long addr, bool write,
+				       bool wait);
 
 /*
  * A frame as a word, which the frame table has and which page tables are read as and
@@ -119,7 +131,7 @@ bool address_space_helper_is_unmappable(struct file *file);
 bool address_space_helper_is_mapped_at_once(struct file *file);
 unsigned long address_space_helper_filesystem(struct file *file);
 bool address_space_helper_seq_is_full(struct seq_file *out);
-bool address_space_helper_is_kvm_vm(struct file *file);
+bool address_space_helper_is_anon_file(struct file *file, const char *name);
 
 /* Tracepoints; see events.h. */
 bool address_space_helper_trace_change_enabled(void);

@@ -12,6 +12,7 @@ use kernel::{
     fs::File,
     mm::{
         virt::VmaRef,
+        Mm,
         MmWithUser,
         MmapReadGuard, //
     },
@@ -114,6 +115,11 @@ pub(crate) enum NoPage {
     Interrupted,
     /// What a fault on the page comes to: `VM_FAULT_SIGBUS`, or that the memory is bad.
     Fault(vm_fault_t),
+    /// Of memory that was lent: its owner has none there that can be shown, or does not lend it any
+    /// more.
+    Gone,
+    /// Of memory that was lent: its owner may not access it so, either.
+    Denied,
 }
 
 /// Whether locks of the mm may be waited for.
@@ -236,6 +242,37 @@ fn fault_once(mm: &MmWithUser, addr: usize, flags: u32, locks: Locks) -> Result<
             bindings::vma_end_read(vma);
         }
         Ok(ret)
+    }
+}
+
+/// The address after the last that a process can map.
+pub(crate) fn task_size() -> usize {
+    safe_fns::address_space_helper_task_size()
+}
+
+/// Prepares an mm for notifiers, which are then registered without its locks. Takes the mmap lock.
+/// `ENOMEM`.
+pub(crate) fn prepare_notifiers(mm: &MmWithUser) -> Result {
+    to_result(safe_fns::address_space_helper_prepare_notifiers(mm))
+}
+
+/// Has the page at `addr` of memory that was lent made present, writable if `write`, as if its owner
+/// had touched it. `Busy` where the page has to be waited for, or a lock, if it may only be tried.
+/// Holds a user of the mm no longer than that takes; none where there is none.
+pub(crate) fn fault_in_lent(mm: &Mm, addr: usize, write: bool, locks: Locks) -> Result<(), NoPage> {
+    const SIGSEGV: vm_fault_t = bindings::vm_fault_reason_VM_FAULT_SIGSEGV;
+    let wait = locks == Locks::Wait;
+    let ret = safe_fns::address_space_helper_fault_in_lent(mm, addr, write, wait);
+    match vm_fault_t::try_from(ret) {
+        Ok(0) => Ok(()),
+        Ok(fault) if fault & SIGSEGV != 0 => Err(NoPage::Denied),
+        Ok(fault) => Err(NoPage::Fault(bad_memory_or_sigbus(fault))),
+        Err(_) => Err(match Error::from_errno(ret) {
+            error if error == EAGAIN || error == EBUSY => NoPage::Busy,
+            error if error == EINTR => NoPage::Interrupted,
+            error if error == EACCES => NoPage::Denied,
+            _ => NoPage::Gone,
+        }),
     }
 }
 

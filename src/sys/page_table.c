@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Page tables: those of the arena are read here, those of attached processes written. In C
+ * Page tables: those of the arena and of lenders are read here, those of attached processes
+ * written. In C
  * because the kernel has all of it as inline functions and macros, and an entry of a page
  * table is too little to be worth a call.
  *
  * Nothing is allocated, and nothing decided: the callers (segment/notifier.rs,
- * segment/arena.rs, attachment/install.rs, attachment/vma.rs) say which pages, with what
- * rights, and know that they still may be installed.
+ * segment/arena.rs, sys/lent.c, attachment/install.rs, attachment/vma.rs) say which pages,
+ * with what rights, and know that they still may be installed.
  *
  * Locks: the callers hold the mm's mmap lock for reading, or the VMA's, and the install lock
  * where something is installed. The lock of a page table is acquired here where it is
@@ -99,6 +100,74 @@ enum address_space_seen address_space_helper_read_page_table(struct vm_area_stru
 				*frames = 0;
 			else
 				*frames = frame_word(pte_pfn(entry), pte_write(entry));
+		}
+		rcu_read_unlock();
+	}
+	return seen;
+}
+
+/*
+ * Whether what is a huge entry in the page table of a lender may be one in another. Page table
+ * check counts the entries that map anonymous memory for writing, and has no exception for
+ * special ones if they are huge: a second one is a bug to it.
+ */
+static bool may_be_huge(unsigned long pfn)
+{
+	return !IS_ENABLED(CONFIG_PAGE_TABLE_CHECK) ||
+	       !folio_test_anon(page_folio(pfn_to_page(pfn)));
+}
+
+/*
+ * The same for memory that a process has lent: bytes @start to @end of the VMA, which is none
+ * of hugetlb. What is zero because nobody has written it yet is not huge, but the one page of
+ * zeroes: a huge entry of zeroes would be taken for a page's when it is zapped.
+ */
+enum address_space_seen address_space_helper_read_lent(struct vm_area_struct *vma,
+						       unsigned long start,
+						       unsigned long end,
+						       unsigned long *frames)
+{
+	const unsigned long zero = frame_word(zero_pfn(start), false);
+	enum address_space_seen seen = ADDRESS_SPACE_SEEN_SINGLES;
+	unsigned long addr = start;
+
+	while (addr < end) {
+		const unsigned long next = pmd_addr_end(addr, end);
+		pmd_t *pmdp = find_pmd(vma->vm_mm, addr);
+		pmd_t pmd = __pmd(0);
+		pte_t *pte;
+
+		rcu_read_lock();
+		if (pmdp)
+			pmd = pmdp_get_lockless(pmdp);
+		if (pmd_present(pmd) && pmd_leaf(pmd) && !pmd_protnone(pmd)) {
+			unsigned long pfn = pmd_pfn(pmd) + ((addr & ~PMD_MASK) >> PAGE_SHIFT);
+			unsigned long huge = 0;
+
+			if (!pmd_special(pmd) && may_be_huge(pfn)) {
+				huge = ADDRESS_SPACE_FRAME_HUGE;
+				seen = ADDRESS_SPACE_SEEN_HUGE;
+			}
+			for (; addr != next; addr += PAGE_SIZE, pfn++)
+				*frames++ = pmd_special(pmd) ? zero :
+					    frame_word(pfn, pmd_write(pmd)) | huge;
+		} else if (!is_table(pmd)) {
+			for (; addr != next; addr += PAGE_SIZE)
+				*frames++ = 0;
+		} else {
+			pte = pte_offset_kernel(&pmd, addr);
+			for (; addr != next; addr += PAGE_SIZE, pte++) {
+				const pte_t entry = ptep_get(pte);
+
+				if (!pte_present(entry) || pte_protnone(entry))
+					*frames++ = 0;
+				else if (is_zero_pfn(pte_pfn(entry)))
+					*frames++ = zero;
+				else if (pte_special(entry))
+					*frames++ = 0;
+				else
+					*frames++ = frame_word(pte_pfn(entry), pte_write(entry));
+			}
 		}
 		rcu_read_unlock();
 	}

@@ -6,7 +6,10 @@
 
 use kernel::{
     fs::File,
-    mm::MmWithUser,
+    mm::{
+        Mm,
+        MmWithUser, //
+    },
     page::Page,
     prelude::*,
     seq_file::SeqFile, //
@@ -54,6 +57,8 @@ raw! {
     Option<&MmWithUser> as *mut bindings::mm_struct = |value| {
         value.map_or(core::ptr::null_mut(), |mm| mm.as_raw())
     };
+    &Mm as *mut bindings::mm_struct = |value| value.as_raw();
+    &MmWithUser as *mut bindings::mm_struct = |value| value.as_raw();
     &Page as *mut bindings::page = |value| value.as_ptr();
     &Mapping as *mut bindings::address_space = |value| value.as_raw();
     &SeqFile as *mut bindings::seq_file = |value| core::ptr::from_ref(value).cast_mut().cast();
@@ -97,6 +102,7 @@ safe_fns! {
     fn address_space_helper_lock_inode(file: &File) -> ();
     fn address_space_helper_unlock_inode(file: &File) -> ();
     fn address_space_helper_file_size(file: &File) -> loff_t;
+    fn address_space_helper_set_file_size(file: &File, size: loff_t) -> ();
     fn address_space_helper_file_ino(file: &File) -> usize;
     fn address_space_helper_mmap_limits(file: &File) -> c_uint;
     fn address_space_helper_huge_page_size(file: &File) -> usize;
@@ -104,7 +110,7 @@ safe_fns! {
     fn address_space_helper_is_unmappable(file: &File) -> bool;
     fn address_space_helper_is_mapped_at_once(file: &File) -> bool;
     fn address_space_helper_filesystem(file: &File) -> usize;
-    fn address_space_helper_is_kvm_vm(file: &File) -> bool;
+    fn address_space_helper_is_anon_file(file: &File, name: &CStr) -> bool;
     fn vfs_fsync_range(file: &File, start: loff_t, last: loff_t, datasync: c_int) -> c_int;
     fn fixed_size_llseek(file: &File, offset: loff_t, whence: c_int, size: loff_t) -> loff_t;
     fn thp_get_unmapped_area(
@@ -122,6 +128,12 @@ safe_fns! {
     ) -> ();
     fn address_space_helper_i_mmap_trylock_read(mapping: &Mapping) -> bool;
     fn vm_munmap(addr: usize, length: usize) -> c_int;
+
+    fn address_space_helper_task_size() -> usize;
+    fn address_space_helper_prepare_notifiers(mm: &MmWithUser) -> c_int;
+    fn address_space_helper_fault_in_lent(
+        mm: &Mm, addr: usize, write: bool, wait: bool
+    ) -> c_int;
 
     fn address_space_helper_mm_memcg(mm: Option<&MmWithUser>) -> *mut bindings::mem_cgroup;
 }

@@ -206,3 +206,26 @@ int as_poison(int asfd, uint64_t addr, uint64_t length, uint32_t flags)
 
 	return as_ioctl(asfd, ADDRESS_SPACE_POISON, &arg);
 }
+
+int as_lend(const void *addr, uint64_t length, int prot)
+{
+	struct address_space_lend arg = {
+		.size = sizeof(arg),
+		.prot = prot,
+		.addr = (uintptr_t)addr,
+		.length = length,
+	};
+	int device = open("/dev/address_space", O_RDWR | O_CLOEXEC);
+	int ret;
+
+	if (device < 0)
+		return -errno;
+	ret = as_ioctl(device, ADDRESS_SPACE_LEND, &arg);
+	close(device);
+	return ret;
+}
+
+int as_lend_revoke(int fd)
+{
+	return as_ioctl(fd, ADDRESS_SPACE_LEND_REVOKE, NULL);
+}

@@ -63,6 +63,9 @@ int as_move(int asfd, uint64_t addr, uint64_t length, uint64_t new_addr,
 	    uint32_t flags);
 int as_events(int asfd, uint64_t addr, uint64_t length, uint32_t timeout_ms);
 int as_poison(int asfd, uint64_t addr, uint64_t length, uint32_t flags);
+/* a range of the caller's own memory */
+int as_lend(const void *addr, uint64_t length, int prot);
+int as_lend_revoke(int fd);
 /* @failed, if not NULL: what the call stored there, UINT32_MAX if nothing */
 int as_batch(int asfd, const struct address_space_op *ops, uint32_t n,
 	     uint32_t *failed);

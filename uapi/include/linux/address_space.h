@@ -149,6 +149,86 @@ struct address_space_create {
 #define ADDRESS_SPACE_CREATE	_IO(ADDRESS_SPACE_TYPE, 0x00)
 
 /**
+ * struct address_space_lend - ioctl(ADDRESS_SPACE_LEND)
+ * @size: sizeof(struct address_space_lend)
+ * @flags: Must be 0
+ * @prot: The most that others may do with the memory: PROT_READ, alone or with
+ *        PROT_WRITE
+ * @__reserved: Must be 0
+ * @addr: Start of the range of the caller's memory, an address that is a
+ *        multiple of the page size
+ * @length: Length of the range in bytes, a multiple of the page size; 0, with
+ *          @addr 0, for all that the caller can ever map
+ *
+ * Issued on /dev/address_space. Lends memory of the calling process, the
+ * lender: returns a lend file descriptor, close-on-exec, that
+ * ADDRESS_SPACE_MMAP, ADDRESS_SPACE_REGISTER and the maps of a batch take in
+ * place of a file. Offset 0 is @addr. Whoever gets the file descriptor can map
+ * the range in its own address spaces; to whom the lender passes it decides who
+ * may.
+ *
+ * What is lent is the range, and not what is mapped in it at the time. Address
+ * spaces show whatever the lender has there, live and in both directions: what
+ * the lender writes, and what is written through an attachment, is one memory;
+ * and what the lender does with munmap(), mmap(), mremap(), mprotect(),
+ * madvise() and the like has reached every process and every virtual machine
+ * when it returns. After fork() the lender is the parent. When the lender exits
+ * or calls exec(), or the last of the threads and processes that share its
+ * memory does, the memory is gone for all.
+ *
+ * An access where the lender has nothing, or nothing that can be shown, raises
+ * SIGBUS; where the lender itself may not access it so, SIGSEGV. It does so
+ * whatever the policy for holes is, except that what the lender does not have
+ * is absorbed, as is what a file does not have. What can be shown is anonymous
+ * memory and mappings of files that could be mapped themselves, but no device
+ * memory, secret memory, DAX, shadow stacks and attachments. Shared mappings of
+ * FUSE and network file systems cannot be written. Memory protection keys do not
+ * count.
+ *
+ * An access through an attachment is to the lender's memory as one by the
+ * lender: it allocates pages, breaks copy-on-write, and brings in what is
+ * swapped out, all of it charged to the lender's memory cgroup.
+ *
+ * Errors:
+ *  - EINVAL: @prot is PROT_NONE; @length is 0 and @addr is not; or the range is
+ *    beyond what a process can map.
+ *  - EOPNOTSUPP: @prot contains PROT_EXEC.
+ *  - EMFILE, ENFILE: the process or the system has too many open files.
+ *  - ENOMEM: there is not enough memory.
+ * Of ADDRESS_SPACE_MMAP, ADDRESS_SPACE_REGISTER and ADDRESS_SPACE_BATCH, with a
+ * lend file descriptor:
+ *  - EINVAL: the range of the file descriptor is not within @length.
+ *  - EACCES: the protection contains more than @prot.
+ *  - ESRCH: the memory is no longer lent: the lender has ended, called exec(),
+ *    or taken it back.
+ */
+struct address_space_lend {
+	__u32 size;
+	__u32 flags;
+	__u32 prot;
+	__u32 __reserved;
+	__aligned_u64 addr;
+	__aligned_u64 length;
+};
+#define ADDRESS_SPACE_LEND	_IO(ADDRESS_SPACE_TYPE, 0x0A)
+
+/*
+ * ioctl(ADDRESS_SPACE_LEND_REVOKE)
+ *
+ * Issued on a lend file descriptor, by the lender; the argument is 0. Takes the
+ * memory back: when the ioctl returns, no process and no virtual machine can
+ * reach it through any address space, and the file descriptor, whoever has a
+ * copy of it, can no longer be mapped. (To close it is not enough for that.)
+ * What address spaces show of it stays mapped there, and an access raises
+ * SIGBUS.
+ *
+ * Errors:
+ *  - EOPNOTSUPP: the argument is not 0.
+ *  - EPERM: the caller is not the lender.
+ */
+#define ADDRESS_SPACE_LEND_REVOKE	_IO(ADDRESS_SPACE_TYPE, 0x0B)
+
+/**
  * DOC: flags of struct address_space_mmap
  *
  * ADDRESS_SPACE_MAP_REPLACE - The new mapping replaces whatever is mapped in
