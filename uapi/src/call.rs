@@ -6,7 +6,7 @@ use std::ffi::{CString, c_int, c_void};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 
 use rustix::io::{Errno, Result};
-use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, ioctl};
+use rustix::ioctl::{Ioctl, IoctlOutput, NoArg, Opcode, ioctl};
 
 use crate::sys;
 
@@ -41,6 +41,7 @@ macro_rules! arguments {
 
 arguments! {
     address_space_create => ADDRESS_SPACE_CREATE,
+    address_space_lend => ADDRESS_SPACE_LEND,
     address_space_mmap => ADDRESS_SPACE_MMAP,
     address_space_munmap => ADDRESS_SPACE_MUNMAP,
     address_space_view => ADDRESS_SPACE_VIEW,
@@ -57,6 +58,8 @@ arguments! {
 
 // SAFETY: The header: "returns an asfd".
 unsafe impl MakesFd for sys::address_space_create {}
+// SAFETY: The header: "returns a lend file descriptor".
+unsafe impl MakesFd for sys::address_space_lend {}
 // SAFETY: The header: "Returns a view".
 unsafe impl MakesFd for sys::address_space_view {}
 // SAFETY: The header: "returns an events file descriptor".
@@ -109,6 +112,12 @@ pub(crate) fn name(name: &str) -> Result<CString> {
 /// The address of a name that is borrowed until the call is made, or 0.
 pub(crate) fn name_field(name: Option<&CString>) -> u64 {
     name.map_or(0, |name| name.as_ptr().addr() as u64)
+}
+
+/// Has memory that was lent taken back.
+pub(crate) fn revoke(fd: impl AsFd) -> Result<()> {
+    // SAFETY: The ioctl has no argument, and on any other file it is ENOTTY.
+    unsafe { ioctl(fd, NoArg::<{ sys::ADDRESS_SPACE_LEND_REVOKE }>::new()) }
 }
 
 /// The `size` field of an argument.

@@ -128,6 +128,20 @@ pub enum Error {
         /// Why.
         errno: Errno,
     },
+    /// Memory could not be lent.
+    Lend {
+        /// Its address.
+        addr: u64,
+        /// Its length in bytes.
+        length: u64,
+        /// Why.
+        errno: Errno,
+    },
+    /// Memory could not be taken back.
+    Revoke {
+        /// Why.
+        errno: Errno,
+    },
     /// A view could not be created.
     View {
         /// The range of the address space, in bytes.
@@ -232,6 +246,8 @@ impl Error {
             | Error::Watch { errno, .. }
             | Error::Poison { errno, .. }
             | Error::ReadEvents { errno }
+            | Error::Lend { errno, .. }
+            | Error::Revoke { errno }
             | Error::View { errno, .. }
             | Error::Attach { errno, .. }
             | Error::Length { errno }

@@ -69,6 +69,10 @@
 //! absorbed, or wait until something is mapped there. [`AddressSpace::watch()`] tells
 //! who makes such accesses.
 //!
+//! # Memory of a process
+//!
+//! Not only files can be mapped: a process can [lend](Lend) a range of its own memory.
+//!
 //! # Under a KVM guest
 //!
 //! See [`AddressSpace::attach_kvm()`].
@@ -101,6 +105,7 @@ mod events;
 mod holes;
 pub mod iommu;
 mod kvm;
+mod lend;
 mod map;
 mod prot;
 mod registration;
@@ -117,6 +122,7 @@ pub use holes::Holes;
 #[cfg(feature = "kvm-ioctls")]
 pub use kvm::vm_fd;
 pub use kvm::{KvmFlags, KvmWindow};
+pub use lend::Lend;
 pub use map::Map;
 pub use prot::Prot;
 pub use registration::Registration;

@@ -52,6 +52,30 @@ pub const ADDRESS_SPACE_MAP_ANYWHERE: u32 = 1 << 1;
 /// installs them in the existing attachments.
 pub const ADDRESS_SPACE_MAP_POPULATE: u32 = 1 << 2;
 
+/// Argument of [`ADDRESS_SPACE_LEND`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct address_space_lend {
+    /// Size of this struct in bytes.
+    pub size: u32,
+    /// Must be 0.
+    pub flags: u32,
+    /// The most that others may do with the memory, not PROT_NONE.
+    pub prot: u32,
+    /// Must be 0.
+    pub __reserved: u32,
+    /// Start of the range of the caller's memory, a multiple of the page size.
+    pub addr: u64,
+    /// Length of the range in bytes, a multiple of the page size; 0, with `addr` 0, for
+    /// all that the caller can ever map.
+    pub length: u64,
+}
+
+/// On the device: lends memory of the caller.
+pub const ADDRESS_SPACE_LEND: Opcode = opcode::none(ADDRESS_SPACE_TYPE, 0x0A);
+/// On a lend, without an argument: takes the memory back.
+pub const ADDRESS_SPACE_LEND_REVOKE: Opcode = opcode::none(ADDRESS_SPACE_TYPE, 0x0B);
+
 /// Argument of [`ADDRESS_SPACE_MMAP`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

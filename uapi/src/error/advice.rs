@@ -57,6 +57,18 @@ impl Error {
                 "the file is an address space or a view, and those cannot be nested: map the \
                  files it shows"
             }
+            (Map { .. } | Register { .. }, Errno::SRCH) => {
+                "the memory is no longer lent: its owner has taken it back, exited or called exec"
+            }
+            (Lend { .. }, Errno::INVAL) => {
+                "address and length must be multiples of the page size, the length not 0, the range \
+                 within what a process can map; the protection must have READ"
+            }
+            (Lend { .. }, Errno::NOTTY) => "this file descriptor is not that of /dev/address_space",
+            (Revoke { .. }, Errno::PERM) => {
+                "only the process that has lent the memory can take it back"
+            }
+            (Revoke { .. }, Errno::NOTTY) => "this file descriptor is not one of lent memory",
             (Map { .. }, Errno::NOSPC) => {
                 "no hole is large enough: unmap something, or create a longer address space"
             }

@@ -63,6 +63,14 @@ impl fmt::Display for Error {
             Error::Watch { range, .. } => write!(f, "cannot watch {}", Hex(range)),
             Error::Poison { range, .. } => write!(f, "cannot poison {}", Hex(range)),
             Error::ReadEvents { .. } => write!(f, "cannot read events"),
+            Error::Lend { addr, length, .. } => {
+                write!(
+                    f,
+                    "cannot lend {}",
+                    Hex(&(*addr..addr.saturating_add(*length)))
+                )
+            }
+            Error::Revoke { .. } => write!(f, "cannot take lent memory back"),
             Error::View { range, prot, .. } => {
                 write!(f, "cannot create a view of {}, {prot}", Hex(range))
             }

@@ -49,6 +49,14 @@ fn assertions() -> String {
         length,
         name
     });
+    same_struct!(address_space_lend {
+        size,
+        flags,
+        prot,
+        __reserved,
+        addr,
+        length
+    });
     same_struct!(address_space_mmap {
         size,
         flags,
@@ -189,6 +197,8 @@ fn assertions() -> String {
         ADDRESS_SPACE_POISON,
         ADDRESS_SPACE_POISON_CLEAR,
         ADDRESS_SPACE_CREATE,
+        ADDRESS_SPACE_LEND,
+        ADDRESS_SPACE_LEND_REVOKE,
         ADDRESS_SPACE_MMAP,
         ADDRESS_SPACE_MUNMAP,
         ADDRESS_SPACE_VIEW,
