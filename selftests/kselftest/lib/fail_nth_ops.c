@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Calls and attachments, and the state in which they run. Faults are in
- * fail_nth_faults.c.
+ * fail_nth_faults.c, and lent memory in fail_nth_lend.c.
  */
 #include <sys/wait.h>
 

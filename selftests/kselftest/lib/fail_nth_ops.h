@@ -65,6 +65,8 @@ int module_users_within(long users, unsigned int ms);
 	each(wait_fault) each(wait_in_kernel_fault)			\
 	each(read_events) each(poison)					\
 	each(guest_absorb) each(guest_wait)				\
+	each(lend) each(map_lent) each(lent_read_fault)			\
+	each(lent_absent_write_fault) each(lend_revoke)			\
 	each(copy_into_attachment) each(punch) each(truncate)		\
 	each(kvm_map) each(kvm_unmap) each(guest_read) each(guest_write)
 
