@@ -283,7 +283,7 @@ TEST_F(space, populate_past_end_of_file_succeeds)
 
 TEST_F(space, large_space_works_like_small_one)
 {
-	uint64_t length = 1ULL << 46;
+	uint64_t length = 1ULL << 47;
 	int asfd = as_create(length);
 	char *end;
 

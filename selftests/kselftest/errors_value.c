@@ -33,10 +33,10 @@ FIXTURE_TEARDOWN(space)
 TEST_F(space, create_rejects_invalid_lengths)
 {
 	static const uint64_t wrong[] = {
-		0, 1, PAGE - 1, PAGE + 1, SPACE_LEN - 1, (1ULL << 46) + PAGE,
-		1ULL << 47, TOP, LAST, UINT64_MAX,
+		0, 1, PAGE - 1, PAGE + 1, SPACE_LEN - 1, (1ULL << 47) + PAGE,
+		1ULL << 48, TOP, LAST, UINT64_MAX,
 	};
-	static const uint64_t right[] = { PAGE, 3 * PAGE, 1ULL << 32, 1ULL << 46 };
+	static const uint64_t right[] = { PAGE, 3 * PAGE, 1ULL << 32, 1ULL << 47 };
 	unsigned int i;
 
 	for (i = 0; i < ARRAY_SIZE(wrong); i++)

@@ -35,8 +35,8 @@ use crate::{
     },
 };
 
-/// The most bytes that a space may have: half of what a process can map.
-const MAX_LENGTH: u64 = 1 << 46;
+/// The most bytes that a space may have: as much as a process can map without asking for more.
+const MAX_LENGTH: u64 = 1 << 47;
 
 /// The device. It has no state: what it makes lives in the file descriptors it returns.
 pub(crate) struct Device;

@@ -39,7 +39,7 @@ impl Device {
     /// # Errors
     ///
     /// [`Error::Create`]: EINVAL if the length is not a multiple of the page size,
-    /// 0, or more than 2^46; ENOMEM, EMFILE, ENFILE; EBUSY if the system is being
+    /// 0, or more than 2^47; ENOMEM, EMFILE, ENFILE; EBUSY if the system is being
     /// suspended; ENODEV if the kernel cannot start a usermode helper.
     pub fn create(&self, length: u64) -> Result<AddressSpace> {
         self.create_with(length, Holes::empty())

@@ -81,7 +81,7 @@ fn bad_length_is_einval_with_advice() {
         0,
         1,
         page_size() + 1,
-        (1 << 46) + page_size(),
+        (1 << 47) + page_size(),
         !(page_size() - 1),
     ] {
         let error = AddressSpace::new(length).expect_err(&format!("{length:#x}"));
@@ -96,8 +96,8 @@ fn bad_length_is_einval_with_advice() {
 #[test]
 fn longest_address_space_can_be_created() {
     assert_eq!(
-        AddressSpace::new(1 << 46).unwrap().length().unwrap(),
-        1 << 46
+        AddressSpace::new(1 << 47).unwrap().length().unwrap(),
+        1 << 47
     );
 }
 

@@ -112,7 +112,7 @@
  * @size: sizeof(struct address_space_create)
  * @flags: ADDRESS_SPACE_HOLE_*: the policy of the asfd
  * @length: Length of the address space in bytes, a multiple of the page size,
- *          not 0 and at most 2^46
+ *          not 0 and at most 2^47
  * @name: Address of a name of at most ADDRESS_SPACE_NAME_MAX bytes before its
  *        terminating NUL, or 0 for none
  *
@@ -133,7 +133,7 @@
  * is neither open nor attached anywhere.
  *
  * Errors:
- *  - EINVAL: @length is 0 or more than 2^46, or @name is too long.
+ *  - EINVAL: @length is 0 or more than 2^47, or @name is too long.
  *  - EMFILE, ENFILE: the process or the system has too many open files.
  *  - EBUSY: the system is being suspended.
  *  - ENODEV: the kernel cannot start a usermode helper. The module needs one

@@ -24,7 +24,7 @@ impl Error {
             }
 
             (Create { .. }, Errno::INVAL) => {
-                "the length must be a multiple of the page size, not 0 and at most 2^46, a name \
+                "the length must be a multiple of the page size, not 0 and at most 2^47, a name \
                  at most 200 bytes without NUL"
             }
             (Create { .. }, Errno::BUSY) => {
