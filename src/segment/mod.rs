@@ -465,8 +465,12 @@ impl Segment {
         self.source.covers(wanted)
     }
 
-    /// Has the file write some of the pages; see [`file::fsync_range`].
+    /// Has the file write some of the pages; see [`file::fsync_range`]. Nothing is kept elsewhere of
+    /// what is lent.
     pub(crate) fn sync(&self, pages: Range<SegmentPage>, datasync: bool) -> Result {
+        if self.is_lent() {
+            return Ok(());
+        }
         let start = self.file_page(pages.start).get() << PAGE_SHIFT;
         let end = self.file_page(pages.end).get() << PAGE_SHIFT;
         file::fsync_range(self.file(), start, end - 1, datasync)
