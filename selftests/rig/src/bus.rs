@@ -97,7 +97,7 @@ impl Bus {
 
     fn with(ram: &Ram, holes: Holes, report: bool) -> Result<Bus> {
         let domain = Domain::new(APERTURE..APERTURE_END)?;
-        domain.add_ram(0, ram.file(), 0, ram.length())?;
+        domain.add_ram(0, ram, 0, ram.length())?;
         let faults = report.then(|| domain.faults()).transpose()?;
         if let Some(faults) = &faults {
             faults.set_nonblocking(true)?;
@@ -135,7 +135,7 @@ impl Bus {
     /// The one region of memory that the device gets.
     pub fn region(&self, ram: &Ram) -> VhostUserMemoryRegionInfo {
         match self {
-            Bus::Memfd => region(0..ram.length(), ram.file().as_fd()),
+            Bus::Memfd => region(0..ram.length(), ram.as_fd()),
             Bus::View(view) => region(0..ram.length(), view.as_fd()),
             Bus::Iommu(iommu) => region(APERTURE..APERTURE_END, iommu.view.as_fd()),
         }

@@ -72,7 +72,15 @@ impl Machine {
 
     /// As [`new()`](Machine::new), with a disk of this speed.
     pub fn with_speed(bus: impl FnOnce(&Ram) -> Result<Bus>, speed: Speed) -> Result<Machine> {
-        let ram = Ram::new(RAM_LENGTH)?;
+        Machine::of(Ram::new(RAM_LENGTH)?, bus, speed)
+    }
+
+    /// As [`new()`](Machine::new), with RAM that is no memfd, but memory of this process's own.
+    pub fn on_lent_ram(bus: impl FnOnce(&Ram) -> Result<Bus>) -> Result<Machine> {
+        Machine::of(Ram::lent(RAM_LENGTH)?, bus, Speed::Full)
+    }
+
+    fn of(ram: Ram, bus: impl FnOnce(&Ram) -> Result<Bus>, speed: Speed) -> Result<Machine> {
         let bus = bus(&ram)?;
         let storage = Storage::new(bus.name(), DISK_LENGTH, speed)?;
         let rings = [Ring::new(&ram, &bus)?];

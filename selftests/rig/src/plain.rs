@@ -50,6 +50,17 @@ impl Plain {
         Plain::new(start, length)
     }
 
+    /// The same at an address where nothing is.
+    pub fn anonymous_at(at: usize, length: usize) -> Result<Plain> {
+        let flags = MapFlags::PRIVATE | MapFlags::FIXED_NOREPLACE;
+        // SAFETY: A new mapping replaces nothing.
+        let start = unsafe {
+            let at = std::ptr::with_exposed_provenance_mut(at);
+            mmap_anonymous(at, length, READ_WRITE, flags)
+        };
+        Plain::new(start, length)
+    }
+
     /// Reserves addresses: they cannot be accessed, and no other mapping merges with them.
     pub fn reserved(length: usize) -> Result<Plain> {
         // SAFETY: As in `of()`.
@@ -142,6 +153,16 @@ impl Plain {
         self.check(at, length)?;
         // SAFETY: As in `map_at()`.
         unsafe { munmap(self.start.add(at).cast(), length) }.context("munmap")
+    }
+
+    /// Maps private memory, zeroed, over a part of this.
+    pub fn map_anonymous_at(&self, at: usize, length: usize) -> Result<()> {
+        self.check(at, length)?;
+        let flags = MapFlags::PRIVATE | MapFlags::FIXED;
+        // SAFETY: As in `map_at()`.
+        let done = unsafe { mmap_anonymous(self.start.add(at).cast(), length, READ_WRITE, flags) };
+        done.context("mmap MAP_FIXED")?;
+        Ok(())
     }
 
     fn check(&self, at: usize, length: usize) -> Result<()> {

@@ -1,29 +1,32 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The RAM of a guest: a memfd from guest address 0 on, as its VMM and its drivers see it.
+//! The RAM of a guest from guest address 0 on, as its VMM and its drivers see it: a memfd, or
+//! memory of the VMM's own that it lends.
 
-use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use address_space::page_size;
-use anyhow::{Context as _, Result};
-use vm_memory::{Bytes as _, FileOffset, GuestAddress, GuestMemoryMmap};
+use address_space::{Lend, page_size};
+use anyhow::{Context as _, Result, ensure};
+use rustix::mm::{Advice, madvise};
+use vm_memory::{Bytes as _, FileOffset, GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap};
 
-use crate::memfd;
+use crate::{READ_WRITE, memfd};
 
 /// What lies below is not given out by [`Ram::pages()`].
 const FIRST: u64 = 1 << 20;
 
 /// Guest RAM.
 pub struct Ram {
-    file: File,
+    fd: OwnedFd,
     memory: GuestMemoryMmap,
     length: u64,
     next: AtomicU64,
 }
 
 impl Ram {
-    /// RAM of so many bytes.
+    /// RAM of so many bytes, a memfd.
     pub fn new(length: u64) -> Result<Ram> {
         let file = memfd::sparse("guest-ram", length)?;
         let region = (
@@ -31,17 +34,27 @@ impl Ram {
             length as usize,
             Some(FileOffset::new(file.try_clone()?, 0)),
         );
-        Ok(Ram {
-            memory: GuestMemoryMmap::from_ranges_with_files([region])?,
-            file,
-            length,
-            next: AtomicU64::new(FIRST),
-        })
+        let memory = GuestMemoryMmap::from_ranges_with_files([region])?;
+        Ok(Ram::of(file, memory, length))
     }
 
-    /// The memfd.
-    pub fn file(&self) -> &File {
-        &self.file
+    /// The same without a file: anonymous memory of this process, which lends it.
+    pub fn lent(length: u64) -> Result<Ram> {
+        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), length as usize)])?;
+        let start = NonNull::new(memory.get_host_address(GuestAddress(0))?)
+            .context("guest memory at address 0")?;
+        // SAFETY: It is only accessed by volatile copies, as a guest's must be.
+        let lend = unsafe { Lend::new(start, length as usize, READ_WRITE) }?;
+        Ok(Ram::of(lend, memory, length))
+    }
+
+    fn of(fd: impl Into<OwnedFd>, memory: GuestMemoryMmap, length: u64) -> Ram {
+        Ram {
+            fd: fd.into(),
+            memory,
+            length,
+            next: AtomicU64::new(FIRST),
+        }
     }
 
     /// This process's mapping of it.
@@ -75,6 +88,29 @@ impl Ram {
         let mut bytes = vec![0; length];
         self.memory.read_slice(&mut bytes, GuestAddress(gpa))?;
         Ok(bytes)
+    }
+}
+
+impl Ram {
+    /// Drops what is in some pages of anonymous memory, as a balloon does: they are zeroes then.
+    pub fn drop_pages(&self, gpa: u64, length: u64) -> Result<()> {
+        let end = gpa.checked_add(length);
+        ensure!(end.is_some_and(|end| end <= self.length), "beyond the RAM");
+        let start = self.memory.get_host_address(GuestAddress(gpa))?;
+        // SAFETY: The pages are the guest's, and all accesses to them are volatile copies.
+        Ok(unsafe { madvise(start.cast(), length as usize, Advice::LinuxDontNeed) }?)
+    }
+
+    /// Takes back what was lent.
+    pub fn take_back(&self) -> Result<()> {
+        Ok(Lend::from(self.fd.try_clone()?).revoke()?)
+    }
+}
+
+/// What stands for it: the memfd, or what was lent.
+impl AsFd for Ram {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 

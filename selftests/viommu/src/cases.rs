@@ -11,6 +11,7 @@ mod common;
 mod control;
 mod data;
 mod during_io;
+mod lent_ram;
 
 use anyhow::Result;
 
@@ -21,6 +22,7 @@ use control::{
 };
 use data::{memory_is_overwritten, read_only, secret_leaks, straddling};
 use during_io::{domain_switch, in_flight, restart};
+use lent_ram::lent_ram;
 use rig::show::Show;
 
 /// A case, which fails if something is not as promised.
@@ -57,5 +59,6 @@ cases! {
     in_flight: "An unmap while a request is in flight",
     domain_switch: "The guest moves the device to another domain, in one step",
     restart: "The device dies during I/O, and a new one goes on",
+    lent_ram: "The RAM is no file, but memory that the VMM lends",
     another_device: "Another device: an unmodified virtiofsd serves files through a space",
 }

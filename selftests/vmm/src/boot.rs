@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::Cursor;
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -52,7 +53,7 @@ const ARGUMENTS: &str = "console=ttyS0 reboot=k panic=-1 iommu.strict=1 \
 
 /// Loads it all into memory; returns the CPU's first instruction.
 pub fn load(ram: &Ram, guest: &Guest) -> Result<u64> {
-    let file = FileOffset::new(ram.file().try_clone()?, 0);
+    let file = FileOffset::new(ram.as_fd().try_clone_to_owned()?.into(), 0);
     let all = (GuestAddress(0), ram.length() as usize, Some(file));
     let memory = &GuestMemoryMmap::<()>::from_ranges_with_files([all])?;
     let path = guest.folder.join("vmlinux");

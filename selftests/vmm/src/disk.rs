@@ -40,7 +40,7 @@ pub enum Reach {
 impl Reach {
     pub fn region(&self) -> Result<VhostUserMemoryRegionInfo> {
         Ok(match self {
-            Reach::Ram(ram) => frontend::region(0..ram.length(), ram.file().as_fd()),
+            Reach::Ram(ram) => frontend::region(0..ram.length(), ram.as_fd()),
             Reach::Iommu(view) | Reach::Space(view) => {
                 frontend::region(0..view.length()?, view.as_fd())
             }

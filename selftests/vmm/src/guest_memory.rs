@@ -43,7 +43,7 @@ impl GuestMemory {
         let window = shared.addr..shared.addr + length;
         let space = AddressSpace::new(MEMORY_END)?;
         space
-            .map(base.ram.file())
+            .map(&*base.ram)
             .length(base.ram.length())
             .at(0)
             .prot(READ_WRITE)

@@ -140,7 +140,7 @@ unsafe impl ByteValued for Unmap {}
 impl Iommu {
     pub fn new(ram: &Arc<Ram>, endpoint: u32) -> Result<Iommu> {
         let enforced = Arc::new(Domain::new(APERTURE)?);
-        enforced.add_ram(0, ram.file(), 0, ram.length())?;
+        enforced.add_ram(0, ram, 0, ram.length())?;
         let faults = FaultQueue::new(ram, &enforced)?;
         let mut config = [0; 40];
         // Every power of two from a page on.

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::thread::spawn;
 
@@ -24,11 +25,11 @@ pub fn unmodified_disk_waits_for_guest_memory(show: Show) -> Result<()> {
     let mut manager = None;
     let mut machine = Machine::new(|ram| {
         let space = Device::open()?.create_with(ram.length(), Holes::WAIT)?;
-        space.register(ram.file()).prot(READ_WRITE).commit()?;
+        space.register(ram).prot(READ_WRITE).commit()?;
         let holes = Holes::WAIT | Holes::KERNEL;
         let view = space.view_with(0..ram.length(), READ_WRITE, holes)?;
         let events = space.watch(0..ram.length(), None)?;
-        let ram = ram.file().try_clone()?;
+        let ram: File = ram.as_fd().try_clone_to_owned()?.into();
         // From now on: the device touches its queue as soon as it is connected.
         manager = Some(spawn(move || serve(&space, &ram, &events, &stopped)));
         Ok(Bus::View(view))

@@ -32,7 +32,7 @@ pub(super) fn holdings(show: Show, _: u32) -> Result<()> {
 }
 
 /// Writes and reads, and checks the data; returns how many requests were done a second.
-fn much_io(machine: &mut Machine, requests: u32, unmap: Unmap) -> Result<f64> {
+pub(super) fn much_io(machine: &mut Machine, requests: u32, unmap: Unmap) -> Result<f64> {
     const PAGE: usize = 4096;
     let mut buffers = Vec::new();
     for _ in 0..AT_A_TIME {
