@@ -77,7 +77,29 @@ impl Lend {
         prot: Prot,
     ) -> Result<Lend> {
         let addr = addr.as_ptr().expose_provenance() as u64;
-        let length = length as u64;
+        Lend::make(device, addr, length as u64, prot)
+    }
+
+    /// Opens the device and lends all of this process's memory, whatever it maps now or
+    /// later, for `prot` at most. Offsets are then addresses.
+    ///
+    /// It takes no more than a small part of it does: what is not looked at costs
+    /// nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Lend`]: EINVAL if `prot` has no [`Prot::READ`]; ENOMEM, EMFILE,
+    /// ENFILE. [`Error::Open`]: see [`Device::open()`].
+    ///
+    /// # Safety
+    ///
+    /// As for [`new()`](Lend::new). Where `prot` has no [`Prot::WRITE`], others change
+    /// nothing here; what they read is theirs to make sense of.
+    pub unsafe fn all(prot: Prot) -> Result<Lend> {
+        Lend::make(&Device::open()?, 0, 0, prot)
+    }
+
+    fn make(device: &Device, addr: u64, length: u64, prot: Prot) -> Result<Lend> {
         let argument = sys::address_space_lend {
             size: size_field::<sys::address_space_lend>(),
             flags: 0,

@@ -89,6 +89,22 @@ fn lent_memory_is_shown_and_written() {
 }
 
 #[test]
+fn all_of_a_process_is_at_its_addresses() {
+    let own = Own::new("abc");
+    // SAFETY: For reading only.
+    let lend = unsafe { Lend::all(Prot::READ) }.unwrap();
+    let space = AddressSpace::new(lend.length().unwrap()).unwrap();
+    space.map(&lend).at(0).commit().unwrap();
+    let start = own.at(0) as u64;
+    let window = space
+        .attach(start..start + 3 * page_size(), Prot::READ)
+        .unwrap();
+    assert_eq!(letters(&window), "abc");
+    own.set(1, b'x');
+    assert_eq!(letters(&window), "axc");
+}
+
+#[test]
 fn memory_that_was_taken_back_cannot_be_mapped() {
     let own = Own::new("ab");
     let lend = own.lend(Prot::READ);
