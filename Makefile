@@ -2,7 +2,7 @@
 # (kbuild itself reads Kbuild, not this file.)
 
 .PHONY: all module env check check-debug check-kcsan demo demo-viommu demo-lazy demo-dax
-.PHONY: bench profile fuzz kselftest shell clean help
+.PHONY: demo-introspect bench profile fuzz kselftest shell clean help
 all: module
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo 'make demo-viommu   run unmodified devices behind an enforced IOMMU'
 	@echo 'make demo-dax   run a Linux guest on files that a file server maps by itself'
 	@echo 'make demo-lazy  run guests before their memory is there'
+	@echo 'make demo-introspect   look into a running process that lent its memory'
 	@echo 'make bench      compare it with the alternatives: a table,'
 	@echo '                build/bench.json and build/bench.svg'
 	@echo 'make bench ICOUNT=1   the same in instructions, on one CPU'
@@ -68,6 +69,10 @@ demo-viommu: module
 demo-lazy: module
 	@scripts/in-env scripts/build-tests lazy
 	@scripts/vm -- build/lazy --transcript
+
+demo-introspect: module
+	@scripts/in-env scripts/build-tests introspect
+	@scripts/vm -- build/introspect --transcript
 
 # The shared directory is on a disk; it has a tmpfs in it.
 demo-dax: module
