@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The files that are shown, and the changes that their owner makes to them directly.
+//! The files that are shown, and the changes that their owner makes to them directly. What is
+//! lent is a file here, too.
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use rig::plain::Plain;
 use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, memfd_create};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
@@ -15,6 +16,7 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use crate::model::{self, is_hot};
 use crate::op::*;
+use crate::own_memory::OwnMemory;
 
 const HUGE_POOL: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
 /// Pages of files with huge pages: two huge ones.
@@ -51,7 +53,7 @@ impl Places {
     pub fn files(&self) -> Vec<usize> {
         (0..FILES)
             .filter(|file| match kind(*file).0 {
-                Kind::Memfd => true,
+                Kind::Memfd | Kind::Lent => true,
                 Kind::Hugetlb => self.hugetlb,
                 Kind::HugeTmpfs => self.huge_tmpfs.is_some(),
                 Kind::Ext4 => self.disk.is_some(),
@@ -67,6 +69,7 @@ pub fn kind(file: usize) -> (Kind, u64, u64) {
         2 => (Kind::Hugetlb, HUGE_FILE, HUGE_FILE),
         3 => (Kind::HugeTmpfs, HUGE_FILE, HUGE_FILE + 40),
         4 => (Kind::Ext4, 24, 40),
+        6 => (Kind::Lent, 24, 40),
         _ => (Kind::Memfd, HUGE + 40, HUGE + 80),
     }
 }
@@ -112,49 +115,39 @@ fn temporary(dir: &Path) -> std::io::Result<File> {
         .open(dir)
 }
 
-/// A file, open twice, and mapped by its owner.
+/// A file, mapped by its owner; or what is one to others.
 pub struct Shared {
-    kind: Kind,
     /// In cells.
     most: u64,
-    writable: File,
-    readable: File,
+    content: Content,
     /// In /proc.
     path: PathBuf,
-    mapping: Plain,
+}
+
+enum Content {
+    /// A file, open twice, and whether it is on a disk.
+    File {
+        writable: File,
+        readable: File,
+        mapping: Plain,
+        disk: bool,
+    },
+    Lent(OwnMemory),
 }
 
 impl Shared {
     /// Makes a file with its first content, and the model of it.
     pub fn make(places: &Places, number: usize) -> Result<(Shared, model::File)> {
         let (kind, pages, most) = kind(number);
-        let memfd = |flags| -> Result<File> {
-            let name = format!("fuzz{number}");
-            Ok(memfd_create(name, MemfdFlags::CLOEXEC | flags)?.into())
+        let content = match kind {
+            Kind::Lent => Content::Lent(OwnMemory::new(pages, most)?),
+            _ => Content::file(places, number)?,
         };
-        let here = |dir: &Option<PathBuf>| -> Result<File> {
-            Ok(temporary(dir.as_deref().context("no such place")?)?)
-        };
-        let writable = match kind {
-            Kind::Memfd => memfd(MemfdFlags::empty())?,
-            Kind::Hugetlb => memfd(MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB)?,
-            Kind::HugeTmpfs => here(&places.huge_tmpfs)?,
-            Kind::Ext4 => here(&places.disk)?,
-        };
-        writable.set_len(pages * PAGE).context("ftruncate")?;
-        let name = format!("/proc/self/fd/{}", writable.as_raw_fd());
-        let readable = File::open(&name).context("cannot open it again")?;
-        let path = std::fs::read_link(name)?;
-        let length = (most * PAGE) as usize;
-        let mapping = Plain::of(&writable, 0, length)?;
-        mapping.do_not_inherit()?;
+        let name = format!("/proc/self/fd/{}", content.fd(true).as_raw_fd());
         let file = Shared {
-            kind,
             most: most * CELLS,
-            writable,
-            readable,
-            path,
-            mapping,
+            content,
+            path: std::fs::read_link(name)?,
         };
         let mut model = model::File::new(kind, pages, most);
         for cell in (0..model.size).filter(|cell| is_hot(cell / CELLS)) {
@@ -166,11 +159,7 @@ impl Shared {
     }
 
     pub fn fd(&self, writable: bool) -> BorrowedFd<'_> {
-        if writable {
-            self.writable.as_fd()
-        } else {
-            self.readable.as_fd()
-        }
+        self.content.fd(writable)
     }
 
     /// Whether a path in /proc is this file's.
@@ -184,7 +173,12 @@ impl Shared {
         // SAFETY: The cell is within the mapping, as was checked, and aligned; the model
         // makes sure that it is within the file.
         unsafe {
-            let word: *mut u64 = self.mapping.as_ptr().add((cell * CELL) as usize).cast();
+            let word: *mut u64 = self
+                .content
+                .mapping()
+                .as_ptr()
+                .add((cell * CELL) as usize)
+                .cast();
             word.write_volatile(value);
         }
     }
@@ -194,7 +188,12 @@ impl Shared {
         // SAFETY: The cell is within the mapping, as was checked, and aligned; the model
         // makes sure that it is within the file.
         unsafe {
-            let word: *const u64 = self.mapping.as_ptr().add((cell * CELL) as usize).cast();
+            let word: *const u64 = self
+                .content
+                .mapping()
+                .as_ptr()
+                .add((cell * CELL) as usize)
+                .cast();
             word.read_volatile()
         }
     }
@@ -202,46 +201,61 @@ impl Shared {
     pub fn write(&self, cell: u64, value: u64) -> Result<()> {
         let mut bytes = [0; CELL as usize];
         bytes[..8].copy_from_slice(&value.to_ne_bytes());
-        self.writable
-            .write_all_at(&bytes, cell * CELL)
-            .context("write")
+        match &self.content {
+            Content::File { writable, .. } => {
+                writable.write_all_at(&bytes, cell * CELL).context("write")
+            }
+            Content::Lent(own) => own.write(cell * CELL, &bytes),
+        }
     }
 
     pub fn truncate(&self, cells: u64) -> Result<()> {
-        self.writable.set_len(cells * CELL).context("ftruncate")
+        match &self.content {
+            Content::File { writable, .. } => writable.set_len(cells * CELL).context("ftruncate"),
+            Content::Lent(own) => own.resize(cells / CELLS),
+        }
     }
 
     pub fn punch(&self, at: Span) -> Result<()> {
-        fallocate(
-            &self.writable,
-            FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
-            at.start * CELL,
-            at.count * CELL,
-        )
-        .context("fallocate")
+        match &self.content {
+            Content::File { writable, .. } => fallocate(
+                writable,
+                FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
+                at.start * CELL,
+                at.count * CELL,
+            )
+            .context("fallocate"),
+            Content::Lent(own) => own.drop_pages(Span::new(at.start / CELLS, at.count / CELLS)),
+        }
+    }
+
+    /// Takes back what was lent.
+    pub fn take_back(&self) -> Result<()> {
+        match &self.content {
+            Content::File { .. } => bail!("a file is not lent"),
+            Content::Lent(own) => own.take_back(),
+        }
     }
 
     /// Gives the kernel advice, which it may not follow.
     pub fn advise(&self, at: Span, advice: Advice) -> Result<()> {
+        let mapping = self.content.mapping();
         let advise = |advice| {
             let start = (at.start * CELL / PAGE * PAGE) as usize;
-            let end =
-                ((at.end() * CELL).next_multiple_of(PAGE) as usize).min(self.mapping.length());
+            let end = ((at.end() * CELL).next_multiple_of(PAGE) as usize).min(mapping.length());
             if start < end {
                 // SAFETY: The range is within the mapping, and no such advice changes its
                 // content.
-                unsafe {
-                    libc::madvise(self.mapping.as_ptr().add(start).cast(), end - start, advice)
-                };
+                unsafe { libc::madvise(mapping.as_ptr().add(start).cast(), end - start, advice) };
             }
         };
         match advice {
-            Advice::Sync => self.writable.sync_all().context("fsync")?,
+            Advice::Sync => self.content.sync()?,
             Advice::PageOut => advise(libc::MADV_PAGEOUT),
             Advice::Collapse => advise(libc::MADV_COLLAPSE),
             Advice::DropCaches => {
-                if self.kind == Kind::Ext4 {
-                    self.writable.sync_all().context("fsync")?;
+                if matches!(self.content, Content::File { disk: true, .. }) {
+                    self.content.sync()?;
                 }
                 std::fs::write("/proc/sys/vm/drop_caches", "1").context("drop_caches")?;
             }
@@ -251,13 +265,21 @@ impl Shared {
 
     /// The size in cells, and the words that are not 0, with their cells.
     pub fn content(&self) -> Result<Seen> {
-        let size = self.writable.metadata().context("fstat")?.len();
+        let readable = match &self.content {
+            Content::File { readable, .. } => readable,
+            Content::Lent(own) => {
+                let cells = own.pages() * CELLS;
+                let words = (0..cells).map(|cell| (cell, self.read_mapped(cell)));
+                return Ok(Seen::Content(cells, words.filter(|it| it.1 != 0).collect()));
+            }
+        };
+        let size = readable.metadata().context("fstat")?.len();
         let mut words = Vec::new();
         let mut bytes = vec![0; 1 << 20];
         for start in (0..size).step_by(bytes.len()) {
             let part = (size - start).min(bytes.len() as u64) as usize;
             let part = &mut bytes[..part];
-            self.readable.read_exact_at(part, start).context("read")?;
+            readable.read_exact_at(part, start).context("read")?;
             for (cell, word) in (start / CELL..).zip(part.chunks(CELL as usize)) {
                 let word = word
                     .first_chunk()
@@ -268,5 +290,59 @@ impl Shared {
             }
         }
         Ok(Seen::Content(size.div_ceil(CELL), words))
+    }
+}
+
+impl Content {
+    /// A file, which is as long as its kind is at first.
+    fn file(places: &Places, number: usize) -> Result<Content> {
+        let (kind, pages, most) = kind(number);
+        let memfd = |flags| -> Result<File> {
+            let name = format!("fuzz{number}");
+            Ok(memfd_create(name, MemfdFlags::CLOEXEC | flags)?.into())
+        };
+        let here = |dir: &Option<PathBuf>| -> Result<File> {
+            Ok(temporary(dir.as_deref().context("no such place")?)?)
+        };
+        let writable = match kind {
+            Kind::Memfd => memfd(MemfdFlags::empty())?,
+            Kind::Hugetlb => memfd(MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB)?,
+            Kind::HugeTmpfs => here(&places.huge_tmpfs)?,
+            Kind::Ext4 => here(&places.disk)?,
+            Kind::Lent => bail!("what is lent is no file"),
+        };
+        writable.set_len(pages * PAGE).context("ftruncate")?;
+        let name = format!("/proc/self/fd/{}", writable.as_raw_fd());
+        let readable = File::open(name).context("cannot open it again")?;
+        let mapping = Plain::of(&writable, 0, (most * PAGE) as usize)?;
+        mapping.do_not_inherit()?;
+        Ok(Content::File {
+            writable,
+            readable,
+            mapping,
+            disk: kind == Kind::Ext4,
+        })
+    }
+
+    fn fd(&self, writable: bool) -> BorrowedFd<'_> {
+        match self {
+            Content::File { writable: file, .. } if writable => file.as_fd(),
+            Content::File { readable, .. } => readable.as_fd(),
+            Content::Lent(own) => own.fd(writable),
+        }
+    }
+
+    fn mapping(&self) -> &Plain {
+        match self {
+            Content::File { mapping, .. } => mapping,
+            Content::Lent(own) => own.mapping(),
+        }
+    }
+
+    fn sync(&self) -> Result<()> {
+        match self {
+            Content::File { writable, .. } => writable.sync_all().context("fsync"),
+            Content::Lent(_) => Ok(()),
+        }
     }
 }

@@ -449,6 +449,8 @@ impl Generator {
                     },
                 }
             }
+            // Seldom: nothing of it can be reached after that.
+            93 if kind == Kind::Lent => Op::TakeBack(file),
             _ => Op::Check(file),
         }
     }

@@ -265,6 +265,7 @@ impl Machine {
             Op::Punch { file, at } => self.file(file)?.punch(at)?,
             Op::Advise { file, at, advice } => self.file(file)?.advise(at, advice)?,
             Op::Check(file) => return self.file(file)?.content(),
+            Op::TakeBack(file) => self.file(file)?.take_back()?,
             Op::Boot => self.guest = Some(Guest::boot()?),
             Op::Halt => self.guest = None,
             Op::Plug {

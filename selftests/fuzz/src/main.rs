@@ -10,6 +10,7 @@ mod guest;
 mod machine;
 mod model;
 mod op;
+mod own_memory;
 mod probe;
 mod race;
 mod reader;

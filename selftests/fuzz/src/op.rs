@@ -37,7 +37,7 @@ pub const PLACE_PAGES: u64 = 4 * HUGE;
 /// Memory slots for spaces in the virtual machine.
 pub const SLOTS: usize = 3;
 /// See [`Kind`].
-pub const FILES: usize = 6;
+pub const FILES: usize = 7;
 /// Events files.
 pub const WATCHES: usize = 2;
 /// Processes that wait at holes, each with one access,
@@ -94,6 +94,8 @@ pub enum Kind {
     /// On a tmpfs that uses huge pages where it can.
     HugeTmpfs,
     Ext4,
+    /// None: memory of the fuzzer's own, which it lends.
+    Lent,
 }
 
 /// An open file: each file is open for reading and writing, and for reading.
@@ -337,6 +339,8 @@ pub enum Op {
     },
     /// Compares all of the file with what should be in it.
     Check(usize),
+    /// The lender takes its memory back.
+    TakeBack(usize),
 
     // The virtual machine.
     Boot,

@@ -12,6 +12,8 @@ pub struct File {
     /// In cells.
     pub size: u64,
     pub cells: Vec<u64>,
+    /// It was lent, and is no longer.
+    pub taken_back: bool,
 }
 
 impl File {
@@ -21,6 +23,7 @@ impl File {
             kind,
             size: pages * CELLS,
             cells: vec![0; (most * CELLS) as usize],
+            taken_back: false,
         }
     }
 
@@ -31,7 +34,16 @@ impl File {
 
     /// Whether a mapping has memory at this page.
     pub fn has(&self, page: u64) -> bool {
-        page * CELLS < self.size
+        page * CELLS < self.size && !self.taken_back
+    }
+
+    /// Whether a registration of all can begin at this page: where the file has one, or the
+    /// memory that was lent, whatever is mapped there.
+    pub fn begins(&self, page: u64) -> bool {
+        match self.kind {
+            Kind::Lent => page * CELLS < self.most(),
+            _ => self.has(page),
+        }
     }
 
     /// Whether it is undetermined if a mapping has memory at this page: tmpfs shows all of a
@@ -46,6 +58,7 @@ impl File {
     pub fn grain(&self) -> u64 {
         match self.kind {
             Kind::Hugetlb => HUGE * CELLS,
+            Kind::Lent => CELLS,
             _ => 1,
         }
     }
@@ -83,19 +96,23 @@ impl Model {
     }
 
     /// A hugetlb file grows when it is mapped for writing past its end, but only if a new
-    /// part of it is mapped in the arena. That cannot be predicted, so it is not done.
+    /// part of it is mapped in the arena. That cannot be predicted, so it is not done. Nor is
+    /// more mapped than was lent, or what was taken back, which other tests have.
     pub(super) fn mappable(&self, handle: Handle, offset: u64, pages: u64) -> bool {
-        self.files[handle.file].as_ref().is_some_and(|file| {
-            file.kind != Kind::Hugetlb
-                || (offset + pages).next_multiple_of(HUGE) * CELLS <= file.size
-        })
+        self.files[handle.file]
+            .as_ref()
+            .is_some_and(|file| match file.kind {
+                Kind::Hugetlb => (offset + pages).next_multiple_of(HUGE) * CELLS <= file.size,
+                Kind::Lent => !file.taken_back && (offset + pages) * CELLS <= file.most(),
+                _ => true,
+            })
     }
 
-    /// Writes through the owner's mapping must be within the file; hugetlb files cannot be
-    /// written in another way.
+    /// Writes through the owner's mapping must be within the file, and so must all to what is
+    /// lent; hugetlb files cannot be written in another way.
     pub(super) fn writable_cell(&self, file: usize, cell: u64, mapped: bool) -> bool {
         self.files[file].as_ref().is_some_and(|file| {
-            if mapped {
+            if mapped || file.kind == Kind::Lent {
                 cell < file.size
             } else {
                 file.kind != Kind::Hugetlb && cell < file.most()
@@ -116,6 +133,17 @@ impl Model {
                 && at.start % file.grain() == 0
                 && at.count % file.grain() == 0
         })
+    }
+
+    pub(super) fn is_lent(&self, file: usize) -> bool {
+        let file = self.files[file].as_ref();
+        file.is_some_and(|file| file.kind == Kind::Lent && !file.taken_back)
+    }
+
+    pub(super) fn take_back(&mut self, file: usize) {
+        if let Some(file) = &mut self.files[file] {
+            file.taken_back = true;
+        }
     }
 
     pub(super) fn write(&mut self, file: usize, cell: u64, value: u64) {

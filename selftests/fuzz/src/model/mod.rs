@@ -240,6 +240,7 @@ impl Model {
             Op::Truncate { file, cells } => self.truncatable(file, cells),
             Op::Punch { file, at } => self.punchable(file, at),
             Op::Advise { file: of, .. } | Op::Check(of) => file(of),
+            Op::TakeBack(file) => self.is_lent(file),
             Op::Boot => self.guest.is_none(),
             Op::Vmm(_) => self.guest.is_some(),
             Op::Halt | Op::Guest(_) | Op::GuestSweep => runs,
@@ -383,6 +384,10 @@ impl Model {
                 Ok(())
             }
             Op::Check(file) => self.check_file(file, seen),
+            Op::TakeBack(file) => {
+                self.take_back(file);
+                done(seen)
+            }
             Op::Boot => {
                 self.guest = Some(Guest::default());
                 done(seen)

@@ -355,7 +355,7 @@ impl Model {
         seen: &Seen,
     ) -> Verdict {
         let part = self.part(on);
-        let beyond = pages.is_none() && !self.file(handle.file).has(offset);
+        let beyond = pages.is_none() && !self.file(handle.file).begins(offset);
         let wanted = match part.takes(prot) {
             _ if !part.manage => Err(ENOTTY),
             Err(errno) => Err(errno),
