@@ -14,6 +14,7 @@ mod comparison;
 mod group;
 mod guest;
 mod huge;
+mod lender;
 mod linux;
 mod memory;
 mod on_demand;
@@ -29,6 +30,7 @@ mod row_e;
 mod row_f;
 mod row_g;
 mod row_h;
+mod row_i;
 mod row_j;
 mod row_j_restore;
 mod row_l;
@@ -58,6 +60,8 @@ enum Row {
     G,
     /// I/O of a vhost-user disk behind an IOMMU: needs qemu-storage-daemon
     H,
+    /// Memory that another process lends
+    I,
     /// Memory that comes as it is touched, in a process and in a guest
     J,
     /// A DAX window, of a file server alone and under Linux guests: needs build/release
@@ -77,6 +81,7 @@ impl Row {
             Row::F => row_f::run(bench),
             Row::G => row_g::run(bench),
             Row::H => row_h::run(bench),
+            Row::I => row_i::run(bench),
             Row::J => row_j::run(bench).and_then(|()| row_j_restore::run(bench)),
             Row::L => row_l::run(bench).and_then(|()| row_l_guest::run(bench)),
             Row::M => row_m::run(bench),
@@ -120,6 +125,7 @@ struct Arguments {
 fn main() -> Result<()> {
     match std::env::args().nth(1).as_deref() {
         Some(peer::ARGUMENT) => return peer::live(),
+        Some(lender::ARGUMENT) => return lender::live(),
         Some(attack::ARGUMENT) => return attack::live(),
         Some(row_m::ARGUMENT) => return row_m::live(),
         _ => {}
