@@ -132,6 +132,8 @@ def virtme(args, run):
         "--disable-microvm", "--force-9p", "--blk-disk", f"ext4={run}/disk",
     ]
     options = ["-no-reboot", "-monitor", f"unix:{run}/monitor,server=on,wait=off"]
+    # Why it ended, where the kernel could not say so: a triple fault is logged with the registers.
+    options += ["-d", "cpu_reset", "-D", f"{run}/emulator"]
     if args.icount:
         # The emulator counts, and runs one thread for that.
         options += ["-icount", "shift=0"]
@@ -202,6 +204,17 @@ class Guest:
                         break
                 return lines[max(0, i - 2):end + 1]
         return None
+
+    def last_words(self, process):
+        """How the emulator ended."""
+        try:
+            with open(f"{self.run}/emulator", errors="replace") as file:
+                _, fault, registers = file.read().rpartition("Triple fault\n")
+        except OSError:
+            fault = ""
+        if fault:
+            return "a triple fault\n" + registers[:4000]
+        return f"the emulator ended with {process.returncode}"
 
     def emulator_crashed(self):
         """An int3 outside of the module, where memory has none any more: the kernel had
@@ -296,7 +309,7 @@ class Guest:
             if ended and not events:
                 if self.status is not None:
                     return self.status, None
-                return CRASH, "the VM stopped before the command ended"
+                return CRASH, f"the VM stopped before the command ended: {self.last_words(process)}"
             if fatal is None and self.state != "boot" and any(COMPLAINTS.ended(line) for line in self.lines[-200:]):
                 fatal = now
             if fatal is not None and now - fatal > 5:
