@@ -41,7 +41,11 @@ struct AddressSpaceModule {
 
 impl kernel::InPlaceModule for AddressSpaceModule {
     fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
-        pr_info!("an mm comes from {}\n", segment::mm_source::NAME);
+        pr_info!(
+            "version {}, an mm comes from {}\n",
+            env!("ADDRESS_SPACE_VERSION"),
+            segment::mm_source::NAME
+        );
         // The device last: it may be used as soon as it is registered.
         try_pin_init!(Self {
             _workers: sys::workers::Workers::start()?,

@@ -212,7 +212,8 @@ impl<'a> Fault<'a> {
             Answer::WaitForChange(_) | Answer::Wait(..) => WAITED,
         };
         if ret != FALLBACK {
-            trace::fault(&self.space().mapping, page, access, ret);
+            let view = self.context.terms().id;
+            trace::fault(&self.space().mapping, view, page, access, ret);
         }
         match answer {
             // Not at once: the task that revokes may have to share the CPU with this one, and may

@@ -9,6 +9,7 @@
 #include <linux/interval_tree_generic.h>
 #include <linux/lockdep.h>
 #include <linux/magic.h>
+#include <linux/module.h>
 #include <linux/mount.h>
 #include <linux/pseudo_fs.h>
 #include <linux/sched/mm.h>
@@ -21,6 +22,9 @@
 
 #define CREATE_TRACE_POINTS
 #include "events.h"
+
+/* The module! macro of the kernel crate has no place for it. */
+MODULE_VERSION(ADDRESS_SPACE_VERSION_TEXT);
 
 void address_space_helper_init_rwlock(rwlock_t *lock)
 {
@@ -513,10 +517,10 @@ void address_space_helper_trace_change(unsigned long ino, u64 start, u64 end,
 	trace_address_space_change(ino, start, end, prot, revoked);
 }
 
-void address_space_helper_trace_fault(unsigned long ino, u64 page, unsigned int access,
-				      unsigned int ret)
+void address_space_helper_trace_fault(unsigned long ino, u64 view, u64 page,
+				      unsigned int access, unsigned int ret)
 {
-	trace_address_space_fault(ino, page, access, ret);
+	trace_address_space_fault(ino, view, page, access, ret);
 }
 
 void address_space_helper_trace_invalidate(unsigned long ino, u64 segment, u64 start, u64 end,

@@ -137,8 +137,8 @@ bool address_space_helper_is_anon_file(struct file *file, const char *name);
 bool address_space_helper_trace_change_enabled(void);
 void address_space_helper_trace_change(unsigned long ino, u64 start, u64 end,
 				       unsigned int prot, bool revoked);
-void address_space_helper_trace_fault(unsigned long ino, u64 page, unsigned int access,
-				      unsigned int ret);
+void address_space_helper_trace_fault(unsigned long ino, u64 view, u64 page,
+				      unsigned int access, unsigned int ret);
 void address_space_helper_trace_invalidate(unsigned long ino, u64 segment, u64 start, u64 end,
 					   bool deferred);
 

@@ -94,7 +94,9 @@ safe_fns! {
     fn address_space_helper_trace_change(
         ino: usize, start: u64, end: u64, prot: c_uint, revoked: bool
     ) -> ();
-    fn address_space_helper_trace_fault(ino: usize, page: u64, access: c_uint, ret: c_uint) -> ();
+    fn address_space_helper_trace_fault(
+        ino: usize, view: u64, page: u64, access: c_uint, ret: c_uint
+    ) -> ();
     fn address_space_helper_trace_invalidate(
         ino: usize, segment: u64, start: u64, end: u64, deferred: bool
     ) -> ();
