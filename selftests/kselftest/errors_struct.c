@@ -18,6 +18,7 @@ union any {
 	struct address_space_move move;
 	struct address_space_events events;
 	struct address_space_poison poison;
+	struct address_space_query query;
 	uint32_t head[2];		/* size, flags */
 	char room[128];
 };
@@ -85,6 +86,10 @@ FIXTURE_VARIANT_ADD(call, events)
 FIXTURE_VARIANT_ADD(call, poison)
 	CALL(ADDRESS_SPACE_POISON, address_space_poison, ADDRESS_SPACE_POISON_CLEAR, 0);
 
+FIXTURE_VARIANT_ADD(call, query)
+	CALL(ADDRESS_SPACE_QUERY, address_space_query, 0,
+	     offsetof(struct address_space_query, __reserved));
+
 FIXTURE_SETUP(call)
 {
 	ASSERT_EQ(0, space_init(&self->s));
@@ -95,6 +100,10 @@ FIXTURE_SETUP(call)
 		self->fd = open("/dev/address_space", O_RDWR);
 		ASSERT_LE(0, self->fd);
 		self->arg.create.length = SPACE_LEN;
+		break;
+	case ADDRESS_SPACE_QUERY:
+		self->fd = open("/dev/address_space", O_RDONLY);
+		ASSERT_LE(0, self->fd);
 		break;
 	case ADDRESS_SPACE_MMAP:
 		self->arg.mmap.fd = self->s.b;
@@ -300,7 +309,7 @@ FIXTURE_VARIANT(fd)
 
 FIXTURE_VARIANT_ADD(fd, device)
 {
-	.known = { _IOC_NR(ADDRESS_SPACE_CREATE) },
+	.known = { _IOC_NR(ADDRESS_SPACE_CREATE), _IOC_NR(ADDRESS_SPACE_QUERY) },
 	.kind = DEVICE,
 };
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! /dev/address_space: makes address spaces, and lends memory.
+//! /dev/address_space: makes address spaces, lends memory, and says what can be made of either.
 
 use kernel::{
     bindings::{
@@ -22,6 +22,7 @@ use crate::{
     call::{
         asfd::Asfd,
         lend,
+        query,
         request,
         uapi, //
     },
@@ -36,7 +37,7 @@ use crate::{
 };
 
 /// The most bytes that a space may have: as much as a process can map without asking for more.
-const MAX_LENGTH: u64 = 1 << 47;
+pub(super) const MAX_LENGTH: u64 = 1 << 47;
 
 /// The device. It has no state: what it makes lives in the file descriptors it returns.
 pub(crate) struct Device;
@@ -53,6 +54,7 @@ impl MiscDevice for Device {
         match cmd {
             uapi::CREATE => create(UserPtr::from_addr(arg)),
             uapi::LEND => lend::lend(UserPtr::from_addr(arg)),
+            uapi::QUERY => query::query(UserPtr::from_addr(arg)),
             _ => Err(ENOTTY),
         }
     }

@@ -16,6 +16,7 @@ pub(crate) mod file;
 pub(crate) mod kvm;
 mod lend;
 pub(crate) mod manage;
+mod query;
 pub(crate) mod request;
 pub(crate) mod uapi;
 pub(crate) mod view;

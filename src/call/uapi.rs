@@ -18,7 +18,7 @@ use crate::sys::plain::plain_structs;
 
 const TYPE: u32 = 0xB9;
 
-/// On the device.
+/// On the device, as is [`QUERY`].
 pub(crate) const CREATE: u32 = _IO(TYPE, 0x00);
 /// On the device, too.
 pub(crate) const LEND: u32 = _IO(TYPE, 0x0A);
@@ -35,6 +35,7 @@ pub(crate) const PROTECT: u32 = _IO(TYPE, 0x07);
 pub(crate) const MOVE: u32 = _IO(TYPE, 0x08);
 pub(crate) const EVENTS: u32 = _IO(TYPE, 0x0D);
 pub(crate) const POISON: u32 = _IO(TYPE, 0x0E);
+pub(crate) const QUERY: u32 = _IO(TYPE, 0x0F);
 /// On an asfd or a view, as is the next.
 pub(crate) const KVM_MAP: u32 = _IO(TYPE, 0x10);
 pub(crate) const KVM_UNMAP: u32 = _IO(TYPE, 0x11);
@@ -66,6 +67,19 @@ pub(crate) const HOLE_KERNEL: u32 = 1 << 20;
 pub(crate) const HOLE_FLAGS: u32 =
     HOLE_SIGNAL | HOLE_ABSORB | HOLE_WAIT | HOLE_DENIED | HOLE_KERNEL;
 
+/// What [`QUERY`] answers: the version of the interface, and what there is of it.
+pub(crate) const VERSION: u32 = 1;
+pub(crate) const FEATURE_NAMES: u64 = 1 << 0;
+pub(crate) const FEATURE_REOPEN: u64 = 1 << 1;
+pub(crate) const FEATURE_EXEC: u64 = 1 << 2;
+pub(crate) const FEATURE_MANAGE: u64 = 1 << 3;
+pub(crate) const FEATURE_HOLES: u64 = 1 << 4;
+pub(crate) const FEATURE_RELEASE: u64 = 1 << 5;
+pub(crate) const FEATURE_UNREGISTER_ALL: u64 = 1 << 6;
+pub(crate) const FEATURE_KVM: u64 = 1 << 7;
+pub(crate) const FEATURE_HUGE_PAGES: u64 = 1 << 8;
+// A new one takes the next bit, here, in the header and in `query.rs`.
+
 /// Flag of [`Poison`].
 pub(crate) const POISON_CLEAR: u32 = 1 << 0;
 
@@ -83,7 +97,7 @@ pub(crate) const EVENT_INTERRUPTED: u32 = 10;
 pub(crate) const EVENT_OVERFLOW: u32 = 11;
 
 /// The longest name of an asfd or view, in bytes without the end.
-const NAME_MAX: usize = 200;
+pub(crate) const NAME_MAX: usize = 200;
 
 /// Opcodes of a batch.
 pub(crate) const OP_MMAP: u32 = 1;
@@ -137,6 +151,12 @@ plain_structs! {
     Event { size: u32, kind: u32, offset: u64, access: u32, tid: u32, view: u64 }
     /// Argument of [`POISON`].
     Poison { size: u32, flags: u32, addr: u64, length: u64 }
+    /// Argument of [`QUERY`].
+    Query {
+        size: u32, flags: u32,
+        version: u32, reserved: u32, features: u64, max_length: u64,
+        max_name: u32, max_ops: u32, max_poisoned: u32, max_events: u32,
+    }
     /// Argument of [`KVM_MAP`].
     KvmMap {
         size: u32, flags: u32,
@@ -165,8 +185,8 @@ macro_rules! args {
 }
 
 args! {
-    Create(16) Lend Mmap Munmap View(40) Register Unregister Batch Op Protect Move Events Poison
-    KvmMap KvmUnmap
+    Create(16) Lend Query Mmap Munmap View(40) Register Unregister Batch Op Protect Move Events
+    Poison KvmMap KvmUnmap
 }
 
 impl Batch {
@@ -276,6 +296,13 @@ impl Name {
         // There is always an end.
         CStr::from_bytes_until_nul(&self.0).unwrap_or_default()
     }
+}
+
+/// Writes the whole argument back, as much of it as the caller knows. `EFAULT`.
+pub(crate) fn write_whole<T: Arg>(ptr: UserPtr, arg: &T, size: u32) -> Result {
+    let bytes = arg.as_bytes();
+    let bytes = &bytes[..bytes.len().min(size as usize)];
+    UserSlice::new(ptr, bytes.len()).writer().write_slice(bytes)
 }
 
 /// Writes one value of the argument back, at `offset` bytes of it. `EFAULT`.

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// How many events are kept.
-const KEPT: usize = 256;
+pub(crate) const KEPT: usize = 256;
 
 /// What an event tells.
 #[derive(Clone, Copy, PartialEq, Eq)]

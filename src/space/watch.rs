@@ -55,7 +55,7 @@ use crate::{
 };
 
 /// How many ranges can be poisoned.
-const POISONED: usize = 64;
+pub(crate) const POISONED: usize = 64;
 
 /// How many tasks are woken in one hold of the lock.
 const WOKEN: usize = 16;

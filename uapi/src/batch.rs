@@ -58,7 +58,8 @@ impl<'a> Batch<'a> {
     /// Populates what the last operation maps, as
     /// [`Map::populate()`](crate::Map::populate) does, once the whole batch is
     /// done. Only after [`map()`](Batch::map) or [`replace()`](Batch::replace):
-    /// the kernel refuses it for other operations.
+    /// the kernel refuses it for other operations (EOPNOTSUPP). In an empty batch it
+    /// does nothing.
     pub fn populate(mut self) -> Self {
         if let Some(operation) = self.operations.last_mut() {
             operation.op.flags |= sys::ADDRESS_SPACE_MAP_POPULATE;

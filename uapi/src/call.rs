@@ -42,6 +42,7 @@ macro_rules! arguments {
 arguments! {
     address_space_create => ADDRESS_SPACE_CREATE,
     address_space_lend => ADDRESS_SPACE_LEND,
+    address_space_query => ADDRESS_SPACE_QUERY,
     address_space_mmap => ADDRESS_SPACE_MMAP,
     address_space_munmap => ADDRESS_SPACE_MUNMAP,
     address_space_view => ADDRESS_SPACE_VIEW,

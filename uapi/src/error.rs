@@ -31,6 +31,11 @@ pub enum Error {
         /// Why.
         errno: Errno,
     },
+    /// The module could not be asked what it can do.
+    Query {
+        /// Why.
+        errno: Errno,
+    },
     /// An address space could not be created.
     Create {
         /// The requested length, in bytes.
@@ -239,6 +244,7 @@ impl Error {
             | Error::Move { errno, .. }
             | Error::WholeBatch { errno }
             | Error::Open { errno }
+            | Error::Query { errno }
             | Error::Create { errno, .. }
             | Error::Map { errno, .. }
             | Error::FileLength { errno }

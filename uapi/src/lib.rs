@@ -108,6 +108,7 @@ mod kvm;
 mod lend;
 mod map;
 mod prot;
+mod query;
 mod registration;
 mod space;
 pub mod sys;
@@ -125,6 +126,7 @@ pub use kvm::{KvmFlags, KvmWindow};
 pub use lend::Lend;
 pub use map::Map;
 pub use prot::Prot;
+pub use query::{Capabilities, Features, query};
 pub use registration::Registration;
 /// The error number of a system call.
 pub use rustix::io::Errno;

@@ -456,7 +456,10 @@ impl AsFd for AddressSpace {
     }
 }
 
-/// For an asfd that was received from another process.
+/// For an asfd that was received from another process. What it is of is not checked: on
+/// another file all calls are ENOTTY but [`length()`](AddressSpace::length),
+/// [`id()`](AddressSpace::id) and [`attach()`](AddressSpace::attach), which work on any
+/// file that can be mapped.
 impl From<OwnedFd> for AddressSpace {
     fn from(fd: OwnedFd) -> Self {
         AddressSpace { fd }
@@ -512,6 +515,7 @@ mod tests {
                 .attach_kvm(file(0), 0, 0, 0..0x1000, KvmFlags::empty())
                 .unwrap_err(),
             Device::from(file(0)).create(0x1000).unwrap_err(),
+            Device::from(file(0)).query().unwrap_err(),
         ];
         for error in errors {
             assert_eq!(error.errno(), Some(Errno::NOTTY), "{error}");

@@ -44,6 +44,57 @@ pub const ADDRESS_SPACE_NAME_MAX: u32 = 200;
 /// On `/dev/address_space`: creates an address space and returns its asfd.
 pub const ADDRESS_SPACE_CREATE: Opcode = opcode::none(ADDRESS_SPACE_TYPE, 0x00);
 
+/// Asfds and views can have names.
+pub const ADDRESS_SPACE_FEATURE_NAMES: u64 = 1 << 0;
+/// An asfd or view can be opened through `/proc/PID/fd`.
+pub const ADDRESS_SPACE_FEATURE_REOPEN: u64 = 1 << 1;
+/// What is mapped for execution can be executed in an attachment.
+pub const ADDRESS_SPACE_FEATURE_EXEC: u64 = 1 << 2;
+/// A view can manage its range.
+pub const ADDRESS_SPACE_FEATURE_MANAGE: u64 = 1 << 3;
+/// Holes can be absorbed and waited for, watched and poisoned.
+pub const ADDRESS_SPACE_FEATURE_HOLES: u64 = 1 << 4;
+/// [`ADDRESS_SPACE_MUNMAP_RELEASE`].
+pub const ADDRESS_SPACE_FEATURE_RELEASE: u64 = 1 << 5;
+/// [`ADDRESS_SPACE_UNREGISTER_ALL`].
+pub const ADDRESS_SPACE_FEATURE_UNREGISTER_ALL: u64 = 1 << 6;
+/// The kernel was built with KVM.
+pub const ADDRESS_SPACE_FEATURE_KVM: u64 = 1 << 7;
+/// Attachments have huge pages.
+pub const ADDRESS_SPACE_FEATURE_HUGE_PAGES: u64 = 1 << 8;
+
+/// The version of the interface that this module describes.
+pub const ADDRESS_SPACE_VERSION: u32 = 1;
+
+/// Argument of [`ADDRESS_SPACE_QUERY`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct address_space_query {
+    /// Size of this struct in bytes.
+    pub size: u32,
+    /// Must be 0.
+    pub flags: u32,
+    /// Output: version of the interface.
+    pub version: u32,
+    /// Must be 0.
+    pub __reserved: u32,
+    /// Output: `ADDRESS_SPACE_FEATURE_*`.
+    pub features: u64,
+    /// Output: the longest address space in bytes.
+    pub max_length: u64,
+    /// Output: the longest name in bytes.
+    pub max_name: u32,
+    /// Output: the most operations of a batch.
+    pub max_ops: u32,
+    /// Output: the most separate ranges that are poisoned.
+    pub max_poisoned: u32,
+    /// Output: how many events are kept.
+    pub max_events: u32,
+}
+
+/// On the device: says what the kernel and the module can do.
+pub const ADDRESS_SPACE_QUERY: Opcode = opcode::none(ADDRESS_SPACE_TYPE, 0x0F);
+
 /// The new mapping replaces whatever is mapped in the range.
 pub const ADDRESS_SPACE_MAP_REPLACE: u32 = 1 << 0;
 /// The kernel chooses the address and writes it to `addr`.

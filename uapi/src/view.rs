@@ -14,8 +14,10 @@ use crate::{KvmFlags, KvmWindow, Prot, Result, Window, space};
 /// the address space. It is live: it shows what is mapped in its range at any
 /// moment. Offset 0 of the view is the start of its range.
 ///
-/// Like an asfd, it can be sent to another process as a file descriptor. On a file
-/// descriptor that is not a view, its calls fail.
+/// Like an asfd, it can be sent to another process as a file descriptor. What a file
+/// descriptor is of is not checked when a view is made of it: [`attach()`](View::attach)
+/// then attaches whatever can be mapped, a memfd too, and only
+/// [`attach_kvm()`](View::attach_kvm) fails.
 #[derive(Debug)]
 pub struct View {
     fd: OwnedFd,

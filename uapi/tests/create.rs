@@ -4,11 +4,21 @@
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use address_space::{AddressSpace, Device, Errno, Holes, Prot, page_size, sys};
+use address_space::{AddressSpace, Device, Errno, Features, Holes, Prot, page_size, sys};
 use rustix::fs::{FileType, SeekFrom, fstat, readlink, seek};
 use rustix::io::{FdFlags, fcntl_getfd};
 
 mod common;
+
+#[test]
+fn query_tells_what_the_module_can_do() {
+    let can = address_space::query().unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(can.version, sys::ADDRESS_SPACE_VERSION);
+    assert!(can.features.contains(Features::NAMES | Features::HOLES));
+    assert_eq!(can.max_name, sys::ADDRESS_SPACE_NAME_MAX as usize);
+    AddressSpace::new(can.max_length).unwrap();
+    AddressSpace::new(can.max_length + page_size()).unwrap_err();
+}
 
 #[test]
 fn length_is_the_requested_one() {

@@ -229,6 +229,75 @@ struct address_space_lend {
 #define ADDRESS_SPACE_LEND_REVOKE	_IO(ADDRESS_SPACE_TYPE, 0x0B)
 
 /**
+ * DOC: features of struct address_space_query
+ *
+ * What an interface of version 1 may have or not, so that no program needs to try
+ * a call to find out. Bits that are not listed here are 0.
+ *
+ * ADDRESS_SPACE_FEATURE_NAMES - @name of ADDRESS_SPACE_CREATE and
+ * ADDRESS_SPACE_VIEW.
+ * ADDRESS_SPACE_FEATURE_REOPEN - An asfd or view can be opened through
+ * /proc/PID/fd.
+ * ADDRESS_SPACE_FEATURE_EXEC - What is mapped with PROT_EXEC can be executed in
+ * an attachment.
+ * ADDRESS_SPACE_FEATURE_MANAGE - ADDRESS_SPACE_VIEW_MANAGE.
+ * ADDRESS_SPACE_FEATURE_HOLES - ADDRESS_SPACE_HOLE_*, ADDRESS_SPACE_EVENTS and
+ * ADDRESS_SPACE_POISON.
+ * ADDRESS_SPACE_FEATURE_RELEASE - ADDRESS_SPACE_MUNMAP_RELEASE.
+ * ADDRESS_SPACE_FEATURE_UNREGISTER_ALL - ADDRESS_SPACE_UNREGISTER_ALL.
+ * ADDRESS_SPACE_FEATURE_KVM - The kernel was built with KVM, which may be a
+ * module that is not loaded: ADDRESS_SPACE_KVM_MAP.
+ * ADDRESS_SPACE_FEATURE_HUGE_PAGES - The kernel was built with transparent huge
+ * pages, and attachments have huge pages where files have them.
+ */
+#define ADDRESS_SPACE_FEATURE_NAMES		(1ULL << 0)
+#define ADDRESS_SPACE_FEATURE_REOPEN		(1ULL << 1)
+#define ADDRESS_SPACE_FEATURE_EXEC		(1ULL << 2)
+#define ADDRESS_SPACE_FEATURE_MANAGE		(1ULL << 3)
+#define ADDRESS_SPACE_FEATURE_HOLES		(1ULL << 4)
+#define ADDRESS_SPACE_FEATURE_RELEASE		(1ULL << 5)
+#define ADDRESS_SPACE_FEATURE_UNREGISTER_ALL	(1ULL << 6)
+#define ADDRESS_SPACE_FEATURE_KVM		(1ULL << 7)
+#define ADDRESS_SPACE_FEATURE_HUGE_PAGES	(1ULL << 8)
+
+/* The version of the interface that this file describes. */
+#define ADDRESS_SPACE_VERSION	1
+
+/**
+ * struct address_space_query - ioctl(ADDRESS_SPACE_QUERY)
+ * @size: sizeof(struct address_space_query)
+ * @flags: Must be 0
+ * @version: Output: version of the interface, as ADDRESS_SPACE_VERSION. It is
+ *           counted up only for what programs of an earlier version cannot use.
+ * @__reserved: Must be 0
+ * @features: Output: ADDRESS_SPACE_FEATURE_*
+ * @max_length: Output: the longest address space in bytes
+ * @max_name: Output: the longest name of an asfd or view, in bytes without the
+ *            terminating NUL
+ * @max_ops: Output: the most operations of a batch
+ * @max_poisoned: Output: the most separate ranges that are poisoned
+ * @max_events: Output: how many events are kept until they are read
+ *
+ * Issued on /dev/address_space, which may be open for reading only. Says what
+ * this kernel and this version of the module can do. The kernel writes no more
+ * than @size bytes. Members that it does not know stay as they are, which is 0:
+ * anything else is E2BIG.
+ */
+struct address_space_query {
+	__u32 size;
+	__u32 flags;
+	__u32 version;
+	__u32 __reserved;
+	__aligned_u64 features;
+	__aligned_u64 max_length;
+	__u32 max_name;
+	__u32 max_ops;
+	__u32 max_poisoned;
+	__u32 max_events;
+};
+#define ADDRESS_SPACE_QUERY	_IO(ADDRESS_SPACE_TYPE, 0x0F)
+
+/**
  * DOC: flags of struct address_space_mmap
  *
  * ADDRESS_SPACE_MAP_REPLACE - The new mapping replaces whatever is mapped in

@@ -30,6 +30,10 @@ impl Error {
             (Create { .. }, Errno::BUSY) => {
                 "the system is being suspended: try again after it resumes"
             }
+            (Query { .. }, Errno::NOTTY) => {
+                "the loaded module is older than this call, or this file descriptor is not that \
+                 of /dev/address_space"
+            }
             (Create { .. }, Errno::NOTTY) => {
                 "this file descriptor is not that of /dev/address_space"
             }

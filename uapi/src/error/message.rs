@@ -11,6 +11,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Open { .. } => write!(f, "cannot open /dev/address_space"),
+            Error::Query { .. } => write!(f, "cannot ask the address_space module what it can do"),
             Error::Create { length, .. } => {
                 write!(f, "cannot create an address space of {length:#x} bytes")
             }

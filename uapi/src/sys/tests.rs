@@ -57,6 +57,18 @@ fn assertions() -> String {
         addr,
         length
     });
+    same_struct!(address_space_query {
+        size,
+        flags,
+        version,
+        __reserved,
+        features,
+        max_length,
+        max_name,
+        max_ops,
+        max_poisoned,
+        max_events
+    });
     same_struct!(address_space_mmap {
         size,
         flags,
@@ -177,6 +189,17 @@ fn assertions() -> String {
     same_number!(
         ADDRESS_SPACE_TYPE,
         ADDRESS_SPACE_NAME_MAX,
+        ADDRESS_SPACE_FEATURE_NAMES,
+        ADDRESS_SPACE_FEATURE_REOPEN,
+        ADDRESS_SPACE_FEATURE_EXEC,
+        ADDRESS_SPACE_FEATURE_MANAGE,
+        ADDRESS_SPACE_FEATURE_HOLES,
+        ADDRESS_SPACE_FEATURE_RELEASE,
+        ADDRESS_SPACE_FEATURE_UNREGISTER_ALL,
+        ADDRESS_SPACE_FEATURE_KVM,
+        ADDRESS_SPACE_FEATURE_HUGE_PAGES,
+        ADDRESS_SPACE_VERSION,
+        ADDRESS_SPACE_QUERY,
         ADDRESS_SPACE_HOLE_SIGNAL,
         ADDRESS_SPACE_HOLE_ABSORB,
         ADDRESS_SPACE_HOLE_WAIT,
