@@ -248,6 +248,32 @@ TEST_F(fdinfo, of_view_hides_layout)
 	free(layout);
 }
 
+TEST_F(fdinfo, of_view_names_its_space)
+{
+	int view = as_view(self->s.asfd, 0, PAGE, PROT_READ);
+	int part = as_part(self->s.asfd, 0, PAGE, RW), of_part;
+	struct stat asfd, other;
+
+	ASSERT_EQ(0, fstat(self->s.asfd, &asfd));
+	EXPECT_EQ((long long)asfd.st_ino, fdinfo_value(self->s.asfd, "space"));
+	EXPECT_EQ((long long)asfd.st_ino, fdinfo_value(view, "space"));
+	of_part = as_view(part, 0, PAGE, PROT_READ);
+	ASSERT_LE(0, of_part);
+	EXPECT_EQ((long long)asfd.st_ino, fdinfo_value(of_part, "space"));
+	ASSERT_EQ(0, fstat(view, &other));
+	EXPECT_NE(asfd.st_ino, other.st_ino);
+}
+
+TEST_F(fdinfo, has_the_creator)
+{
+	struct agent child;
+
+	EXPECT_EQ(getpid(), fdinfo_value(self->s.asfd, "creator"));
+	ASSERT_EQ(0, agent_start(&child));
+	EXPECT_EQ(getpid(), fdinfo_value(self->s.asfd, "creator"));
+	agent_stop(&child);
+}
+
 static volatile int stop;
 
 static void *map_forever(void *arg)

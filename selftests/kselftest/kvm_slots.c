@@ -55,6 +55,56 @@ TEST_F(slot, is_removed_with_its_attachment)
 	EXPECT_EQ('b', guest_read(&self->vm, PAGE));
 }
 
+/* The slots of fdinfo, one a line. */
+static void slot_lines(int asfd, char *lines, size_t size)
+{
+	char path[64], line[512];
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", asfd);
+	file = fopen(path, "re");
+	*lines = 0;
+	while (file && fgets(line, sizeof(line), file))
+		if (!strncmp(line, "slot:", 5))
+			strncat(lines, line, size - strlen(lines) - 1);
+	if (file)
+		fclose(file);
+}
+
+TEST_F(slot, is_listed_with_process_machine_and_range)
+{
+	char lines[1024], expected[1024], *mem;
+	int view = as_view(self->asfd, 2 * PAGE, SLOT_LEN, RW);
+	struct vm other;
+
+	EXPECT_EQ(0, fdinfo_value(self->asfd, "slots"));
+	ASSERT_EQ(0, vm_create(&other));
+	ASSERT_EQ(0, map_slot(self->asfd, &self->vm, &mem));
+	ASSERT_EQ(0, map_slot(view, &other, &mem));
+	ASSERT_EQ(0, as_kvm_map(self->asfd, self->vm.vm, 7, 2 * SLOT_GPA + SLOT_LEN, PAGE,
+				3 * PAGE, 0, &mem));
+	EXPECT_EQ(3, fdinfo_value(self->asfd, "slots"));
+	slot_lines(self->asfd, lines, sizeof(lines));
+	snprintf(expected, sizeof(expected), "pid %d vm 1 slot %d 00000000-%08lx\n",
+		 getpid(), SLOT, SLOT_LEN);
+	EXPECT_NE(NULL, strstr(lines, expected))
+		TH_LOG("%s", lines);
+	/* what a view shows is told as a range of the space */
+	snprintf(expected, sizeof(expected), "pid %d vm 2 slot %d %08lx-%08lx\n",
+		 getpid(), SLOT, 2 * PAGE, 2 * PAGE + SLOT_LEN);
+	EXPECT_NE(NULL, strstr(lines, expected))
+		TH_LOG("%s", lines);
+	snprintf(expected, sizeof(expected), "pid %d vm 1 slot 7 %08lx-%08lx\n",
+		 getpid(), 3 * PAGE, 4 * PAGE);
+	EXPECT_NE(NULL, strstr(lines, expected))
+		TH_LOG("%s", lines);
+	ASSERT_EQ(0, as_kvm_unmap(self->asfd, other.vm, SLOT));
+	ASSERT_EQ(0, as_kvm_unmap(self->asfd, self->vm.vm, SLOT));
+	ASSERT_EQ(0, munmap(mem, PAGE));
+	EXPECT_EQ(0, fdinfo_value(self->asfd, "slots"));
+	vm_destroy(&other);
+}
+
 TEST_F(slot, shows_its_part_of_the_space)
 {
 	char *first, *second;

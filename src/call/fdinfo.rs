@@ -70,6 +70,8 @@ fn count(counter: &Atomic<u64>) -> u64 {
 pub(crate) fn show_space(asfd: &impl SpaceFile, out: &SeqFile) {
     let space: &Space = asfd.space();
     let registered = space.ops.lock().registered();
+    seq_print!(out, "space:\t{}\n", space.mapping.ino());
+    seq_print!(out, "creator:\t{}\n", space.arenas.main().creator());
     seq_print!(out, "length:\t{}\n", bytes(space.pages));
     seq_print!(out, "mappings:\t{}\n", space.install.read().layout.len());
     seq_print!(out, "registered:\t{}\n", registered);
@@ -90,6 +92,7 @@ pub(crate) fn show_space(asfd: &impl SpaceFile, out: &SeqFile) {
         // access at a time meets one.
         seq_print!(out, "last-hole:\t{:#x}\n", bytes(page.get()));
     }
+    show_slots(space, out);
     let mut ranges = Copies::new();
     // There is no error to report: with less memory it takes more steps.
     let _ = ranges.reserve(AT_A_TIME);
@@ -118,6 +121,7 @@ pub(crate) fn show_space(asfd: &impl SpaceFile, out: &SeqFile) {
 }
 
 pub(crate) fn show_view(view: &impl SpaceFile, manages: bool, out: &SeqFile) {
+    seq_print!(out, "space:\t{}\n", view.space().mapping.ino());
     seq_print!(out, "offset:\t{}\n", bytes(view.terms().first.get()));
     seq_print!(out, "length:\t{}\n", bytes(view.pages()));
     seq_print!(out, "prot:\t{}\n", Letters(view.prot()));
@@ -127,6 +131,29 @@ pub(crate) fn show_view(view: &impl SpaceFile, manages: bool, out: &SeqFile) {
     show_terms(view.terms(), out);
     // Only those through the view.
     show_refusal(&view.terms().refusals, view.terms().first, out);
+}
+
+/// The memory slots, one a line: whose they are, as the reader's PID namespace numbers processes; a
+/// number for the machine; that of the slot; and what it shows.
+fn show_slots(space: &Space, out: &SeqFile) {
+    seq_print!(out, "slots:\t{}\n", space.slots.count());
+    let mut last = None;
+    while let Some(told) = space.slots.next(last.as_ref()) {
+        if file::is_full(out) {
+            break;
+        }
+        let start = bytes(told.first.get());
+        seq_print!(
+            out,
+            "slot:\tpid {} vm {} slot {} {:08x}-{:08x}\n",
+            told.process.tgid_nr_ns(None),
+            told.machine,
+            told.slot,
+            start,
+            start + told.length as u64
+        );
+        last = Some(told);
+    }
 }
 
 /// The last refused access: how many there have been, where, counted from page `first` on, how the

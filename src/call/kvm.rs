@@ -102,6 +102,8 @@ pub(crate) fn map<T: SpaceFile>(of: &T, file: &File, ptr: UserPtr) -> Result<isi
         machine: machine.clone(),
         slot: arg.slot,
         length: mapping.length(),
+        first: part.range(arg.offset, arg.memory_size)?.start,
+        process: current.group_leader().into(),
     };
     slots.add(mm.as_raw(), mapping.addr(), slot)?;
     // Dropping the mapping from here on also removes the slot from the list; but another thread may

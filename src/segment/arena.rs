@@ -117,6 +117,11 @@ impl Arena {
         Self::make(owner, MemCgroup::of(current.mm()), false)
     }
 
+    /// The process that made it, as the current task's PID namespace numbers it; 0 if it is gone.
+    pub(crate) fn creator(&self) -> i32 {
+        self.owner.tgid_nr_ns(None)
+    }
+
     /// Another one of the same owner, for files that may take their time.
     pub(super) fn new_slow(&self) -> Result<Arc<Arena>> {
         Self::make(self.owner.clone(), MemCgroup::of(Some(&self.mm)), true)
