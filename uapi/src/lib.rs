@@ -93,6 +93,7 @@
 //! - `kvm-ioctls`: `vm_fd()`, to pass a virtual machine of the `kvm-ioctls`
 //!   crate.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(missing_docs, clippy::undocumented_unsafe_blocks)]
 #![warn(rust_2018_idioms, unsafe_op_in_unsafe_fn)]
 
@@ -102,6 +103,7 @@ pub mod dax;
 mod device;
 mod error;
 mod events;
+mod fd;
 mod holes;
 pub mod iommu;
 mod kvm;
