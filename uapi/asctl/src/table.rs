@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tables whose columns are as wide as what is in them, and sizes as people write them.
+
+use std::io::{self, Write};
+
+/// A table that is printed when it is complete.
+pub struct Table {
+    rows: Vec<Vec<String>>,
+    right: Vec<bool>,
+}
+
+impl Table {
+    /// With these headings; those that begin with `>` are of columns to the right.
+    pub fn new(headings: &[&str]) -> Table {
+        Table {
+            rows: vec![
+                headings
+                    .iter()
+                    .map(|heading| heading.trim_start_matches('>').to_owned())
+                    .collect(),
+            ],
+            right: headings
+                .iter()
+                .map(|heading| heading.starts_with('>'))
+                .collect(),
+        }
+    }
+
+    /// Adds a row.
+    pub fn row(&mut self, cells: Vec<String>) {
+        self.rows.push(cells);
+    }
+
+    /// Prints it.
+    pub fn print(&self, out: &mut impl Write) -> io::Result<()> {
+        let width = |column: usize| {
+            let cells = self.rows.iter().map(|row| row[column].chars().count());
+            cells.max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..self.right.len()).map(width).collect();
+        for row in &self.rows {
+            let mut line = String::new();
+            for ((cell, width), right) in row.iter().zip(&widths).zip(&self.right) {
+                if !line.is_empty() {
+                    line.push_str("  ");
+                }
+                match right {
+                    true => line.push_str(&format!("{cell:>width$}")),
+                    false => line.push_str(&format!("{cell:<width$}")),
+                }
+            }
+            writeln!(out, "{}", line.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+/// Bytes with the largest unit that leaves a whole number or one decimal.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    let mut unit = 0;
+    let mut scaled = bytes;
+    while scaled >= 1024 && unit + 1 < UNITS.len() {
+        scaled /= 1024;
+        unit += 1;
+    }
+    let whole = 1u64 << (10 * unit);
+    match bytes % whole {
+        0 => format!("{scaled} {}", UNITS[unit]),
+        _ => format!("{:.1} {}", bytes as f64 / whole as f64, UNITS[unit]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_as_people_write_them() {
+        assert_eq!(size(0), "0 B");
+        assert_eq!(size(4096), "4 KiB");
+        assert_eq!(size(1 << 30), "1 GiB");
+        assert_eq!(size(3 << 19), "1.5 MiB");
+        assert_eq!(size(1 << 46), "64 TiB");
+    }
+
+    #[test]
+    fn columns_are_as_wide_as_what_is_in_them() {
+        let mut table = Table::new(&["A", ">NUMBER"]);
+        table.row(vec!["long word".into(), "1".into()]);
+        let mut out = Vec::new();
+        table.print(&mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(text, "A          NUMBER\nlong word       1\n");
+    }
+}
