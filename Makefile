@@ -3,6 +3,8 @@
 
 .PHONY: all module env check check-debug check-kcsan demo demo-viommu demo-lazy demo-dax
 .PHONY: demo-introspect bench profile fuzz kselftest shell clean help
+.PHONY: install uninstall modules_install headers_install utils utils_install
+.PHONY: deb check-deb
 all: module
 
 help:
@@ -30,12 +32,18 @@ help:
 	@echo 'make kselftest  the kselftests alone'
 	@echo 'make shell      a shell in a VM with the module loaded'
 	@echo 'make env        make the environment (the other targets do if necessary)'
+	@echo 'make install    install the module, the header, asctl, its man pages and the udev'
+	@echo '                rule, below PREFIX (/usr/local) and DESTDIR; make uninstall'
+	@echo '                (one of them: make modules_install, headers_install, utils_install)'
+	@echo 'make deb        three Debian packages, in build/deb; needs debhelper and dh-dkms'
+	@echo 'make check-deb  builds them, installs, uses and removes them in a clean Debian'
 	@echo 'make clean      remove all build results, but not the environment'
 
 env:
 	@scripts/env
 
-ifdef KDIR
+# Also if it is empty, as from a variable that was not set: that is refused.
+ifneq ($(origin KDIR),undefined)
 module:
 	@scripts/lib/check-kdir "$(KDIR)"
 	$(MAKE) -C "$(KDIR)" M="$(CURDIR)" modules
@@ -103,6 +111,33 @@ profile: module
 
 shell: module
 	@scripts/vm
+
+# What is installed was built by the user; make install, as root, only copies.
+utils:
+	@scripts/in-env cargo build --release --locked -p asctl
+
+install:
+	@scripts/install modules headers utils
+
+uninstall:
+	@scripts/install --uninstall modules headers utils
+
+modules_install:
+	@scripts/install modules
+
+headers_install:
+	@scripts/install headers
+
+utils_install:
+	@scripts/install utils
+
+export PREFIX DESTDIR
+
+deb:
+	@scripts/build-deb
+
+check-deb:
+	@scripts/check check-deb
 
 clean:
 	@scripts/build-module clean
