@@ -25,7 +25,8 @@ const ALWAYS: u64 = uapi::FEATURE_NAMES
     | uapi::FEATURE_MANAGE
     | uapi::FEATURE_HOLES
     | uapi::FEATURE_RELEASE
-    | uapi::FEATURE_UNREGISTER_ALL;
+    | uapi::FEATURE_UNREGISTER_ALL
+    | uapi::FEATURE_LEND;
 
 /// What there is.
 const FEATURES: u64 = ALWAYS

@@ -78,6 +78,7 @@ pub(crate) const FEATURE_RELEASE: u64 = 1 << 5;
 pub(crate) const FEATURE_UNREGISTER_ALL: u64 = 1 << 6;
 pub(crate) const FEATURE_KVM: u64 = 1 << 7;
 pub(crate) const FEATURE_HUGE_PAGES: u64 = 1 << 8;
+pub(crate) const FEATURE_LEND: u64 = 1 << 9;
 // A new one takes the next bit, here, in the header and in `query.rs`.
 
 /// Flag of [`Poison`].

@@ -30,6 +30,8 @@ bitflags! {
         const KVM = sys::ADDRESS_SPACE_FEATURE_KVM;
         /// Attachments have huge pages.
         const HUGE_PAGES = sys::ADDRESS_SPACE_FEATURE_HUGE_PAGES;
+        /// A process can lend its memory.
+        const LEND = sys::ADDRESS_SPACE_FEATURE_LEND;
         const _ = !0;
     }
 }

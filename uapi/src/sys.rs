@@ -62,6 +62,8 @@ pub const ADDRESS_SPACE_FEATURE_UNREGISTER_ALL: u64 = 1 << 6;
 pub const ADDRESS_SPACE_FEATURE_KVM: u64 = 1 << 7;
 /// Attachments have huge pages.
 pub const ADDRESS_SPACE_FEATURE_HUGE_PAGES: u64 = 1 << 8;
+/// [`ADDRESS_SPACE_LEND`] and [`ADDRESS_SPACE_LEND_REVOKE`].
+pub const ADDRESS_SPACE_FEATURE_LEND: u64 = 1 << 9;
 
 /// The version of the interface that this module describes.
 pub const ADDRESS_SPACE_VERSION: u32 = 1;

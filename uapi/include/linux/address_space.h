@@ -249,6 +249,7 @@ struct address_space_lend {
  * module that is not loaded: ADDRESS_SPACE_KVM_MAP.
  * ADDRESS_SPACE_FEATURE_HUGE_PAGES - The kernel was built with transparent huge
  * pages, and attachments have huge pages where files have them.
+ * ADDRESS_SPACE_FEATURE_LEND - ADDRESS_SPACE_LEND and ADDRESS_SPACE_LEND_REVOKE.
  */
 #define ADDRESS_SPACE_FEATURE_NAMES		(1ULL << 0)
 #define ADDRESS_SPACE_FEATURE_REOPEN		(1ULL << 1)
@@ -259,6 +260,7 @@ struct address_space_lend {
 #define ADDRESS_SPACE_FEATURE_UNREGISTER_ALL	(1ULL << 6)
 #define ADDRESS_SPACE_FEATURE_KVM		(1ULL << 7)
 #define ADDRESS_SPACE_FEATURE_HUGE_PAGES	(1ULL << 8)
+#define ADDRESS_SPACE_FEATURE_LEND		(1ULL << 9)
 
 /* The version of the interface that this file describes. */
 #define ADDRESS_SPACE_VERSION	1
