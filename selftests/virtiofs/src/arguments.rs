@@ -80,7 +80,7 @@ impl Arguments {
     }
 
     /// The window, if there is to be one.
-    pub fn window(&self) -> Result<Option<Window>> {
+    pub fn window(&self) -> Result<Option<Box<dyn Window>>> {
         let Some(range) = self.window.clone() else {
             return Ok(None);
         };
@@ -89,11 +89,11 @@ impl Arguments {
                 let space = AddressSpace::from(inherited(fd).context("--asfd")?);
                 // Those of a server that was killed, whose files are open in the space alone.
                 space.unregister_all().context("--asfd")?;
-                Window::Own(dax::Window::new(space, range, MOST_FILES).context("--window")?)
+                Box::new(dax::Window::new(space, range, MOST_FILES).context("--window")?)
             }
             (None, Some(fd)) => {
                 let socket = inherited(fd).context("--messages")?;
-                Window::Asked(Asked::new(socket.into(), range))
+                Box::new(Asked::new(socket.into(), range))
             }
             (None, None) => unreachable!("clap asks for one of them"),
         }))

@@ -14,6 +14,8 @@ use std::os::unix::net::UnixStream;
 use vhost::vhost_user::message::{VhostUserMMap, VhostUserMMapFlags};
 use vhost::vhost_user::{Backend, VhostUserFrontendReqHandler as _};
 
+use crate::share::Window;
+
 /// A window of the VMM's.
 pub struct Asked {
     vmm: Backend,
@@ -35,14 +37,25 @@ impl Asked {
         }
     }
 
-    /// As [`address_space::dax::Window::map()`]: here, too, a file is opened once.
-    pub(crate) fn map(
+    /// A request about a part of the window.
+    fn part(&self, place: &Range<u64>) -> VhostUserMMap {
+        VhostUserMMap {
+            shm_offset: self.range.start.saturating_add(place.start),
+            len: place.end - place.start,
+            ..Default::default()
+        }
+    }
+}
+
+impl Window for Asked {
+    /// Here, too, a file is opened once.
+    fn map(
         &mut self,
         file: u64,
         offset: u64,
         place: Range<u64>,
         write: bool,
-        open: impl FnOnce() -> io::Result<OwnedFd>,
+        open: &dyn Fn() -> io::Result<OwnedFd>,
     ) -> io::Result<()> {
         let request = VhostUserMMap {
             fd_offset: offset,
@@ -61,27 +74,20 @@ impl Asked {
         Ok(())
     }
 
-    pub(crate) fn unmap(&mut self, place: &Range<u64>) -> io::Result<()> {
-        self.vmm.shmem_unmap(&self.part(place))?;
+    fn unmap(&mut self, places: &[Range<u64>]) -> io::Result<()> {
+        for place in places {
+            self.vmm.shmem_unmap(&self.part(place))?;
+        }
         Ok(())
     }
 
-    pub(crate) fn forget(&mut self, file: u64) {
+    fn forget(&mut self, file: u64) {
         self.files.remove(&file);
     }
 
-    pub(crate) fn clear(&mut self) -> io::Result<()> {
+    fn clear(&mut self) -> io::Result<()> {
         self.files.clear();
-        let length = self.range.end - self.range.start;
-        self.unmap(&(0..length))
-    }
-
-    /// A request about a part of the window.
-    fn part(&self, place: &Range<u64>) -> VhostUserMMap {
-        VhostUserMMap {
-            shm_offset: self.range.start.saturating_add(place.start),
-            len: place.end - place.start,
-            ..Default::default()
-        }
+        let all = 0..self.range.end - self.range.start;
+        self.unmap(std::slice::from_ref(&all))
     }
 }

@@ -57,7 +57,7 @@ const HOST_INODE: u64 = (1 << 47) - 1;
 pub struct Share {
     inner: PassthroughFs,
     state: State,
-    window: Option<Mutex<Window>>,
+    window: Option<Mutex<Box<dyn Window>>>,
     readonly: bool,
 }
 
@@ -75,7 +75,11 @@ impl Share {
     /// and when a guest mounts it.
     ///
     /// Opens files in /proc, which need not be there later.
-    pub fn new(window: Option<Window>, state: State, options: Options) -> io::Result<Share> {
+    pub fn new(
+        window: Option<Box<dyn Window>>,
+        state: State,
+        options: Options,
+    ) -> io::Result<Share> {
         let config = Config {
             root_dir: "/".to_owned(),
             entry_timeout: options.timeout.max(LEAST_TIMEOUT),
@@ -165,7 +169,7 @@ impl Share {
     }
 
     /// The window, if there is one.
-    fn window(&self) -> Option<MutexGuard<'_, Window>> {
+    fn window(&self) -> Option<MutexGuard<'_, Box<dyn Window>>> {
         // A panic leaves it in order: each call changes it all or not at all.
         self.window
             .as_ref()

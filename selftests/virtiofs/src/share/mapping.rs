@@ -29,7 +29,7 @@ impl Share {
         let place = range(setup.place, setup.length);
         let mut window = self.window().ok_or_else(enosys)?;
         let open = || open(&self.inner, context, setup);
-        window.map(setup.inode, setup.offset, place, write, open)
+        window.map(setup.inode, setup.offset, place, write, &open)
     }
 
     /// Unmaps parts of the window, in one step. ENOSYS without a window.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The guest's window, whoever changes it.
+//! The guest's window, as requests change it, whoever has it: a range of an address space,
+//! which this server changes by itself, or what else implements this.
 
 use std::io;
 use std::ops::Range;
@@ -8,67 +9,57 @@ use std::os::fd::OwnedFd;
 
 use address_space::dax;
 
-use crate::asked::Asked;
-
-/// A window in which a guest sees files.
-pub enum Window {
-    /// A range of an address space, which this server changes by itself.
-    Own(dax::Window),
-    /// Memory of the VMM, which is asked to change it.
-    Asked(Asked),
-}
-
-impl Window {
+/// A window in which a guest sees files. Its errors are for the guest.
+pub trait Window: Send {
     /// As [`dax::Window::map()`].
-    pub(super) fn map(
+    fn map(
         &mut self,
         file: u64,
         offset: u64,
         place: Range<u64>,
         write: bool,
-        open: impl FnOnce() -> io::Result<OwnedFd>,
-    ) -> io::Result<()> {
-        match self {
-            Window::Own(window) => {
-                let done = window.map(file, offset, place, write, open);
-                done.map_err(|error| refused("map", &error))
-            }
-            Window::Asked(asked) => asked.map(file, offset, place, write, open),
-        }
-    }
+        open: &dyn Fn() -> io::Result<OwnedFd>,
+    ) -> io::Result<()>;
 
     /// As [`dax::Window::unmap()`].
-    pub(super) fn unmap(&mut self, places: &[Range<u64>]) -> io::Result<()> {
-        match self {
-            Window::Own(window) => {
-                let done = window.unmap(places);
-                done.map_err(|error| refused("unmap", &error))
-            }
-            Window::Asked(asked) => places.iter().try_for_each(|place| asked.unmap(place)),
-        }
-    }
+    fn unmap(&mut self, places: &[Range<u64>]) -> io::Result<()>;
 
     /// Closes a file.
-    pub(super) fn forget(&mut self, file: u64) {
-        match self {
-            Window::Own(window) => window.forget(file),
-            Window::Asked(asked) => asked.forget(file),
-        }
-    }
+    fn forget(&mut self, file: u64);
 
     /// Unmaps everything, and closes all files.
-    pub(super) fn clear(&mut self) -> io::Result<()> {
-        match self {
-            Window::Own(window) => {
-                let done = window.clear();
-                done.map_err(|error| refused("clear", &error))
-            }
-            Window::Asked(asked) => asked.clear(),
-        }
+    fn clear(&mut self) -> io::Result<()>;
+}
+
+impl Window for dax::Window {
+    fn map(
+        &mut self,
+        file: u64,
+        offset: u64,
+        place: Range<u64>,
+        write: bool,
+        open: &dyn Fn() -> io::Result<OwnedFd>,
+    ) -> io::Result<()> {
+        told("map", self.map(file, offset, place, write, open))
+    }
+
+    fn unmap(&mut self, places: &[Range<u64>]) -> io::Result<()> {
+        told("unmap", self.unmap(places))
+    }
+
+    fn forget(&mut self, file: u64) {
+        self.forget(file);
+    }
+
+    fn clear(&mut self) -> io::Result<()> {
+        told("clear", self.clear())
     }
 }
 
-fn refused(what: &str, error: &dax::Error) -> io::Error {
-    log::debug!("cannot {what}: {error}");
-    error.errno().into()
+/// Logs why something was refused, of which the guest gets the errno.
+fn told(what: &str, done: Result<(), dax::Error>) -> io::Result<()> {
+    done.map_err(|error| {
+        log::debug!("cannot {what}: {error}");
+        error.errno().into()
+    })
 }
