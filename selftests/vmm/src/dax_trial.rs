@@ -9,6 +9,7 @@ mod hardware;
 mod second;
 mod share;
 mod story;
+mod system;
 
 use std::os::unix::process::ExitStatusExt as _;
 
@@ -56,6 +57,8 @@ const PROMISES: &[&str] = &[
     "disk_reads_into_a_mapping",
     "two_guests_share_a_file_at_once",
     "access_past_the_end_that_ends_a_run_is_told_and_can_be_repeated",
+    "compiler_in_the_directory_makes_the_same_program_as_on_the_host",
+    "database_in_the_directory_is_right_on_both_sides",
     "killed_server_is_replaced_and_no_request_is_lost",
     "guest_reads_zeroes_past_the_end_of_a_file_that_the_host_cut",
     "vmm_hears_where_the_guest_read_past_an_end",
@@ -81,6 +84,7 @@ pub fn run(programs: &Programs<'_>, form: Form, console: &Console) -> bool {
     let report = Report::new(form, PROMISES);
     let made = || {
         let share = Share::new(&programs.guest.join("dax-init"))?;
+        system::install(share.directory())?;
         let second = Second::start(share.directory())?;
         let server = FileServer::new(
             programs.server.clone(),
@@ -287,6 +291,20 @@ impl DaxTrial {
                     result,
                 )
             }
+            Step::Compiled => (
+                "compiler_in_the_directory_makes_the_same_program_as_on_the_host",
+                system::check_program(share.directory()).map(|length| {
+                    let what = format!("makes the same program, of {length} bytes");
+                    says(story::HOST, what);
+                }),
+            ),
+            Step::Filled => (
+                "database_in_the_directory_is_right_on_both_sides",
+                system::check_database(share.directory()).map(|length| {
+                    let what = format!("finds the database in order, of {length} bytes");
+                    says(story::HOST, what);
+                }),
+            ),
             Step::Kill => {
                 // The guest may have been faster, on a machine with much to do.
                 self.replace_server(machine)?;

@@ -76,7 +76,7 @@ struct Cli {
     #[arg(long, hide = true, required_if_eq("trial", "reading"))]
     directory: Option<PathBuf>,
     /// After how many seconds the guest counts as hung.
-    #[arg(long, default_value_t = 160)]
+    #[arg(long, default_value_t = 240)]
     limit: u64,
     /// Print a transcript instead of TAP, of dax.
     #[arg(long)]

@@ -34,8 +34,15 @@ pub const REPLY_AT: usize = 3 * 4096;
 pub const APPENDED: Content = content("guest", 4, 5000);
 /// and to which length it cuts it.
 pub const CUT: usize = (1 << 20) + 77;
-/// Larger than the window.
-pub const LARGE: Content = content("large", 5, 24 << 20);
+/// Larger than the window. There are holes between the chunks of which it has its content.
+pub const LARGE: Content = content("large", 5, 72 << 20);
+pub const CHUNK: usize = 1 << 16;
+
+/// Where the chunks begin.
+pub fn chunks() -> impl Iterator<Item = usize> {
+    (0..LARGE.length).step_by(3 * CHUNK)
+}
+
 /// In huge pages.
 pub const HUGE: Content = content("huge/file", 6, 4 << 20);
 /// Written by the guest from a mapping of [`HOST`].
@@ -120,6 +127,10 @@ pub enum Step {
     FromDisk,
     /// The turns have been taken.
     Turns,
+    /// The compiler in the directory has made a program, which has run,
+    Compiled,
+    /// and the interpreter a database, which has been read.
+    Filled,
     /// The server shall be killed, while files are made, and again,
     Kill,
     /// and so many have been made.
@@ -137,7 +148,7 @@ pub enum Step {
 }
 
 impl Step {
-    const ALL: [Step; 24] = [
+    const ALL: [Step; 26] = [
         Step::Mounted,
         Step::Huge,
         Step::Read,
@@ -154,6 +165,8 @@ impl Step {
         Step::Copied,
         Step::FromDisk,
         Step::Turns,
+        Step::Compiled,
+        Step::Filled,
         Step::Kill,
         Step::Restarted,
         Step::Shrink,

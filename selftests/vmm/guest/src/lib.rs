@@ -11,3 +11,4 @@ pub mod mapping;
 pub mod pattern;
 pub mod ports;
 pub mod reading;
+pub mod work;

@@ -19,8 +19,9 @@ use crate::machine::{Base, Devices};
 use crate::pci::{self, Slot};
 use crate::virtio::Function;
 
-/// How long the window is, in bytes.
-const WINDOW: u64 = 16 << 20;
+/// How long the window is, in bytes. The compiler that the guest executes is in it as a whole:
+/// Documentation/userspace-api/dax-window.rst says what becomes of a guest without room for that.
+const WINDOW: u64 = 64 << 20;
 
 /// The machine of both guests.
 pub struct Hardware {

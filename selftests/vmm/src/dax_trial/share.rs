@@ -10,7 +10,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use rig::folder::Folder;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use vmm_guest::dax::{
-    Content, HOST, HUGE, LARGE, MADE, NAMED, NAMES, PROGRAM, REGROWN, SHORT, SHRINKING, TURNS, made,
+    CHUNK, Content, HOST, HUGE, LARGE, MADE, NAMED, NAMES, PROGRAM, REGROWN, SHORT, SHRINKING,
+    TURNS, chunks, made,
 };
 use vmm_guest::pattern::{difference, pattern};
 
@@ -35,11 +36,16 @@ impl Share {
         )
         .context("a tmpfs with huge pages")?;
         let share = Share { folder, huge };
-        for content in [HOST, LARGE, HUGE].into_iter().chain(SHRINKING) {
+        for content in [HOST, HUGE].into_iter().chain(SHRINKING) {
             fs::write(
                 share.path(content.name),
                 pattern(content.file, 0, content.length),
             )?;
+        }
+        let large = File::create(share.path(LARGE.name))?;
+        large.set_len(LARGE.length as u64)?;
+        for at in chunks().map(|start| start as u64) {
+            large.write_all_at(&pattern(LARGE.file, at, CHUNK), at)?;
         }
         File::create(share.path(TURNS.name))?.set_len(TURNS.length as u64)?;
         fs::copy(program, share.path(PROGRAM)).context("the guest's program")?;

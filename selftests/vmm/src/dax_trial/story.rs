@@ -67,6 +67,8 @@ pub fn title(step: Step) -> Option<&'static str> {
         Step::Queues => "Both CPUs of the guest make requests, each in a queue of its own.",
         Step::Copied => "The guest passes a mapping of one file to write() of another.",
         Step::FromDisk => "It reads from its disk into a mapped file, with O_DIRECT.",
+        Step::Compiled => "It compiles a C program, with the compiler in the directory.",
+        Step::Filled => "It fills a database, in shared memory and through mappings.",
         Step::Turns => "Two guests write to one page of one file, in turns.",
         Step::Kill => "The file server is killed while the guest works, again and again.",
         Step::Shrink => "The host cuts two files that the guest has mapped.",

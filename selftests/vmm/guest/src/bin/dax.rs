@@ -22,6 +22,7 @@ use vmm_guest::dax::*;
 use vmm_guest::mapping::{Mapping, Stores};
 use vmm_guest::pattern::{difference, pattern};
 use vmm_guest::ports::{Vmm, init, load};
+use vmm_guest::work;
 
 const MOUNT: &str = "/mnt";
 
@@ -34,12 +35,14 @@ const KILLING: Duration = Duration::from_millis(1200);
 /// How many are made at least, each time.
 const LEAST_MADE: u64 = 5;
 
-/// How many bytes of a large file are compared at once.
-const CHUNK: usize = 1 << 16;
-/// How many of those at random.
-const RANDOM: u64 = 100;
+/// How many chunks of the large file are read at random.
+const RANDOM: usize = 100;
 
 fn main() {
+    if let Err(error) = work::become_another(work::arguments()) {
+        eprintln!("{error:#}");
+        exit(1);
+    }
     if env::args().nth(1).as_deref() == Some(ARGUMENT) {
         let called = Vmm::new().and_then(|vmm| vmm.call(Step::Executed, [0, 0]));
         exit(called.map_or(1, |()| ANSWER));
@@ -74,6 +77,10 @@ fn first(vmm: &Vmm) -> Result<()> {
         "the other guest's file has {greeting:?}"
     );
     vmm.call(Step::Turns, [0, 0])?;
+    compile()?;
+    vmm.call(Step::Compiled, [0, 0])?;
+    fill()?;
+    vmm.call(Step::Filled, [0, 0])?;
     outlive_the_server(vmm)?;
     grown(vmm, &shrink(vmm)?)?;
     vmm.call(Step::Done, [0, 0])
@@ -224,19 +231,18 @@ fn execute() -> Result<()> {
 fn large(vmm: &Vmm) -> Result<()> {
     let mapping = mapped(LARGE, Stores::None)?;
     vmm.call(Step::Large, [0, 0])?;
-    let mut chunks = 0;
-    for start in (0..LARGE.length).step_by(CHUNK) {
-        expect(LARGE, &mapping, start..start + CHUNK)?;
-        chunks += 1;
-    }
+    let mut count = 0;
+    let mut compare = |start: usize| {
+        count += 1;
+        expect(LARGE, &mapping, start..start + CHUNK)
+    };
+    chunks().try_for_each(&mut compare)?;
     // Steps that have no common divisor with the number of chunks visit them in turn.
-    let all = (LARGE.length / CHUNK) as u64;
+    let all: Vec<_> = chunks().collect();
     for index in 0..RANDOM {
-        let start = (index * 151 % all) as usize * CHUNK;
-        expect(LARGE, &mapping, start..start + CHUNK)?;
-        chunks += 1;
+        compare(all[index * 151 % all.len()])?;
     }
-    vmm.call(Step::LargeRead, [chunks, CHUNK as u64])
+    vmm.call(Step::LargeRead, [count, CHUNK as u64])
 }
 
 /// Stores first: a mapping for reading has no huge entries under a guest, nor has a place that
@@ -292,6 +298,29 @@ fn from_disk(vmm: &Vmm) -> Result<()> {
     ensure!(read == DISK.length, "read {read} bytes of the disk");
     expect(DISK, &mapping, 0..DISK.length)?;
     vmm.call(Step::FromDisk, [0, 0])
+}
+
+/// Has the compiler in the directory make a program, and executes that.
+fn compile() -> Result<()> {
+    let system = path(work::SYSTEM);
+    fs::write(system.join(work::WORK).join("program.c"), work::SOURCE)?;
+    work::run(&system, work::COMPILER, &work::COMPILE)?;
+    let status = Command::new(system.join(work::WORK).join("program")).status();
+    let code = status.context("the program")?.code();
+    ensure!(code == Some(work::CODE), "the program ended with {code:?}");
+    Ok(())
+}
+
+/// Has the interpreter in the directory fill a database, and read it.
+fn fill() -> Result<()> {
+    let system = path(work::SYSTEM);
+    // In one process, of which the start takes longest.
+    let text = [work::FILL, work::CHECK].concat();
+    let arguments = [&work::OPTIONS[..], &[&text]].concat();
+    let output = work::run(&system, work::INTERPRETER, &arguments)?;
+    let read = String::from_utf8(output.stdout)?;
+    ensure!(read == work::CHECKED, "the database has {read}");
+    Ok(())
 }
 
 /// Writes the turns of which the number is even, or odd, and checks the others.
