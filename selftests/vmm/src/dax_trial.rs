@@ -56,6 +56,7 @@ const PROMISES: &[&str] = &[
     "append_from_a_mapping_arrives",
     "disk_reads_into_a_mapping",
     "two_guests_share_a_file_at_once",
+    "write_from_a_mapping_is_eio_where_the_device_has_the_ram_alone",
     "access_past_the_end_that_ends_a_run_is_told_and_can_be_repeated",
     "compiler_in_the_directory_makes_the_same_program_as_on_the_host",
     "database_in_the_directory_is_right_on_both_sides",
@@ -285,7 +286,13 @@ impl DaxTrial {
                 let output = self.second.wait();
                 self.report
                     .report("two_guests_share_a_file_at_once", result);
-                let result = self.other_run_ended(output);
+                let output = output.map_err(|error| format!("{error:#}"));
+                let result = self.other_write_failed(&output);
+                self.report.report(
+                    "write_from_a_mapping_is_eio_where_the_device_has_the_ram_alone",
+                    result,
+                );
+                let result = self.other_run_ended(&output);
                 (
                     "access_past_the_end_that_ends_a_run_is_told_and_can_be_repeated",
                     result,
@@ -355,6 +362,7 @@ impl DaxTrial {
             }),
             Step::Done => return Ok(true),
             Step::Failed => return Ok(false),
+            Step::Lost => bail!("a step of the other guest"),
         };
         self.report.report(name, result);
         Ok(true)
@@ -408,13 +416,20 @@ impl DaxTrial {
         expect("accesses to the device in the VMM", accesses, 0)
     }
 
-    /// What the second VMM has printed is where its guest's access was.
-    fn other_run_ended(&mut self, output: Result<String>) -> Result<()> {
+    /// The second VMM has printed that its guest could not write what its device cannot reach.
+    fn other_write_failed(&mut self, output: &Result<String, String>) -> Result<()> {
+        self.report
+            .title("The other guest passes a mapping to write(), too.");
+        let line = second::printed(output, second::NOT_WRITTEN)?;
+        self.report.says(story::OTHER, line);
+        Ok(())
+    }
+
+    /// It has printed where the access was that ended a run.
+    fn other_run_ended(&mut self, output: &Result<String, String>) -> Result<()> {
         self.report
             .title("The host cuts a file of the other guest, whose VMM wants to know.");
-        let output = output?;
-        let line = output.lines().find(|line| line.contains("past-end"));
-        let line = line.with_context(|| format!("the second VMM: {output}"))?;
+        let line = second::printed(output, "past-end")?;
         self.report.says(story::OTHER, "KVM_RUN fails, at:");
         self.report.says("", line);
         let what = "its VMM makes the file longer, and the guest goes on";

@@ -50,14 +50,6 @@ impl Window {
         }
     }
 
-    /// What the server gets of the guest's memory.
-    fn reach(&self, ram: &Arc<Ram>) -> Result<Reach> {
-        Ok(match self {
-            Window::Server(memory) => Reach::Space(memory.view()?),
-            Window::Vmm(_) | Window::None => Reach::Ram(ram.clone()),
-        })
-    }
-
     fn of_server(&self) -> file_server::Window<'_> {
         match self {
             Window::Server(memory) => {
@@ -108,13 +100,9 @@ impl Connection {
 }
 
 impl FileSystem {
-    /// Starts the server. The guest mounts the directory by its tag.
-    pub fn new(
-        tag: &str,
-        server: FileServer,
-        window: Window,
-        ram: &Arc<Ram>,
-    ) -> Result<FileSystem> {
+    /// Starts the server, which reaches so much of the guest's memory. The guest mounts the
+    /// directory by its tag.
+    pub fn new(tag: &str, server: FileServer, window: Window, reach: Reach) -> Result<FileSystem> {
         ensure!(tag.len() <= TAG, "the tag is too long: {tag}");
         let mut config = vec![0; TAG];
         config[..tag.len()].copy_from_slice(tag.as_bytes());
@@ -125,7 +113,7 @@ impl FileSystem {
         let queues = usize::from(server.queues) + 1;
         let kick = |_| EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC);
         Ok(FileSystem {
-            reach: window.reach(ram)?,
+            reach,
             window,
             server,
             connection: Connection::new(&daemon, queues)?,

@@ -22,6 +22,7 @@ use vmm_guest::reading::{Call, Mount, WINDOW};
 use crate::asked_window::AskedWindow;
 use crate::boot::Guest;
 use crate::cpus::{self, Trial};
+use crate::disk::Reach;
 use crate::file_system::{FileSystem, Window};
 use crate::guest_memory::GuestMemory;
 use crate::machine::{Base, Console, Devices, Machine};
@@ -51,17 +52,19 @@ impl Hardware {
             ..own
         };
         let asked = AskedWindow::new(base, other)?;
-        let device = |mount: Mount, window| {
+        let view = Reach::Space(memory.view()?);
+        let ram = || Reach::Ram(base.ram.clone());
+        let device = |mount: Mount, window, reach| {
             let mut server = FileServer::new(program.to_owned(), directory.to_owned(), 1)?;
             server.timeout = TIMEOUT;
-            let files = FileSystem::new(mount.tag(), server, window, &base.ram)?;
+            let files = FileSystem::new(mount.tag(), server, window, reach)?;
             let slot = Slot(1 + mount as u8);
             Function::new(files, slot, &base.vm, &base.router)
         };
         Ok(Hardware([
-            device(Mount::Server, Window::Server(memory))?,
-            device(Mount::Vmm, Window::Vmm(asked))?,
-            device(Mount::NoWindow, Window::None)?,
+            device(Mount::Server, Window::Server(memory), view)?,
+            device(Mount::Vmm, Window::Vmm(asked), ram())?,
+            device(Mount::NoWindow, Window::None, ram())?,
         ]))
     }
 }

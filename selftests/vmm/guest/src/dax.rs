@@ -47,6 +47,8 @@ pub fn chunks() -> impl Iterator<Item = usize> {
 pub const HUGE: Content = content("huge/file", 6, 4 << 20);
 /// Written by the guest from a mapping of [`HOST`].
 pub const COPY: Content = content("copy", HOST.file, (1 << 16) + 5);
+/// What the other guest would write so, whose device does not reach the window.
+pub const LOST: &str = "lost";
 /// On the disk, and read by the guest into a mapping.
 pub const DISK: Content = content("disk", 7, 1 << 16);
 /// Files that the host cuts to [`SHORT`], the last of them for the other guest, and what it
@@ -125,6 +127,8 @@ pub enum Step {
     Queues,
     Copied,
     FromDisk,
+    /// Of the other guest: a write from a mapping has failed with this errno.
+    Lost,
     /// The turns have been taken.
     Turns,
     /// The compiler in the directory has made a program, which has run,
@@ -148,7 +152,7 @@ pub enum Step {
 }
 
 impl Step {
-    const ALL: [Step; 26] = [
+    const ALL: [Step; 27] = [
         Step::Mounted,
         Step::Huge,
         Step::Read,
@@ -164,6 +168,7 @@ impl Step {
         Step::Queues,
         Step::Copied,
         Step::FromDisk,
+        Step::Lost,
         Step::Turns,
         Step::Compiled,
         Step::Filled,

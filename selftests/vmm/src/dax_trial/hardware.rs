@@ -46,34 +46,42 @@ impl Devices for Hardware {
 }
 
 impl Hardware {
-    /// The first guest has a disk, and never notices what is not there.
+    /// The first guest has a disk, never notices what is not there, and has devices that reach
+    /// the window, too.
     pub fn first(base: &Base, server: FileServer) -> Result<Hardware> {
-        Hardware::new(base, server, true, Holes::ABSORB)
-    }
-
-    /// The runs of the second guest's CPU end there.
-    pub fn second(base: &Base, server: FileServer) -> Result<Hardware> {
-        Hardware::new(base, server, false, Holes::SIGNAL)
-    }
-
-    fn new(base: &Base, server: FileServer, disk: bool, holes: Holes) -> Result<Hardware> {
-        let memory = Arc::new(GuestMemory::new(base, WINDOW, holes)?);
-        let (vm, router) = (&base.vm, &base.router);
-        let window = Window::Server(memory.clone());
-        let files = FileSystem::new(TAG, server, window, &base.ram)?;
-        let disk = if disk {
-            let disk = Disk::new("disk", Reach::Space(memory.view()?))?;
-            disk.write(0, &pattern(DISK.file, 0, DISK.length))?;
-            Some(Function::new(disk, DISK_SLOT, vm, router)?)
-        } else {
-            None
-        };
+        let memory = Arc::new(GuestMemory::new(base, WINDOW, Holes::ABSORB)?);
+        let files = files(base, server, &memory, Reach::Space(memory.view()?))?;
+        let disk = Disk::new("disk", Reach::Space(memory.view()?))?;
+        disk.write(0, &pattern(DISK.file, 0, DISK.length))?;
         Ok(Hardware {
-            files: Function::new(files, FILES, vm, router)?,
+            files,
             memory,
-            disk,
+            disk: Some(Function::new(disk, DISK_SLOT, &base.vm, &base.router)?),
         })
     }
+
+    /// The runs of the second guest's CPU end there, and its device has the RAM alone, as
+    /// without an address space.
+    pub fn second(base: &Base, server: FileServer) -> Result<Hardware> {
+        let memory = Arc::new(GuestMemory::new(base, WINDOW, Holes::SIGNAL)?);
+        Ok(Hardware {
+            files: files(base, server, &memory, Reach::Ram(base.ram.clone()))?,
+            memory,
+            disk: None,
+        })
+    }
+}
+
+/// The device of the shared directory, whose server changes the window and reaches this.
+fn files(
+    base: &Base,
+    server: FileServer,
+    memory: &Arc<GuestMemory>,
+    reach: Reach,
+) -> Result<Function<FileSystem>> {
+    let window = Window::Server(memory.clone());
+    let files = FileSystem::new(TAG, server, window, reach)?;
+    Function::new(files, FILES, &base.vm, &base.router)
 }
 
 /// Where the programs are, and how much is printed.

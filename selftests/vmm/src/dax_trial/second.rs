@@ -10,12 +10,14 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use rig::check::expect;
 use rig::file_server::FileServer;
 use rig::folder::Folder;
 use rig::process::end_with_parent;
 use rig::tap::line;
-use vmm_guest::dax::{GROWN, SECOND, SHRINKING, Step};
+use rustix::io::Errno;
+use vmm_guest::dax::{GROWN, LOST, SECOND, SHRINKING, Step};
 
 use super::hardware::{Hardware, Programs};
 use super::share;
@@ -25,6 +27,9 @@ use crate::miss::Miss;
 
 /// The option that makes a VMM the second one.
 const OPTION: &str = "--second";
+
+/// What it prints when a write of its guest has failed as it must.
+pub const NOT_WRITTEN: &str = "its device has the RAM alone: the same write() fails with EIO";
 
 pub struct Second {
     child: Child,
@@ -61,6 +66,13 @@ impl Second {
         ensure!(status.success(), "the second VMM: {status}\n{output}");
         Ok(output)
     }
+}
+
+/// The line with this text in what it has printed, if it has come to a good end.
+pub fn printed<'a>(output: &'a Result<String, String>, text: &str) -> Result<&'a str> {
+    let output = output.as_deref().map_err(|error| anyhow!("{error}"))?;
+    let line = output.lines().find(|line| line.contains(text));
+    line.with_context(|| format!("the second VMM: {output}"))
 }
 
 impl Drop for Second {
@@ -102,9 +114,24 @@ pub fn run(programs: &Programs<'_>, console: &Console, directory: &Path) -> bool
 impl Trial for SecondTrial {
     type Devices = Hardware;
 
-    fn called(&mut self, _: &mut Machine<Hardware>, call: u8, _: [u64; 2]) -> Result<bool> {
+    fn called(
+        &mut self,
+        _: &mut Machine<Hardware>,
+        call: u8,
+        [number, _]: [u64; 2],
+    ) -> Result<bool> {
         match Step::of(call) {
             Some(Step::Mounted) => {}
+            Some(Step::Lost) => {
+                expect(
+                    "the errno of write()",
+                    number,
+                    Errno::IO.raw_os_error() as u64,
+                )?;
+                let length = fs::metadata(self.directory.join(LOST))?.len();
+                expect("bytes that were written", length, 0)?;
+                line(NOT_WRITTEN);
+            }
             Some(Step::Shrink) => share::cut(&self.directory, SHRINKING[2])?,
             Some(Step::Done) => {
                 ensure!(self.refused > 0, "no access ended a run");

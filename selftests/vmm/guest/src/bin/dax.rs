@@ -6,7 +6,7 @@
 
 use std::env;
 use std::fs::{self, File, OpenOptions};
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
 use std::process::{Command, exit};
@@ -91,6 +91,7 @@ fn second(vmm: &Vmm) -> Result<()> {
     mount_share()?;
     vmm.call(Step::Mounted, [0, 0])?;
     fs::write(path(GREETING), GREETING)?;
+    vmm.call(Step::Lost, [lose()?, 0])?;
     take_turns(1)?;
     end_of_a_run(vmm)?;
     vmm.call(Step::Done, [0, 0])
@@ -284,6 +285,17 @@ fn copy() -> Result<()> {
         at += written;
     }
     Ok(())
+}
+
+/// Tries that where the device does not reach the mapping. Returns the errno.
+fn lose() -> Result<u64> {
+    let mapping = mapped(HOST, Stores::None)?;
+    let file = open(LOST)?;
+    let Err(error) = mapping.write_to(0..COPY.length, &file, 0) else {
+        bail!("the device has what it does not reach");
+    };
+    let errno = error.downcast::<io::Error>()?.raw_os_error();
+    Ok(errno.context("no errno")? as u64)
 }
 
 fn from_disk(vmm: &Vmm) -> Result<()> {
