@@ -19,6 +19,7 @@ union any {
 	struct address_space_events events;
 	struct address_space_poison poison;
 	struct address_space_query query;
+	struct address_space_lend lend;
 	uint32_t head[2];		/* size, flags */
 	char room[128];
 };
@@ -90,6 +91,10 @@ FIXTURE_VARIANT_ADD(call, query)
 	CALL(ADDRESS_SPACE_QUERY, address_space_query, 0,
 	     offsetof(struct address_space_query, __reserved));
 
+FIXTURE_VARIANT_ADD(call, lend)
+	CALL(ADDRESS_SPACE_LEND, address_space_lend, 0,
+	     offsetof(struct address_space_lend, __reserved));
+
 FIXTURE_SETUP(call)
 {
 	ASSERT_EQ(0, space_init(&self->s));
@@ -104,6 +109,13 @@ FIXTURE_SETUP(call)
 	case ADDRESS_SPACE_QUERY:
 		self->fd = open("/dev/address_space", O_RDONLY);
 		ASSERT_LE(0, self->fd);
+		break;
+	case ADDRESS_SPACE_LEND:
+		self->fd = open("/dev/address_space", O_RDONLY);
+		ASSERT_LE(0, self->fd);
+		self->arg.lend.prot = PROT_READ;
+		self->arg.lend.addr = 16 * PAGE;
+		self->arg.lend.length = PAGE;
 		break;
 	case ADDRESS_SPACE_MMAP:
 		self->arg.mmap.fd = self->s.b;
@@ -309,7 +321,8 @@ FIXTURE_VARIANT(fd)
 
 FIXTURE_VARIANT_ADD(fd, device)
 {
-	.known = { _IOC_NR(ADDRESS_SPACE_CREATE), _IOC_NR(ADDRESS_SPACE_QUERY) },
+	.known = { _IOC_NR(ADDRESS_SPACE_CREATE), _IOC_NR(ADDRESS_SPACE_QUERY),
+		   _IOC_NR(ADDRESS_SPACE_LEND) },
 	.kind = DEVICE,
 };
 
