@@ -51,8 +51,8 @@ pub(super) fn peek(word: &Word) -> usize {
 /// pages, and for single pages 16 bytes a slot and 8 bytes a page of those slots of which any was
 /// known.
 ///
-/// Groups are in blocks of [`BLOCK`], of which there are those in which anything was known: all of a
-/// process's memory may be lent, of which it uses little, here and there.
+/// Groups are in blocks of [`BLOCK`], of which there are those in which anything was known: all of
+/// a process's memory may be lent, of which it uses little, here and there.
 pub(super) struct Slots {
     /// Pages between the start of slot 0 and the segment's first page, so that slots lie as huge
     /// pages lie in the arena.

@@ -13,12 +13,12 @@
 //! lender's end comes as the last event of its notifiers ([`Event::ends`](super::notifier::Event));
 //! a worker then lets go of the mm_struct.
 //!
-//! What is brought into the lender's memory by others is charged to the lender, as if it had touched
-//! it itself.
+//! What is brought into the lender's memory by others is charged to the lender, as if it had
+//! touched it itself.
 //!
-//! Locks: the mutex of the segments, under which a notifier is registered; that of those that are to
-//! be ended, and a spinlock around the mm, inside which there is nothing. A fault waits for the lender's mmap lock, with no other lock
-//! held, or else only tries it.
+//! Locks: the mutex of the segments, under which a notifier is registered; that of those that are
+//! to be ended, and a spinlock around the mm, inside which there is nothing. A fault waits for the
+//! lender's mmap lock, with no other lock held, or else only tries it.
 
 use kernel::{
     list::{
@@ -151,8 +151,8 @@ impl Lend {
         self.mm.lock().clone()
     }
 
-    /// A user of the mm, for as long as it takes to do what waits for nobody. To let go of it may be
-    /// to let go of all of the lender's memory, which is left to the kernel's worker.
+    /// A user of the mm, for as long as it takes to do what waits for nobody. To let go of it may
+    /// be to let go of all of the lender's memory, which is left to the kernel's worker.
     fn user(&self) -> Option<ARef<MmWithUserAsync>> {
         let user = self.mm.lock().as_ref()?.mmget_not_zero()?;
         Some(MmWithUser::into_mmput_async(user))

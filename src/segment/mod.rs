@@ -465,8 +465,8 @@ impl Segment {
         self.source.covers(wanted)
     }
 
-    /// Has the file write some of the pages; see [`file::fsync_range`]. Nothing is kept elsewhere of
-    /// what is lent.
+    /// Has the file write some of the pages; see [`file::fsync_range`]. Nothing is kept elsewhere
+    /// of what is lent.
     pub(crate) fn sync(&self, pages: Range<SegmentPage>, datasync: bool) -> Result {
         if self.is_lent() {
             return Ok(());

@@ -284,8 +284,8 @@ impl<'a, T> Look<'a, T> {
     /// alone is that of some hundred pages. HMM is asked about what is left, those of hugetlb; it
     /// wants the mmap lock, which is only tried.
     ///
-    /// `EBUSY` where the mm was changing, `EFAULT` where nothing is mapped, `EAGAIN` where a lock is
-    /// not available; of lent memory `EACCES` where it may not be read, `EINTR`.
+    /// `EBUSY` where the mm was changing, `EFAULT` where nothing is mapped, `EAGAIN` where a lock
+    /// is not available; of lent memory `EACCES` where it may not be read, `EINTR`.
     pub(crate) fn read(
         self,
         mm: &MmWithUser,

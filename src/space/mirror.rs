@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Mirroring: filling frame tables from the segment's mm, by the mirror rule: a frame enters a table
-//! only while that mm's own entry maps it, with at least that protection.
+//! Mirroring: filling frame tables from the segment's mm, by the mirror rule: a frame enters a
+//! table only while that mm's own entry maps it, with at least that protection.
 //!
-//! Locks: that of a VMA, and for hugetlb the mmap lock, which are only tried, unless it is a lender's
-//! and nothing is held; then the install lock, for reading.
+//! Locks: that of a VMA, and for hugetlb the mmap lock, which are only tried, unless it is a
+//! lender's and nothing is held; then the install lock, for reading.
 
 use core::{
     mem::MaybeUninit,

@@ -38,8 +38,8 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    /// What a page of a segment came to that could not be brought in; `ended` if the file did before
-    /// that page, before or after. [`None`] where it is to be tried again.
+    /// What a page of a segment came to that could not be brought in; `ended` if the file did
+    /// before that page, before or after. [`None`] where it is to be tried again.
     pub(crate) fn of(no_page: NoPage, ended: bool) -> Option<Self> {
         Some(match no_page {
             NoPage::Busy | NoPage::Interrupted => return None,

@@ -89,11 +89,11 @@ impl Removed {
 }
 
 impl Space {
-    /// A segment that holds pages `part` of a file, or of what was lent, for at least `prot`, as the
-    /// calling task may have it.
+    /// A segment that holds pages `part` of a file, or of what was lent, for at least `prot`, as
+    /// the calling task may have it.
     ///
-    /// Errors: those of [`Source::check_lend`] and [`Segment::make`]. No lock but `ops` may be held, which is released while a
-    /// segment is made.
+    /// Errors: those of [`Source::check_lend`] and [`Segment::make`]. No lock but `ops` may be
+    /// held, which is released while a segment is made.
     pub(crate) fn obtain<'a>(
         self: &'a Arc<Self>,
         mut ops: MutexGuard<'a, Ops>,

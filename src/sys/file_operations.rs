@@ -62,7 +62,8 @@ pub(crate) trait Control: Sync + Send + Sized + 'static {
     fn show_fdinfo(&self, out: &SeqFile);
 }
 
-/// The state of one whose files can be mapped, too, and what they do. Offsets and lengths are bytes.
+/// The state of one whose files can be mapped, too, and what they do. Offsets and lengths are
+/// bytes.
 pub(crate) trait FileOperations: Control {
     /// What VMAs of the file show.
     type Shown: Sync + Send;
@@ -231,8 +232,8 @@ pub(crate) fn is_ours(file: &File) -> bool {
 
 /// The state of a file, if that is a `T`. The file must have been found by a file descriptor.
 pub(crate) fn state<T: Anonymous>(file: &File) -> Option<&T> {
-    // SAFETY: Only `create_anonymous` makes files of that name, with a `T` that stays as long as the
-    // file, and they get a file descriptor when they have it.
+    // SAFETY: Only `create_anonymous` makes files of that name, with a `T` that stays as long as
+    // the file, and they get a file descriptor when they have it.
     file::is_anon_file(file, T::NAME).then(|| unsafe { &*(*file.as_ptr()).private_data.cast() })
 }
 

@@ -256,9 +256,9 @@ pub(crate) fn prepare_notifiers(mm: &MmWithUser) -> Result {
     to_result(safe_fns::address_space_helper_prepare_notifiers(mm))
 }
 
-/// Has the page at `addr` of memory that was lent made present, writable if `write`, as if its owner
-/// had touched it. `Busy` where the page has to be waited for, or a lock, if it may only be tried.
-/// Holds a user of the mm no longer than that takes; none where there is none.
+/// Has the page at `addr` of memory that was lent made present, writable if `write`, as if its
+/// owner had touched it. `Busy` where the page has to be waited for, or a lock, if it may only be
+/// tried. Holds a user of the mm no longer than that takes; none where there is none.
 pub(crate) fn fault_in_lent(mm: &Mm, addr: usize, write: bool, locks: Locks) -> Result<(), NoPage> {
     const SIGSEGV: vm_fault_t = bindings::vm_fault_reason_VM_FAULT_SIGSEGV;
     let wait = locks == Locks::Wait;

@@ -23,8 +23,8 @@ pub(crate) fn change(space: &Mapping, pages: &Range<u64>, prot: u32, revoked: bo
     safe_fns::address_space_helper_trace_change(ino, pages.start, pages.end, prot, revoked);
 }
 
-/// A fault on a page of a space, in an attachment of the file with inode number `view`, was answered
-/// with `ret`, a `vm_fault_t`.
+/// A fault on a page of a space, in an attachment of the file with inode number `view`, was
+/// answered with `ret`, a `vm_fault_t`.
 pub(crate) fn fault(space: &Mapping, view: u64, page: u64, access: u32, ret: u32) {
     safe_fns::address_space_helper_trace_fault(space.ino(), view, page, access, ret);
 }

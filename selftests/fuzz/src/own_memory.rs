@@ -4,6 +4,7 @@
 //! nothing is mapped. Processes that the fuzzer forks inherit it, and break copy-on-write.
 
 use std::cell::Cell;
+use std::cmp::Ordering;
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::fs::FileExt as _;
@@ -77,10 +78,10 @@ impl OwnMemory {
     pub fn resize(&self, pages: u64) -> Result<()> {
         let bytes = |pages: u64| (pages * PAGE) as usize;
         let (old, new) = (bytes(self.pages.get()), bytes(pages));
-        if new < old {
-            self.mapping.unmap_at(new, old - new)?;
-        } else if old < new {
-            self.mapping.map_anonymous_at(old, new - old)?;
+        match new.cmp(&old) {
+            Ordering::Less => self.mapping.unmap_at(new, old - new)?,
+            Ordering::Equal => (),
+            Ordering::Greater => self.mapping.map_anonymous_at(old, new - old)?,
         }
         self.pages.set(pages);
         Ok(())
