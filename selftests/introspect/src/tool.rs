@@ -4,6 +4,7 @@
 //! reads it as its own memory.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::FileExt as _;
@@ -50,13 +51,15 @@ impl Memory {
             "no process has anything at {address:#x}"
         );
         let (piece, offset) = (address / PIECE, address % PIECE);
-        if !self.pieces.contains_key(&piece) {
-            let start = piece * PIECE;
-            let end = (start + PIECE).min(self.length);
-            let window = self.view.attach(start..end, Prot::READ)?;
-            self.pieces.insert(piece, window);
-        }
-        Ok((&self.pieces[&piece], offset as usize))
+        let window = match self.pieces.entry(piece) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(room) => {
+                let start = piece * PIECE;
+                let end = (start + PIECE).min(self.length);
+                room.insert(self.view.attach(start..end, Prot::READ)?)
+            }
+        };
+        Ok((window, offset as usize))
     }
 
     /// Loads the word at an address.
