@@ -36,9 +36,6 @@ use crate::{
     },
 };
 
-/// The most bytes that a space may have: as much as a process can map without asking for more.
-pub(super) const MAX_LENGTH: u64 = 1 << 47;
-
 /// The device. It has no state: what it makes lives in the file descriptors it returns.
 pub(crate) struct Device;
 
@@ -65,7 +62,7 @@ fn create(arg: UserPtr) -> Result<isize> {
     request::reject_unknown_flags(arg.flags, uapi::HOLE_FLAGS)?;
     let policy = request::policy(arg.flags)?.unwrap_or(Policy::SIGNAL);
     let pages = request::pages(arg.length)?;
-    if arg.length == 0 || arg.length > MAX_LENGTH {
+    if arg.length == 0 || arg.length > uapi::MAX_LENGTH {
         return Err(EINVAL);
     }
     let fd = FileDescriptorReservation::get_unused_fd_flags(O_CLOEXEC)?;

@@ -8,7 +8,6 @@ use kernel::prelude::*;
 
 use crate::{
     call::{
-        device::MAX_LENGTH,
         request,
         uapi, //
     },
@@ -47,7 +46,7 @@ pub(crate) fn query(ptr: UserPtr) -> Result<isize> {
     let answer = uapi::Query {
         version: uapi::VERSION,
         features: FEATURES,
-        max_length: MAX_LENGTH,
+        max_length: uapi::MAX_LENGTH,
         max_name: uapi::NAME_MAX as u32,
         max_ops: uapi::MAX_OPS,
         max_poisoned: watch::POISONED as u32,

@@ -107,6 +107,8 @@ pub(crate) const OP_MUNMAP: u32 = 2;
 pub(crate) const OP_PROTECT: u32 = 3;
 /// The most operations that a batch may have.
 pub(crate) const MAX_OPS: u32 = 1 << 16;
+/// The most bytes that a space may have: as much as a process can map without asking for more.
+pub(crate) const MAX_LENGTH: u64 = 1 << 47;
 
 plain_structs! {
     /// Argument of [`CREATE`].

@@ -38,8 +38,9 @@ static bool is_slow(const struct vm_area_struct *vma)
 }
 
 /*
- * Whether the pages of @vma can be shown, and @vma allows what is wanted of them now. To
- * write to a shared file is to ask its file system, which may take as long as it likes.
+ * Whether the pages of @vma can be shown, and @vma allows what is wanted of them now: 0,
+ * -EFAULT or -EACCES. To write to a shared file is to ask its file system, which may take as
+ * long as it likes.
  */
 static int check(const struct vm_area_struct *vma, bool write)
 {

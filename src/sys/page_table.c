@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Page tables: those of the arena and of lenders are read here, those of attached processes
- * written. In C
- * because the kernel has all of it as inline functions and macros, and an entry of a page
- * table is too little to be worth a call.
+ * written. In C because the kernel has all of it as inline functions and macros, and an
+ * entry of a page table is too little to be worth a call.
  *
  * Nothing is allocated, and nothing decided: the callers (segment/notifier.rs,
  * segment/arena.rs, sys/lent.c, attachment/install.rs, attachment/vma.rs) say which pages,

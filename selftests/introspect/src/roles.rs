@@ -72,7 +72,7 @@ pub enum Answer {
     Word(u64),
     /// There is nothing: EFAULT.
     Hole,
-    /// It failed, with this error number, if any.
+    /// It failed, and why.
     Failed(String),
 }
 
