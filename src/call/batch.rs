@@ -14,6 +14,7 @@ use kernel::{
 use crate::{
     attachment::populate::populate,
     call::{
+        lend,
         request::{
             self,
             Part, //
@@ -39,7 +40,7 @@ pub(crate) fn batch(space: &Arc<Space>, within: &Part, ptr: UserPtr) -> Result<i
     }
     let mut batch = Batch::new();
     read(&mut batch, &arg, within)?;
-    if let Err(refused) = batch.run(space, request::backing) {
+    if let Err(refused) = batch.run(space, lend::backing) {
         drop(batch);
         if let Some(index) = refused.index {
             // Where not even this can be written, the error is the refused operation's all the

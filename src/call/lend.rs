@@ -32,9 +32,13 @@ use crate::{
         uapi,
     },
     layout::Prot,
-    segment::lend::Lend,
+    segment::{
+        lend::Lend,
+        source::Backing, //
+    },
     space::bytes,
     sys::{
+        file,
         file_operations::{
             self,
             Anonymous,
@@ -81,9 +85,15 @@ pub(super) fn lend(ptr: UserPtr) -> Result<isize> {
     Ok(number as isize)
 }
 
-/// The memory that a file stands for, if it stands for any.
-pub(super) fn lent_by(file: &File) -> Option<Arc<Lend>> {
-    file_operations::state(file).map(|state: &LendFile| state.lend.clone())
+/// What an fd of the caller stands for: a file, or the memory that was lent with it. `EBADF`, and
+/// `ELOOP` for an address space, which cannot be mapped in one.
+pub(super) fn backing(fd: i32) -> Result<Backing> {
+    let file = file::from_fd(fd)?;
+    if file_operations::is_ours(&file) {
+        return Err(ELOOP);
+    }
+    let lend = file_operations::state(&file).map(|state: &LendFile| state.lend.clone());
+    Ok(Backing { file, lend })
 }
 
 impl Anonymous for LendFile {

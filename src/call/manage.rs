@@ -24,6 +24,7 @@ use crate::{
     call::{
         batch,
         file::SpaceFile,
+        lend,
         request::{
             self,
             reject_unknown_flags,
@@ -107,7 +108,7 @@ impl Manager<'_> {
             addr: arg.addr,
         };
         let mut request = MapRequest::check(&op, known, &self.part)?;
-        let backing = request::backing(request.fd)?;
+        let backing = lend::backing(request.fd)?;
 
         let space = self.space;
         let part = request.part.clone();
@@ -184,7 +185,7 @@ impl Manager<'_> {
         let arg: uapi::Register = uapi::read(ptr)?;
         reject_unknown_flags(arg.flags, uapi::REGISTER_POPULATE)?;
         let prot = self.part.prot(arg.prot)?;
-        let backing = request::backing(arg.fd)?;
+        let backing = lend::backing(arg.fd)?;
         let length = match arg.length {
             0 => request::rest_of_file(&backing.file, arg.offset)?,
             length => length,

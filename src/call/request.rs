@@ -19,7 +19,6 @@ use kernel::{
 use crate::{
     call::{
         file::SpaceFile,
-        lend,
         uapi, //
     },
     layout::{
@@ -27,7 +26,6 @@ use crate::{
         Prot,
         SpacePage, //
     },
-    segment::source::Backing,
     space::{
         change::{
             Change,
@@ -42,7 +40,6 @@ use crate::{
     sys::{
         bindings,
         file,
-        file_operations,
         task, //
     },
 };
@@ -192,17 +189,6 @@ pub(crate) fn rest_of_file(file: &File, offset: u64) -> Result<u64> {
         Some(length) if length > 0 => Ok(length),
         _ => Err(EINVAL),
     }
-}
-
-/// What an fd of the caller stands for; `EBADF`, and `ELOOP` for an address space, which cannot be
-/// mapped in one.
-pub(crate) fn backing(fd: i32) -> Result<Backing> {
-    let file = file::from_fd(fd)?;
-    if file_operations::is_ours(&file) {
-        return Err(ELOOP);
-    }
-    let lend = lend::lent_by(&file);
-    Ok(Backing { file, lend })
 }
 
 /// What a map asks for, checked as far as it can be without the file.
