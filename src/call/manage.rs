@@ -147,11 +147,14 @@ impl Manager<'_> {
         let arg: uapi::Munmap = uapi::read(ptr)?;
         reject_unknown_flags(arg.flags, uapi::MUNMAP_RELEASE)?;
         let pages = self.part.range(arg.addr, arg.length)?;
-        let done = self.change(pages, Kind::Unmap)?;
-        if arg.flags & uapi::MUNMAP_RELEASE != 0 {
-            self.space.release_idle();
+        let kind = Kind::Unmap;
+        if arg.flags & uapi::MUNMAP_RELEASE == 0 {
+            return self.change(pages, kind);
         }
-        Ok(done)
+        let space = self.space;
+        let taken = space.change_and_take(&mut space.ops.lock(), &Change { pages, kind })?;
+        space.release(taken);
+        Ok(0)
     }
 
     fn change(&self, pages: Range<SpacePage>, kind: Kind) -> Result<isize> {

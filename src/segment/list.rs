@@ -244,15 +244,10 @@ impl Ops {
         is_shown: impl Fn(&Segment) -> bool,
         taken: &mut [Option<Arc<Segment>>],
     ) -> bool {
-        let is_pinned = |segment: &Segment| {
-            // Whoever drops the last pin has it looked at again.
-            segment.overdue.xchg(true, Full);
-            segment.pins.load(Relaxed) != 0 || segment.late.load(Relaxed)
-        };
         let idle = self
             .others
             .iter()
-            .filter(|segment| !is_shown(segment) && !is_pinned(segment));
+            .filter(|segment| !is_shown(segment) && !segment.is_kept_up());
         let mut count = 0;
         for (place, segment) in taken.iter_mut().zip(idle) {
             *place = Some(segment.clone());
@@ -262,6 +257,12 @@ impl Ops {
             drop(self.others.remove(segment));
         }
         count == taken.len()
+    }
+
+    /// Removes a segment that is not shown, unless it is registered, pinned or late; says whether
+    /// it did. O(log n).
+    pub(crate) fn take(&mut self, segment: &Segment) -> bool {
+        !segment.is_registered() && !segment.is_kept_up() && self.others.remove(segment).is_some()
     }
 
     /// Keeps a segment, whether or not anything shows it, for the file with number `by`.

@@ -334,6 +334,14 @@ impl Segment {
         self.registrant.load(Relaxed) == by
     }
 
+    /// Whether it may not be ended now, being pinned or late: it is looked at again when it is not
+    /// any more. The ops lock is held.
+    fn is_kept_up(&self) -> bool {
+        // Before the look at the pins, or whoever drops the last one might not see it.
+        self.overdue.xchg(true, Full);
+        self.pins.load(Relaxed) != 0 || self.late.load(Relaxed)
+    }
+
     /// Whether whoever wanted to end it found it pinned or late.
     pub(crate) fn is_overdue(&self) -> bool {
         self.overdue.load(Relaxed)

@@ -40,7 +40,10 @@ use crate::{
             Hold,
             PIECE, //
         },
-        segments::Removed,
+        segments::{
+            Removed,
+            Taken, //
+        },
         store::Kernel,
         watch::Watch,
         Shown,
@@ -355,6 +358,33 @@ impl Space {
     /// `ENOMEM`.
     pub(crate) fn change(self: &Arc<Self>, ops: &Ops, change: &Change, pins: &Pins) -> Result {
         let mut removed = Removed::new();
+        let made = self.make(ops, change, pins, &mut removed);
+        self.release_unused(ops, removed);
+        made
+    }
+
+    /// As [`Space::change`], but segments of which nothing is shown any more are the caller's: they
+    /// are on no list from the moment that the worker could find them idle, so it ends none. To be
+    /// ended with nothing held.
+    pub(crate) fn change_and_take(
+        self: &Arc<Self>,
+        ops: &mut Ops,
+        change: &Change,
+    ) -> Result<Taken> {
+        let mut removed = Removed::new();
+        let made = self.make(ops, change, &Pins::new(), &mut removed);
+        let taken = self.take_unused(ops, removed);
+        made.map(|()| taken)
+    }
+
+    /// Makes one change; what is `removed` is for [`Space::release_unused`].
+    fn make(
+        self: &Arc<Self>,
+        ops: &Ops,
+        change: &Change,
+        pins: &Pins,
+        removed: &mut Removed,
+    ) -> Result {
         // Where it takes something away, and for a move where it goes.
         let mut zaps: [Range<SpacePage>; 2] = [Pages::none(), Pages::none()];
         // All that has changed, and not only what was installed: a process that met the new there
@@ -387,7 +417,6 @@ impl Space {
         }
         let made = changed.is_ok().then_some(change);
         self.wake(ops, made.into_iter(), &changes);
-        self.release_unused(ops, removed);
         match changed {
             Ok(()) => {
                 change.trace(self, revoke);

@@ -88,6 +88,9 @@ impl Removed {
     }
 }
 
+/// Segments that are on no list of the space any more, for whoever has them to end.
+pub(crate) struct Taken(List<Segment, REMOVED>);
+
 impl Space {
     /// A segment that holds pages `part` of a file, or of what was lent, for at least `prot`, as
     /// the calling task may have it.
@@ -218,6 +221,22 @@ impl Space {
         }
     }
 
+    /// As [`Space::release_unused`], but takes those that nothing shows off the lists.
+    pub(super) fn take_unused(self: &Arc<Self>, ops: &mut Ops, removed: Removed) -> Taken {
+        let mut segments = removed.segments;
+        let mut taken = List::new();
+        while let Some(segment) = segments.pop_front() {
+            if segment.is_registered() || self.is_shown(&segment) {
+                continue;
+            }
+            self.drop_frames(ops, &segment);
+            if ops.take(&segment) {
+                taken.push_back(segment);
+            }
+        }
+        Taken(taken)
+    }
+
     /// Looks for segments to end in a while. The install lock may not be held.
     pub(crate) fn reap_later(self: &Arc<Self>) {
         // Held until it is queued: whoever closes the space makes sure then that nothing is.
@@ -238,26 +257,34 @@ impl Space {
         ops.take_idle(|segment| self.is_shown(segment), taken)
     }
 
-    /// Ends the segments that nothing shows now, for a caller that minds how long their files are
-    /// held: it holds each until the arena has unmapped it, so that no worker puts a file last,
-    /// which would be later. Those that may have to wait for their file, or for a lender, are left
-    /// to a worker.
-    pub(crate) fn release_idle(&self) {
+    /// Ends segments for a caller that minds how long their files are held. It holds each until the
+    /// arena has unmapped it, so that no worker puts a file last, which would be later. Those that
+    /// may have to wait for their file, or for a lender, are left to a worker.
+    ///
+    /// Then also those that nothing shows since an earlier call, unless the worker was faster.
+    pub(crate) fn release(&self, taken: Taken) {
+        for segment in taken.0.iter() {
+            self.release_one(&segment.into());
+        }
         loop {
             let mut taken = [const { None }; REAPED];
             let more = self.take_idle(&mut taken);
             for segment in taken.iter().flatten() {
-                let arena = segment.arena();
-                if arena.is_slow() || segment.is_lent() {
-                    segment.ending.store(true, Relaxed);
-                    arena.attend(segment);
-                } else {
-                    self.end_segment(segment, |addr, length| arena.unmap(addr, length));
-                }
+                self.release_one(segment);
             }
             if !more {
                 break;
             }
+        }
+    }
+
+    fn release_one(&self, segment: &Arc<Segment>) {
+        let arena = segment.arena();
+        if arena.is_slow() || segment.is_lent() {
+            segment.ending.store(true, Relaxed);
+            arena.attend(segment);
+        } else {
+            self.end_segment(segment, |addr, length| arena.unmap(addr, length));
         }
     }
 }

@@ -80,10 +80,10 @@ impl AddressSpace {
         self.unmap_with(range, 0)
     }
 
-    /// As [`AddressSpace::unmap()`], and lets go of files of which nothing is mapped
-    /// any more and which are not registered, so that they can be executed, leased or
-    /// sealed, and their file systems unmounted. (Otherwise that happens about a tenth
-    /// of a second later. For FUSE and network file systems it only begins.)
+    /// As [`AddressSpace::unmap()`], and lets go of files of which it unmaps the last
+    /// and which are not registered, so that they can be executed, leased or sealed,
+    /// and their file systems unmounted. (Otherwise that happens about a tenth of a
+    /// second later. For FUSE and network file systems it only begins.)
     ///
     /// # Errors
     ///

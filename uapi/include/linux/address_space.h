@@ -383,12 +383,13 @@ struct address_space_mmap {
 /**
  * DOC: flags of struct address_space_munmap
  *
- * ADDRESS_SPACE_MUNMAP_RELEASE - Also lets go of files of which nothing is
- * mapped any more and which are not registered: without this flag that happens
+ * ADDRESS_SPACE_MUNMAP_RELEASE - Also lets go of files of which the ioctl
+ * unmaps the last and which are not registered: without this flag that happens
  * about a tenth of a second later, in case they are mapped again. When the
  * ioctl returns, the address space does not keep such a file from being
  * executed, leased or sealed, or its file system from being unmounted. (For
- * FUSE and network file systems this only begins before the ioctl returns.)
+ * FUSE and network file systems this only begins before the ioctl returns; and
+ * so it may for files that were unmapped without the flag before.)
  */
 #define ADDRESS_SPACE_MUNMAP_RELEASE	(1U << 0)
 
