@@ -84,6 +84,7 @@ parser.add_argument("-c", dest="cpus", type=int, default=2, help="CPUs (default:
 parser.add_argument("-m", dest="memory", default="2G", help="memory (default: 2G)")
 parser.add_argument("-t", dest="limit", type=float, metavar="SECONDS", help="time for all of it (default: 1800; debug, kcsan: 5400)")
 parser.add_argument("-s", dest="silence", type=float, metavar="SECONDS", help="time without output (default: 300; debug, kcsan: 900)")
+parser.add_argument("-a", dest="append", action="append", default=[], metavar="WORD", help="for the kernel's command line, as page_poison=1; may be repeated")
 parser.add_argument("--kvm", action="store_true", help="try the host's KVM; by default the VM is emulated, so that it is the same on every host")
 parser.add_argument("--icount", action="store_true", help="one CPU, whose time stamp counter counts its instructions")
 parser.add_argument("--profile", metavar="FILE", help="count the instructions of the command between marks (scripts/lib/profile/count.c, as build/count.so)")
@@ -155,6 +156,7 @@ def virtme(args, run):
         # The kernel uses the first init=; virtme's own comes last.
         f"init={HERE}/vm-init", f"as_dir={run}", f"as_top={TOP}", f"as_module={MODULE[args.kernel]}",
         "ignore_loglevel", "sysrq_always_enabled", "unknown_nmi_panic", "panic=-1", "oops=panic", "softlockup_panic=1", "watchdog_thresh=30",
+        *args.append,
     ):
         words += ["--kopt", option]
     return words + ["--qemu-opts", *options]
