@@ -3,8 +3,7 @@
 //! Which attachments of a space are memory slots of virtual machines.
 //!
 //! Locks: a spinlock, which a closing attachment acquires under its process's mmap lock. A holder
-//! of a view can add as many as it likes, so nothing but a walk over the caller's own takes longer
-//! for that.
+//! of a view can add as many as it likes, so nothing that is done under it takes longer for that.
 
 use core::ops::Range;
 
@@ -62,6 +61,8 @@ struct Listed {
 /// What the lock guards.
 struct Inner {
     slots: RBTree<Place, Listed>,
+    /// The same by machine, with the number by which the space knows that.
+    by_machine: RBTree<OfMachine, u64>,
     /// How many there are.
     count: usize,
     /// Machines that were given a number.
@@ -83,6 +84,27 @@ impl Place {
     }
 }
 
+/// A slot among those of its machine.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct OfMachine {
+    /// See [`Machine::id`].
+    machine: usize,
+    slot: u32,
+    /// Where it is in the process. A slot that its VMM has removed and set again is listed twice
+    /// until the former window goes.
+    addr: usize,
+}
+
+impl OfMachine {
+    fn new(slot: &Slot, addr: usize) -> Self {
+        OfMachine {
+            machine: slot.machine.id(),
+            slot: slot.slot,
+            addr,
+        }
+    }
+}
+
 /// The attachments of a space that are memory slots. An entry goes when its attachment does.
 #[pin_data]
 pub(crate) struct Slots {
@@ -94,7 +116,12 @@ impl Slots {
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             inner <- new_spinlock!(
-                Inner { slots: RBTree::new(), count: 0, machines: 0 },
+                Inner {
+                    slots: RBTree::new(),
+                    by_machine: RBTree::new(),
+                    count: 0,
+                    machines: 0,
+                },
                 "Slots"
             ),
         })
@@ -103,19 +130,25 @@ impl Slots {
     /// Adds the attachment at `addr` of `mm`. `ENOMEM`.
     pub(crate) fn add(&self, mm: *mut mm_struct, addr: usize, slot: Slot) -> Result {
         let room = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT)?;
+        let other = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT)?;
+        let of_machine = OfMachine::new(&slot, addr);
         let mut inner = self.inner.lock();
-        let machine = match inner.find(mm, |known| known.machine.is(&slot.machine)) {
-            Some((_, listed)) => listed.machine,
+        let former = inner.remove(Place::new(mm, addr));
+        let machine = match inner.first_of(of_machine.machine, 0) {
+            Some((_, number)) => number,
             None => {
                 inner.machines += 1;
                 inner.machines
             }
         };
         let node = room.into_node(Place::new(mm, addr), Listed { slot, machine });
-        let replaced = inner.slots.insert(node);
-        inner.count += usize::from(replaced.is_none());
+        inner.slots.insert(node);
+        inner
+            .by_machine
+            .insert(other.into_node(of_machine, machine));
+        inner.count += 1;
         drop(inner);
-        drop(replaced);
+        drop(former);
         Ok(())
     }
 
@@ -127,10 +160,13 @@ impl Slots {
         machine: &Machine,
         slot: u32,
     ) -> Option<Range<usize>> {
-        let mut inner = self.inner.lock();
-        let is_it = |known: &Slot| known.slot == slot && known.machine.is(machine);
-        let (place, listed) = inner.find(mm, is_it)?;
-        Some(place.addr..place.addr + listed.slot.length)
+        let inner = self.inner.lock();
+        let (found, _) = inner.first_of(machine.id(), slot)?;
+        if found.slot != slot {
+            return None;
+        }
+        let listed = inner.slots.get(&Place::new(mm, found.addr))?;
+        Some(found.addr..found.addr + listed.slot.length)
     }
 
     /// How many there are.
@@ -162,33 +198,30 @@ impl Slots {
     /// Removes the attachment that begins at `addr` of `mm`, if it is one of these: it is gone, or
     /// its slot is. May be called with the mmap lock of `mm` held.
     pub(crate) fn remove(&self, mm: *mut mm_struct, addr: usize) {
-        let mut inner = self.inner.lock();
-        let removed = inner.slots.remove_node(&Place::new(mm, addr));
-        inner.count -= usize::from(removed.is_some());
-        drop(inner);
-        drop(removed);
+        // It is dropped after the lock.
+        let _removed = self.inner.lock().remove(Place::new(mm, addr));
     }
 }
 
 impl Inner {
-    /// The first slot of the process with `mm` that is `wanted`.
-    fn find(
-        &mut self,
-        mm: *mut mm_struct,
-        wanted: impl Fn(&Slot) -> bool,
-    ) -> Option<(Place, &Listed)> {
-        let mut cursor = self.slots.cursor_lower_bound_mut(&Place::new(mm, 0));
-        let place = loop {
-            let at = cursor?;
-            let (place, known) = at.current();
-            if place.mm != mm as usize {
-                return None;
-            }
-            if wanted(&known.slot) {
-                break *place;
-            }
-            cursor = at.move_next();
+    /// The first slot of a machine from number `slot` on, and the number of the machine.
+    fn first_of(&self, machine: usize, slot: u32) -> Option<(OfMachine, u64)> {
+        let from = OfMachine {
+            machine,
+            slot,
+            addr: 0,
         };
-        self.slots.get(&place).map(|listed| (place, listed))
+        let cursor = self.by_machine.cursor_lower_bound(&from)?;
+        let (found, number) = cursor.current();
+        (found.machine == machine).then_some((*found, *number))
+    }
+
+    /// Removes a slot, if it is there, which is to be dropped after the lock: it holds a file.
+    fn remove(&mut self, place: Place) -> Option<Slot> {
+        let (_, listed) = self.slots.remove_node(&place)?.to_key_value();
+        let key = OfMachine::new(&listed.slot, place.addr);
+        self.by_machine.remove(&key);
+        self.count -= 1;
+        Some(listed.slot)
     }
 }
