@@ -178,7 +178,7 @@ TEST_F(space, unmap_with_release_lets_go_of_the_file_at_once)
  */
 TEST_F(space, release_lets_go_at_once_while_the_worker_is_at_it)
 {
-	enum { FILES = 400, ROUNDS = 20 };
+	enum { FILES = 150, ROUNDS = 8 };
 	int file, asfd = as_create((FILES + 1) * PAGE);
 	char path[64], others[64];
 	unsigned int round, i;
