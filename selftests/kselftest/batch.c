@@ -110,7 +110,7 @@ TEST_F(batch, applies_nothing_if_one_operation_fails)
 		{ op_map(48 * PAGE, self->s.b, 1, PAGE, RW, 0), EINVAL },
 		{ op_map(SPACE_LEN, self->s.b, 0, PAGE, RW, 0), EINVAL },
 		{ op_map(48 * PAGE, self->s.b, -PAGE, PAGE, RW, 0), EOVERFLOW },
-		{ op_map(48 * PAGE, self->s.b, 0, PAGE, RW, 1U << 3), EOPNOTSUPP },
+		{ op_map(48 * PAGE, self->s.b, 0, PAGE, RW, 1U << 4), EOPNOTSUPP },
 		{ op_map(0, self->s.b, 0, PAGE, RW,
 			 ADDRESS_SPACE_MAP_ANYWHERE), EOPNOTSUPP },
 		{ op_unmap(1, PAGE), EINVAL },

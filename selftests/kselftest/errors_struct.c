@@ -60,7 +60,8 @@ FIXTURE_VARIANT_ADD(call, create)
 	CALL_SINCE(16, ADDRESS_SPACE_CREATE, address_space_create, HOLE_FLAGS, 0);
 FIXTURE_VARIANT_ADD(call, mmap)
 	CALL(ADDRESS_SPACE_MMAP, address_space_mmap, ADDRESS_SPACE_MAP_REPLACE |
-	     ADDRESS_SPACE_MAP_ANYWHERE | ADDRESS_SPACE_MAP_POPULATE, 0);
+	     ADDRESS_SPACE_MAP_ANYWHERE | ADDRESS_SPACE_MAP_POPULATE |
+	     ADDRESS_SPACE_MAP_PRIVATE, 0);
 FIXTURE_VARIANT_ADD(call, munmap)
 	CALL(ADDRESS_SPACE_MUNMAP, address_space_munmap, ADDRESS_SPACE_MUNMAP_RELEASE, 0);
 FIXTURE_VARIANT_ADD(call, view)
@@ -69,7 +70,7 @@ FIXTURE_VARIANT_ADD(call, view)
 	     offsetof(struct address_space_view, __reserved));
 FIXTURE_VARIANT_ADD(call, register)
 	CALL(ADDRESS_SPACE_REGISTER, address_space_register,
-	     ADDRESS_SPACE_REGISTER_POPULATE, 0);
+	     ADDRESS_SPACE_REGISTER_POPULATE | ADDRESS_SPACE_REGISTER_PRIVATE, 0);
 FIXTURE_VARIANT_ADD(call, unregister)
 	CALL(ADDRESS_SPACE_UNREGISTER, address_space_unregister, ADDRESS_SPACE_UNREGISTER_ALL,
 	     offsetof(struct address_space_unregister, __reserved));

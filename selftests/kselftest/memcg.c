@@ -2,7 +2,7 @@
 /*
  * Memory that is first accessed through an address space belongs to its creator: it
  * is charged to the creator's cgroup, whichever process accesses it, and also after
- * the creator has exited.
+ * the creator has exited. So are private copies.
  */
 #include <sys/wait.h>
 
@@ -27,6 +27,7 @@ FIXTURE_VARIANT(charge)
 	enum { MEMFD, EXT4 } kind;
 	bool read_only;
 	bool creator_exits;
+	bool private;
 };
 
 FIXTURE_VARIANT_ADD(charge, memfd)
@@ -47,6 +48,16 @@ FIXTURE_VARIANT_ADD(charge, ext4_read)
 FIXTURE_VARIANT_ADD(charge, ext4_of_exited_creator)
 {
 	.kind = EXT4, .read_only = false, .creator_exits = true,
+};
+
+FIXTURE_VARIANT_ADD(charge, private_copies)
+{
+	.kind = MEMFD, .read_only = false, .creator_exits = false, .private = true,
+};
+
+FIXTURE_VARIANT_ADD(charge, private_copies_of_exited_creator)
+{
+	.kind = MEMFD, .read_only = false, .creator_exits = true, .private = true,
 };
 
 static long memory_of(const char *group)
@@ -87,6 +98,9 @@ FIXTURE_SETUP(charge)
 	}
 	ASSERT_LE(0, self->file);
 	ASSERT_EQ(0, ftruncate(self->file, TOUCHED));
+	if (variant->private)
+		/* in memory, and charged to neither: what is left are the copies */
+		ASSERT_EQ(0, posix_fallocate(self->file, 0, TOUCHED));
 	if (variant->read_only) {
 		/* on the disk, but not in memory */
 		ASSERT_EQ(0, posix_fallocate(self->file, 0, TOUCHED));
@@ -144,7 +158,8 @@ TEST_F_TIMEOUT(charge, goes_to_the_creator, 60)
 	self->asfd = agent_fd(&self->creator, number);
 	ASSERT_LE(0, self->asfd);
 	ASSERT_EQ(0, as_map(self->asfd, 0, self->file, 0, TOUCHED,
-			    variant->read_only ? PROT_READ : RW, 0));
+			    variant->read_only ? PROT_READ : RW,
+			    variant->private ? ADDRESS_SPACE_MAP_PRIVATE : 0));
 	if (variant->creator_exits) {
 		ASSERT_EQ(0, agent_stop(&self->creator));
 		self->creator.pid = 0;
@@ -173,8 +188,11 @@ TEST_F_TIMEOUT(charge, goes_to_the_creator, 60)
 TEST_F_TIMEOUT(charge, of_ordinary_mapping_goes_to_the_toucher, 60)
 {
 	long creators = memory_of(CREATOR), touchers = memory_of(TOUCHER);
-	char *mem = agent_attach(&self->toucher, self->file, 0, TOUCHED, RW);
+	char *mem;
 
+	if (variant->private)
+		SKIP(return, "the file is in memory already");
+	mem = agent_attach(&self->toucher, self->file, 0, TOUCHED, RW);
 	ASSERT_NE(NULL, mem);
 	EXPECT_EQ(0, agent_call(&self->toucher,
 				variant->read_only ? read_all : write_all, mem));

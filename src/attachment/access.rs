@@ -149,7 +149,7 @@ fn with_shown_page(
         Obstacle::Busy(pinned, at) | Obstacle::Missing(pinned, at) => {
             let segment = pinned.segment();
             let ended = segment.ends_before(at);
-            match segment.fault_in(at, write, Locks::Try) {
+            match space.fault_in(segment, at, write, Locks::Try) {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(NoPage::Busy) => {
                     fsleep(PAUSE);

@@ -466,7 +466,7 @@ impl<'a> Fault<'a> {
         } else {
             // With the fault's lock held, as a futex operation wants it.
             let ended = segment.ends_before(page);
-            match segment.fault_in(page, write, Locks::Try) {
+            match self.space().fault_in(segment, page, write, Locks::Try) {
                 Ok(()) => return ControlFlow::Continue(()),
                 Err(NoPage::Busy) => {
                     fsleep(BACK_OFF);

@@ -124,8 +124,8 @@ pub(crate) fn populate<'a>(
                 continue;
             };
             let part = first..first + pages.count();
-            let part = pinned.segment().pages_of(&part);
-            space.bring_in(pinned, part, prot);
+            let segment = pinned.segment();
+            space.bring_in(pinned, segment.pages_of(&part), segment.populates(prot));
         }
         all = pages.clone().hull(all);
     }

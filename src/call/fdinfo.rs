@@ -84,6 +84,8 @@ pub(crate) fn show_space(asfd: &impl SpaceFile, out: &SeqFile) {
         count(&space.counts.invalidations)
     );
     seq_print!(out, "deferred:\t{}\n", count(&space.counts.deferred));
+    let copies = space.arenas.copies() as u64;
+    seq_print!(out, "copies:\t{}\n", bytes(copies));
     show_terms(asfd.terms(), out);
     seq_print!(out, "waiting:\t{}\n", space.watch.waiting());
     show_refusal(&space.refusals, SpacePage::FIRST, out);
@@ -108,10 +110,11 @@ pub(crate) fn show_space(asfd: &impl SpaceFile, out: &SeqFile) {
         for range in ranges.iter() {
             seq_print!(
                 out,
-                "{:08x}-{:08x} {}s {:08x} ",
+                "{:08x}-{:08x} {}{} {:08x} ",
                 bytes(range.start.get()),
                 bytes(range.end.get()),
                 Letters(range.prot),
+                if range.segment.is_private() { 'p' } else { 's' },
                 bytes(range.segment.file_page(range.offset).get())
             );
             file::print_path(range.segment.file(), out);

@@ -85,15 +85,20 @@ pub(super) fn lend(ptr: UserPtr) -> Result<isize> {
     Ok(number as isize)
 }
 
-/// What an fd of the caller stands for: a file, or the memory that was lent with it. `EBADF`, and
-/// `ELOOP` for an address space, which cannot be mapped in one.
-pub(super) fn backing(fd: i32) -> Result<Backing> {
+/// What an fd of the caller stands for: a file, or the memory that was lent with it; of which there
+/// are to be private copies if `private`. `EBADF`, and `ELOOP` for an address space, which cannot
+/// be mapped in one.
+pub(super) fn backing(fd: i32, private: bool) -> Result<Backing> {
     let file = file::from_fd(fd)?;
     if file_operations::is_ours(&file) {
         return Err(ELOOP);
     }
     let lend = file_operations::state(&file).map(|state: &LendFile| state.lend.clone());
-    Ok(Backing { file, lend })
+    Ok(Backing {
+        file,
+        lend,
+        private,
+    })
 }
 
 impl Anonymous for LendFile {

@@ -87,7 +87,7 @@ struct Manager<'a> {
 impl Manager<'_> {
     fn mmap(&self, ptr: UserPtr) -> Result<isize> {
         let arg: uapi::Mmap = uapi::read(ptr)?;
-        let known = uapi::MAP_REPLACE | uapi::MAP_ANYWHERE | uapi::MAP_POPULATE;
+        let known = uapi::MAP_REPLACE | uapi::MAP_ANYWHERE | uapi::MAP_POPULATE | uapi::MAP_PRIVATE;
         // Before anything is made of the flags: a caller that probes for a new one is to get one
         // answer.
         reject_unknown_flags(arg.flags, known)?;
@@ -108,7 +108,7 @@ impl Manager<'_> {
             addr: arg.addr,
         };
         let mut request = MapRequest::check(&op, known, &self.part)?;
-        let backing = lend::backing(request.fd)?;
+        let backing = lend::backing(request.fd, request.private)?;
 
         let space = self.space;
         let part = request.part.clone();
@@ -186,9 +186,10 @@ impl Manager<'_> {
 
     fn register(&self, ptr: UserPtr) -> Result<isize> {
         let arg: uapi::Register = uapi::read(ptr)?;
-        reject_unknown_flags(arg.flags, uapi::REGISTER_POPULATE)?;
+        reject_unknown_flags(arg.flags, uapi::REGISTER_POPULATE | uapi::REGISTER_PRIVATE)?;
         let prot = self.part.prot(arg.prot)?;
-        let backing = lend::backing(arg.fd)?;
+        let private = arg.flags & uapi::REGISTER_PRIVATE != 0;
+        let backing = lend::backing(arg.fd, private)?;
         let length = match arg.length {
             0 => request::rest_of_file(&backing.file, arg.offset)?,
             length => length,
@@ -198,7 +199,7 @@ impl Manager<'_> {
         let pinned = space.register(backing, part.clone(), prot, self.terms.id)?;
         if arg.flags & uapi::REGISTER_POPULATE != 0 {
             let segment = pinned.segment();
-            space.bring_in(&pinned, segment.pages_of(&part), prot);
+            space.bring_in(&pinned, segment.pages_of(&part), segment.populates(prot));
         }
         Ok(0)
     }

@@ -199,6 +199,7 @@ pub(crate) struct MapRequest {
     /// Pages of the space; without meaning where the kernel is to choose.
     pub(crate) target: Range<SpacePage>,
     pub(crate) prot: Prot,
+    pub(crate) private: bool,
     replace: bool,
     populate: bool,
 }
@@ -220,6 +221,7 @@ impl MapRequest {
             part,
             target,
             prot,
+            private: op.flags & uapi::MAP_PRIVATE != 0,
             replace: op.flags & uapi::MAP_REPLACE != 0,
             populate: op.flags & uapi::MAP_POPULATE != 0,
         })
@@ -231,6 +233,7 @@ impl MapRequest {
             pages: self.target.clone(),
             kind: Kind::Map {
                 first: self.part.start,
+                private: self.private,
                 segment: 0,
                 prot: self.prot,
                 replace: self.replace,
@@ -246,7 +249,7 @@ pub(crate) fn operation(op: &uapi::Op, within: &Part) -> Result<Change> {
     let pages = || within.range(op.addr, op.length);
     match op.opcode {
         uapi::OP_MMAP => {
-            let known = uapi::MAP_REPLACE | uapi::MAP_POPULATE;
+            let known = uapi::MAP_REPLACE | uapi::MAP_POPULATE | uapi::MAP_PRIVATE;
             Ok(MapRequest::check(op, known, within)?.change())
         }
         uapi::OP_MUNMAP => {

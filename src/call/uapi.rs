@@ -44,12 +44,14 @@ pub(crate) const KVM_UNMAP: u32 = _IO(TYPE, 0x11);
 pub(crate) const MAP_REPLACE: u32 = 1 << 0;
 pub(crate) const MAP_ANYWHERE: u32 = 1 << 1;
 pub(crate) const MAP_POPULATE: u32 = 1 << 2;
+pub(crate) const MAP_PRIVATE: u32 = 1 << 3;
 
 /// Flag of [`View`].
 pub(crate) const VIEW_MANAGE: u32 = 1 << 0;
 
-/// Flag of [`Register`].
+/// Flags of [`Register`].
 pub(crate) const REGISTER_POPULATE: u32 = 1 << 0;
+pub(crate) const REGISTER_PRIVATE: u32 = 1 << 1;
 /// Flag of [`Unregister`].
 pub(crate) const UNREGISTER_ALL: u32 = 1 << 0;
 /// The fd where a call is about no file.

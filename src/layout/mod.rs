@@ -443,6 +443,38 @@ impl<M: Store> Layout<M> {
         self.piece(index, &pages)
     }
 
+    /// The first of `pages` of the segment `id` that no range shows, with those that follow it;
+    /// [`None`] where all are shown. O(log n) for each range that is passed; after `most` it gives
+    /// up, and says from where to go on.
+    pub(crate) fn next_unshown(
+        &self,
+        id: u64,
+        pages: ops::Range<SegmentPage>,
+        most: usize,
+    ) -> Result<Option<ops::Range<SegmentPage>>, SegmentPage> {
+        let mut rest = pages;
+        let mut index = self.segments.lower_bound(&self.pool, &first_of(id));
+        for _ in 0..most {
+            if rest.is_empty() {
+                return Ok(None);
+            }
+            index = Tree::<BySegment>::showing(&self.pool, index, id, &rest);
+            let Some(range) = self.range(index) else {
+                return Ok(Some(rest));
+            };
+            // They come in the order of their first page of the segment.
+            if range.offset > rest.start {
+                return Ok(Some(rest.start..range.offset));
+            }
+            // Then it shows none of the rest, and those after it are next.
+            rest.start = range.offset_end();
+        }
+        if rest.is_empty() {
+            return Ok(None);
+        }
+        Err(rest.start)
+    }
+
     /// The piece of a range that shows any of `pages`.
     fn piece(&self, index: u32, pages: &ops::Range<SegmentPage>) -> Option<Piece> {
         let range = self.range(index)?;

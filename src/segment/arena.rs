@@ -35,7 +35,10 @@ use kernel::{
         Mutex, //
     },
     task::Task,
-    time::Delta,
+    time::{
+        delay::fsleep,
+        Delta, //
+    },
     workqueue::{
         impl_has_work,
         new_work,
@@ -77,6 +80,8 @@ use crate::{
 
 /// How long to sleep before a lock is tried again.
 const NAP: Delta = Delta::from_micros(50);
+/// How often that is done where somebody else waits for the caller.
+const TRIES: usize = 200;
 
 /// Where huge pages can begin.
 const HUGE_SIZE: usize = HUGE_PAGES * PAGE_SIZE;
@@ -189,8 +194,9 @@ impl Arena {
         &self.mm
     }
 
-    /// Maps `length` bytes of a file from `offset`, shared, where there is room; returns the
-    /// address. `prot` is as for mmap(), and so are the errors; `EINTR`: a fatal signal came.
+    /// Maps `length` bytes of a file from `offset`, where there is room; returns the address.
+    /// `prot` is as for mmap(), and so are the errors; `EINTR`: a fatal signal came. What is
+    /// written is written to the file, or to copies if it is `private`.
     ///
     /// All checks that mmap() makes are made as `cred`.
     pub(crate) fn map(
@@ -200,6 +206,7 @@ impl Arena {
         offset: usize,
         length: usize,
         prot: u32,
+        private: bool,
     ) -> Result<usize> {
         let align = match file::huge_page_size(&file) {
             0 if length < HUGE_SIZE => PAGE_SIZE,
@@ -213,6 +220,7 @@ impl Arena {
             length,
             align,
             prot,
+            private,
         };
         self.jobs.map(&self.mm, what)
     }
@@ -222,6 +230,27 @@ impl Arena {
     /// arena.
     pub(crate) fn unmap(&self, addr: usize, length: usize) {
         let _ = self.jobs.unmap(&self.mm, addr, length);
+    }
+
+    /// Has nothing present in `length` bytes at `addr`, which are of one mapping: copies go, and
+    /// what is of the file is mapped again when it is touched. Says whether that could be done,
+    /// which it can unless the VMA's lock is not available for long: nobody holds it for writing.
+    /// Calls the notifiers of what is there. (Of huge pages all stays mapped.)
+    ///
+    /// The mmap lock is not waited for: that is held for as long as a file takes to be mapped.
+    pub(crate) fn zap(&self, addr: usize, length: usize) -> bool {
+        for _ in 0..TRIES {
+            if mm::zap(&self.mm, addr, length) {
+                return true;
+            }
+            fsleep(NAP);
+        }
+        false
+    }
+
+    /// How many pages there are in memory that are copies of its own.
+    pub(crate) fn copies(&self) -> usize {
+        mm::anonymous_pages(&self.mm)
     }
 
     /// As [`Arena::unmap`], on one of the module's workers, which needs no other.

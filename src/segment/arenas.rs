@@ -52,6 +52,13 @@ impl Arenas {
         &self.main
     }
 
+    /// How many pages there are in memory that are copies which belong to the space.
+    pub(crate) fn copies(&self) -> usize {
+        let others = self.others.lock();
+        let of_others: usize = others.iter().map(|(_, arena)| arena.copies()).sum();
+        self.main.copies() + of_others
+    }
+
     /// That in which a file is mapped. Errors as for making an mm.
     pub(crate) fn of(&self, file: &File) -> Result<Arc<Arena>> {
         if file::is_mapped_at_once(file) {

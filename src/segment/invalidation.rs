@@ -37,34 +37,34 @@ use crate::{
     },
 };
 
-/// The smallest range around some ranges of pages. Atomic only so that it can be shared: the
-/// install lock orders everything.
-struct Hull {
+/// The smallest range around some ranges of pages. Atomic only so that it can be shared: a lock,
+/// here the install lock, orders everything.
+pub(super) struct Hull {
     start: Atomic<u64>,
     /// 0 for no pages.
     end: Atomic<u64>,
 }
 
 impl Hull {
-    const fn new() -> Self {
+    pub(super) const fn new() -> Self {
         Hull {
             start: Atomic::new(0),
             end: Atomic::new(0),
         }
     }
 
-    fn pages(&self) -> Range<SegmentPage> {
+    pub(super) fn pages(&self) -> Range<SegmentPage> {
         let (start, end) = (self.start.load(Relaxed), self.end.load(Relaxed));
         SegmentPage::new(start)..SegmentPage::new(end)
     }
 
-    fn set(&self, pages: Range<SegmentPage>) {
+    pub(super) fn set(&self, pages: Range<SegmentPage>) {
         self.start.store(pages.start.get(), Relaxed);
         self.end.store(pages.end.get(), Relaxed);
     }
 
     /// Extends it by pages that are not none; says whether it had none.
-    fn extend(&self, pages: &Range<SegmentPage>) -> bool {
+    pub(super) fn extend(&self, pages: &Range<SegmentPage>) -> bool {
         let old = self.pages();
         let had_none = old.is_empty();
         self.set(old.hull(pages.clone()));

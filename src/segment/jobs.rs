@@ -88,7 +88,7 @@ pub(crate) struct Jobs {
     slow: bool,
 }
 
-/// A file to be mapped, shared.
+/// A file to be mapped.
 pub(crate) struct Map {
     pub(crate) file: ARef<File>,
     /// All checks that mmap() makes are made as this.
@@ -100,6 +100,8 @@ pub(crate) struct Map {
     pub(crate) align: usize,
     /// As for mmap().
     pub(crate) prot: u32,
+    /// Whether what is written is written to copies.
+    pub(crate) private: bool,
 }
 
 impl Jobs {
@@ -311,13 +313,17 @@ impl Map {
             lower if lower >= room => lower,
             _ => addr,
         };
+        let sharing = match self.private {
+            true => bindings::MAP_PRIVATE,
+            false => bindings::MAP_SHARED,
+        };
         CurrentMapping::new(
             Some(&self.file),
             addr,
             self.offset,
             self.length,
             self.prot,
-            bindings::MAP_SHARED | bindings::MAP_FIXED_NOREPLACE,
+            sharing | bindings::MAP_FIXED_NOREPLACE,
         )
         .map(CurrentMapping::keep)
     }

@@ -30,11 +30,13 @@ use crate::{
 /// for each of them.
 const LOOKS: usize = 64;
 
-/// The order of a list: by file, then by the first page, then by age.
+/// The order of a list: by file, then by the first page, then by age; apart from those of the file
+/// that are private, of which there may be many that serve no other map.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {
     /// Where the file is: it is held as long as the segment is.
     file: usize,
+    private: bool,
     first: FilePage,
     id: u64,
 }
@@ -43,6 +45,7 @@ impl Key {
     fn of(segment: &Segment) -> Key {
         Key {
             file: segment.file().as_ptr() as usize,
+            private: segment.is_private(),
             first: segment.part().start,
             id: segment.id(),
         }
@@ -79,9 +82,10 @@ impl SegmentList {
     /// The segment that can serve for `wanted`: of several the one that begins last, and of
     /// those the youngest. O(log n).
     fn find(&mut self, wanted: &Source) -> Option<&Arc<Segment>> {
-        let file = wanted.file.as_ptr() as usize;
+        let (file, private) = (wanted.file.as_ptr() as usize, wanted.is_private());
         let behind = Key {
             file,
+            private,
             first: wanted.part.start + 1,
             id: 0,
         };
@@ -93,7 +97,7 @@ impl SegmentList {
         for _ in 0..LOOKS {
             let Some(at) = cursor else { break };
             let (key, segment) = at.current();
-            if key.file != file {
+            if key.file != file || key.private != private {
                 break;
             }
             if segment.serves(wanted) {
@@ -110,6 +114,7 @@ impl SegmentList {
         let file = file.as_ptr() as usize;
         let before = Key {
             file,
+            private: false,
             first: FilePage::new(0),
             id: 0,
         };
@@ -127,6 +132,7 @@ impl SegmentList {
             },
             None => Key {
                 file: 0,
+                private: false,
                 first: FilePage::new(0),
                 id: 0,
             },
@@ -212,9 +218,13 @@ impl Ops {
     }
 
     /// Pins the segment that can serve for `wanted`, if there is one. O(log n).
+    ///
+    /// A private one serves no other map than that which it was made for, unless it is registered:
+    /// then it serves those that ask for a private one.
     pub(crate) fn find(&mut self, wanted: &Source) -> Option<Pinned> {
         let found = match self.registered.find(wanted) {
             Some(found) => found,
+            None if wanted.is_private() => return None,
             None => self.others.find(wanted)?,
         };
         Some(Pinned::new(found.clone()))

@@ -69,7 +69,10 @@ use crate::{
     segment::{
         arena::Arena,
         frames::Frames,
-        invalidation::Invalidation,
+        invalidation::{
+            Hull,
+            Invalidation, //
+        },
         lend::Lend,
         notifier::{
             Event,
@@ -142,6 +145,9 @@ pub(crate) struct Segment {
     /// Calls that are about to show it, and whoever waits for its file; increased under the ops
     /// lock, or under the install lock while it is shown.
     pins: Atomic<u32>,
+    /// Of a private one, the pages that something showed and may show no longer, since they were
+    /// looked at last. Guarded by the ops lock.
+    removed_pages: Hull,
     /// Whether it would be ended if it were not pinned or late.
     overdue: Atomic<bool>,
     /// Whether the worker has zapped what was deferred, and frames of it are to be written and put:
@@ -226,6 +232,7 @@ impl Segment {
             (source.part.start.get() << PAGE_SHIFT) as usize,
             length,
             prot,
+            source.is_private(),
         )?;
         let made = Self::watch(owner, arena, id, source, addr, length);
         if made.is_err() {
@@ -281,6 +288,7 @@ impl Segment {
                 addr,
                 registrant: Atomic::new(0),
                 pins: Atomic::new(0),
+                removed_pages: Hull::new(),
                 overdue: Atomic::new(false),
                 late: Atomic::new(false),
                 ending: Atomic::new(false),
@@ -312,6 +320,33 @@ impl Segment {
     /// Whether it is of memory that was lent.
     pub(crate) fn is_lent(&self) -> bool {
         self.lend().is_some()
+    }
+
+    /// Whether what is written is written to copies, which are its own.
+    pub(crate) fn is_private(&self) -> bool {
+        self.source.is_private()
+    }
+
+    /// Pages of it are shown in one place less. The ops lock is held.
+    pub(crate) fn note_removed(&self, pages: &Range<SegmentPage>) {
+        if self.is_private() {
+            self.removed_pages.extend(pages);
+        }
+    }
+
+    /// What was noted so, around which there may be more. The ops lock is held.
+    pub(crate) fn take_removed(&self) -> Range<SegmentPage> {
+        let pages = self.removed_pages.pages();
+        self.removed_pages.set(Pages::none());
+        pages
+    }
+
+    /// Has nothing of some of its pages present where it is mapped: copies go, and what is of the
+    /// file is mapped again when it is touched. What is lent stays as it is. Says whether it could
+    /// be done; see [`Arena::zap`].
+    pub(crate) fn zap(&self, pages: &Range<SegmentPage>) -> bool {
+        let length = (pages.count() << PAGE_SHIFT) as usize;
+        self.is_lent() || length == 0 || self.arena.zap(self.addr_of(pages.start), length)
     }
 
     /// See [`Revoke::cut_off`].
@@ -402,8 +437,14 @@ impl Segment {
     /// waiting for anything slow; says whether the page is mapped. See [`Arena::map_resident`].
     ///
     /// A lender is not asked for a page so: its memory cgroup may be full, and then it takes long.
-    pub(crate) fn map_around(&self, page: SegmentPage, around: &Range<SegmentPage>) -> bool {
-        if self.is_lent() {
+    /// And what is mapped so is the file's, where a copy is to be made for a `write`.
+    pub(crate) fn map_around(
+        &self,
+        page: SegmentPage,
+        around: &Range<SegmentPage>,
+        write: bool,
+    ) -> bool {
+        if self.is_lent() || write && self.is_private() {
             return false;
         }
         let before = page - around.start.min(page);
@@ -492,6 +533,15 @@ impl Segment {
     /// Whether its pages may be shown for `prot`.
     pub(crate) fn allows(&self, prot: Prot) -> bool {
         self.source.prot.contains(prot)
+    }
+
+    /// For what accesses its pages are populated that may be accessed for `prot`: not for those
+    /// that make copies.
+    pub(crate) fn populates(&self, prot: Prot) -> Prot {
+        match self.is_private() {
+            true => prot & (Prot::READ | Prot::EXEC),
+            false => prot,
+        }
     }
 
     /// Its pages that lie in bytes `start..end` of the arena.

@@ -2,6 +2,9 @@
 
 //! What a segment is of: pages of a file, or of memory that was lent; and which checks have been
 //! made for it, so that another map of the same can do without.
+//!
+//! Pages of a file may be *private*: what is written to them is written to copies, which belong to
+//! that segment alone.
 
 use core::ops::Range;
 
@@ -35,6 +38,8 @@ use crate::{
 pub(crate) struct Backing {
     pub(crate) file: ARef<File>,
     pub(crate) lend: Option<Arc<Lend>>,
+    /// Whether what is written is written to copies.
+    pub(crate) private: bool,
 }
 
 /// What a segment is of, and with which credentials it was mapped.
@@ -44,6 +49,8 @@ pub(crate) struct Source {
     pub(crate) file: ARef<File>,
     /// What was lent, if it stands for that.
     pub(super) lend: Option<Arc<Lend>>,
+    /// Whether what is written is written to copies.
+    pub(super) private: bool,
     /// The credentials with which the checks were made.
     pub(crate) cred: ARef<Credential>,
     /// Pages of the file.
@@ -57,7 +64,11 @@ pub(crate) struct Source {
 impl Source {
     /// Pages `part` of what is to be shown, as it stands now.
     pub(crate) fn new(
-        Backing { file, lend }: Backing,
+        Backing {
+            file,
+            lend,
+            private,
+        }: Backing,
         cred: ARef<Credential>,
         part: Range<FilePage>,
         prot: Prot,
@@ -66,6 +77,7 @@ impl Source {
         Source {
             file,
             lend,
+            private,
             cred,
             part,
             prot,
@@ -78,19 +90,36 @@ impl Source {
         self.lend.is_some()
     }
 
+    /// Whether what is written is written to copies.
+    pub(crate) fn is_private(&self) -> bool {
+        self.private
+    }
+
     /// Whether everything that `wanted` asks for was allowed to this very file, caller and
     /// protection already.
     ///
     /// A check that passed for another open file, for other credentials, for less, or before the
     /// file was sealed, is no check: then there must be another segment. (Of memory that was lent
-    /// nothing is checked but the protection.)
+    /// nothing is checked but the protection. And a seal does not forbid private copies, which
+    /// would not be shared any more as soon as the file is sealed.)
     pub(super) fn covers(&self, wanted: &Source) -> bool {
         self.file.as_ptr() == wanted.file.as_ptr()
+            && self.private == wanted.private
             && (self.is_lent() || self.cred.as_ptr() == wanted.cred.as_ptr())
             && self.prot.contains(wanted.prot)
-            && self.limits == wanted.limits
+            && (self.limits == wanted.limits || self.private && !wanted.prot.contains(Prot::EXEC))
             && self.part.start <= wanted.part.start
             && wanted.part.end <= self.part.end
+    }
+
+    /// Whether there can be private copies of it, if that is wanted: `EOPNOTSUPP` for memory that
+    /// was lent, and for a file of huge pages, of which a copy is a huge page too, that must have
+    /// been reserved, and of which no part can be given back.
+    pub(crate) fn check_private(&self) -> Result {
+        if self.private && (self.is_lent() || file::huge_page_size(&self.file) != 0) {
+            return Err(EOPNOTSUPP);
+        }
+        Ok(())
     }
 
     /// Whether it was lent, if it is memory: `EINVAL` for what is beyond it, `EACCES` for more than

@@ -128,12 +128,12 @@ impl Batch {
         &self.pins
     }
 
-    /// Makes all of it, or nothing. `backing_of` gets what an fd stands for. No lock may be
-    /// held.
+    /// Makes all of it, or nothing. `backing_of` gets what an fd stands for, or private copies of
+    /// that. No lock may be held.
     pub(crate) fn run(
         &mut self,
         space: &Arc<Space>,
-        backing_of: impl Fn(i32) -> Result<Backing>,
+        backing_of: impl Fn(i32, bool) -> Result<Backing>,
     ) -> Result<(), BatchError> {
         let ops = self.find_segments(space, space.ops.lock(), backing_of)?;
         if let Some(error) = self.broken {
@@ -165,13 +165,14 @@ impl Batch {
         &mut self,
         space: &'a Arc<Space>,
         mut ops: MutexGuard<'a, Ops>,
-        backing_of: impl Fn(i32) -> Result<Backing>,
+        backing_of: impl Fn(i32, bool) -> Result<Backing>,
     ) -> Result<MutexGuard<'a, Ops>, BatchError> {
         let mut last = None;
         for (index, step) in self.steps.iter_mut().enumerate() {
             let count = step.change.pages.count();
             let Kind::Map {
                 first,
+                private,
                 ref mut segment,
                 prot,
                 ..
@@ -182,7 +183,8 @@ impl Batch {
             let part = first..first + count;
             // One call has one answer to what a file allows: what was checked for the operation
             // before need not be again.
-            let same = last == Some(step.fd)
+            let same = !private
+                && last == Some(step.fd)
                 && self.pins.last().is_some_and(|pinned| {
                     let segment = pinned.segment();
                     segment.allows(prot) && segment.has(&part)
@@ -190,7 +192,7 @@ impl Batch {
             if !same {
                 let found = match is_killed() {
                     true => Err(EINTR),
-                    false => backing_of(step.fd),
+                    false => backing_of(step.fd, private),
                 }
                 .and_then(|backing| space.obtain(ops, backing, part, prot));
                 let (guard, pinned) = found.map_err(|error| BatchError {
@@ -202,7 +204,7 @@ impl Batch {
                     index: None,
                     error: error.into(),
                 })?;
-                last = Some(step.fd);
+                last = (!private).then_some(step.fd);
             }
             *segment = (self.pins.len() - 1) as u32;
         }
@@ -244,13 +246,14 @@ impl Batch {
             let mut taken = 0;
             let made = step.change.apply(&mut hold, pins, left, |old| {
                 taken += 1;
+                let pages = old.offset..old.offset_end();
                 step.zap = step.zap.clone().hull(installed(&old));
                 match &mut journal {
                     Some(journal) => {
-                        removed.add(old.segment.clone());
+                        removed.add(old.segment.clone(), &pages);
                         journal.note(index, old);
                     }
-                    None => removed.add(old.segment),
+                    None => removed.add(old.segment, &pages),
                 }
             });
             let absorbed = space.absorbed.among(&step.change.pages);

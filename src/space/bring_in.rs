@@ -62,7 +62,7 @@ impl Space {
     ) -> Result<(), NoPage> {
         let segment = pinned.segment();
         if !segment.is_lent() {
-            return segment.fault_in(page, write, Locks::Wait);
+            return self.fault_in(segment, page, write, Locks::Wait);
         }
         let access = if write { Prot::WRITE } else { Prot::READ };
         for _ in 0..LOOKS {

@@ -78,6 +78,8 @@ pub(crate) enum Kind {
     /// may be replaced.
     Map {
         first: FilePage,
+        /// Whether what is written is written to copies of this mapping's own.
+        private: bool,
         /// Of those that the call has pinned, the segment that has the file's pages.
         segment: u32,
         prot: Prot,
@@ -400,7 +402,8 @@ impl Space {
             let there = !change.pages.contains(&old.start);
             let zap = &mut zaps[usize::from(there)];
             *zap = zap.clone().hull(installed(&old));
-            removed.add(old.segment);
+            let pages = old.offset..old.offset_end();
+            removed.add(old.segment, &pages);
         });
         let places = [Some(change.pages.clone()), change.target()];
         for (zap, pages) in zaps.iter_mut().zip(places.iter().flatten()) {

@@ -62,6 +62,7 @@ pub(crate) mod bring_in;
 pub(crate) mod change;
 pub(crate) mod events;
 pub(crate) mod failures;
+mod give_back;
 mod hold;
 pub(crate) mod mirror;
 pub(crate) mod policy;

@@ -120,12 +120,12 @@ impl Retry {
         page: SegmentPage,
         may_map: &mut bool,
     ) -> Result<(), Obstacle<'a>> {
-        let segment = pinned.segment();
+        let (segment, write) = (pinned.segment(), self.write);
         let first = page.get().saturating_sub(self.before);
         let around = SegmentPage::new(first)..page + self.after;
         let map = |may_map: &mut bool| {
             *may_map = false;
-            segment.map_around(page, &around)
+            segment.map_around(page, &around, write)
         };
         if self.missing && *may_map {
             self.missing = map(may_map);

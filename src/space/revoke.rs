@@ -195,6 +195,12 @@ impl Space {
         self.take_frames(segment, &segment.pages(), true);
     }
 
+    /// Zaps all pieces of the space that show any of `pages` of a segment, of which an invalidation
+    /// has begun; joins must be on hold. No lock but `ops` may be held.
+    pub(super) fn zap_everywhere(&self, segment: &Segment, pages: &Range<SegmentPage>) {
+        self.each_piece(segment, pages, |piece| self.mapping.zap(piece));
+    }
+
     /// Calls `each` with the pieces of the space that show any of `pages` of a segment, as pages of
     /// the mapping. No lock that the caller of a fault wants is held meanwhile; joins must be on
     /// hold.
@@ -255,7 +261,7 @@ impl Space {
 
     /// Takes frames out of the table and puts them, in batches. If it is `late`, writeback may
     /// have cleaned them before the attachments were zapped; then this may wait for the file.
-    fn take_frames(&self, segment: &Segment, pages: &Range<SegmentPage>, late: bool) {
+    pub(super) fn take_frames(&self, segment: &Segment, pages: &Range<SegmentPage>, late: bool) {
         let mut rest = pages.clone();
         loop {
             let mut taken: [Option<FrameRef>; BATCH] = [const { None }; BATCH];

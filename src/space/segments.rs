@@ -28,7 +28,8 @@ use kernel::{
 use crate::{
     layout::{
         FilePage,
-        Prot, //
+        Prot,
+        SegmentPage, //
     },
     segment::{
         list::{
@@ -74,10 +75,11 @@ impl Removed {
         }
     }
 
-    /// Remembers a segment, of which this is the reference that a range had. No allocation; may
-    /// be called under the install lock, since the lists of the space hold a reference too, so
-    /// that none is ended here.
-    pub(crate) fn add(&mut self, segment: Arc<Segment>) {
+    /// Remembers a segment, of which this is the reference that a range had which showed `pages` of
+    /// it. No allocation; may be called under the install lock, since the lists of the space hold a
+    /// reference too, so that none is ended here. `ops` is held.
+    pub(crate) fn add(&mut self, segment: Arc<Segment>, pages: &Range<SegmentPage>) {
+        segment.note_removed(pages);
         let last = core::mem::replace(&mut self.last, Arc::as_ptr(&segment));
         if self.last == last {
             return;
@@ -95,8 +97,8 @@ impl Space {
     /// A segment that holds pages `part` of a file, or of what was lent, for at least `prot`, as
     /// the calling task may have it.
     ///
-    /// Errors: those of [`Source::check_lend`] and [`Segment::make`]. No lock but `ops` may be
-    /// held, which is released while a segment is made.
+    /// Errors: those of [`Source::check_private`], [`Source::check_lend`] and [`Segment::make`]. No
+    /// lock but `ops` may be held, which is released while a segment is made.
     pub(crate) fn obtain<'a>(
         self: &'a Arc<Self>,
         mut ops: MutexGuard<'a, Ops>,
@@ -105,6 +107,7 @@ impl Space {
         prot: Prot,
     ) -> Result<(MutexGuard<'a, Ops>, Pinned)> {
         let wanted = Source::new(backing, task::current_cred(), part, prot);
+        wanted.check_private()?;
         wanted.check_lend()?;
         if let Some(found) = ops.find(&wanted) {
             return Ok((ops, found));
@@ -198,22 +201,20 @@ impl Space {
 
     fn end_registration(&self, ops: &mut Ops, segment: &Segment) {
         ops.unkeep(segment);
+        if segment.is_private() {
+            self.give_back(ops, segment, segment.pages());
+        }
         if !self.is_shown(segment) {
             self.drop_frames(ops, segment);
         }
     }
 
-    /// Looks after the segments of which something was removed: where nothing is shown any more,
-    /// puts the frames at once (a held frame keeps a memfd from being sealed), and has the rest
-    /// ended in a while.
-    pub(crate) fn release_unused(self: &Arc<Self>, ops: &Ops, removed: Removed) {
-        let mut segments = removed.segments;
+    /// Looks after the segments of which something was removed: copies go with what was removed;
+    /// where nothing is shown any more, puts the frames at once (a held frame keeps a memfd from
+    /// being sealed), and has the rest ended in a while.
+    pub(crate) fn release_unused(self: &Arc<Self>, ops: &Ops, mut removed: Removed) {
         let mut idle = false;
-        while let Some(segment) = segments.pop_front() {
-            if segment.is_registered() || self.is_shown(&segment) {
-                continue;
-            }
-            self.drop_frames(ops, &segment);
+        while self.next_unused(ops, &mut removed).is_some() {
             idle = true;
         }
         if idle {
@@ -222,19 +223,37 @@ impl Space {
     }
 
     /// As [`Space::release_unused`], but takes those that nothing shows off the lists.
-    pub(super) fn take_unused(self: &Arc<Self>, ops: &mut Ops, removed: Removed) -> Taken {
-        let mut segments = removed.segments;
+    pub(super) fn take_unused(self: &Arc<Self>, ops: &mut Ops, mut removed: Removed) -> Taken {
         let mut taken = List::new();
-        while let Some(segment) = segments.pop_front() {
-            if segment.is_registered() || self.is_shown(&segment) {
-                continue;
-            }
-            self.drop_frames(ops, &segment);
+        while let Some(segment) = self.next_unused(ops, &mut removed) {
             if ops.take(&segment) {
                 taken.push_back(segment);
             }
         }
         Taken(taken)
+    }
+
+    /// Looks after the next segments of which something was removed; returns the first of which
+    /// nothing is shown any more.
+    fn next_unused(
+        &self,
+        ops: &Ops,
+        removed: &mut Removed,
+    ) -> Option<ListArc<Segment, REMOVED>> {
+        while let Some(segment) = removed.segments.pop_front() {
+            let removed = segment.take_removed();
+            if segment.is_registered() {
+                continue;
+            }
+            if !removed.is_empty() {
+                self.give_back(ops, &segment, removed);
+            }
+            if !self.is_shown(&segment) {
+                self.drop_frames(ops, &segment);
+                return Some(segment);
+            }
+        }
+        None
     }
 
     /// Looks for segments to end in a while. The install lock may not be held.

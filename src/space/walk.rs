@@ -53,7 +53,10 @@ impl Space {
     }
 
     /// The same, until no change is under way.
-    fn look<R>(&self, mut look: impl FnMut(&Shown) -> (Range<SpacePage>, R)) -> Result<R> {
+    fn look<R>(
+        &self,
+        mut look: impl FnMut(&Shown) -> (Range<SpacePage>, R),
+    ) -> Result<R> {
         loop {
             match self.try_look(&mut look) {
                 Some(result) => return Ok(result),
@@ -80,6 +83,10 @@ impl Space {
                 return Err(EINTR);
             }
             range.start = shown.end;
+            if shown.segment.is_private() {
+                // What is written there does not get into the file.
+                continue;
+            }
             let pages = shown.offset..shown.offset_end();
             if let Err(error) = shown.segment.sync(pages, datasync) {
                 result = result.and(Err(error));

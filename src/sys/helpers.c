@@ -84,6 +84,25 @@ struct vm_area_struct *address_space_helper_lock_vma(struct mm_struct *mm, unsig
 	return vma;
 }
 
+/* What is in no page table is faulted in when it is touched, copies of a file from the file. */
+bool address_space_helper_zap(struct mm_struct *mm, unsigned long addr, unsigned long length)
+{
+	struct vm_area_struct *vma = lock_vma_under_rcu(mm, addr);
+
+	if (!vma)
+		return false;
+	/* parts of huge pages cannot be zapped, and need not be: they are all the file's */
+	if (!is_vm_hugetlb_page(vma))
+		zap_vma_range(vma, addr, min(length, vma->vm_end - addr));
+	vma_end_read(vma);
+	return true;
+}
+
+unsigned long address_space_helper_anonymous_pages(struct mm_struct *mm)
+{
+	return get_mm_counter_sum(mm, MM_ANONPAGES);
+}
+
 bool address_space_helper_i_mmap_trylock_read(struct address_space *mapping)
 {
 	return i_mmap_trylock_read(mapping);

@@ -250,6 +250,17 @@ pub(crate) fn task_size() -> usize {
     safe_fns::address_space_helper_task_size()
 }
 
+/// Has nothing present in `length` bytes at `addr`, which lie in one VMA; says whether the lock of
+/// that was available, which is only tried. (Of hugetlb all stays.)
+pub(crate) fn zap(mm: &MmWithUser, addr: usize, length: usize) -> bool {
+    safe_fns::address_space_helper_zap(mm, addr, length)
+}
+
+/// How many pages of anonymous memory there are in an mm.
+pub(crate) fn anonymous_pages(mm: &MmWithUser) -> usize {
+    safe_fns::address_space_helper_anonymous_pages(mm)
+}
+
 /// Prepares an mm for notifiers, which are then registered without its locks. Takes the mmap lock.
 /// `ENOMEM`.
 pub(crate) fn prepare_notifiers(mm: &MmWithUser) -> Result {

@@ -132,6 +132,8 @@ safe_fns! {
     fn vm_munmap(addr: usize, length: usize) -> c_int;
 
     fn address_space_helper_task_size() -> usize;
+    fn address_space_helper_zap(mm: &MmWithUser, addr: usize, length: usize) -> bool;
+    fn address_space_helper_anonymous_pages(mm: &MmWithUser) -> usize;
     fn address_space_helper_prepare_notifiers(mm: &MmWithUser) -> c_int;
     fn address_space_helper_fault_in_lent(
         mm: &Mm, addr: usize, write: bool, wait: bool

@@ -419,8 +419,35 @@ impl Pair {
             Some(piece)
         });
         assert_eq!(stepped.collect::<Vec<_>>(), pieces);
+        self.check_unshown(id, wanted);
         let shows = self.pages.iter().flatten().any(|page| page.0 == id);
         assert_eq!(self.layout.shows(id), shows);
+    }
+
+    fn check_unshown(&self, id: u64, wanted: core::ops::Range<u64>) {
+        let wanted = wanted.start..wanted.end.min(wanted.start.saturating_add(4 * PAGES));
+        let is_shown = |at: &u64| {
+            let mut pages = self.pages.iter().flatten();
+            pages.any(|(segment, offset, _)| *segment == id && offset == at)
+        };
+        let expected: Vec<_> = wanted.clone().filter(|at| !is_shown(at)).collect();
+        // One range at a time: it goes on where it was left.
+        let (mut found, mut rest) = (Vec::new(), of_segment(wanted));
+        loop {
+            match self.layout.next_unshown(id, rest.clone(), 1) {
+                Ok(None) => break,
+                Ok(Some(unshown)) => {
+                    assert!(unshown.start < unshown.end);
+                    found.extend(unshown.start.get()..unshown.end.get());
+                    rest.start = unshown.end;
+                }
+                Err(next) => {
+                    assert!(next > rest.start);
+                    rest.start = next;
+                }
+            }
+        }
+        assert_eq!(found, expected, "{id}");
     }
 
     fn check_hole(&mut self, pages: u64, align: u64, congruent: u64) {

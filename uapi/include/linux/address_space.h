@@ -319,18 +319,46 @@ struct address_space_query {
  * ends it early. It never waits for a process that has attached the address
  * space: an attachment whose process holds its mmap lock is left to page
  * faults. So are the attachments of virtual machines, and all attachments
- * beyond the first 128.
+ * beyond the first 128. With ADDRESS_SPACE_MAP_PRIVATE no copies are made so.
+ *
+ * ADDRESS_SPACE_MAP_PRIVATE - What is written is not written to the file, but
+ * to copies that belong to this mapping, as with MAP_PRIVATE of mmap(). So the
+ * file need only be open for reading, and may be sealed against writing.
+ *
+ * A page is copied when it is first written. All attachments and virtual
+ * machines that use the address space see the one copy; nobody else does.
+ * Where nothing has been written, what others write to the file later shows;
+ * and what a truncation of the file takes away, it takes away of the copies
+ * too. The copies stay with the pages when these are moved or protected. They
+ * are given back when their page is unmapped or replaced, before that ioctl
+ * returns. They are charged to the memory cgroup of the creator of the address
+ * space, whoever writes. fsync() does not write them anywhere.
+ *
+ * Two maps never share copies, with one exception: a range that is registered
+ * with ADDRESS_SPACE_REGISTER_PRIVATE.
+ *
+ * A virtual machine makes a copy of each page that it accesses, even if it only
+ * reads: KVM must not meet a page that can only be read where it may be
+ * written. To share what is only read, map the file for reading and writing,
+ * and ADDRESS_SPACE_PROTECT the range for reading; then the VMM allows to write
+ * what the guest writes, page by page. Where the guest has read the page, or one
+ * near it, a write exits with KVM_EXIT_MMIO, which has what is to be written; else
+ * KVM_RUN returns EFAULT or, with ADDRESS_SPACE_HOLE_WAIT and ADDRESS_SPACE_HOLE_DENIED,
+ * waits until the protection is changed. (An instruction that KVM cannot
+ * emulate is KVM_EXIT_INTERNAL_ERROR; it succeeds when it is run again, if the
+ * page may be written then.)
  */
 #define ADDRESS_SPACE_MAP_REPLACE	(1U << 0)
 #define ADDRESS_SPACE_MAP_ANYWHERE	(1U << 1)
 #define ADDRESS_SPACE_MAP_POPULATE	(1U << 2)
+#define ADDRESS_SPACE_MAP_PRIVATE	(1U << 3)
 
 /**
  * struct address_space_mmap - ioctl(ADDRESS_SPACE_MMAP)
  * @size: sizeof(struct address_space_mmap)
  * @flags: ADDRESS_SPACE_MAP_*
  * @fd: The file to map. It must be open for reading, and for writing too if
- *      @prot contains PROT_WRITE.
+ *      @prot contains PROT_WRITE, unless ADDRESS_SPACE_MAP_PRIVATE is set.
  * @prot: The protection: the most that any access to the range through this
  *        address space may do. To execute it, a process also attaches the asfd
  *        or view with PROT_EXEC.
@@ -346,7 +374,8 @@ struct address_space_query {
  * Issued on an asfd. Maps a range of a file into the address space. All
  * attachments and virtual machines that use the address space see the mapping
  * at once. The kernel makes the same checks as for a MAP_SHARED mmap() by the
- * caller: file mode, seals, mount options, security modules.
+ * caller (MAP_PRIVATE, with ADDRESS_SPACE_MAP_PRIVATE): file mode, seals, mount
+ * options, security modules.
  *
  * Errors:
  *  - EBADF: @fd is not open, or was opened with O_PATH.
@@ -363,6 +392,8 @@ struct address_space_query {
  *  - EINVAL: the range is not within the address space; or
  *    ADDRESS_SPACE_MAP_ANYWHERE with @addr not 0 or with
  *    ADDRESS_SPACE_MAP_REPLACE.
+ *  - EOPNOTSUPP: ADDRESS_SPACE_MAP_PRIVATE for a file of hugetlbfs, or for
+ *    memory that was lent.
  *  - EOVERFLOW: @offset + @length is beyond the largest possible file.
  *  - ENOSPC: no hole is large enough for ADDRESS_SPACE_MAP_ANYWHERE.
  *  - ENOMEM: there is not enough memory, or the address space shows too many
@@ -475,9 +506,10 @@ struct address_space_view {
  * struct address_space_register - ioctl(ADDRESS_SPACE_REGISTER)
  * @size: sizeof(struct address_space_register)
  * @flags: ADDRESS_SPACE_REGISTER_POPULATE: bring the pages into memory before
- *         the ioctl returns, on a best-effort basis
+ *         the ioctl returns, on a best-effort basis.
+ *         ADDRESS_SPACE_REGISTER_PRIVATE: see below.
  * @fd: The file. It must be open for reading, and for writing too if @prot
- *      contains PROT_WRITE.
+ *      contains PROT_WRITE, unless ADDRESS_SPACE_REGISTER_PRIVATE is set.
  * @prot: The protection: the most that later maps of the range will ask for
  * @offset: Start of the range of the file, in bytes, a multiple of the page
  *          size
@@ -491,9 +523,18 @@ struct address_space_view {
  * credentials, only changes the layout. A registered range is not visible
  * until it is mapped.
  *
+ * With ADDRESS_SPACE_REGISTER_PRIVATE the range has one set of private copies,
+ * which belong to the registration: all later maps with
+ * ADDRESS_SPACE_MAP_PRIVATE that lie within it, of the same open file and so
+ * on, share them, and they stay when what is mapped is unmapped. (Maps without
+ * that flag, and other open files, do not share them.) When the registration
+ * ends, the copies of pages that are mapped stay mapped, and are given back as
+ * described there; all others are given back at once.
+ *
  * Errors:
  *  - EINVAL: @length is 0 and the file ends at or before @offset.
- *  - EBADF, EACCES, EPERM, ENODEV, ELOOP, ENOMEM: as for ADDRESS_SPACE_MMAP.
+ *  - EBADF, EACCES, EPERM, ENODEV, ELOOP, EOPNOTSUPP, ENOMEM: as for
+ *    ADDRESS_SPACE_MMAP.
  */
 struct address_space_register {
 	__u32 size;
@@ -505,6 +546,7 @@ struct address_space_register {
 };
 #define ADDRESS_SPACE_REGISTER	_IO(ADDRESS_SPACE_TYPE, 0x04)
 #define ADDRESS_SPACE_REGISTER_POPULATE	(1U << 0)
+#define ADDRESS_SPACE_REGISTER_PRIVATE	(1U << 1)
 
 /**
  * struct address_space_unregister - ioctl(ADDRESS_SPACE_UNREGISTER)
@@ -544,8 +586,9 @@ struct address_space_unregister {
 /**
  * struct address_space_op - one operation of a batch
  * @opcode: ADDRESS_SPACE_OP_*. Other values are EOPNOTSUPP.
- * @flags: For ADDRESS_SPACE_OP_MMAP: ADDRESS_SPACE_MAP_REPLACE and
- *         ADDRESS_SPACE_MAP_POPULATE. For others: must be 0.
+ * @flags: For ADDRESS_SPACE_OP_MMAP: ADDRESS_SPACE_MAP_REPLACE,
+ *         ADDRESS_SPACE_MAP_POPULATE and ADDRESS_SPACE_MAP_PRIVATE. For others:
+ *         must be 0.
  * @fd: For ADDRESS_SPACE_OP_MMAP: the file to map
  * @prot: For ADDRESS_SPACE_OP_MMAP and ADDRESS_SPACE_OP_PROTECT: the
  *        protection

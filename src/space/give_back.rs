@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Giving back what a segment has for its pages: the copies of a private one, as soon as nothing
+//! shows the pages they are of; and whatever the owner wants dropped.
+//!
+//! A page of a private segment that is not registered is never shown again once nothing shows it:
+//! no other map finds the segment. So its copy can go, and the rest of the segment stays.
+//!
+//! Locks: `ops` is held by the caller, and so a change that removed something has zapped it; the
+//! install lock; those of the arena's VMAs, which are only tried.
+
+use core::ops::Range;
+
+use crate::{
+    layout::SegmentPage,
+    segment::{
+        list::Ops,
+        Segment, //
+    },
+    space::Space,
+    sys::mm::{
+        Locks,
+        NoPage, //
+    },
+};
+
+/// How many ranges are passed with the install lock held.
+const PASSED: usize = 128;
+
+impl Space {
+    /// Gives back the copies that a private segment has of those of `pages` that nothing shows.
+    pub(super) fn give_back(&self, ops: &Ops, segment: &Segment, pages: Range<SegmentPage>) {
+        let mut rest = pages;
+        while !rest.is_empty() {
+            let next = {
+                let shown = self.install.read();
+                shown
+                    .layout
+                    .next_unshown(segment.id(), rest.clone(), PASSED)
+            };
+            match next {
+                Ok(Some(unshown)) => {
+                    rest.start = unshown.end;
+                    // If the lock is not available, the copies go with the segment.
+                    let _ = self.drop_pages(ops, segment, &unshown);
+                }
+                Ok(None) => break,
+                Err(next) => rest.start = next,
+            }
+        }
+    }
+
+    /// Drops all that there is of some pages of a segment: when it returns, no attachment has them
+    /// installed, they are not in the frame table, and copies are gone. Whoever touches them meets
+    /// the file, or what its lender has. Says whether that could be done; see [`Segment::zap`].
+    ///
+    /// Of a file that is written back what the worker is about to zap is left to it.
+    pub(super) fn drop_pages(
+        &self,
+        _ops: &Ops,
+        segment: &Segment,
+        pages: &Range<SegmentPage>,
+    ) -> bool {
+        // As a revocation, with one difference: what was zapped comes back, so until the arena has
+        // been zapped too nothing may be mirrored.
+        let mut shown = self.install.write();
+        let wide = segment.frames.widen(pages.clone(), &shown);
+        segment.invalidation.begin(&wide, &mut shown);
+        let takes = segment.is_private() || !segment.invalidation.is_deferred(&wide, &shown);
+        let any = segment.frames.any(&wide, &shown);
+        if any {
+            shown.layout.hold_joins();
+        }
+        drop(shown);
+        if any {
+            self.zap_everywhere(segment, &wide);
+            self.install.write().layout.release_joins();
+            if takes {
+                self.take_frames(segment, &wide, false);
+            }
+        }
+        let done = segment.zap(pages);
+        segment.invalidation.end(&mut self.install.write());
+        done
+    }
+
+    /// [`Segment::fault_in`] on behalf of whoever has seen that the layout shows the page. Where it
+    /// does no longer, a copy that was made of it now is given back: nobody else will.
+    pub(crate) fn fault_in(
+        &self,
+        segment: &Segment,
+        page: SegmentPage,
+        write: bool,
+        locks: Locks,
+    ) -> Result<(), NoPage> {
+        segment.fault_in(page, write, locks)?;
+        if write && segment.is_private() {
+            let pages = page..page + 1;
+            // After the copy is there: whoever removes the page from now on finds it.
+            let is_shown = {
+                let shown = self.install.read();
+                let piece = shown.layout.next_showing(segment.id(), pages.clone(), None);
+                piece.is_some()
+            };
+            if !is_shown && !segment.is_registered() {
+                segment.zap(&pages);
+            }
+        }
+        Ok(())
+    }
+}
