@@ -16,6 +16,7 @@ union any {
 	struct address_space_batch batch;
 	struct address_space_protect protect;
 	struct address_space_move move;
+	struct address_space_advise advise;
 	struct address_space_events events;
 	struct address_space_poison poison;
 	struct address_space_query query;
@@ -82,6 +83,9 @@ FIXTURE_VARIANT_ADD(call, protect)
 	     offsetof(struct address_space_protect, __reserved));
 FIXTURE_VARIANT_ADD(call, move)
 	CALL(ADDRESS_SPACE_MOVE, address_space_move, ADDRESS_SPACE_MAP_REPLACE, 0);
+FIXTURE_VARIANT_ADD(call, advise)
+	CALL(ADDRESS_SPACE_ADVISE, address_space_advise, 0,
+	     offsetof(struct address_space_advise, __reserved));
 FIXTURE_VARIANT_ADD(call, events)
 	CALL(ADDRESS_SPACE_EVENTS, address_space_events, 0,
 	     offsetof(struct address_space_events, __reserved));
@@ -150,6 +154,10 @@ FIXTURE_SETUP(call)
 	case ADDRESS_SPACE_PROTECT:
 		self->arg.protect.length = PAGE;
 		self->arg.protect.prot = PROT_READ;
+		break;
+	case ADDRESS_SPACE_ADVISE:
+		self->arg.advise.length = PAGE;
+		self->arg.advise.advice = ADDRESS_SPACE_DONTNEED;
 		break;
 	case ADDRESS_SPACE_EVENTS:
 		self->arg.events.length = PAGE;
@@ -334,6 +342,7 @@ FIXTURE_VARIANT_ADD(fd, asfd)
 		_IOC_NR(ADDRESS_SPACE_VIEW), _IOC_NR(ADDRESS_SPACE_REGISTER),
 		_IOC_NR(ADDRESS_SPACE_UNREGISTER), _IOC_NR(ADDRESS_SPACE_BATCH),
 		_IOC_NR(ADDRESS_SPACE_PROTECT), _IOC_NR(ADDRESS_SPACE_MOVE),
+		_IOC_NR(ADDRESS_SPACE_ADVISE),
 		_IOC_NR(ADDRESS_SPACE_EVENTS), _IOC_NR(ADDRESS_SPACE_POISON),
 		_IOC_NR(KVM_MAP_ADDRESS_SPACE), _IOC_NR(KVM_UNMAP_ADDRESS_SPACE),
 	},

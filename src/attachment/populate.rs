@@ -83,8 +83,8 @@ struct Found {
 /// How far it has got with an attachment.
 #[derive(Clone, Copy)]
 struct Progress {
-    /// Which of the changes,
-    change: usize,
+    /// Which of the ranges,
+    range: usize,
     /// and from which page of the space on.
     page: SpacePage,
 }
@@ -108,7 +108,6 @@ pub(crate) fn populate<'a>(
     changes: impl Iterator<Item = &'a Change> + Clone,
     pins: &Pins,
 ) {
-    let mut all = Pages::none();
     for change in changes.clone() {
         let Some(pages) = populated(change) else {
             continue;
@@ -127,18 +126,31 @@ pub(crate) fn populate<'a>(
             let segment = pinned.segment();
             space.bring_in(pinned, segment.pages_of(&part), segment.populates(prot));
         }
+    }
+    install_all(space, changes.filter_map(populated));
+}
+
+/// Installs what is known of `pages` in the attachments that there are. No lock may be held.
+pub(crate) fn install(space: &Space, pages: &Range<SpacePage>) {
+    install_all(space, [pages].into_iter());
+}
+
+/// Installs what is known of all of the `ranges`.
+fn install_all<'a>(space: &Space, ranges: impl Iterator<Item = &'a Range<SpacePage>> + Clone) {
+    let mut all = Pages::none();
+    for pages in ranges.clone() {
         all = pages.clone().hull(all);
     }
     if !all.is_empty() && space.counts.attachments.load(Relaxed) != 0 {
-        install_everywhere(space, &all, changes);
+        install_everywhere(space, &all, ranges);
     }
 }
 
-/// Installs what `changes` populate, all within `all`.
+/// The same, all within `all`.
 fn install_everywhere<'a>(
     space: &Space,
     all: &Range<SpacePage>,
-    changes: impl Iterator<Item = &'a Change> + Clone,
+    ranges: impl Iterator<Item = &'a Range<SpacePage>> + Clone,
 ) {
     let numbers = all.start.get()..all.end.get();
     for round in 0..ROUNDS {
@@ -160,10 +172,10 @@ fn install_everywhere<'a>(
         drop(attached);
         for found in found.iter().flatten() {
             let mut progress = Progress {
-                change: 0,
+                range: 0,
                 page: all.start,
             };
-            while let Some(next) = install_some(space, found, changes.clone(), progress) {
+            while let Some(next) = install_some(space, found, ranges.clone(), progress) {
                 progress = next;
             }
         }
@@ -173,12 +185,12 @@ fn install_everywhere<'a>(
     }
 }
 
-/// Installs a part of what `changes` populate in an attachment; returns where to go on, or
+/// Installs a part of the `ranges` in an attachment; returns where to go on, or
 /// [`None`] when all that can be installed is.
 fn install_some<'a>(
     space: &Space,
     found: &Found,
-    changes: impl Iterator<Item = &'a Change>,
+    ranges: impl Iterator<Item = &'a Range<SpacePage>>,
     from: Progress,
 ) -> Option<Progress> {
     let guard = found.mm.mmap_read_trylock()?;
@@ -196,13 +208,9 @@ fn install_some<'a>(
     };
     let shown = attachment.pages();
     let mut left = AT_ONCE;
-    for (change, pages) in changes
-        .enumerate()
-        .skip(from.change)
-        .filter_map(|(at, change)| Some((at, populated(change)?)))
-    {
+    for (range, pages) in ranges.enumerate().skip(from.range) {
         let mut page = pages.start.max(shown.start);
-        if change == from.change {
+        if range == from.range {
             page = page.max(from.page);
         }
         let end = pages.end.min(shown.end);
@@ -211,7 +219,7 @@ fn install_some<'a>(
                 return None;
             }
             if left == 0 {
-                return Some(Progress { change, page });
+                return Some(Progress { range, page });
             }
             let next = install_next(space, &mut tables, page..end);
             left = left.saturating_sub((next - page) as usize);

@@ -22,6 +22,7 @@ use kernel::{
 use crate::{
     attachment::populate::populate,
     call::{
+        advise,
         batch,
         file::SpaceFile,
         lend,
@@ -71,6 +72,7 @@ pub(crate) fn ioctl<T: SpaceFile>(of: &T, file: &File, cmd: u32, arg: UserPtr) -
         uapi::BATCH => change().and_then(|of| batch::batch(of.space, &of.part, arg)),
         uapi::PROTECT => change()?.protect(arg),
         uapi::MOVE => change()?.r#move(arg),
+        uapi::ADVISE => change().and_then(|of| advise::advise(of.space, &of.part, arg)),
         _ => Err(ENOTTY),
     }
 }

@@ -7,6 +7,7 @@
 //! the struct) > `request.rs` (checks it), and from there to the space. No lock is held while user
 //! memory is read or written: it may be anything, an attachment of the very space included.
 
+mod advise;
 pub(crate) mod asfd;
 pub(crate) mod batch;
 pub(crate) mod device;

@@ -24,7 +24,7 @@ pub(crate) const CREATE: u32 = _IO(TYPE, 0x00);
 pub(crate) const LEND: u32 = _IO(TYPE, 0x0A);
 /// On a lend file.
 pub(crate) const LEND_REVOKE: u32 = _IO(TYPE, 0x0B);
-/// On an asfd, like all up to [`POISON`]; and, up to [`MOVE`], on a view that manages its range.
+/// On an asfd, like all up to [`POISON`]; and, up to [`ADVISE`], on a view that manages its range.
 pub(crate) const MMAP: u32 = _IO(TYPE, 0x01);
 pub(crate) const MUNMAP: u32 = _IO(TYPE, 0x02);
 pub(crate) const VIEW: u32 = _IO(TYPE, 0x03);
@@ -33,6 +33,7 @@ pub(crate) const UNREGISTER: u32 = _IO(TYPE, 0x05);
 pub(crate) const BATCH: u32 = _IO(TYPE, 0x06);
 pub(crate) const PROTECT: u32 = _IO(TYPE, 0x07);
 pub(crate) const MOVE: u32 = _IO(TYPE, 0x08);
+pub(crate) const ADVISE: u32 = _IO(TYPE, 0x0C);
 pub(crate) const EVENTS: u32 = _IO(TYPE, 0x0D);
 pub(crate) const POISON: u32 = _IO(TYPE, 0x0E);
 pub(crate) const QUERY: u32 = _IO(TYPE, 0x0F);
@@ -85,6 +86,13 @@ pub(crate) const FEATURE_LEND: u64 = 1 << 9;
 
 /// Flag of [`Poison`].
 pub(crate) const POISON_CLEAR: u32 = 1 << 0;
+
+/// Values of [`Advise`], those of madvise().
+pub(crate) const WILLNEED: u32 = 3;
+pub(crate) const DONTNEED: u32 = 4;
+pub(crate) const REMOVE: u32 = 9;
+pub(crate) const POPULATE_READ: u32 = 22;
+pub(crate) const POPULATE_WRITE: u32 = 23;
 
 /// Types of an [`Event`].
 pub(crate) const EVENT_WAIT: u32 = 1;
@@ -147,6 +155,8 @@ plain_structs! {
     Protect { size: u32, flags: u32, addr: u64, length: u64, prot: u32, reserved: u32 }
     /// Argument of [`MOVE`].
     Move { size: u32, flags: u32, addr: u64, length: u64, new_addr: u64 }
+    /// Argument of [`ADVISE`].
+    Advise { size: u32, flags: u32, addr: u64, length: u64, advice: u32, reserved: u32 }
     /// Argument of [`EVENTS`].
     Events {
         size: u32, flags: u32,
@@ -190,7 +200,8 @@ macro_rules! args {
 }
 
 args! {
-    Create(16) Lend Query Mmap Munmap View(40) Register Unregister Batch Op Protect Move Events
+    Create(16) Lend Query Mmap Munmap View(40) Register Unregister Batch Op Protect Move Advise
+    Events
     Poison KvmMap KvmUnmap
 }
 

@@ -514,8 +514,20 @@ impl Segment {
         self.source.covers(wanted)
     }
 
-    /// Has the file write some of the pages; see [`file::fsync_range`]. Nothing is kept elsewhere
-    /// of what is lent.
+    /// Has the file make a hole of some of the pages; see [`file::punch_hole`].
+    pub(crate) fn punch_hole(&self, pages: &Range<SegmentPage>) -> Result {
+        let start = self.file_page(pages.start).get() << PAGE_SHIFT;
+        file::punch_hole(self.file(), start, pages.count() << PAGE_SHIFT)
+    }
+
+    /// Has the file begin to read some of the pages; see [`file::read_ahead`].
+    pub(crate) fn read_ahead(&self, pages: &Range<SegmentPage>) -> Result {
+        let start = self.file_page(pages.start).get() << PAGE_SHIFT;
+        file::read_ahead(self.file(), start, pages.count() << PAGE_SHIFT)
+    }
+
+    /// Has the file write some of the pages; see [`file::fsync_range`]. Nothing is kept elsewhere of
+    /// what is lent.
     pub(crate) fn sync(&self, pages: Range<SegmentPage>, datasync: bool) -> Result {
         if self.is_lent() {
             return Ok(());

@@ -92,7 +92,9 @@ impl Space {
         while page < part.end {
             if !is_known(segment, page, prot) {
                 any = true;
-                if current!().signal_pending() || !self.bring_in_page(pinned, page, &part, prot) {
+                if current!().signal_pending()
+                    || self.bring_in_page(pinned, page, &part, prot).is_err()
+                {
                     break;
                 }
             }
@@ -101,15 +103,42 @@ impl Space {
         any
     }
 
-    /// The same for one page, and what is in memory of those that follow in `part`. Whether it is
-    /// worth going on.
+    /// Has the table know all pages `part` of a segment for `access`, each at some moment: `EINTR`,
+    /// `ENOMEM`; `EHWPOISON` for bad memory, `EACCES` where a lender may not access it so itself,
+    /// and `EFAULT` for any other page that cannot be provided.
+    pub(crate) fn bring_in_all(
+        &self,
+        pinned: &Pinned,
+        part: Range<SegmentPage>,
+        access: Prot,
+    ) -> Result {
+        let mut page = part.start;
+        while page < part.end {
+            if is_known(pinned.segment(), page, access) {
+                page = page + 1;
+                continue;
+            }
+            if current!().signal_pending() {
+                return Err(EINTR);
+            }
+            self.bring_in_page(pinned, page, &part, access)?;
+            if !is_known(pinned.segment(), page, access) {
+                // It is being invalidated.
+                nap(NAP)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the table know one page, and what is in memory of those that follow in `part`. `Ok` also
+    /// where it is left to faults. Errors as for [`Space::bring_in_all`].
     fn bring_in_page(
         &self,
         pinned: &Pinned,
         page: SegmentPage,
         part: &Range<SegmentPage>,
         prot: Prot,
-    ) -> bool {
+    ) -> Result {
         let write = prot.contains(Prot::WRITE);
         let ahead = (part.end - page).min(MOST as u64);
         Retry::new(write, 0, ahead)
@@ -123,18 +152,18 @@ impl Space {
                     Obstacle::Missing(pinned, page) | Obstacle::Busy(pinned, page) => {
                         match self.provide(pinned, page, write) {
                             Ok(()) => ControlFlow::Continue(()),
-                            Err(_) => ControlFlow::Break(false),
+                            Err(no_page) => ControlFlow::Break(Err(no_page.into())),
                         }
                     }
-                    Obstacle::NoMemory => ControlFlow::Break(false),
+                    Obstacle::NoMemory => ControlFlow::Break(Err(ENOMEM)),
                     // It is left to faults.
                     Obstacle::Hole | Obstacle::Denied | Obstacle::Invalidating => {
-                        ControlFlow::Break(true)
+                        ControlFlow::Break(Ok(()))
                     }
                 },
             )
             .err()
-            .unwrap_or(true)
+            .unwrap_or(Ok(()))
     }
 }
 

@@ -56,6 +56,7 @@
 //! mode**: reclaim calls the notifiers of segments, and those acquire the lock for writing.
 
 pub(crate) mod absorb;
+pub(crate) mod advise;
 mod await_change;
 pub(crate) mod batch;
 pub(crate) mod bring_in;

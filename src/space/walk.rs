@@ -53,7 +53,7 @@ impl Space {
     }
 
     /// The same, until no change is under way.
-    fn look<R>(
+    pub(super) fn look<R>(
         &self,
         mut look: impl FnMut(&Shown) -> (Range<SpacePage>, R),
     ) -> Result<R> {

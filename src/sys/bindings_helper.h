@@ -5,6 +5,8 @@
  */
 #include <linux/anon_inodes.h>
 #include <linux/binfmts.h>
+#include <linux/fadvise.h>
+#include <linux/falloc.h>
 #include <linux/hmm.h>
 #include <linux/huge_mm.h>
 #include <linux/kthread.h>

@@ -16,7 +16,10 @@ use kernel::{
 };
 
 use crate::sys::{
-    bindings::loff_t,
+    bindings::{
+        self,
+        loff_t, //
+    },
     safe_fns, //
 };
 
@@ -85,6 +88,22 @@ pub(crate) fn fsync_range(file: &File, start: u64, last: u64, datasync: bool) ->
         return Ok(());
     }
     to_result(ret)
+}
+
+/// Makes a hole of bytes `start..start + length`, which may be all of the range at once or a part
+/// of it where that fails; see `vfs_fallocate()`, which checks the mode of the file, and the
+/// current task's credentials. May take as long as the file does.
+pub(crate) fn punch_hole(file: &File, start: u64, length: u64) -> Result {
+    const MODE: u32 = bindings::FALLOC_FL_PUNCH_HOLE | bindings::FALLOC_FL_KEEP_SIZE;
+    let (start, length) = (start as loff_t, length as loff_t);
+    to_result(safe_fns::vfs_fallocate(file, MODE as c_int, start, length))
+}
+
+/// Has the file begin to read bytes `start..start + length`; see `vfs_fadvise()`.
+pub(crate) fn read_ahead(file: &File, start: u64, length: u64) -> Result {
+    let (start, length) = (start as loff_t, length as loff_t);
+    let advice = bindings::POSIX_FADV_WILLNEED as c_int;
+    to_result(safe_fns::vfs_fadvise(file, start, length, advice))
 }
 
 /// Prints the file's path. New lines in it are escaped, or a name could look like a line of the

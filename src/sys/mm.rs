@@ -122,6 +122,18 @@ pub(crate) enum NoPage {
     Denied,
 }
 
+impl From<NoPage> for Error {
+    fn from(no_page: NoPage) -> Error {
+        match no_page {
+            NoPage::Busy => EAGAIN,
+            NoPage::Interrupted => EINTR,
+            NoPage::Fault(fault) if fault & BAD_MEMORY != 0 => EHWPOISON,
+            NoPage::Fault(_) | NoPage::Gone => EFAULT,
+            NoPage::Denied => EACCES,
+        }
+    }
+}
+
 /// Whether locks of the mm may be waited for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Locks {

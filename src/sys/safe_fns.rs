@@ -113,6 +113,8 @@ safe_fns! {
     fn address_space_helper_is_mapped_at_once(file: &File) -> bool;
     fn address_space_helper_filesystem(file: &File) -> usize;
     fn address_space_helper_is_anon_file(file: &File, name: &CStr) -> bool;
+    fn vfs_fallocate(file: &File, mode: c_int, offset: loff_t, length: loff_t) -> c_int;
+    fn vfs_fadvise(file: &File, offset: loff_t, length: loff_t, advice: c_int) -> c_int;
     fn vfs_fsync_range(file: &File, start: loff_t, last: loff_t, datasync: c_int) -> c_int;
     fn fixed_size_llseek(file: &File, offset: loff_t, whence: c_int, size: loff_t) -> loff_t;
     fn thp_get_unmapped_area(

@@ -183,6 +183,18 @@ int as_batch(int asfd, const struct address_space_op *ops, uint32_t n,
 	return ret;
 }
 
+int as_advise(int asfd, uint64_t addr, uint64_t length, uint32_t advice)
+{
+	struct address_space_advise arg = {
+		.size = sizeof(arg),
+		.addr = addr,
+		.length = length,
+		.advice = advice,
+	};
+
+	return as_ioctl(asfd, ADDRESS_SPACE_ADVISE, &arg);
+}
+
 int as_events(int asfd, uint64_t addr, uint64_t length, uint32_t timeout_ms)
 {
 	struct address_space_events arg = {

@@ -61,6 +61,7 @@ int as_unregister_all(int asfd);
 int as_protect(int asfd, uint64_t addr, uint64_t length, int prot);
 int as_move(int asfd, uint64_t addr, uint64_t length, uint64_t new_addr,
 	    uint32_t flags);
+int as_advise(int asfd, uint64_t addr, uint64_t length, uint32_t advice);
 int as_events(int asfd, uint64_t addr, uint64_t length, uint32_t timeout_ms);
 int as_poison(int asfd, uint64_t addr, uint64_t length, uint32_t flags);
 /* a range of the caller's own memory */

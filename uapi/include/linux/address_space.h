@@ -319,20 +319,21 @@ struct address_space_query {
  * ends it early. It never waits for a process that has attached the address
  * space: an attachment whose process holds its mmap lock is left to page
  * faults. So are the attachments of virtual machines, and all attachments
- * beyond the first 128. With ADDRESS_SPACE_MAP_PRIVATE no copies are made so.
+ * beyond the first 128. With ADDRESS_SPACE_MAP_PRIVATE no copies are made so:
+ * see ADDRESS_SPACE_ADVISE for that.
  *
  * ADDRESS_SPACE_MAP_PRIVATE - What is written is not written to the file, but
  * to copies that belong to this mapping, as with MAP_PRIVATE of mmap(). So the
  * file need only be open for reading, and may be sealed against writing.
  *
  * A page is copied when it is first written. All attachments and virtual
- * machines that use the address space see the one copy; nobody else does.
- * Where nothing has been written, what others write to the file later shows;
- * and what a truncation of the file takes away, it takes away of the copies
- * too. The copies stay with the pages when these are moved or protected. They
- * are given back when their page is unmapped or replaced, before that ioctl
- * returns. They are charged to the memory cgroup of the creator of the address
- * space, whoever writes. fsync() does not write them anywhere.
+ * machines that use the address space see the one copy; nobody else does. Where
+ * nothing has been written, what others write to the file later shows; and what
+ * a truncation of the file takes away, it takes away of the copies too. The
+ * copies stay with the pages when these are moved or protected. They are given
+ * back when their page is unmapped or replaced, before that ioctl returns. They
+ * are charged to the memory cgroup of the creator of the address space, whoever
+ * writes. fsync() does not write them anywhere.
  *
  * Two maps never share copies, with one exception: a range that is registered
  * with ADDRESS_SPACE_REGISTER_PRIVATE.
@@ -341,12 +342,12 @@ struct address_space_query {
  * reads: KVM must not meet a page that can only be read where it may be
  * written. To share what is only read, map the file for reading and writing,
  * and ADDRESS_SPACE_PROTECT the range for reading; then the VMM allows to write
- * what the guest writes, page by page. Where the guest has read the page, or one
- * near it, a write exits with KVM_EXIT_MMIO, which has what is to be written; else
- * KVM_RUN returns EFAULT or, with ADDRESS_SPACE_HOLE_WAIT and ADDRESS_SPACE_HOLE_DENIED,
- * waits until the protection is changed. (An instruction that KVM cannot
- * emulate is KVM_EXIT_INTERNAL_ERROR; it succeeds when it is run again, if the
- * page may be written then.)
+ * what the guest writes, page by page. Where the guest has read the page, or
+ * one near it, a write exits with KVM_EXIT_MMIO, which has what is to be
+ * written; else KVM_RUN returns EFAULT or, with ADDRESS_SPACE_HOLE_WAIT and
+ * ADDRESS_SPACE_HOLE_DENIED, waits until the protection is changed. (An
+ * instruction that KVM cannot emulate is KVM_EXIT_INTERNAL_ERROR; it succeeds
+ * when it is run again, if the page may be written then.)
  */
 #define ADDRESS_SPACE_MAP_REPLACE	(1U << 0)
 #define ADDRESS_SPACE_MAP_ANYWHERE	(1U << 1)
@@ -706,6 +707,83 @@ struct address_space_move {
 	__aligned_u64 new_addr;
 };
 #define ADDRESS_SPACE_MOVE	_IO(ADDRESS_SPACE_TYPE, 0x08)
+
+/**
+ * struct address_space_advise - ioctl(ADDRESS_SPACE_ADVISE)
+ * @size: sizeof(struct address_space_advise)
+ * @flags: Must be 0
+ * @addr: Start of the range of the address space, in bytes, a multiple of the
+ *        page size
+ * @length: Length of the range in bytes, a multiple of the page size, not 0
+ * @advice: ADDRESS_SPACE_*: what is wanted of the pages. The values are those
+ *          of madvise(); others are EOPNOTSUPP.
+ * @__reserved: Must be 0
+ *
+ * Issued on an asfd, or a view that manages its range. All of the range must be
+ * mapped. It stays mapped; what the advice is about is the memory.
+ *
+ * ADDRESS_SPACE_DONTNEED - The address space lets go of its pages: no
+ * attachment has them installed any more, and the address space holds no
+ * reference to them, which would keep a memfd from being sealed. Private copies
+ * are given back: the next access meets the file. The pages of the file are not
+ * changed.
+ *
+ * ADDRESS_SPACE_REMOVE - Makes a hole in the file, as MADV_REMOVE does, as the
+ * caller: pages read as zeroes afterwards, by everybody who has the file. The
+ * range must be mapped for writing, and not private.
+ *
+ * ADDRESS_SPACE_WILLNEED - The kernel begins to read from the files what is not
+ * in memory.
+ *
+ * ADDRESS_SPACE_POPULATE_READ - When the ioctl returns, all pages have been
+ * brought into memory; and they have been installed in the attachments as far
+ * as ADDRESS_SPACE_MAP_POPULATE does that.
+ *
+ * ADDRESS_SPACE_POPULATE_WRITE - The same, to be written: private pages are
+ * copied, file systems have been asked for space.
+ *
+ * What is done takes one mapping after another, and may have been done for a
+ * part of the range if the ioctl fails with an error of a file or a page
+ * (EPERM, EFAULT, EHWPOISON and others), with EINTR, EAGAIN or ENOMEM, or if
+ * another call changes the range meanwhile. ENOENT and EACCES are found before.
+ *
+ * The other values of madvise() mean nothing here: the kernel does not let a
+ * module age or write out pages of its choice (MADV_COLD, MADV_PAGEOUT), or
+ * choose huge pages for a range (MADV_HUGEPAGE: it is the file that has huge
+ * pages, see the mount options of tmpfs).
+ *
+ * Errors:
+ *  - ENOENT: there is a hole in the range.
+ *  - EACCES: the protection of the range, or that of the view, does not allow
+ *    the access that ADDRESS_SPACE_POPULATE_READ and _WRITE are for, or writing
+ *    for ADDRESS_SPACE_REMOVE; ADDRESS_SPACE_REMOVE of a private mapping; or
+ *    ADDRESS_SPACE_DONTNEED of a private mapping through a view without
+ *    PROT_WRITE.
+ *  - EOPNOTSUPP: another @advice; ADDRESS_SPACE_REMOVE of lent memory, or of a
+ *    file that can have no holes.
+ *  - EPERM: ADDRESS_SPACE_REMOVE of a file that is sealed against writing.
+ *  - EFAULT: a page cannot be populated: the file ends before it or cannot
+ *    provide it, or the creator's memory cgroup has no room for it.
+ *  - EHWPOISON: the memory of a page is bad.
+ *  - EINTR: a signal came.
+ *  - EAGAIN: the memory is busy.
+ *  - EINVAL: the range is not within the address space.
+ *  - ENOMEM: there is not enough memory.
+ */
+struct address_space_advise {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 addr;
+	__aligned_u64 length;
+	__u32 advice;
+	__u32 __reserved;
+};
+#define ADDRESS_SPACE_ADVISE	_IO(ADDRESS_SPACE_TYPE, 0x0C)
+#define ADDRESS_SPACE_WILLNEED		3
+#define ADDRESS_SPACE_DONTNEED		4
+#define ADDRESS_SPACE_REMOVE		9
+#define ADDRESS_SPACE_POPULATE_READ	22
+#define ADDRESS_SPACE_POPULATE_WRITE	23
 
 /**
  * struct address_space_events - ioctl(ADDRESS_SPACE_EVENTS)
