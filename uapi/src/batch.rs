@@ -67,6 +67,16 @@ impl<'a> Batch<'a> {
         self
     }
 
+    /// Has what the last operation maps be private, as
+    /// [`Map::private()`](crate::Map::private) does. Only after [`map()`](Batch::map) or
+    /// [`replace()`](Batch::replace): the kernel refuses it for other operations.
+    pub fn private(mut self) -> Self {
+        if let Some(operation) = self.operations.last_mut() {
+            operation.op.flags |= sys::ADDRESS_SPACE_MAP_PRIVATE;
+        }
+        self
+    }
+
     /// Adds a map in place, for callers that add many.
     pub(crate) fn push_map(
         &mut self,

@@ -51,6 +51,7 @@ arguments! {
     address_space_batch => ADDRESS_SPACE_BATCH,
     address_space_protect => ADDRESS_SPACE_PROTECT,
     address_space_move => ADDRESS_SPACE_MOVE,
+    address_space_advise => ADDRESS_SPACE_ADVISE,
     address_space_events => ADDRESS_SPACE_EVENTS,
     address_space_poison => ADDRESS_SPACE_POISON,
     address_space_kvm_map => ADDRESS_SPACE_KVM_MAP,

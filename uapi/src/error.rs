@@ -8,7 +8,7 @@ mod message;
 use std::io;
 use std::ops::Range;
 
-use crate::{Errno, Prot};
+use crate::{Advice, Errno, Prot};
 
 /// The result of the functions of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -95,6 +95,15 @@ pub enum Error {
         range: Range<u64>,
         /// The destination, in bytes.
         new_addr: u64,
+        /// Why.
+        errno: Errno,
+    },
+    /// What was wanted of the memory of a range was not done, or not for all of it.
+    Advise {
+        /// What was wanted.
+        advice: Advice,
+        /// The range of the address space, in bytes.
+        range: Range<u64>,
         /// Why.
         errno: Errno,
     },
@@ -242,6 +251,7 @@ impl Error {
             | Error::Unregister { errno }
             | Error::Protect { errno, .. }
             | Error::Move { errno, .. }
+            | Error::Advise { errno, .. }
             | Error::WholeBatch { errno }
             | Error::Open { errno }
             | Error::Query { errno }

@@ -97,6 +97,7 @@
 #![deny(missing_docs, clippy::undocumented_unsafe_blocks)]
 #![warn(rust_2018_idioms, unsafe_op_in_unsafe_fn)]
 
+mod advice;
 mod batch;
 mod call;
 pub mod dax;
@@ -117,6 +118,7 @@ pub mod sys;
 mod view;
 mod window;
 
+pub use advice::Advice;
 pub use batch::Batch;
 pub use device::Device;
 pub use error::{Error, Result};

@@ -94,6 +94,30 @@ impl Map<'_> {
         self
     }
 
+    /// What is written is not written to the file but to copies that belong to this map,
+    /// as with `MAP_PRIVATE` of mmap(): so the file need only be open for reading, and may
+    /// be sealed. All who use the address space see the one copy; it is given back when
+    /// its page is unmapped or replaced. EOPNOTSUPP for hugetlbfs, and for memory that was
+    /// lent.
+    ///
+    /// A virtual machine that may write a page makes a copy of it when it reads: to
+    /// share what guests only read, [protect](AddressSpace::protect) the range with
+    /// [`Prot::READ`], and allow what a guest writes page by page.
+    ///
+    /// ```no_run
+    /// # use address_space::{AddressSpace, Prot};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let space = AddressSpace::new(1 << 30)?;
+    /// let snapshot = std::fs::File::open("/var/lib/vm/snapshot")?;
+    /// let addr = space.map(&snapshot).private().prot(Prot::READ | Prot::WRITE).commit()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn private(mut self) -> Self {
+        self.flags |= sys::ADDRESS_SPACE_MAP_PRIVATE;
+        self
+    }
+
     /// Maps the file, and returns its address in the address space, in bytes.
     ///
     /// # Errors

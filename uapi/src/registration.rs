@@ -64,12 +64,21 @@ impl Registration<'_> {
         self
     }
 
+    /// The range has one set of private copies, which belong to the registration: all
+    /// later [private](crate::Map::private) maps within it share them, and they stay when
+    /// what is mapped is unmapped. Those of pages that are not mapped are given back when
+    /// the registration ends.
+    pub fn private(mut self) -> Self {
+        self.flags |= sys::ADDRESS_SPACE_REGISTER_PRIVATE;
+        self
+    }
+
     /// Registers the file.
     ///
     /// # Errors
     ///
     /// [`Error::Register`]: as for a map of the file (EBADF, EACCES, EPERM,
-    /// ENODEV, ELOOP, EINVAL, ENOMEM), and EINVAL if no length was given and the
+    /// ENODEV, ELOOP, EINVAL, EOPNOTSUPP, ENOMEM), and EINVAL if no length was given and the
     /// file ends at or before the offset.
     pub fn commit(self) -> Result<()> {
         let error = |errno| Error::Register {

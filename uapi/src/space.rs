@@ -11,8 +11,8 @@ use rustix::fs::fstat;
 use crate::batch::{Batch, length_of};
 use crate::call::{call, call_for_fd, name, name_field, size_field};
 use crate::{
-    Device, Errno, Error, Holes, KvmFlags, KvmWindow, Map, Prot, Registration, Result, View,
-    Window, sys,
+    Advice, Device, Errno, Error, Holes, KvmFlags, KvmWindow, Map, Prot, Registration, Result,
+    View, Window, sys,
 };
 
 /// An address space, with all rights to it: an asfd.
@@ -256,6 +256,46 @@ impl AddressSpace {
             Err(errno) => Err(Error::Move {
                 range,
                 new_addr,
+                errno,
+            }),
+        }
+    }
+
+    /// Says what is wanted of the memory of a range (bytes, multiples of the page size),
+    /// all of which must be mapped. It stays mapped.
+    ///
+    /// ```no_run
+    /// # use address_space::{Advice, AddressSpace, Prot};
+    /// # fn main() -> Result<(), address_space::Error> {
+    /// # let ram = AddressSpace::new(1 << 30)?;
+    /// // What a balloon gives back:
+    /// ram.advise(0x10000..0x20000, Advice::Remove)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Advise`]. Nothing has been done: ENOENT if there is a hole in the range;
+    /// EACCES if the range does not allow the access; EOPNOTSUPP to remove lent memory;
+    /// EINVAL if the range is empty, not aligned to pages, or not within the address
+    /// space. It may have been done for a part of the range: EPERM for a file that is
+    /// sealed, EOPNOTSUPP for one that can have no holes, EFAULT for a page that cannot
+    /// be populated, EHWPOISON, EINTR, EAGAIN, ENOMEM.
+    pub fn advise(&self, range: Range<u64>, advice: Advice) -> Result<()> {
+        let mut argument = sys::address_space_advise {
+            size: size_field::<sys::address_space_advise>(),
+            flags: 0,
+            addr: range.start,
+            length: length_of(&range),
+            advice: advice.number(),
+            __reserved: 0,
+        };
+        match call(&self.fd, &mut argument) {
+            Ok(_) => Ok(()),
+            Err(errno) => Err(Error::Advise {
+                advice,
+                range,
                 errno,
             }),
         }

@@ -104,6 +104,8 @@ pub const ADDRESS_SPACE_MAP_ANYWHERE: u32 = 1 << 1;
 /// The kernel brings the file's pages into memory before the ioctl returns, and
 /// installs them in the existing attachments.
 pub const ADDRESS_SPACE_MAP_POPULATE: u32 = 1 << 2;
+/// What is written is written to copies that belong to the mapping.
+pub const ADDRESS_SPACE_MAP_PRIVATE: u32 = 1 << 3;
 
 /// Argument of [`ADDRESS_SPACE_LEND`].
 #[repr(C)]
@@ -206,7 +208,7 @@ pub const ADDRESS_SPACE_VIEW: Opcode = opcode::none(ADDRESS_SPACE_TYPE, 0x03);
 pub struct address_space_register {
     /// Size of this struct in bytes.
     pub size: u32,
-    /// [`ADDRESS_SPACE_REGISTER_POPULATE`].
+    /// [`ADDRESS_SPACE_REGISTER_POPULATE`], [`ADDRESS_SPACE_REGISTER_PRIVATE`].
     pub flags: u32,
     /// The file.
     pub fd: i32,
@@ -223,6 +225,8 @@ pub struct address_space_register {
 pub const ADDRESS_SPACE_REGISTER: Opcode = opcode::none(ADDRESS_SPACE_TYPE, 0x04);
 /// The kernel brings the file's pages into memory before the ioctl returns.
 pub const ADDRESS_SPACE_REGISTER_POPULATE: u32 = 1 << 0;
+/// The range has one set of private copies, which later private maps of it share.
+pub const ADDRESS_SPACE_REGISTER_PRIVATE: u32 = 1 << 1;
 
 /// Argument of [`ADDRESS_SPACE_UNREGISTER`].
 #[repr(C)]
@@ -257,8 +261,8 @@ pub const ADDRESS_SPACE_OP_PROTECT: u32 = 3;
 pub struct address_space_op {
     /// `ADDRESS_SPACE_OP_*`.
     pub opcode: u32,
-    /// [`ADDRESS_SPACE_MAP_REPLACE`] and [`ADDRESS_SPACE_MAP_POPULATE`] for a
-    /// map; 0 for others.
+    /// [`ADDRESS_SPACE_MAP_REPLACE`], [`ADDRESS_SPACE_MAP_POPULATE`] and
+    /// [`ADDRESS_SPACE_MAP_PRIVATE`] for a map; 0 for others.
     pub flags: u32,
     /// For a map: the file.
     pub fd: i32,
@@ -337,6 +341,38 @@ pub struct address_space_move {
 
 /// On an asfd: moves the mappings of a range to another address.
 pub const ADDRESS_SPACE_MOVE: Opcode = opcode::none(ADDRESS_SPACE_TYPE, 0x08);
+
+/// Argument of [`ADDRESS_SPACE_ADVISE`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct address_space_advise {
+    /// Size of this struct in bytes.
+    pub size: u32,
+    /// Must be 0.
+    pub flags: u32,
+    /// Start of the range of the address space, in bytes, a multiple of the
+    /// page size.
+    pub addr: u64,
+    /// Length of the range in bytes, a multiple of the page size, not 0.
+    pub length: u64,
+    /// What is wanted of the pages.
+    pub advice: u32,
+    /// Must be 0.
+    pub __reserved: u32,
+}
+
+/// On an asfd: says what is wanted of the memory of a range.
+pub const ADDRESS_SPACE_ADVISE: Opcode = opcode::none(ADDRESS_SPACE_TYPE, 0x0C);
+/// The files begin to read.
+pub const ADDRESS_SPACE_WILLNEED: u32 = 3;
+/// The address space lets go of its pages; private copies are given back.
+pub const ADDRESS_SPACE_DONTNEED: u32 = 4;
+/// The file gets a hole.
+pub const ADDRESS_SPACE_REMOVE: u32 = 9;
+/// The pages are brought into memory, to be read.
+pub const ADDRESS_SPACE_POPULATE_READ: u32 = 22;
+/// The same, to be written.
+pub const ADDRESS_SPACE_POPULATE_WRITE: u32 = 23;
 
 /// The guest can only read: see `KVM_SET_USER_MEMORY_REGION`.
 pub const KVM_MEM_READONLY: u32 = 1 << 1;
@@ -493,6 +529,7 @@ const _: () = {
     assert!(size_of::<address_space_batch>() == 32);
     assert!(size_of::<address_space_protect>() == 32);
     assert!(size_of::<address_space_move>() == 32);
+    assert!(size_of::<address_space_advise>() == 32);
     assert!(size_of::<address_space_kvm_map>() == 48);
     assert!(size_of::<address_space_kvm_unmap>() == 16);
 };

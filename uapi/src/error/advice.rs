@@ -143,6 +143,30 @@ impl Error {
                  and end at multiples of the page size"
             }
 
+            (Advise { .. }, Errno::NOENT) => "all of the range must be mapped, without a hole",
+            (Advise { .. }, Errno::ACCESS) => {
+                "the range, and the part of the address space, must be mapped for that access; \
+                 a file can only be punched through a mapping for writing that is not private"
+            }
+            (Advise { .. }, Errno::PERM) => "the file is sealed against writing",
+            (Advise { .. }, Errno::OPNOTSUPP) => {
+                "the file can have no holes, or the memory was lent; or the loaded module is older \
+                 than this program"
+            }
+            (Advise { .. }, Errno::FAULT) => {
+                "a page cannot be had: the file ends before it or cannot provide it, or the memory \
+                 cgroup of the address space's creator is full"
+            }
+            (Advise { .. }, Errno::HWPOISON) => "the memory of a page is bad",
+            (Advise { .. }, Errno::INVAL) => {
+                "the range must be within the address space, not empty, and start and end at \
+                 multiples of the page size"
+            }
+            (Map { .. } | Register { .. }, Errno::OPNOTSUPP) => {
+                "hugetlbfs and lent memory cannot be private; or the loaded module is older than \
+                 this program"
+            }
+
             (WholeBatch { .. }, Errno::INVAL) => "a batch has at most 65536 operations",
 
             (View { .. }, Errno::INVAL) => {

@@ -46,6 +46,9 @@ impl fmt::Display for Error {
             Error::Move {
                 range, new_addr, ..
             } => write!(f, "cannot move {} to {new_addr:#x}", Hex(range)),
+            Error::Advise { advice, range, .. } => {
+                write!(f, "cannot {advice} {}", Hex(range))
+            }
             Error::Batch {
                 operations,
                 failed,

@@ -133,6 +133,14 @@ fn assertions() -> String {
         prot,
         __reserved
     });
+    same_struct!(address_space_advise {
+        size,
+        flags,
+        addr,
+        length,
+        advice,
+        __reserved
+    });
     same_struct!(address_space_events {
         size,
         flags,
@@ -232,6 +240,7 @@ fn assertions() -> String {
         ADDRESS_SPACE_PROTECT,
         ADDRESS_SPACE_MOVE,
         ADDRESS_SPACE_REGISTER_POPULATE,
+        ADDRESS_SPACE_REGISTER_PRIVATE,
         ADDRESS_SPACE_UNREGISTER_ALL,
         ADDRESS_SPACE_VIEW_MANAGE,
         ADDRESS_SPACE_MUNMAP_RELEASE,
@@ -245,6 +254,13 @@ fn assertions() -> String {
         ADDRESS_SPACE_MAP_REPLACE,
         ADDRESS_SPACE_MAP_ANYWHERE,
         ADDRESS_SPACE_MAP_POPULATE,
+        ADDRESS_SPACE_MAP_PRIVATE,
+        ADDRESS_SPACE_ADVISE,
+        ADDRESS_SPACE_WILLNEED,
+        ADDRESS_SPACE_DONTNEED,
+        ADDRESS_SPACE_REMOVE,
+        ADDRESS_SPACE_POPULATE_READ,
+        ADDRESS_SPACE_POPULATE_WRITE,
         KVM_MEM_READONLY,
         KVM_MEM_LOG_DIRTY_PAGES
     );
