@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Calls and attachments, and the state in which they run. Faults are in
- * fail_nth_faults.c, and lent memory in fail_nth_lend.c.
+ * fail_nth_faults.c, lent memory in fail_nth_lend.c, private maps and advice in
+ * fail_nth_private.c.
  */
 #include <sys/wait.h>
 

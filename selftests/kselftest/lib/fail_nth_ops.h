@@ -65,6 +65,9 @@ int module_users_within(long users, unsigned int ms);
 	each(wait_fault) each(wait_in_kernel_fault)			\
 	each(read_events) each(poison)					\
 	each(guest_absorb) each(guest_wait)				\
+	each(map_private) each(register_private)			\
+	each(private_write_fault) each(unmap_private)			\
+	each(advise_dontneed) each(advise_populate)			\
 	each(lend) each(map_lent) each(lent_read_fault)			\
 	each(lent_absent_write_fault) each(lend_revoke)			\
 	each(copy_into_attachment) each(punch) each(truncate)		\
