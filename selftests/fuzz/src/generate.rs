@@ -274,6 +274,7 @@ impl Generator {
             prot: self.prot(),
             replace: self.chance(0.6),
             populate: self.chance(0.25),
+            private: !matches!(kind(handle.file).0, Kind::Hugetlb | Kind::Lent) && self.chance(0.3),
         }
     }
 
@@ -371,6 +372,17 @@ impl Generator {
                 manage: self.chance(0.5),
             },
             96 => Op::CloseView(self.pick(VIEWS)),
+            97 | 98 => Op::Want {
+                on,
+                at: self.shown(model, on),
+                want: match self.below(10) {
+                    0..=3 => Want::DontNeed,
+                    4 => Want::Remove,
+                    5 => Want::WillNeed,
+                    6 | 7 => Want::PopulateRead,
+                    _ => Want::PopulateWrite,
+                },
+            },
             _ => Op::Fsync(self.source()),
         }
     }

@@ -115,6 +115,9 @@ impl Machine {
                 if map.replace {
                     call = call.replace();
                 }
+                if map.private {
+                    call = call.private();
+                }
                 if map.populate {
                     call = call.populate();
                 }
@@ -129,6 +132,9 @@ impl Machine {
                     .length(map.at.count * PAGE)
                     .anywhere()
                     .prot(prot(map.prot));
+                if map.private {
+                    call = call.private();
+                }
                 if map.populate {
                     call = call.populate();
                 }
@@ -155,6 +161,9 @@ impl Machine {
                 });
             }
             Op::Batch { on, ref changes } => return self.batch(on, changes),
+            Op::Want { on, at, want } => {
+                return answer(self.source(on)?.advise(at.bytes(), advice(want)));
+            }
             Op::Register {
                 on,
                 handle,
@@ -394,6 +403,7 @@ impl Machine {
                     } else {
                         batch.map(handle, offset, at, prot)
                     };
+                    let batch = if map.private { batch.private() } else { batch };
                     if map.populate {
                         batch.populate()
                     } else {
@@ -487,12 +497,23 @@ impl Machine {
             prot: set.fold(0, |prot, (bit, _)| prot | (1 << bit)),
             offset: mapping.offset / PAGE,
             file: (0..FILES).find(is),
+            private: mapping.prot.ends_with('p'),
         }
     }
 }
 
 fn prot(bits: u32) -> Prot {
     Prot::from_bits_retain(bits)
+}
+
+fn advice(want: Want) -> address_space::Advice {
+    match want {
+        Want::DontNeed => address_space::Advice::DontNeed,
+        Want::Remove => address_space::Advice::Remove,
+        Want::WillNeed => address_space::Advice::WillNeed,
+        Want::PopulateRead => address_space::Advice::PopulateRead,
+        Want::PopulateWrite => address_space::Advice::PopulateWrite,
+    }
 }
 
 fn answer(result: address_space::Result<()>) -> Result<Seen> {

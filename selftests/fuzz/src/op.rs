@@ -122,6 +122,9 @@ pub struct Map {
     pub prot: u32,
     pub replace: bool,
     pub populate: bool,
+    /// Whether what is written is written to copies.
+    #[serde(default)]
+    pub private: bool,
 }
 
 /// An operation of a batch.
@@ -191,6 +194,16 @@ pub enum Advice {
     DropCaches,
 }
 
+/// What is wanted of the memory of a range of a space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Want {
+    DontNeed,
+    Remove,
+    WillNeed,
+    PopulateRead,
+    PopulateWrite,
+}
+
 /// A step of a sequence.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Op {
@@ -226,6 +239,11 @@ pub enum Op {
     Batch {
         on: Source,
         changes: Vec<Change>,
+    },
+    Want {
+        on: Source,
+        at: Span,
+        want: Want,
     },
     /// All of the file, from `offset` on, where `pages` is none.
     Register {
@@ -431,4 +449,5 @@ pub struct Line {
     pub prot: u32,
     pub offset: u64,
     pub file: Option<usize>,
+    pub private: bool,
 }

@@ -303,6 +303,7 @@ fn span_mut(op: &mut Op) -> Option<&mut Span> {
         Op::Map { map, .. } | Op::MapAnywhere { map, .. } => Some(&mut map.at),
         Op::Unmap { at, .. }
         | Op::Protect { at, .. }
+        | Op::Want { at, .. }
         | Op::Move { at, .. }
         | Op::MakeView { at, .. }
         | Op::Attach { at, .. }

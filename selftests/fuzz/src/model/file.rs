@@ -158,6 +158,7 @@ impl Model {
             file.cells[cells as usize..].fill(0);
             file.size = cells;
         }
+        self.copies.truncate(file, cells.div_ceil(CELLS));
     }
 
     pub(super) fn punch(&mut self, file: usize, at: Span) {

@@ -5,6 +5,7 @@
 
 use libc::EINVAL;
 
+use super::copies::Private;
 use super::memory::Reach;
 use super::{Model, Watch};
 use crate::op::*;
@@ -84,8 +85,15 @@ impl Access {
 /// What an access comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Comes {
-    Cell { file: usize, cell: u64 },
-    Absorbed { sink: usize, why: EventKind },
+    Cell {
+        file: usize,
+        cell: u64,
+        private: Option<Private>,
+    },
+    Absorbed {
+        sink: usize,
+        why: EventKind,
+    },
     Waits,
     Refused(EventKind),
 }
@@ -108,7 +116,17 @@ impl Model {
 
     pub(super) fn comes(&self, to: &Through, cell: u64, access: u32, by: By) -> Comes {
         let why = match self.reach(to.space, to.page, cell, access) {
-            Reach::Cell { file, cell } => return Comes::Cell { file, cell },
+            Reach::Cell {
+                file,
+                cell,
+                private,
+            } => {
+                return Comes::Cell {
+                    file,
+                    cell,
+                    private,
+                };
+            }
             Reach::Hole => EventKind::Hole,
             Reach::Denied => EventKind::Denied,
             Reach::Beyond => EventKind::PastEnd,
@@ -187,8 +205,9 @@ impl Model {
             Comes::Cell {
                 file,
                 cell: of_file,
+                private,
             } => {
-                let mut results = vec![self.word(file, of_file, stored)];
+                let mut results = self.word(file, of_file, access, stored, private);
                 if let (None, Some(sink), true) = (stored, to.sink, self.may_be_stale(to)) {
                     results.push(Touched::Value(self.sinks[sink][cell as usize]));
                 }
@@ -233,9 +252,11 @@ impl Model {
                     return None;
                 }
                 match self.comes(&attached.to, cell, READ, By::User) {
-                    Comes::Cell { file, cell } => {
-                        Some((touch, Touched::Value(self.file(file).value(cell))))
-                    }
+                    Comes::Cell {
+                        file,
+                        cell,
+                        private: None,
+                    } => Some((touch, Touched::Value(self.file(file).value(cell)))),
                     _ => None,
                 }
             })

@@ -4,6 +4,7 @@
 
 use libc::{EACCES, EINVAL};
 
+use super::copies::Private;
 use super::events::{OFTEN, ONCE, PERHAPS};
 use super::holes::{By, Comes};
 use super::waiters::refused;
@@ -32,6 +33,7 @@ pub(super) enum Reach {
     Cell {
         file: usize,
         cell: u64,
+        private: Option<Private>,
     },
 }
 
@@ -190,6 +192,7 @@ impl Model {
         Reach::Cell {
             file: shown.handle.file,
             cell: shown.page * CELLS + cell,
+            private: shown.private.map(|map| Private { space, map }),
         }
     }
 
@@ -201,7 +204,10 @@ impl Model {
         };
         let file = self.file(shown.handle.file);
         let beyond = file.has(shown.page) && shown.page * CELLS + cell >= file.size;
-        file.is_undetermined(shown.page) || (store && beyond)
+        let private = shown.private.map(|map| Private { space, map });
+        file.is_undetermined(shown.page)
+            || (store && beyond)
+            || private.is_some_and(|it| self.is_copied_perhaps(it, file, shown.page))
     }
 
     /// The accesses whose result is determined, without anything else happening.
@@ -268,13 +274,23 @@ impl Model {
         Ok(())
     }
 
-    /// Reads or writes a word of a file.
-    pub(super) fn word(&mut self, file: usize, cell: u64, stored: Option<u64>) -> Touched {
+    /// Reads or writes a word of a file, or of a copy of it.
+    pub(super) fn word(
+        &mut self,
+        file: usize,
+        cell: u64,
+        access: u32,
+        stored: Option<u64>,
+        private: Option<Private>,
+    ) -> Vec<Touched> {
+        if let Some(private) = private {
+            return self.word_of_copy(private, file, cell, access, stored);
+        }
         match stored {
-            None => Touched::Value(self.file(file).value(cell)),
+            None => vec![Touched::Value(self.file(file).value(cell))],
             Some(value) => {
                 self.write(file, cell, value);
-                Touched::Stored
+                vec![Touched::Stored]
             }
         }
     }

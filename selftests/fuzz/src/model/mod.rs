@@ -7,6 +7,7 @@
 //! which also makes the step in the model. Where the documentation leaves a choice to the
 //! kernel, the model follows the kernel's result.
 
+mod copies;
 mod events;
 mod file;
 mod guest;
@@ -21,6 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::op::*;
 
+use copies::Copies;
 pub use events::Watch;
 pub use file::{File, first_value, later_value};
 use holes::{Policy, Stale, Through};
@@ -43,6 +45,8 @@ pub struct Model {
     /// The words of the pages that absorb.
     sinks: Vec<[u64; CELLS as usize]>,
     stale: BTreeSet<Stale>,
+    /// The pages of private maps that were accessed.
+    copies: Copies,
     /// Numbers the VMAs.
     vmas: u32,
     /// How many asfds and views were made.
@@ -55,6 +59,8 @@ pub struct Space {
     pub registered: BTreeSet<Handle>,
     /// All protections for which any part of the open file was ever checked.
     checked: BTreeMap<Handle, u32>,
+    /// How many private maps were made.
+    private: usize,
 }
 
 /// What a page of a space shows.
@@ -65,6 +71,8 @@ pub struct Shown {
     pub prot: u32,
     /// The protection that it can be raised to in any case.
     sure: u32,
+    /// Which of the private maps of the space it belongs to.
+    private: Option<usize>,
 }
 
 /// What an asfd or view shows: pages of a space, for some accesses.
@@ -206,6 +214,7 @@ impl Model {
                 pages,
                 ..
             } => open(on) && pages != Some(0) && self.mappable(handle, offset, pages.unwrap_or(0)),
+            Op::Want { on, at, want } => open(on) && self.can_want(on, at, want),
             Op::Unregister { on, handle } => open(on) && file(handle.file),
             Op::UnregisterAll(space) => self.asfds[space].is_some(),
             Op::MakeView { on, view, .. } => open(on) && self.views[view].is_none(),
@@ -308,6 +317,7 @@ impl Model {
                 prot,
                 ..
             } => self.register(on, handle, offset, pages, prot, seen),
+            Op::Want { on, at, want } => self.want(on, at, want, seen),
             Op::Unregister { on, handle } => self.unregister(on, handle, seen),
             Op::UnregisterAll(space) => self.unregister_all(space, seen),
             Op::MakeView {

@@ -23,10 +23,11 @@ impl Space {
             shown: vec![None; SPACE_PAGES as usize],
             registered: Default::default(),
             checked: Default::default(),
+            private: 0,
         }
     }
 
-    fn part(&self, at: Span) -> &[Option<Shown>] {
+    pub(super) fn part(&self, at: Span) -> &[Option<Shown>] {
         &self.shown[at.start as usize..at.end() as usize]
     }
 
@@ -56,7 +57,9 @@ impl Space {
             return Some(EINVAL);
         }
         match change {
-            Change::Map(map) if prot & WRITE != 0 && !map.handle.writable => Some(EACCES),
+            Change::Map(map) if prot & WRITE != 0 && !map.handle.writable && !map.private => {
+                Some(EACCES)
+            }
             _ => None,
         }
     }
@@ -68,7 +71,11 @@ impl Space {
             Change::Protect(at, _) if !self.is_covered(*at) => Answer::Refused(ENOENT),
             Change::Protect(at, prot) => {
                 let pages = || self.part(*at).iter().flatten();
-                let checked = |shown: &Shown| self.checked.get(&shown.handle).unwrap_or(&0);
+                let checked = |shown: &Shown| match shown.private {
+                    // It was made for that and nothing else.
+                    Some(_) => shown.sure,
+                    None => self.checked.get(&shown.handle).copied().unwrap_or(0),
+                };
                 if pages().all(|shown| shown.sure & prot == *prot) {
                     Answer::Done
                 } else if pages().any(|shown| checked(shown) & prot != *prot) {
@@ -81,7 +88,14 @@ impl Space {
         }
     }
 
-    fn note_check(&mut self, handle: Handle, prot: u32) {
+    /// A private map is checked for itself.
+    fn note_check(&mut self, map: &Map) {
+        if !map.private {
+            self.note_checked(map.handle, map.prot);
+        }
+    }
+
+    fn note_checked(&mut self, handle: Handle, prot: u32) {
         if prot & WRITE == 0 || handle.writable {
             *self.checked.entry(handle).or_default() |= prot;
         }
@@ -90,12 +104,15 @@ impl Space {
     fn apply(&mut self, change: &Change) {
         match *change {
             Change::Map(map) => {
+                let private = map.private.then_some(self.private);
+                self.private += 1;
                 for (page, shown) in (map.offset..).zip(self.part_mut(map.at)) {
                     *shown = Some(Shown {
                         handle: map.handle,
                         page,
                         prot: map.prot,
                         sure: map.prot,
+                        private,
                     });
                 }
             }
@@ -119,7 +136,7 @@ impl Space {
         for change in &changes {
             if let Change::Map(map) = change {
                 // It may not get that far if it is refused.
-                self.note_check(map.handle, map.prot);
+                self.note_check(map);
             }
         }
         let refused = |index: usize, errno: i32| Seen::Refused(Some(index), errno);
@@ -175,14 +192,17 @@ impl Space {
                 let place = listed
                     .get_mut(at as usize)
                     .ok_or_else(|| format!("fdinfo lists page {at}"))?;
-                *place = Some((line.file, page, line.prot));
+                *place = Some((line.file, page, line.prot, line.private));
             }
         }
         for (page, (shown, listed)) in self.shown.iter().zip(listed).enumerate() {
-            let shown = shown.map(|shown| (Some(shown.handle.file), shown.page, shown.prot));
+            let shown = shown.map(|shown| {
+                let private = shown.private.is_some();
+                (Some(shown.handle.file), shown.page, shown.prot, private)
+            });
             if shown != listed {
                 return Err(format!(
-                    "page {page} should show {shown:?} (file, page, protection), \
+                    "page {page} should show {shown:?} (file, page, protection, private), \
                      fdinfo says {listed:?}"
                 ));
             }
@@ -290,7 +310,7 @@ impl Model {
             return expect(seen, Err(errno));
         }
         let space = &mut self.spaces[part.space];
-        space.note_check(map.handle, map.prot);
+        space.note_check(&map);
         let Some((lowest, aligned)) = space.room(&map) else {
             return expect(seen, Err(ENOSPC));
         };
@@ -367,7 +387,7 @@ impl Model {
         if wanted.is_ok() {
             let space = &mut self.spaces[part.space];
             space.registered.insert(handle);
-            space.note_check(handle, prot);
+            space.note_checked(handle, prot);
         }
         Ok(())
     }

@@ -36,6 +36,7 @@ fn map(start: u64, count: u64, prot: u32) -> Map {
         prot,
         replace: false,
         populate: false,
+        private: false,
     }
 }
 
@@ -208,6 +209,7 @@ fn fdinfo_is_compared_page_by_page() {
         prot: READ,
         offset,
         file: Some(0),
+        private: false,
     };
     model.check_layout(0, &[line(3, 2, 0)]).unwrap();
     model
@@ -551,4 +553,33 @@ fn a_part_is_changed_in_its_own_range_for_its_own_rights() {
     model.make(map(1, READ)).unwrap();
     let shown = &model.open(Source::Space(0)).unwrap().shown;
     assert!(shown[3].is_some() && shown[1].is_none());
+}
+
+#[test]
+fn private_map_has_copies_of_its_own() {
+    let mut model = model();
+    let private = |start| Op::Map {
+        on: Source::Space(0),
+        map: Map {
+            private: true,
+            ..map(start, 1, RW)
+        },
+    };
+    model.make(private(3)).unwrap();
+    model.make(private(4)).unwrap();
+    model.make(attached(Span::new(3, 2), RW)).unwrap();
+    let value = |value| Seen::Touched(vec![Touched::Value(value)]);
+    let stored = Seen::Touched(vec![Touched::Stored]);
+    model.judge(&touch(0, Access::Store(7)), &stored).unwrap();
+    model.judge(&touch(0, Access::Load), &value(7)).unwrap();
+    let first = model.file(0).value(0);
+    model.judge(&touch(1, Access::Load), &value(first)).unwrap();
+    assert!(model.judge(&touch(1, Access::Load), &value(7)).is_err());
+    let forget = Op::Want {
+        on: Source::Space(0),
+        at: Span::new(3, 2),
+        want: Want::DontNeed,
+    };
+    model.make(forget).unwrap();
+    model.judge(&touch(0, Access::Load), &value(first)).unwrap();
 }
