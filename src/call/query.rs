@@ -25,7 +25,9 @@ const ALWAYS: u64 = uapi::FEATURE_NAMES
     | uapi::FEATURE_HOLES
     | uapi::FEATURE_RELEASE
     | uapi::FEATURE_UNREGISTER_ALL
-    | uapi::FEATURE_LEND;
+    | uapi::FEATURE_LEND
+    | uapi::FEATURE_PRIVATE
+    | uapi::FEATURE_ADVISE;
 
 /// What there is.
 const FEATURES: u64 = ALWAYS

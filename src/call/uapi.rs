@@ -82,6 +82,8 @@ pub(crate) const FEATURE_UNREGISTER_ALL: u64 = 1 << 6;
 pub(crate) const FEATURE_KVM: u64 = 1 << 7;
 pub(crate) const FEATURE_HUGE_PAGES: u64 = 1 << 8;
 pub(crate) const FEATURE_LEND: u64 = 1 << 9;
+pub(crate) const FEATURE_PRIVATE: u64 = 1 << 10;
+pub(crate) const FEATURE_ADVISE: u64 = 1 << 11;
 // A new one takes the next bit, here, in the header and in `query.rs`.
 
 /// Flag of [`Poison`].
@@ -201,8 +203,7 @@ macro_rules! args {
 
 args! {
     Create(16) Lend Query Mmap Munmap View(40) Register Unregister Batch Op Protect Move Advise
-    Events
-    Poison KvmMap KvmUnmap
+    Events Poison KvmMap KvmUnmap
 }
 
 impl Batch {

@@ -32,6 +32,10 @@ bitflags! {
         const HUGE_PAGES = sys::ADDRESS_SPACE_FEATURE_HUGE_PAGES;
         /// A process can lend its memory.
         const LEND = sys::ADDRESS_SPACE_FEATURE_LEND;
+        /// Files can be mapped and registered private.
+        const PRIVATE = sys::ADDRESS_SPACE_FEATURE_PRIVATE;
+        /// It can be said what is wanted of the memory of a range.
+        const ADVISE = sys::ADDRESS_SPACE_FEATURE_ADVISE;
         const _ = !0;
     }
 }

@@ -64,6 +64,10 @@ pub const ADDRESS_SPACE_FEATURE_KVM: u64 = 1 << 7;
 pub const ADDRESS_SPACE_FEATURE_HUGE_PAGES: u64 = 1 << 8;
 /// [`ADDRESS_SPACE_LEND`] and [`ADDRESS_SPACE_LEND_REVOKE`].
 pub const ADDRESS_SPACE_FEATURE_LEND: u64 = 1 << 9;
+/// [`ADDRESS_SPACE_MAP_PRIVATE`] and [`ADDRESS_SPACE_REGISTER_PRIVATE`].
+pub const ADDRESS_SPACE_FEATURE_PRIVATE: u64 = 1 << 10;
+/// [`ADDRESS_SPACE_ADVISE`].
+pub const ADDRESS_SPACE_FEATURE_ADVISE: u64 = 1 << 11;
 
 /// The version of the interface that this module describes.
 pub const ADDRESS_SPACE_VERSION: u32 = 1;

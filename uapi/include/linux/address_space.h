@@ -250,6 +250,9 @@ struct address_space_lend {
  * ADDRESS_SPACE_FEATURE_HUGE_PAGES - The kernel was built with transparent huge
  * pages, and attachments have huge pages where files have them.
  * ADDRESS_SPACE_FEATURE_LEND - ADDRESS_SPACE_LEND and ADDRESS_SPACE_LEND_REVOKE.
+ * ADDRESS_SPACE_FEATURE_PRIVATE - ADDRESS_SPACE_MAP_PRIVATE and
+ * ADDRESS_SPACE_REGISTER_PRIVATE.
+ * ADDRESS_SPACE_FEATURE_ADVISE - ADDRESS_SPACE_ADVISE.
  */
 #define ADDRESS_SPACE_FEATURE_NAMES		(1ULL << 0)
 #define ADDRESS_SPACE_FEATURE_REOPEN		(1ULL << 1)
@@ -261,6 +264,8 @@ struct address_space_lend {
 #define ADDRESS_SPACE_FEATURE_KVM		(1ULL << 7)
 #define ADDRESS_SPACE_FEATURE_HUGE_PAGES	(1ULL << 8)
 #define ADDRESS_SPACE_FEATURE_LEND		(1ULL << 9)
+#define ADDRESS_SPACE_FEATURE_PRIVATE		(1ULL << 10)
+#define ADDRESS_SPACE_FEATURE_ADVISE		(1ULL << 11)
 
 /* The version of the interface that this file describes. */
 #define ADDRESS_SPACE_VERSION	1
