@@ -114,7 +114,7 @@ impl Manager<'_> {
 
         let space = self.space;
         let part = request.part.clone();
-        let (ops, pinned) = space.obtain(space.ops.lock(), backing, part, request.prot)?;
+        let (mut ops, pinned) = space.obtain(space.ops.lock(), backing, part, request.prot)?;
         let mut pins = Pins::new();
         pins.push(pinned)?;
         let made = if anywhere {
@@ -126,7 +126,7 @@ impl Manager<'_> {
         }
         .and_then(|()| {
             let change = request.change();
-            space.change(&ops, &change, &pins).map(|()| change)
+            space.change(&mut ops, &change, &pins).map(|()| change)
         });
         drop(ops);
         let change = made.inspect_err(|_| {
@@ -161,8 +161,8 @@ impl Manager<'_> {
 
     fn change(&self, pages: Range<SpacePage>, kind: Kind) -> Result<isize> {
         let space = self.space;
-        let ops = space.ops.lock();
-        space.change(&ops, &Change { pages, kind }, &Pins::new())?;
+        let mut ops = space.ops.lock();
+        space.change(&mut ops, &Change { pages, kind }, &Pins::new())?;
         Ok(0)
     }
 

@@ -8,6 +8,10 @@
 
 use kernel::{
     fs::File,
+    list::{
+        List,
+        ListArc, //
+    },
     prelude::*,
     rbtree::RBTree,
     sync::{
@@ -20,7 +24,8 @@ use crate::{
     layout::FilePage,
     segment::{
         source::Source,
-        Segment, //
+        Segment,
+        IDLE, //
     },
     sys::small_vec::SmallVec,
 };
@@ -29,6 +34,9 @@ use crate::{
 /// nothing else; to look at all would cost a file that is mapped in many small pieces as much
 /// for each of them.
 const LOOKS: usize = 64;
+
+/// How many segments are looked at with the lock held, of those that may be idle.
+const LOOKED_AT: usize = 256;
 
 /// The order of a list: by file, then by the first page, then by age; apart from those of the file
 /// that are private, of which there may be many that serve no other map.
@@ -149,12 +157,28 @@ impl SegmentList {
 }
 
 /// What the ops lock guards: the segments in use, and the right to change the layout.
+///
+/// # Invariants
+///
+/// Only segments of this space are in `idle`, and they are in no other list for [`IDLE`].
 pub(crate) struct Ops {
     /// Those that are kept although nothing may show them. Apart, so that they are found
     /// however many others there are.
     registered: SegmentList,
     others: SegmentList,
+    /// Those of the others that something may have left unused, so that nobody has to look at all
+    /// to find them; and some that are shown again, or registered.
+    idle: List<Segment, IDLE>,
+    /// How many there are in `idle`.
+    idle_count: usize,
     next_id: u64,
+}
+
+/// How far a search for idle segments has got.
+#[derive(Default)]
+pub(crate) struct Search {
+    /// How many it still looks at, once it has begun: those that are kept up are put back behind.
+    left: Option<usize>,
 }
 
 /// A segment that is not ended, whether or not anything shows it.
@@ -201,6 +225,8 @@ impl Ops {
         Ops {
             registered: SegmentList::new(),
             others: SegmentList::new(),
+            idle: List::new(),
+            idle_count: 0,
             next_id: 0,
         }
     }
@@ -212,9 +238,20 @@ impl Ops {
         id
     }
 
-    /// Adds a new segment. O(log n). `ENOMEM`.
+    /// Adds a new segment, which nothing shows yet. O(log n). `ENOMEM`.
     pub(crate) fn add(&mut self, segment: Arc<Segment>) -> Result {
-        self.others.add(segment)
+        self.others.add(segment.clone())?;
+        self.note_idle(segment);
+        Ok(())
+    }
+
+    /// Notes that a segment of this space may be unused.
+    pub(crate) fn note_idle(&mut self, segment: Arc<Segment>) {
+        // INVARIANT: Nothing else makes such a list, and it is in none if it is not in this one.
+        if let Ok(segment) = ListArc::try_from_arc(segment) {
+            self.idle.push_back(segment);
+            self.idle_count += 1;
+        }
     }
 
     /// Pins the segment that can serve for `wanted`, if there is one. O(log n).
@@ -243,36 +280,61 @@ impl Ops {
 
     /// Removes all segments, which the caller ends.
     pub(crate) fn take_all(&mut self) -> [SegmentList; 2] {
+        while self.idle.pop_front().is_some() {}
+        self.idle_count = 0;
         [&mut self.registered, &mut self.others]
             .map(|list| core::mem::replace(list, SegmentList::new()))
     }
 
     /// Removes segments that neither a call has pinned nor `is_shown` says are shown, as many as
-    /// there are places; says whether there may be more.
+    /// there are places; says whether to go on with the `search`.
     pub(crate) fn take_idle(
         &mut self,
+        search: &mut Search,
         is_shown: impl Fn(&Segment) -> bool,
         taken: &mut [Option<Arc<Segment>>],
     ) -> bool {
-        let idle = self
-            .others
-            .iter()
-            .filter(|segment| !is_shown(segment) && !segment.is_kept_up());
-        let mut count = 0;
-        for (place, segment) in taken.iter_mut().zip(idle) {
-            *place = Some(segment.clone());
-            count += 1;
+        let left = search.left.get_or_insert(self.idle_count);
+        let mut places = taken.iter_mut();
+        let mut looks = LOOKED_AT;
+        while *left != 0 && looks != 0 && places.len() != 0 {
+            let Some(segment) = self.idle.pop_front() else {
+                *left = 0;
+                break;
+            };
+            *left -= 1;
+            looks -= 1;
+            if segment.is_registered() || is_shown(&segment) {
+                // Whatever changes that notes it again.
+                self.idle_count -= 1;
+                continue;
+            }
+            if segment.is_kept_up() {
+                self.idle.push_back(segment);
+                continue;
+            }
+            self.idle_count -= 1;
+            let segment = segment.into_arc();
+            if self.others.remove(&segment).is_none() {
+                continue;
+            }
+            if let Some(place) = places.next() {
+                *place = Some(segment);
+            }
         }
-        for segment in taken.iter().flatten() {
-            drop(self.others.remove(segment));
-        }
-        count == taken.len()
+        *left != 0
     }
 
     /// Removes a segment that is not shown, unless it is registered, pinned or late; says whether
     /// it did. O(log n).
     pub(crate) fn take(&mut self, segment: &Segment) -> bool {
-        !segment.is_registered() && !segment.is_kept_up() && self.others.remove(segment).is_some()
+        if segment.is_registered() || segment.is_kept_up() {
+            return false;
+        }
+        // SAFETY: By the type's invariant it is in no other such list.
+        let noted = unsafe { self.idle.remove(segment) };
+        self.idle_count -= usize::from(noted.is_some());
+        self.others.remove(segment).is_some()
     }
 
     /// Keeps a segment, whether or not anything shows it, for the file with number `by`.
@@ -282,9 +344,10 @@ impl Ops {
     }
 
     /// Keeps a segment no longer.
-    pub(crate) fn unkeep(&mut self, segment: &Segment) {
+    pub(crate) fn unkeep(&mut self, segment: &Arc<Segment>) {
         segment.registrant.store(0, Relaxed);
         self.registered.pass(segment, &mut self.others);
+        self.note_idle(segment.clone());
     }
 
     /// Any segment of a file that is registered. O(log n).

@@ -121,9 +121,10 @@ pub(crate) trait Revoke: Send + Sync {
 pub(crate) const DEFERRED: u64 = 1;
 /// For the list of segments of which a change has removed something.
 pub(crate) const REMOVED: u64 = 2;
-
 /// For the list of segments that an arena attends to.
 pub(crate) const ATTENDED: u64 = 3;
+/// For the list of segments that may be unused.
+pub(crate) const IDLE: u64 = 4;
 
 /// A segment.
 ///
@@ -171,17 +172,23 @@ pub(crate) struct Segment {
     attended: ListLinks<ATTENDED>,
     #[pin]
     attended_tracker: AtomicTracker<ATTENDED>,
+    #[pin]
+    idle: ListLinks<IDLE>,
+    #[pin]
+    idle_tracker: AtomicTracker<IDLE>,
 }
 
 impl_list_arc_safe! {
     impl ListArcSafe<DEFERRED> for Segment { tracked_by deferred_tracker: AtomicTracker<DEFERRED>; }
     impl ListArcSafe<REMOVED> for Segment { tracked_by removed_tracker: AtomicTracker<REMOVED>; }
     impl ListArcSafe<ATTENDED> for Segment { tracked_by attended_tracker: AtomicTracker<ATTENDED>; }
+    impl ListArcSafe<IDLE> for Segment { tracked_by idle_tracker: AtomicTracker<IDLE>; }
 }
 impl_list_item! {
     impl ListItem<DEFERRED> for Segment { using ListLinks { self.deferred }; }
     impl ListItem<REMOVED> for Segment { using ListLinks { self.removed }; }
     impl ListItem<ATTENDED> for Segment { using ListLinks { self.attended }; }
+    impl ListItem<IDLE> for Segment { using ListLinks { self.idle }; }
 }
 
 impl layout::Segment for Arc<Segment> {
@@ -301,6 +308,8 @@ impl Segment {
                 removed_tracker <- AtomicTracker::new(),
                 attended <- ListLinks::new(),
                 attended_tracker <- AtomicTracker::new(),
+                idle <- ListLinks::new(),
+                idle_tracker <- AtomicTracker::new(),
             }),
             GFP_KERNEL_ACCOUNT,
         )

@@ -135,7 +135,7 @@ impl Batch {
         space: &Arc<Space>,
         backing_of: impl Fn(i32, bool) -> Result<Backing>,
     ) -> Result<(), BatchError> {
-        let ops = self.find_segments(space, space.ops.lock(), backing_of)?;
+        let mut ops = self.find_segments(space, space.ops.lock(), backing_of)?;
         if let Some(error) = self.broken {
             let index = Some(self.steps.len());
             return Err(BatchError { index, error });
@@ -149,7 +149,7 @@ impl Batch {
             Some(takers.count())
         };
         loop {
-            match self.try_run(space, &ops, room) {
+            match self.try_run(space, &mut ops, room) {
                 Ok(()) => return Ok(()),
                 Err((_, ChangeError::NoRoom)) => room = room.map(|room| room.max(8) * 2),
                 Err((index, ChangeError::Refused(error))) => {
@@ -216,7 +216,7 @@ impl Batch {
     fn try_run(
         &mut self,
         space: &Arc<Space>,
-        ops: &Ops,
+        ops: &mut Ops,
         room: Option<usize>,
     ) -> Result<(), (Option<usize>, ChangeError)> {
         let Batch { steps, pins, .. } = self;

@@ -358,7 +358,7 @@ impl Space {
 
     /// Makes one change, which may show what `pins` has; the errors are those of its kind, and
     /// `ENOMEM`.
-    pub(crate) fn change(self: &Arc<Self>, ops: &Ops, change: &Change, pins: &Pins) -> Result {
+    pub(crate) fn change(self: &Arc<Self>, ops: &mut Ops, change: &Change, pins: &Pins) -> Result {
         let mut removed = Removed::new();
         let made = self.make(ops, change, pins, &mut removed);
         self.release_unused(ops, removed);

@@ -34,7 +34,8 @@ use crate::{
     segment::{
         list::{
             Ops,
-            Pinned, //
+            Pinned,
+            Search, //
         },
         source::{
             Backing,
@@ -199,7 +200,7 @@ impl Space {
         self.reap_later();
     }
 
-    fn end_registration(&self, ops: &mut Ops, segment: &Segment) {
+    fn end_registration(&self, ops: &mut Ops, segment: &Arc<Segment>) {
         ops.unkeep(segment);
         if segment.is_private() {
             self.give_back(ops, segment, segment.pages());
@@ -212,9 +213,10 @@ impl Space {
     /// Looks after the segments of which something was removed: copies go with what was removed;
     /// where nothing is shown any more, puts the frames at once (a held frame keeps a memfd from
     /// being sealed), and has the rest ended in a while.
-    pub(crate) fn release_unused(self: &Arc<Self>, ops: &Ops, mut removed: Removed) {
+    pub(crate) fn release_unused(self: &Arc<Self>, ops: &mut Ops, mut removed: Removed) {
         let mut idle = false;
-        while self.next_unused(ops, &mut removed).is_some() {
+        while let Some(segment) = self.next_unused(ops, &mut removed) {
+            ops.note_idle(segment.into_arc());
             idle = true;
         }
         if idle {
@@ -226,8 +228,9 @@ impl Space {
     pub(super) fn take_unused(self: &Arc<Self>, ops: &mut Ops, mut removed: Removed) -> Taken {
         let mut taken = List::new();
         while let Some(segment) = self.next_unused(ops, &mut removed) {
-            if ops.take(&segment) {
-                taken.push_back(segment);
+            match ops.take(&segment) {
+                true => taken.push_back(segment),
+                false => ops.note_idle(segment.into_arc()),
             }
         }
         Taken(taken)
@@ -235,11 +238,7 @@ impl Space {
 
     /// Looks after the next segments of which something was removed; returns the first of which
     /// nothing is shown any more.
-    fn next_unused(
-        &self,
-        ops: &Ops,
-        removed: &mut Removed,
-    ) -> Option<ListArc<Segment, REMOVED>> {
+    fn next_unused(&self, ops: &Ops, removed: &mut Removed) -> Option<ListArc<Segment, REMOVED>> {
         while let Some(segment) = removed.segments.pop_front() {
             let removed = segment.take_removed();
             if segment.is_registered() {
@@ -270,10 +269,10 @@ impl Space {
 }
 
 impl Space {
-    /// Takes some of the segments off the list that nothing shows; says whether there may be more.
-    fn take_idle(&self, taken: &mut [Option<Arc<Segment>>; REAPED]) -> bool {
+    /// Takes some of the segments off the lists that nothing shows; says whether to go on.
+    fn take_idle(&self, search: &mut Search, taken: &mut [Option<Arc<Segment>>; REAPED]) -> bool {
         let mut ops = self.ops.lock();
-        ops.take_idle(|segment| self.is_shown(segment), taken)
+        ops.take_idle(search, |segment| self.is_shown(segment), taken)
     }
 
     /// Ends segments for a caller that minds how long their files are held. It holds each until the
@@ -285,9 +284,10 @@ impl Space {
         for segment in taken.0.iter() {
             self.release_one(&segment.into());
         }
+        let mut search = Search::default();
         loop {
             let mut taken = [const { None }; REAPED];
-            let more = self.take_idle(&mut taken);
+            let more = self.take_idle(&mut search, &mut taken);
             for segment in taken.iter().flatten() {
                 self.release_one(segment);
             }
@@ -312,9 +312,10 @@ impl WorkItem<REAP> for Space {
     type Pointer = Arc<Space>;
 
     fn run(space: Arc<Space>) {
+        let mut search = Search::default();
         loop {
             let mut taken = [const { None }; REAPED];
-            let more = space.take_idle(&mut taken);
+            let more = space.take_idle(&mut search, &mut taken);
             for segment in taken.into_iter().flatten() {
                 segment.ending.store(true, Relaxed);
                 segment.arena().attend(&segment);
