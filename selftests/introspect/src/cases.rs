@@ -5,12 +5,16 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use rig::cases::Case;
 use rig::check::expect;
 use rig::process::signals::SIGBUS;
+use rig::role::Process;
 use rig::show::Show;
 
 use crate::list::Walked;
-use crate::roles::{Answer, Order, Process};
+use crate::roles::{Answer, Order};
+use crate::target::Target;
+use crate::tool::Tool;
 
 /// How many nodes the list has at first.
 const NODES: u64 = 1000;
@@ -20,15 +24,6 @@ const WALKS: u64 = 1000;
 const WALKS_MEANWHILE: u64 = 200;
 /// The most page faults that the walks may take: the list is on a few pages.
 const FAULTS: u64 = 100;
-
-/// A case.
-pub struct Case {
-    /// The name of the test.
-    pub name: &'static str,
-    /// What happens, for the transcript.
-    pub title: &'static str,
-    pub run: fn(Show) -> Result<()>,
-}
 
 macro_rules! cases {
     ($($name:ident: $title:literal),* $(,)?) => {
@@ -50,8 +45,8 @@ cases! {
 
 /// A process with a list, and a tool that looks into it.
 struct Pair {
-    target: Process,
-    tool: Process,
+    target: Process<Target>,
+    tool: Process<Tool>,
     lend: OwnedFd,
     head: u64,
 }
@@ -66,7 +61,7 @@ impl Pair {
         };
         let lend = fds.pop().context("the target lends nothing")?;
         target.ask(&Order::Push(NODES), &[])?;
-        tool.ask(&Order::Look { ends }, &[lend.as_fd()])?;
+        tool.does(&Order::Look { ends }, &[lend.as_fd()])?;
         Ok(Pair {
             target,
             tool,
@@ -133,12 +128,10 @@ fn what_the_target_changes_shows_at_once(show: Show) -> Result<()> {
     for round in 0..20 {
         pair.target.ask(&Order::Push(5), &[])?;
         pair.agree()?;
-        pair.target.does(&Order::Add {
-            node: round,
-            more: 1 << 20,
-        })?;
+        let more = 1 << 20;
+        pair.target.does(&Order::Add { node: round, more }, &[])?;
         pair.agree()?;
-        pair.target.does(&Order::Pop(3))?;
+        pair.target.does(&Order::Pop(3), &[])?;
         pair.agree()?;
     }
     let now = pair.agree()?;
@@ -151,10 +144,10 @@ fn what_the_target_changes_shows_at_once(show: Show) -> Result<()> {
 fn walks_agree_while_the_list_changes(show: Show) -> Result<()> {
     // It may meet a node that was freed, and follow what is there now to nothing.
     let pair = Pair::start(false)?;
-    pair.target.does(&Order::Churn(true))?;
+    pair.target.does(&Order::Churn(true), &[])?;
     let (head, times) = (pair.head, WALKS_MEANWHILE);
     let (answer, _) = pair.tool.ask(&Order::Walk { head, times }, &[])?;
-    pair.target.does(&Order::Churn(false))?;
+    pair.target.does(&Order::Churn(false), &[])?;
     let Answer::Walked {
         first,
         last,
@@ -182,7 +175,7 @@ fn what_the_target_unmaps_is_a_hole(show: Show) -> Result<()> {
     let (loaded, _) = pair.tool.ask(&Order::Load(address), &[])?;
     expect("the word", loaded, Answer::Word(42))?;
     show.says("tool", "loads 42 from a page that was mapped just now");
-    pair.target.does(&Order::UnmapPage)?;
+    pair.target.does(&Order::UnmapPage, &[])?;
     let (copied, _) = pair.tool.ask(&Order::Copy(address), &[])?;
     expect("a system call of the tool", copied, Answer::Hole)?;
     show.says("target", "unmaps the page");
@@ -201,16 +194,13 @@ fn target_that_takes_back_cuts_the_tool_off(show: Show) -> Result<()> {
     let mut pair = Pair::start(true)?;
     let head = pair.head;
     pair.agree()?;
-    pair.target.does(&Order::TakeBack)?;
+    pair.target.does(&Order::TakeBack, &[])?;
     let signal = pair.tool.dies_of(&Order::Load(head))?;
     expect("the tool dies of", signal, Some(SIGBUS))?;
     show.says("target", "takes its memory back");
     show.says("tool", "loads a word that it had loaded before: SIGBUS");
-    let again = Process::start("tool")?;
-    let answer = again.tries(&Order::Look { ends: true }, &[pair.lend.as_fd()])?;
-    let Answer::Failed(why) = answer else {
-        bail!("another tool gets it: {answer:?}");
-    };
+    let again = Process::<Tool>::start("tool")?;
+    let why = again.fails(&Order::Look { ends: true }, &[pair.lend.as_fd()])?;
     ensure!(why.contains("no longer lent"), "{why}");
     show.says("tool", &format!("another one tries: {why}"));
     expect("the target's nodes", pair.totals()?.nodes, NODES)?;

@@ -18,9 +18,10 @@ mod tool;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use rig::cases::{exit, run};
 use rig::process::no_core_files;
+use rig::role::serve;
 use rig::show::Show;
-use rig::tap;
 
 use crate::cases::CASES;
 
@@ -31,6 +32,8 @@ struct Cli {
     /// Print a transcript instead of TAP.
     #[arg(long)]
     transcript: bool,
+    /// Run only the cases with one of these words in their names.
+    words: Vec<String>,
 
     #[command(subcommand)]
     role: Option<Role>,
@@ -50,38 +53,14 @@ enum Role {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.role {
-        Some(Role::Target) => roles::serve(target::Target::default()).map(|()| true),
-        Some(Role::Tool) => roles::serve(tool::Tool::default()).map(|()| true),
-        None => no_core_files().map(|()| run(&cli)),
+        Some(Role::Target) => serve(target::Target::default()).map(|()| true),
+        Some(Role::Tool) => serve(tool::Tool::default()).map(|()| true),
+        None => no_core_files().map(|()| {
+            let show = Show::new(cli.transcript);
+            run(CASES, &cli.words, show, |case| case(show))
+        }),
     };
-    match result {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("introspect: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// Runs the cases; returns whether all went as they should.
-fn run(cli: &Cli) -> bool {
-    let show = Show::new(cli.transcript);
-    show.plan(CASES.len());
-    let mut failed = 0;
-    for (number, case) in (1..).zip(CASES) {
-        show.begin(number, case.title);
-        let result = (case.run)(show);
-        show.end(number, case.name, &result);
-        failed += usize::from(result.is_err());
-    }
-    let passed = CASES.len() - failed;
-    if cli.transcript {
-        tap::line(&format!("\n{passed} of {} as promised.", CASES.len()));
-    } else {
-        tap::totals(passed, failed);
-    }
-    failed == 0
+    exit("introspect", result)
 }
 
 #[cfg(test)]

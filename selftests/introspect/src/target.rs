@@ -12,9 +12,10 @@ use std::time::Duration;
 use address_space::{Lend, Prot};
 use anyhow::{Context as _, Result, bail};
 use rig::plain::Plain;
+use rig::role::Role;
 
 use crate::list::List;
-use crate::roles::{Answer, Order, Role};
+use crate::roles::{Answer, Order};
 
 /// How long the list stays as it is between two changes: most walks are shorter.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -69,6 +70,9 @@ impl Drop for Churn {
 }
 
 impl Role for Target {
+    type Order = Order;
+    type Answer = Answer;
+
     fn obey(&mut self, order: Order, _: Vec<OwnedFd>) -> Result<(Answer, Option<OwnedFd>)> {
         let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
         let answer = match order {

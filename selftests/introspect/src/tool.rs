@@ -12,9 +12,10 @@ use std::os::unix::fs::FileExt as _;
 use address_space::{AddressSpace, Holes, Lend, Prot, View, Window};
 use anyhow::{Context as _, Result, bail, ensure};
 use rig::memfd;
+use rig::role::Role;
 
 use crate::list::{Walked, walk};
-use crate::roles::{Answer, Order, Role};
+use crate::roles::{Answer, Order};
 
 /// How much is attached at a time, in bytes: all of a process's memory would not fit in another's.
 const PIECE: u64 = 1 << 30;
@@ -130,6 +131,9 @@ fn page_faults() -> Result<u64> {
 }
 
 impl Role for Tool {
+    type Order = Order;
+    type Answer = Answer;
+
     fn obey(&mut self, order: Order, mut fds: Vec<OwnedFd>) -> Result<(Answer, Option<OwnedFd>)> {
         if let Order::Look { ends } = order {
             let lend = Lend::from(fds.pop().context("nothing was lent")?);

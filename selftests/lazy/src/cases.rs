@@ -11,6 +11,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use rig::cases::Case;
 use rig::folder::Folder;
 use rig::show::Show;
 
@@ -18,15 +19,6 @@ use crate::guest::{BUFFER, REPORTS};
 use crate::machine::running_guest;
 use crate::memory::{CHUNK, Memory};
 use crate::snapshot::Snapshot;
-
-/// A case.
-pub struct Case {
-    /// The name of the test.
-    pub name: &'static str,
-    /// What happens, for the transcript.
-    pub title: &'static str,
-    pub run: fn(Show) -> Result<()>,
-}
 
 /// All cases, in the order in which they run.
 pub const CASES: &[Case] = &[

@@ -10,10 +10,9 @@
 use std::ops::ControlFlow::{Break, Continue};
 use std::ops::Range;
 
-use anyhow::{Context as _, Result, ensure};
-use kvm_bindings::{kvm_regs, kvm_sregs};
+use anyhow::{Context as _, Result};
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
-use rig::flat;
+use rig::flat::{self, CpuState};
 use serde::{Deserialize, Serialize};
 
 /// How much memory the guest has, in bytes, from guest address 0 on.
@@ -120,13 +119,6 @@ pub fn buffer_byte(at: usize) -> u8 {
     (at / PAGE + at / 7) as u8
 }
 
-/// What a CPU has in it: this program uses no more of one.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct CpuState {
-    regs: kvm_regs,
-    sregs: kvm_sregs,
-}
-
 /// Why a CPU has stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stop {
@@ -153,26 +145,12 @@ impl Cpu {
 
     /// A CPU that goes on where another was.
     pub fn restored(vm: &VmFd, index: usize, state: &CpuState) -> Result<Cpu> {
-        let cpu = vm.create_vcpu(index as u64).context("KVM_CREATE_VCPU")?;
-        cpu.set_sregs(&state.sregs).context("KVM_SET_SREGS")?;
-        cpu.set_regs(&state.regs).context("KVM_SET_REGS")?;
-        Ok(Cpu(cpu))
+        Ok(Cpu(state.restore(vm, index as u64)?))
     }
 
     /// What it has in it.
     pub fn save(&mut self) -> Result<CpuState> {
-        // An instruction that has left the guest ends when the guest is entered again.
-        self.0.set_kvm_immediate_exit(1);
-        let ended = self.0.run().map(drop);
-        self.0.set_kvm_immediate_exit(0);
-        ensure!(
-            ended.is_err_and(|error| error.errno() == libc::EINTR),
-            "KVM_RUN does not return at once"
-        );
-        Ok(CpuState {
-            regs: self.0.get_regs()?,
-            sregs: self.0.get_sregs()?,
-        })
+        CpuState::save(&mut self.0)
     }
 
     /// Runs it until it has made so many reports.

@@ -8,9 +8,9 @@ use std::thread::scope;
 use address_space::{AddressSpace, KvmFlags, KvmWindow, vm_fd};
 use anyhow::{Context as _, Result, bail, ensure};
 use kvm_ioctls::VmFd;
-use rig::flat;
+use rig::flat::{self, CpuState};
 
-use crate::guest::{CPUS, Cpu, CpuState, LENGTH, Stop, image};
+use crate::guest::{CPUS, Cpu, LENGTH, Stop, image};
 use crate::memory::Memory;
 
 /// A virtual machine.

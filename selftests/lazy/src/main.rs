@@ -25,9 +25,10 @@ mod wire;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use rig::cases::{exit, run};
 use rig::process::no_core_files;
+use rig::role::serve;
 use rig::show::Show;
-use rig::tap;
 
 use crate::cases::CASES;
 
@@ -56,42 +57,13 @@ enum Role {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.role {
-        Some(Role::Serve) => roles::serve().map(|()| true),
-        None => no_core_files().map(|()| run(&cli)),
+        Some(Role::Serve) => serve(roles::Role::default()).map(|()| true),
+        None => no_core_files().map(|()| {
+            let show = Show::new(cli.transcript);
+            run(CASES, &cli.words, show, |case| case(show))
+        }),
     };
-    match result {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("lazy: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// Runs the cases; returns whether all went as they should.
-fn run(cli: &Cli) -> bool {
-    let show = Show::new(cli.transcript);
-    let is_wanted = |name: &str| {
-        let mut words = cli.words.iter();
-        cli.words.is_empty() || words.any(|word| name.contains(word.as_str()))
-    };
-    let wanted: Vec<_> = CASES.iter().filter(|case| is_wanted(case.name)).collect();
-    show.plan(wanted.len());
-    let mut failed = 0;
-    for (number, case) in (1..).zip(&wanted) {
-        show.begin(number, case.title);
-        let result = (case.run)(show);
-        show.end(number, case.name, &result);
-        failed += usize::from(result.is_err());
-    }
-    let passed = wanted.len() - failed;
-    if cli.transcript {
-        tap::line(&format!("\n{passed} of {} as promised.", wanted.len()));
-    } else {
-        tap::totals(passed, failed);
-    }
-    failed == 0
+    exit("lazy", result)
 }
 
 #[cfg(test)]

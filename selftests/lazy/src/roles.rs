@@ -1,18 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The other processes: each is this program again, in a role, and does what it is told over a
-//! channel. They are killed in the tests, or die.
+//! The other processes: what each is told to do, and answers. They are killed in the tests, or
+//! die.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::{Child, ExitStatus};
-use std::time::Duration;
 
 use address_space::{AddressSpace, Events, View};
-use anyhow::{Context as _, Result, bail, ensure};
-use rig::channel::Channel;
-use rig::process::{end_with_parent, no_core_files};
+use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::device::Device;
@@ -21,9 +17,6 @@ use crate::memory::Memory;
 use crate::snapshot::Snapshot;
 use crate::source::{self, Sends, Sent};
 use crate::wire;
-
-/// How long one answer may take.
-const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What a process is told to do; offsets are in the device's buffer, in bytes.
 #[derive(Debug, Serialize, Deserialize)]
@@ -48,118 +41,43 @@ pub enum Order {
 }
 
 /// What it answers.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
     /// It is done.
+    #[default]
     Done,
     /// The migration has ended.
     Sent(Sent),
-    /// It failed.
-    Failed(String),
 }
 
-/// Another process, which is killed when this is dropped.
-pub struct Process {
-    child: Child,
-    channel: Channel,
+/// Another process.
+pub type Process = rig::role::Process<Role>;
+
+/// Starts one.
+pub fn start() -> Result<Process> {
+    Process::start("serve")
 }
 
-impl Process {
-    /// Starts it.
-    pub fn start() -> Result<Process> {
-        let (channel, child) = Channel::spawn(&["serve"])?;
-        channel.set_timeout(TIMEOUT)?;
-        Ok(Process { child, channel })
-    }
-
-    /// Starts a device with a view.
-    pub fn device(view: &View) -> Result<Process> {
-        let device = Process::start()?;
-        device.send(&Order::Attach, &[view.as_fd()])?;
-        device.done()?;
-        Ok(device)
-    }
-
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// Tells it to do something.
-    pub fn send(&self, order: &Order, fds: &[BorrowedFd<'_>]) -> Result<()> {
-        self.channel.send(order, fds)
-    }
-
-    /// Waits for an answer.
-    pub fn answer(&self) -> Result<Answer> {
-        match self.channel.receive()? {
-            Some((Answer::Failed(why), _)) => bail!("process {}: {why}", self.id()),
-            Some((answer, _)) => Ok(answer),
-            None => bail!("process {} has gone", self.id()),
-        }
-    }
-
-    /// Waits until it is done.
-    pub fn done(&self) -> Result<()> {
-        let answer = self.answer()?;
-        ensure!(answer == Answer::Done, "not done: {answer:?}");
-        Ok(())
-    }
-
-    /// Tells it to do something, and waits until it is done.
-    pub fn ask(&self, order: &Order) -> Result<()> {
-        self.send(order, &[])?;
-        self.done()
-    }
-
-    /// Waits for its end; fails if it answers.
-    pub fn end(&mut self) -> Result<ExitStatus> {
-        if let Some((answer, _)) = self.channel.receive::<Answer>()? {
-            bail!("process {} answers {answer:?}", self.id());
-        }
-        Ok(self.child.wait()?)
-    }
-
-    /// Kills it, and waits for its end.
-    pub fn kill(&mut self) -> Result<ExitStatus> {
-        self.child.kill()?;
-        Ok(self.child.wait()?)
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // Both fail if it has ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// Starts a device with a view.
+pub fn start_device(view: &View) -> Result<Process> {
+    let device = start()?;
+    device.does(&Order::Attach, &[view.as_fd()])?;
+    Ok(device)
 }
 
 /// What a process has made.
 #[derive(Default)]
-struct Role {
+pub struct Role {
     guest: Option<(Machine, Memory)>,
     device: Option<Device>,
     events: Option<Events>,
 }
 
-/// Does what it is told, until the other side ends.
-pub fn serve() -> Result<()> {
-    end_with_parent()?;
-    // It may die of a signal on purpose.
-    no_core_files()?;
-    let channel = Channel::from_stdin()?;
-    let mut role = Role::default();
-    while let Some((order, fds)) = channel.receive()? {
-        let answer = role
-            .obey(order, fds)
-            .unwrap_or_else(|error| Answer::Failed(format!("{error:#}")));
-        channel.send(&answer, &[])?;
-    }
-    Ok(())
-}
+impl rig::role::Role for Role {
+    type Order = Order;
+    type Answer = Answer;
 
-impl Role {
-    fn obey(&mut self, order: Order, mut fds: Vec<OwnedFd>) -> Result<Answer> {
+    fn obey(&mut self, order: Order, mut fds: Vec<OwnedFd>) -> Result<(Answer, Option<OwnedFd>)> {
         match order {
             Order::RunGuest { reports } => {
                 let (memory, machine) = machine::running_guest(reports)?;
@@ -169,7 +87,8 @@ impl Role {
                 let socket = UnixStream::from(fds.pop().context("no socket came")?);
                 let (machine, memory) = self.guest.as_mut().context("there is no guest")?;
                 wire::send_cpus(&socket, &machine.save()?)?;
-                return Ok(Answer::Sent(source::serve(&socket, memory, sends)?));
+                let sent = source::serve(&socket, memory, sends)?;
+                return Ok((Answer::Sent(sent), None));
             }
             Order::Restore { snapshot } => {
                 let snapshot = Snapshot::open(&snapshot)?;
@@ -190,9 +109,11 @@ impl Role {
             }
             Order::Write { at, length } => self.device()?.write(at, length)?,
         }
-        Ok(Answer::Done)
+        Ok((Answer::Done, None))
     }
+}
 
+impl Role {
     fn device(&self) -> Result<&Device> {
         self.device.as_ref().context("it has no view")
     }

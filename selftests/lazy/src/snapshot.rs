@@ -10,9 +10,9 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
+use rig::flat::CpuState;
 use serde::{Deserialize, Serialize};
 
-use crate::guest::CpuState;
 use crate::machine::Machine;
 use crate::memory::{CHUNKS, Memory};
 use crate::packed::{pack, unpack};

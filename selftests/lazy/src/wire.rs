@@ -8,8 +8,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use rig::flat::CpuState;
 
-use crate::guest::CpuState;
 use crate::memory::{CHUNK, CHUNKS};
 
 /// The longest thing that is sent: a chunk that does not get shorter, or what is in the CPUs.

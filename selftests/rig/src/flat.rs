@@ -9,8 +9,9 @@
 use std::ops::ControlFlow;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use kvm_bindings::{kvm_segment, kvm_userspace_memory_region};
+use kvm_bindings::{kvm_regs, kvm_segment, kvm_sregs, kvm_userspace_memory_region};
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
+use serde::{Deserialize, Serialize};
 
 use crate::plain::Plain;
 
@@ -140,20 +141,25 @@ impl Machine {
         &self.ram
     }
 
-    /// Gives the guest a plain mapping as a memory slot. Where the mapping is gone, the
-    /// guest meets a hole.
+    /// Gives the guest a plain mapping as a memory slot, as [`add_slot()`] does.
     pub fn add_slot(&self, slot: u32, guest_phys_addr: u64, memory: &Plain) -> Result<()> {
-        let region = kvm_userspace_memory_region {
-            slot,
-            flags: 0,
-            guest_phys_addr,
-            memory_size: memory.length() as u64,
-            userspace_addr: memory.as_ptr() as u64,
-        };
-        // SAFETY: The guest writes to a mapping into which no references exist, as
-        // `Plain` gives out only raw pointers.
-        unsafe { self.vm.set_user_memory_region(region) }.context("KVM_SET_USER_MEMORY_REGION")
+        add_slot(&self.vm, slot, guest_phys_addr, memory)
     }
+}
+
+/// Gives a guest a plain mapping as a memory slot. Where the mapping is gone, the guest meets a
+/// hole.
+pub fn add_slot(vm: &VmFd, slot: u32, guest_phys_addr: u64, memory: &Plain) -> Result<()> {
+    let region = kvm_userspace_memory_region {
+        slot,
+        flags: 0,
+        guest_phys_addr,
+        memory_size: memory.length() as u64,
+        userspace_addr: memory.as_ptr() as u64,
+    };
+    // SAFETY: The guest writes to a mapping into which no references exist, as `Plain` gives
+    // out only raw pointers.
+    unsafe { vm.set_user_memory_region(region) }.context("KVM_SET_USER_MEMORY_REGION")
 }
 
 /// A virtual machine without memory.
@@ -202,6 +208,40 @@ pub fn enter_protected_mode(vcpu: &VcpuFd) -> Result<()> {
     sregs.cr0 |= CR0_PE;
     vcpu.set_sregs(&sregs)?;
     Ok(())
+}
+
+/// What is in a vCPU: a program in flat protected mode that uses no floating point registers
+/// from one exit to another needs no more.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct CpuState {
+    regs: kvm_regs,
+    sregs: kvm_sregs,
+}
+
+impl CpuState {
+    /// What is in a vCPU that has left the guest.
+    pub fn save(vcpu: &mut VcpuFd) -> Result<CpuState> {
+        // An instruction that has left the guest ends when the guest is entered again.
+        vcpu.set_kvm_immediate_exit(1);
+        let ended = vcpu.run().map(drop);
+        vcpu.set_kvm_immediate_exit(0);
+        ensure!(
+            ended.is_err_and(|error| error.errno() == libc::EINTR),
+            "KVM_RUN does not return at once"
+        );
+        Ok(CpuState {
+            regs: vcpu.get_regs()?,
+            sregs: vcpu.get_sregs()?,
+        })
+    }
+
+    /// A vCPU that goes on where another was.
+    pub fn restore(&self, vm: &VmFd, id: u64) -> Result<VcpuFd> {
+        let vcpu = vm.create_vcpu(id).context("KVM_CREATE_VCPU")?;
+        vcpu.set_sregs(&self.sregs).context("KVM_SET_SREGS")?;
+        vcpu.set_regs(&self.regs).context("KVM_SET_REGS")?;
+        Ok(vcpu)
+    }
 }
 
 /// Runs a vCPU until `exit` breaks with a result. `None`: it met a hole, where `KVM_RUN`

@@ -4,8 +4,9 @@
 //!
 //! - Memory: [`memfd`] makes files to map, [`plain`] maps them without an address space.
 //! - A tiny KVM guest: [`flat`].
-//! - Processes: [`channel`] starts and talks to them, [`process`] sets them up.
-//! - Results: [`tap`] and [`show`] print them, [`check`] compares, [`fdinfo`] reads a space's layout.
+//! - Processes: [`channel`] starts and talks to them, [`process`] sets them up; those that
+//!   obey have a [`role`].
+//! - Results: a program runs [`cases`], [`tap`] and [`show`] print them, [`check`] compares, [`fdinfo`] reads a space's layout.
 //! - vhost-user devices: [`folder`], [`daemon`], [`storage`] and [`file_server`] start them,
 //!   [`frontend`] is the VMM's side of the protocol.
 //! - A guest of such a device: [`ram`], a [`bus`] with or without an IOMMU, a [`ring`] and
@@ -20,6 +21,7 @@
 )]
 
 pub mod bus;
+pub mod cases;
 pub mod channel;
 pub mod check;
 pub mod daemon;
@@ -36,6 +38,7 @@ pub mod plain;
 pub mod process;
 pub mod ram;
 pub mod ring;
+pub mod role;
 pub mod show;
 pub mod storage;
 pub mod tap;

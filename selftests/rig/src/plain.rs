@@ -43,6 +43,13 @@ impl Plain {
         Plain::new(start, length)
     }
 
+    /// Maps a file, private: what is written is written to copies of its pages.
+    pub fn private(file: impl AsFd, length: usize) -> Result<Plain> {
+        // SAFETY: As in `of()`.
+        let start = unsafe { mmap(null_mut(), length, READ_WRITE, MapFlags::PRIVATE, file, 0) };
+        Plain::new(start, length)
+    }
+
     /// Maps private memory, zeroed.
     pub fn anonymous(length: usize) -> Result<Plain> {
         // SAFETY: As in `of()`.

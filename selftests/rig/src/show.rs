@@ -46,4 +46,13 @@ impl Show {
             tap::report(number, name, result);
         }
     }
+
+    /// Prints how many cases passed and failed, which is the last line.
+    pub fn totals(self, passed: usize, failed: usize) {
+        if self.transcript {
+            line(&format!("\n{passed} of {} as promised.", passed + failed));
+        } else {
+            tap::totals(passed, failed);
+        }
+    }
 }

@@ -25,12 +25,8 @@ use during_io::{domain_switch, in_flight, restart};
 use lent_ram::lent_ram;
 use rig::show::Show;
 
-/// A case, which fails if something is not as promised.
-pub struct Case {
-    pub name: &'static str,
-    pub title: &'static str,
-    pub run: fn(Show, u32) -> Result<()>,
-}
+/// A case: it also gets how many requests to make, where it makes many.
+pub type Case = rig::cases::Case<fn(Show, u32) -> Result<()>>;
 
 macro_rules! cases {
     ($($name:ident: $title:literal),* $(,)?) => {

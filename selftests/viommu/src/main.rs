@@ -14,11 +14,11 @@ mod fuse;
 use std::process::ExitCode;
 
 use clap::Parser;
+use rig::cases::{exit, run};
 use rig::process::no_core_files;
-use rig::tap;
+use rig::show::Show;
 
 use crate::cases::CASES;
-use rig::show::Show;
 
 /// Show unmodified vhost-user devices behind an IOMMU that is enforced.
 #[derive(Parser)]
@@ -37,41 +37,11 @@ struct Cli {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     // Devices will die of signals.
-    if let Err(error) = no_core_files() {
-        eprintln!("viommu: {error:#}");
-        return ExitCode::FAILURE;
-    }
-
-    let show = Show::new(cli.transcript);
-    let wanted: Vec<_> = CASES
-        .iter()
-        .filter(|case| {
-            cli.words.is_empty()
-                || cli
-                    .words
-                    .iter()
-                    .any(|word| case.name.contains(word.as_str()))
-        })
-        .collect();
-    show.plan(wanted.len());
-    let mut failed = 0;
-    for (number, case) in (1..).zip(&wanted) {
-        show.begin(number, case.title);
-        let result = (case.run)(show, cli.requests);
-        show.end(number, case.name, &result);
-        failed += usize::from(result.is_err());
-    }
-    let passed = wanted.len() - failed;
-    if cli.transcript {
-        tap::line(&format!("\n{passed} of {} as promised.", wanted.len()));
-    } else {
-        tap::totals(passed, failed);
-    }
-    if failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    let result = no_core_files().map(|()| {
+        let show = Show::new(cli.transcript);
+        run(CASES, &cli.words, show, |case| case(show, cli.requests))
+    });
+    exit("viommu", result)
 }
 
 #[cfg(test)]

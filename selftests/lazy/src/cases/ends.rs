@@ -18,7 +18,7 @@ use crate::guest::{CPUS, DATA, Stop, image};
 use crate::machine::{Machine, all_reported};
 use crate::memory::{CHUNK, CHUNKS, Memory, chunk_at, refused};
 use crate::restore::{Background, Restore};
-use crate::roles::{Order, Process};
+use crate::roles::{self, Order};
 
 pub fn damaged_chunk_is_refused_until_it_is_mended(show: Show) -> Result<()> {
     let folder = Folder::new("lazy")?;
@@ -77,12 +77,12 @@ pub fn manager_that_dies_is_replaced(show: Show) -> Result<()> {
     let snapshot = take_snapshot(&folder, show)?;
     let memory = &Memory::empty()?;
     let space = memory.space();
-    let mut manager = Process::start()?;
+    let mut manager = roles::start()?;
     manager.send(&Order::Watch, &[space.as_fd()])?;
     manager.done()?;
     let machine = Machine::restored(space, snapshot.cpus())?;
     let view = memory.view()?;
-    let mut device = Process::device(&view)?;
+    let mut device = roles::start_device(&view)?;
     let (at, length) = (0, CHUNK);
     device.send(&Order::Check { at, length }, &[])?;
     let (stops, ()) = machine.run_while(AFTER, || {
@@ -104,7 +104,7 @@ pub fn manager_that_dies_is_replaced(show: Show) -> Result<()> {
     );
 
     let events = memory.watch()?;
-    let device = Process::device(&view)?;
+    let device = roles::start_device(&view)?;
     device.send(&Order::Check { at, length }, &[])?;
     let (stops, ()) = machine.run_while(AFTER, move || {
         Restore::new(memory, &snapshot).serve(&events, Background::All)
@@ -127,14 +127,14 @@ pub fn who_waits_can_be_killed(show: Show) -> Result<()> {
     let snapshot = folder.path().join("snapshot");
     let memory = Memory::empty()?;
     let _events = memory.watch()?;
-    let mut vmm = Process::start()?;
+    let mut vmm = roles::start()?;
     vmm.send(
         &Order::Restore { snapshot },
         slice::from_ref(&memory.space().as_fd()),
     )?;
     await_waiting(&memory, CPUS)?;
     let view = memory.view()?;
-    let [mut device, mut calling] = [Process::device(&view)?, Process::device(&view)?];
+    let [mut device, mut calling] = [roles::start_device(&view)?, roles::start_device(&view)?];
     let (at, length) = (0, CHUNK);
     device.send(&Order::Check { at, length }, &[])?;
     calling.send(&Order::CheckBySystemCall { at, length }, &[])?;

@@ -12,15 +12,16 @@ use std::time::Instant;
 use address_space::{Event, EventKind};
 use anyhow::{Context as _, Result, bail, ensure};
 use rig::check::expect;
+use rig::flat::CpuState;
 use rig::process::signals::SIGBUS;
 use rig::show::Show;
 
 use super::{AFTER, BEFORE, ROUNDS, await_chunks, await_waiting};
 use crate::device::written_byte;
-use crate::guest::{BUFFER, CPUS, CpuState, Stop, image};
+use crate::guest::{BUFFER, CPUS, Stop, image};
 use crate::machine::{Machine, all_reported};
 use crate::memory::{CHUNK, CHUNKS, Memory, refused};
-use crate::roles::{Answer, Order, Process};
+use crate::roles::{self, Answer, Order, Process};
 use crate::source::Sends;
 use crate::target::receive;
 use crate::wire;
@@ -30,8 +31,8 @@ const HALF: usize = (BUFFER.end - BUFFER.start) / 2;
 
 /// Another VMM, whose guest has stopped; the socket to it, and what came of the CPUs.
 fn stopped_source(sends: Sends, show: Show) -> Result<(Process, UnixStream, Vec<CpuState>)> {
-    let source = Process::start()?;
-    source.ask(&Order::RunGuest { reports: BEFORE })?;
+    let source = roles::start()?;
+    source.does(&Order::RunGuest { reports: BEFORE }, &[])?;
     let (socket, theirs) = UnixStream::pair()?;
     source.send(&Order::Migrate { sends }, &[theirs.as_fd()])?;
     drop(theirs);
@@ -53,7 +54,7 @@ pub fn guest_and_device_move_to_another_process(show: Show) -> Result<()> {
     let memory = Memory::empty()?;
     let events = memory.watch()?;
     let view = memory.view()?;
-    let [reader, writer] = [Process::device(&view)?, Process::device(&view)?];
+    let [reader, writer] = [roles::start_device(&view)?, roles::start_device(&view)?];
     let machine = Machine::restored(memory.space(), &cpus)?;
     expect("chunks that are there", memory.chunks_mapped()?, 0)?;
     reader.send(
@@ -94,7 +95,7 @@ pub fn guest_and_device_move_to_another_process(show: Show) -> Result<()> {
     reader.done().context("the device that reads")?;
     writer.done().context("the device that writes")?;
     ensure!(came.is_all() && came.asked > 0, "{came:?}");
-    let Answer::Sent(sent) = source.answer()? else {
+    let (Answer::Sent(sent), _) = source.answer()? else {
         bail!("the source has sent nothing");
     };
     expect("chunks that were sent", sent.asked + sent.unasked, CHUNKS)?;
@@ -125,7 +126,7 @@ pub fn source_that_dies_ends_the_wait(show: Show) -> Result<()> {
     let events = memory.watch()?;
     let view = memory.view()?;
     let machine = Machine::restored(memory.space(), &cpus)?;
-    let [mut device, calling] = [Process::device(&view)?, Process::device(&view)?];
+    let [mut device, calling] = [roles::start_device(&view)?, roles::start_device(&view)?];
     let memory = &memory;
     let source = &mut source;
     let (device, calling) = (&mut device, &calling);

@@ -15,7 +15,7 @@ use crate::guest::{BUFFER, CPUS, DATA, LENGTH, image};
 use crate::machine::{Machine, all_reported};
 use crate::memory::{CHUNK, CHUNKS, Memory};
 use crate::restore::{Background, Restore};
-use crate::roles::{Order, Process};
+use crate::roles::{self, Order};
 
 /// What the guest touches: its program, and its data.
 const TOUCHED: usize = 1 + (DATA.end - DATA.start) / CHUNK;
@@ -154,7 +154,7 @@ pub fn many_devices_wait_for_their_pages(show: Show) -> Result<()> {
     let view = memory.view()?;
     let mut devices = Vec::new();
     for index in 0..DEVICES {
-        let device = Process::device(&view)?;
+        let device = roles::start_device(&view)?;
         let at = index * CHUNK % (BUFFER.end - BUFFER.start);
         let length = LENGTH;
         let order = match index % 3 {
