@@ -163,18 +163,48 @@ TEST_F(guest, write_without_a_read_fails_until_it_is_allowed)
 	clone_free(&self->c);
 }
 
-/* Where KVM gives up it can go on as soon as the page may be written. */
+/* The exception that is to be raised when the vCPU runs again, or -1. */
+static int exception(struct clone *c)
+{
+	struct kvm_vcpu_events events;
+
+	if (ioctl(c->vm.vcpu, KVM_GET_VCPU_EVENTS, &events))
+		return -errno;
+	return events.exception.injected ? events.exception.nr : -1;
+}
+
+/* Where KVM gives up it can go on as soon as the page may be written, if it is told to leave it. */
 TEST_F(guest, instruction_that_is_not_emulated_succeeds_when_it_is_run_again)
 {
+	struct kvm_enable_cap cap = {
+		.cap = KVM_CAP_EXIT_ON_EMULATION_FAILURE,
+		.args = { 1 },
+	};
+
 	ASSERT_EQ(0, clone_init(&self->c, self->snapshot, PROT_READ, 0));
+	ASSERT_EQ(0, ioctl(self->c.vm.vm, KVM_ENABLE_CAP, &cap));
 	EXPECT_EQ('d', guest_read(&self->c.vm, 3 * PAGE));
 	ASSERT_EQ(0, vm_start(&self->c.vm, GUEST_FSTP, 3 * PAGE, 0));
 	EXPECT_EQ(KVM_EXIT_INTERNAL_ERROR, vm_run(&self->c.vm));
 	EXPECT_EQ(KVM_INTERNAL_ERROR_EMULATION, (int)self->c.vm.run->internal.suberror);
+	EXPECT_EQ(-1, exception(&self->c));
 	ASSERT_EQ(0, as_protect(self->c.asfd, 0, SLOT_LEN, RW));
 	EXPECT_EQ(KVM_EXIT_IO, vm_run(&self->c.vm));
 	EXPECT_EQ(FSTP_BYTE, *((uint8_t *)self->c.vm.run + self->c.vm.run->io.data_offset));
 	EXPECT_EQ(FSTP_BYTE, peek(self->c.window + 3 * PAGE + 3));
+	clone_free(&self->c);
+}
+
+/* What the documents warn of: KVM has the guest raise an exception too. */
+TEST_F(guest, instruction_that_is_not_emulated_is_an_exception_without_the_capability)
+{
+	const int invalid_opcode = 6;
+
+	ASSERT_EQ(0, clone_init(&self->c, self->snapshot, PROT_READ, 0));
+	EXPECT_EQ('d', guest_read(&self->c.vm, 3 * PAGE));
+	ASSERT_EQ(0, vm_start(&self->c.vm, GUEST_FSTP, 3 * PAGE, 0));
+	EXPECT_EQ(KVM_EXIT_INTERNAL_ERROR, vm_run(&self->c.vm));
+	EXPECT_EQ(invalid_opcode, exception(&self->c));
 	clone_free(&self->c);
 }
 

@@ -350,9 +350,11 @@ struct address_space_query {
  * what the guest writes, page by page. Where the guest has read the page, or
  * one near it, a write exits with KVM_EXIT_MMIO, which has what is to be
  * written; else KVM_RUN returns EFAULT or, with ADDRESS_SPACE_HOLE_WAIT and
- * ADDRESS_SPACE_HOLE_DENIED, waits until the protection is changed. (An
+ * ADDRESS_SPACE_HOLE_DENIED, waits until the protection is changed. An
  * instruction that KVM cannot emulate is KVM_EXIT_INTERNAL_ERROR; it succeeds
- * when it is run again, if the page may be written then.)
+ * when it is run again, if the page may be written then and the VM has
+ * KVM_CAP_EXIT_ON_EMULATION_FAILURE. Without that it is an invalid opcode
+ * exception in the guest.
  */
 #define ADDRESS_SPACE_MAP_REPLACE	(1U << 0)
 #define ADDRESS_SPACE_MAP_ANYWHERE	(1U << 1)
