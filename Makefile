@@ -2,7 +2,7 @@
 # (kbuild itself reads Kbuild, not this file.)
 
 .PHONY: all module env check check-debug check-kcsan demo demo-viommu demo-lazy demo-dax
-.PHONY: demo-introspect bench profile fuzz kselftest shell clean help
+.PHONY: demo-introspect demo-clone bench profile fuzz kselftest shell clean help
 .PHONY: install uninstall modules_install headers_install utils utils_install
 .PHONY: deb check-deb
 all: module
@@ -15,6 +15,7 @@ help:
 	@echo 'make demo-viommu   run unmodified devices behind an enforced IOMMU'
 	@echo 'make demo-dax   run a Linux guest on files that a file server maps by itself'
 	@echo 'make demo-lazy  run guests before their memory is there'
+	@echo 'make demo-clone  start many guests from one that was stopped'
 	@echo 'make demo-introspect   look into a running process that lent its memory'
 	@echo 'make bench      compare it with the alternatives: a table,'
 	@echo '                build/bench.json and build/bench.svg'
@@ -77,6 +78,10 @@ demo-viommu: module
 demo-lazy: module
 	@scripts/in-env scripts/build-tests lazy
 	@scripts/vm -- build/lazy --transcript
+
+demo-clone: module
+	@scripts/in-env scripts/build-tests clone
+	@scripts/vm -- build/clone --transcript
 
 demo-introspect: module
 	@scripts/in-env scripts/build-tests introspect

@@ -9,7 +9,10 @@
 use std::ops::ControlFlow;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use kvm_bindings::{kvm_regs, kvm_segment, kvm_sregs, kvm_userspace_memory_region};
+use kvm_bindings::{
+    KVM_CAP_EXIT_ON_EMULATION_FAILURE, kvm_enable_cap, kvm_regs, kvm_segment, kvm_sregs,
+    kvm_userspace_memory_region,
+};
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use serde::{Deserialize, Serialize};
 
@@ -170,6 +173,18 @@ pub fn new_vm() -> Result<VmFd> {
     vm.set_tss_address(0xfffb_d000)
         .context("KVM_SET_TSS_ADDR")?;
     Ok(vm)
+}
+
+/// Has KVM leave the guest at an instruction that it cannot emulate, whatever its privilege
+/// level, with nothing done. Without that the guest is given an invalid opcode exception, too.
+pub fn exit_where_kvm_cannot_emulate(vm: &VmFd) -> Result<()> {
+    let cap = kvm_enable_cap {
+        cap: KVM_CAP_EXIT_ON_EMULATION_FAILURE,
+        args: [1, 0, 0, 0],
+        ..Default::default()
+    };
+    vm.enable_cap(&cap)
+        .context("KVM_CAP_EXIT_ON_EMULATION_FAILURE")
 }
 
 /// A vCPU about to execute the first instruction at [`CODE`].
