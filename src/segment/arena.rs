@@ -170,6 +170,9 @@ impl Arena {
     /// others do not wait for where the segment's file may have to be waited for, as a disk whose
     /// file system is frozen has what is late wait; or a lender, by the end of what it has lent.
     ///
+    /// Of memory nothing is late for long: it must not come behind what waits for a disk, since
+    /// until then nobody can touch it.
+    ///
     /// [`Revoke::attend`]: super::Revoke::attend
     pub(crate) fn attend(self: &Arc<Self>, segment: &Arc<Segment>) {
         if let Some(lend) = segment.lend() {
@@ -178,7 +181,8 @@ impl Arena {
                 return;
             }
         }
-        if !self.is_slow() && !segment.late.load(Relaxed) {
+        let waits = segment.late.load(Relaxed) && segment.is_written_back();
+        if !self.is_slow() && !waits {
             segment.attend();
             return;
         }

@@ -331,6 +331,12 @@ impl Segment {
         self.lend().is_some()
     }
 
+    /// Whether a page that was cleaned can only be made dirty by its file system, which may wait; or
+    /// by a lender's.
+    fn is_written_back(&self) -> bool {
+        self.is_lent() || file::is_written_back(self.file())
+    }
+
     /// Whether what is written is written to copies, which are its own.
     pub(crate) fn is_private(&self) -> bool {
         self.source.is_private()

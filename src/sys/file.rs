@@ -63,6 +63,11 @@ pub(crate) fn is_mapped_at_once(file: &File) -> bool {
     safe_fns::address_space_helper_is_mapped_at_once(file)
 }
 
+/// Whether its file system writes its pages back, and so has to be asked before one is made dirty.
+pub(crate) fn is_written_back(file: &File) -> bool {
+    safe_fns::address_space_helper_is_written_back(file)
+}
+
 /// Where its file system is: to be compared, not followed.
 pub(crate) fn filesystem(file: &File) -> usize {
     safe_fns::address_space_helper_filesystem(file)

@@ -508,6 +508,11 @@ bool address_space_helper_is_mapped_at_once(struct file *file)
 	       sb->s_magic != FUSE_SUPER_MAGIC;
 }
 
+bool address_space_helper_is_written_back(struct file *file)
+{
+	return mapping_can_writeback(file->f_mapping);
+}
+
 unsigned long address_space_helper_filesystem(struct file *file)
 {
 	return (unsigned long)file_inode(file)->i_sb;

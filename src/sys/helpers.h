@@ -131,6 +131,7 @@ unsigned int address_space_helper_mmap_limits(struct file *file);
 bool address_space_helper_is_resident(struct file *file, pgoff_t index);
 bool address_space_helper_is_unmappable(struct file *file);
 bool address_space_helper_is_mapped_at_once(struct file *file);
+bool address_space_helper_is_written_back(struct file *file);
 unsigned long address_space_helper_filesystem(struct file *file);
 bool address_space_helper_seq_is_full(struct seq_file *out);
 bool address_space_helper_is_anon_file(struct file *file, const char *name);

@@ -111,6 +111,7 @@ safe_fns! {
     fn address_space_helper_is_resident(file: &File, index: usize) -> bool;
     fn address_space_helper_is_unmappable(file: &File) -> bool;
     fn address_space_helper_is_mapped_at_once(file: &File) -> bool;
+    fn address_space_helper_is_written_back(file: &File) -> bool;
     fn address_space_helper_filesystem(file: &File) -> usize;
     fn address_space_helper_is_anon_file(file: &File, name: &CStr) -> bool;
     fn vfs_fallocate(file: &File, mode: c_int, offset: loff_t, length: loff_t) -> c_int;
