@@ -24,10 +24,11 @@ FIXTURE(disk)
 FIXTURE_VARIANT(disk)
 {
 	int (*dir)(char *dir, size_t size);
+	int (*other)(char *dir, size_t size);
 };
 
-FIXTURE_VARIANT_ADD(disk, ext4) { .dir = disk_dir };
-FIXTURE_VARIANT_ADD(disk, btrfs) { .dir = btrfs_dir };
+FIXTURE_VARIANT_ADD(disk, ext4) { .dir = disk_dir, .other = btrfs_dir };
+FIXTURE_VARIANT_ADD(disk, btrfs) { .dir = btrfs_dir, .other = disk_dir };
 
 FIXTURE_SETUP(disk)
 {
@@ -276,23 +277,43 @@ static void *make_vms(void *arg)
 
 #define SOON_MS	5000
 
+/* Punches a file of which a page is mapped at @mem; 0 if the hole is seen there. */
+static int hole_is_seen(int file, char *mem, uint64_t until)
+{
+	int ret = file_set(file, 0, 'm');
+
+	if (ret || peek(mem) != 'm')
+		return ret ?: -EIO;
+	if (fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, PAGE))
+		return -errno;
+	while (peek(mem) && now_ms() < until)
+		sched_yield();
+	return peek(mem) ? -ETIMEDOUT : 0;
+}
+
 /*
  * A freeze writes back what is dirty when pages can no longer be made dirty. What was
- * left to the worker then waits for the thaw, and nothing else does.
+ * left to the worker then waits for the thaw, and nothing else does: neither memory nor
+ * what is on another disk.
  */
 TEST_F_TIMEOUT(disk, when_frozen_holds_up_no_revocation, 120)
 {
 	int dir = open(self->dir, O_RDONLY | O_DIRECTORY), memory = memfd_pages("memory", 1, 'm');
 	uint64_t until = now_ms() + race_ms(), start;
+	int space, rounds, i, other = -1;
+	char *mem, other_dir[128];
 	long long deferred;
-	int space, rounds, i;
-	char *mem;
 	pid_t pid;
 
 	if (access("/dev/kvm", R_OK | W_OK))
 		SKIP(return, "no /dev/kvm");
 	ASSERT_LE(0, dir);
 	ASSERT_EQ(0, as_map(self->asfd, FILE_LEN, memory, 0, PAGE, RW, 0));
+	if (!variant->other(other_dir, sizeof(other_dir))) {
+		other = file_pages(other_dir, 1, 'm');
+		ASSERT_LE(0, other);
+		ASSERT_EQ(0, as_map(self->asfd, FILE_LEN + PAGE, other, 0, PAGE, RW, 0));
+	}
 	pid = start_process(make_vms, &self->asfd);
 	ASSERT_LT(0, pid);
 	for (rounds = 0; now_ms() < until || rounds < 4; rounds++) {
@@ -308,12 +329,10 @@ TEST_F_TIMEOUT(disk, when_frozen_holds_up_no_revocation, 120)
 		start = now_ms();
 		/* some are left to the worker, which may have to do with the disk */
 		for (i = 0; i < 20; i++) {
-			EXPECT_EQ(0, file_set(memory, 0, 'm'));
-			EXPECT_EQ('m', peek(self->mem + FILE_LEN));
-			EXPECT_EQ(0, fallocate(memory, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-					       0, PAGE));
-			while (peek(self->mem + FILE_LEN) && now_ms() < start + SOON_MS)
-				sched_yield();
+			EXPECT_EQ(0, hole_is_seen(memory, self->mem + FILE_LEN, start + SOON_MS));
+			if (other >= 0 && i % 4 == 0)
+				EXPECT_EQ(0, hole_is_seen(other, self->mem + FILE_LEN + PAGE,
+							  start + SOON_MS));
 		}
 		EXPECT_EQ(0, munmap(mem, FILE_LEN));
 		EXPECT_EQ(0, close(space));

@@ -14,10 +14,6 @@
 use kernel::{
     cred::Credential,
     fs::File,
-    list::{
-        List,
-        ListArc, //
-    },
     mm::{
         MmWithUser,
         VmaReadGuard, //
@@ -29,36 +25,26 @@ use kernel::{
     prelude::*,
     sync::{
         aref::ARef,
-        atomic::ordering::*,
-        new_mutex,
-        Arc,
-        Mutex, //
+        Arc, //
     },
     task::Task,
     time::{
         delay::fsleep,
         Delta, //
     },
-    workqueue::{
-        impl_has_work,
-        new_work,
-        Work,
-        WorkItem, //
-    },
 };
 
 use crate::{
     layout::FilePage,
     segment::{
+        attendant::Attendant,
         frame::HUGE_PAGES,
         jobs::{
             Job,
             Jobs,
             Map, //
         },
-        mm_source,
-        Segment,
-        ATTENDED, //
+        mm_source, //
     },
     sys::{
         bindings,
@@ -73,8 +59,7 @@ use crate::{
             self,
             MemCgroup, //
         },
-        wait::nap,
-        workers, //
+        wait::nap, //
     },
 };
 
@@ -102,15 +87,8 @@ pub(crate) struct Arena {
     /// Of an arena for files that may take their time: what is done when it is dropped, by a worker
     /// and not by whoever drops it.
     take_down: Option<Arc<Job>>,
-    /// Segments whose files may have to be waited for.
-    #[pin]
-    attended: Mutex<List<Segment, ATTENDED>>,
-    #[pin]
-    work: Work<Arena>,
-}
-
-impl_has_work! {
-    impl HasWork<Self> for Arena { self.work }
+    /// Of such an arena: who does what is due for its segments.
+    attendant: Option<Arc<Attendant>>,
 }
 
 impl Arena {
@@ -139,9 +117,9 @@ impl Arena {
         // SAFETY: Nothing else has the mm, and `owner` is kept as long as it.
         unsafe { bindings::address_space_helper_adopt_mm(mm.as_raw(), owner.as_ptr()) };
         let end = mm::task_size();
-        let take_down = match slow {
-            true => Some(jobs.take_down(&mm, end)?),
-            false => None,
+        let (take_down, attendant) = match slow {
+            true => (Some(jobs.take_down(&mm, end)?), Some(Attendant::new()?)),
+            false => (None, None),
         };
         // INVARIANT: Just set; where this fails, nothing has used the owner.
         let arena = Arc::pin_init(
@@ -150,8 +128,7 @@ impl Arena {
                 owner,
                 jobs,
                 take_down,
-                attended <- new_mutex!(List::new(), "Arena::attended"),
-                work <- new_work!("address_space::Arena"),
+                attendant,
             }),
             GFP_KERNEL_ACCOUNT,
         )?;
@@ -166,31 +143,9 @@ impl Arena {
         self.take_down.is_some()
     }
 
-    /// Has [`Revoke::attend`] called for a segment of this arena: at once, or on a worker that
-    /// others do not wait for where the segment's file may have to be waited for, as a disk whose
-    /// file system is frozen has what is late wait; or a lender, by the end of what it has lent.
-    ///
-    /// Of memory nothing is late for long: it must not come behind what waits for a disk, since
-    /// until then nobody can touch it.
-    ///
-    /// [`Revoke::attend`]: super::Revoke::attend
-    pub(crate) fn attend(self: &Arc<Self>, segment: &Arc<Segment>) {
-        if let Some(lend) = segment.lend() {
-            if segment.ending.load(Relaxed) {
-                lend.attend(segment);
-                return;
-            }
-        }
-        let waits = segment.late.load(Relaxed) && segment.is_written_back();
-        if !self.is_slow() && !waits {
-            segment.attend();
-            return;
-        }
-        if let Ok(segment) = ListArc::try_from_arc(segment.clone()) {
-            self.attended.lock().push_back(segment);
-        }
-        // An error says that it is queued already.
-        let _ = workers::files().enqueue(self.clone());
+    /// Who does what is due for its segments, if it is for such files.
+    pub(super) fn attendant(&self) -> Option<&Arc<Attendant>> {
+        self.attendant.as_ref()
     }
 
     /// The mm.
@@ -328,20 +283,6 @@ impl Arena {
         };
         drop(vma);
         mapped || self.fault_in(addr, false, Locks::Try).is_ok()
-    }
-}
-
-impl WorkItem for Arena {
-    type Pointer = Arc<Arena>;
-
-    fn run(arena: Arc<Arena>) {
-        loop {
-            let Some(segment) = arena.attended.lock().pop_front() else {
-                break;
-            };
-            // It may have to be attended to again as soon as it is off the list.
-            segment.into_arc().attend();
-        }
     }
 }
 

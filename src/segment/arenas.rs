@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which arena a file is mapped in.
+//! Which arena a file is mapped in, and who waits for it.
 //!
 //! Some file systems wait for whoever serves them when a file is mapped or unmapped, with the mmap
 //! lock held: FUSE writes back what is dirty, network file systems ask whether it is still true. So
 //! what is mapped of one such file system does not share an mm with anything else: where it hangs,
 //! it keeps nothing from being mapped but more of the same.
 //!
-//! Locks: a mutex, under which an mm may be made.
+//! Local disks share the main arena with memory, but are attended to apart.
+//!
+//! Locks: two mutexes, of which neither is acquired inside the other; under one an mm may be made.
 
 use kernel::{
     fs::File,
@@ -20,22 +22,63 @@ use kernel::{
 };
 
 use crate::{
-    segment::arena::Arena,
-    sys::file, //
+    segment::{
+        arena::Arena,
+        attendant::Attendant, //
+    },
+    sys::file,
 };
 
-/// How many arenas for such file systems there are at most, each with an mm: more file systems
-/// share.
+/// How many arenas for such file systems there are at most, each with an mm, and how many
+/// attendants of disks: more file systems share.
 const MOST: usize = 16;
+
+/// Where a segment is at home.
+pub(crate) struct Home {
+    /// In which it is mapped, unless it is lent; who is charged for its frame table, in any case.
+    pub(crate) arena: Arc<Arena>,
+    /// Who does what may wait for its file. None for memory, which nothing waits for.
+    pub(super) attendant: Option<Arc<Attendant>>,
+}
+
+/// What there is of each of some file systems: where the file system is, which is compared only.
+type OfEach<T> = KVec<(usize, Arc<T>)>;
+
+/// That of a file's file system, which is made where there is none yet.
+fn of_filesystem<T>(
+    all: &Mutex<OfEach<T>>,
+    file: &File,
+    make: impl FnOnce() -> Result<Arc<T>>,
+) -> Result<Arc<T>> {
+    let filesystem = file::filesystem(file);
+    let mut all = all.lock();
+    if let Some((_, found)) = all.iter().find(|(of, _)| *of == filesystem) {
+        return Ok(found.clone());
+    }
+    if all.len() >= MOST {
+        // Any of them, but always the same.
+        let index = (filesystem >> 10) % MOST;
+        return all
+            .get(index)
+            .map(|(_, shared)| shared.clone())
+            .ok_or(ENOMEM);
+    }
+    let made = make()?;
+    all.push((filesystem, made.clone()), GFP_KERNEL_ACCOUNT)?;
+    Ok(made)
+}
 
 /// The arenas of a space.
 #[pin_data]
 pub(crate) struct Arenas {
     /// For memory and local disks.
     main: Arc<Arena>,
-    /// For other file systems: where the file system is, which is compared only, and its arena.
+    /// For other file systems.
     #[pin]
-    others: Mutex<KVec<(usize, Arc<Arena>)>>,
+    others: Mutex<OfEach<Arena>>,
+    /// Who waits for local disks, and for lenders.
+    #[pin]
+    attendants: Mutex<OfEach<Attendant>>,
 }
 
 impl Arenas {
@@ -44,6 +87,7 @@ impl Arenas {
         pin_init!(Self {
             main,
             others <- new_mutex!(KVec::new(), "Arenas::others"),
+            attendants <- new_mutex!(KVec::new(), "Arenas::attendants"),
         })
     }
 
@@ -59,26 +103,20 @@ impl Arenas {
         self.main.copies() + of_others
     }
 
-    /// That in which a file is mapped. Errors as for making an mm.
-    pub(crate) fn of(&self, file: &File) -> Result<Arc<Arena>> {
-        if file::is_mapped_at_once(file) {
-            return Ok(self.main.clone());
+    /// That of a segment of a file, or of what was `lent` with it. Errors as for making an mm.
+    pub(crate) fn home(&self, file: &File, lent: bool) -> Result<Home> {
+        if !lent && !file::is_mapped_at_once(file) {
+            let arena = of_filesystem(&self.others, file, || self.main.new_slow())?;
+            let attendant = arena.attendant().cloned();
+            return Ok(Home { arena, attendant });
         }
-        let filesystem = file::filesystem(file);
-        let mut others = self.others.lock();
-        if let Some((_, arena)) = others.iter().find(|(of, _)| *of == filesystem) {
-            return Ok(arena.clone());
-        }
-        if others.len() >= MOST {
-            // Any of them, but always the same.
-            let index = (filesystem >> 10) % MOST;
-            return others
-                .get(index)
-                .map(|(_, arena)| arena.clone())
-                .ok_or(ENOMEM);
-        }
-        let arena = self.main.new_slow()?;
-        others.push((filesystem, arena.clone()), GFP_KERNEL_ACCOUNT)?;
-        Ok(arena)
+        let attendant = match lent || file::is_written_back(file) {
+            true => Some(of_filesystem(&self.attendants, file, Attendant::new)?),
+            false => None,
+        };
+        Ok(Home {
+            arena: self.main.clone(),
+            attendant,
+        })
     }
 }

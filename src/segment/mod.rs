@@ -16,6 +16,7 @@
 
 pub(crate) mod arena;
 pub(crate) mod arenas;
+mod attendant;
 pub(crate) mod frame;
 pub(crate) mod frame_ref;
 mod frame_slots;
@@ -68,6 +69,8 @@ use crate::{
     },
     segment::{
         arena::Arena,
+        arenas::Home,
+        attendant::Attendant,
         frames::Frames,
         invalidation::{
             Hull,
@@ -121,7 +124,7 @@ pub(crate) trait Revoke: Send + Sync {
 pub(crate) const DEFERRED: u64 = 1;
 /// For the list of segments of which a change has removed something.
 pub(crate) const REMOVED: u64 = 2;
-/// For the list of segments that an arena attends to.
+/// For the list of segments that an attendant has something to do for.
 pub(crate) const ATTENDED: u64 = 3;
 /// For the list of segments that may be unused.
 pub(crate) const IDLE: u64 = 4;
@@ -135,9 +138,10 @@ pub(crate) struct Segment {
     id: u64,
     owner: Arc<dyn Revoke>,
     source: Source,
-    /// In which it is mapped, unless it is lent; who is charged for its frame table, in any case,
-    /// and whose worker attends to it.
+    /// In which it is mapped, unless it is lent; who is charged for its frame table, in any case.
     arena: Arc<Arena>,
+    /// Who does what may wait for its file. None for memory, which nothing waits for.
+    attendant: Option<Arc<Attendant>>,
     /// Address in the arena, or in the lender's memory.
     addr: usize,
     /// The asfd or view by which it was registered last, as the number of its inode; then it is
@@ -219,12 +223,12 @@ impl Segment {
     /// [`Lend::enter`]. No lock may be held.
     pub(crate) fn make(
         owner: Arc<dyn Revoke>,
-        arena: &Arc<Arena>,
+        home: &Home,
         id: u64,
         source: Source,
     ) -> Result<Arc<Segment>> {
         if let Some(lend) = source.lend.clone() {
-            return Self::borrow(owner, arena, id, source, &lend);
+            return Self::borrow(owner, home, id, source, &lend);
         }
         if file::is_unmappable(&source.file) {
             return Err(ENODEV);
@@ -233,7 +237,7 @@ impl Segment {
         // HMM takes frames only where reading is allowed; and there is no writing without
         // reading on this architecture anyhow.
         let prot = (source.prot | Prot::READ).bits();
-        let addr = arena.map(
+        let addr = home.arena.map(
             source.file.clone(),
             source.cred.clone(),
             (source.part.start.get() << PAGE_SHIFT) as usize,
@@ -241,46 +245,46 @@ impl Segment {
             prot,
             source.is_private(),
         )?;
-        let made = Self::watch(owner, arena, id, source, addr, length);
+        let made = Self::watch(owner, home, id, source, addr, length);
         if made.is_err() {
-            arena.unmap(addr, length);
+            home.arena.unmap(addr, length);
         }
         made
     }
 
     fn watch(
         owner: Arc<dyn Revoke>,
-        arena: &Arc<Arena>,
+        home: &Home,
         id: u64,
         source: Source,
         addr: usize,
         length: usize,
     ) -> Result<Arc<Segment>> {
-        if !arena.has_pages(addr)? {
+        if !home.arena.has_pages(addr)? {
             return Err(ENODEV);
         }
-        let segment = Self::new(owner, arena, id, source, addr)?;
-        Notifier::insert(&segment, arena.mm(), addr, length)?;
+        let segment = Self::new(owner, home, id, source, addr)?;
+        Notifier::insert(&segment, home.arena.mm(), addr, length)?;
         Ok(segment)
     }
 
     /// The same for memory that was lent.
     fn borrow(
         owner: Arc<dyn Revoke>,
-        arena: &Arc<Arena>,
+        home: &Home,
         id: u64,
         source: Source,
         lend: &Lend,
     ) -> Result<Arc<Segment>> {
         let addr = lend.addr_of(source.part.start);
-        let segment = Self::new(owner, arena, id, source, addr)?;
+        let segment = Self::new(owner, home, id, source, addr)?;
         lend.enter(&segment)?;
         Ok(segment)
     }
 
     fn new(
         owner: Arc<dyn Revoke>,
-        arena: &Arc<Arena>,
+        home: &Home,
         id: u64,
         source: Source,
         addr: usize,
@@ -291,7 +295,8 @@ impl Segment {
                 id,
                 owner,
                 source,
-                arena: arena.clone(),
+                arena: home.arena.clone(),
+                attendant: home.attendant.clone(),
                 addr,
                 registrant: Atomic::new(0),
                 pins: Atomic::new(0),
@@ -331,12 +336,6 @@ impl Segment {
         self.lend().is_some()
     }
 
-    /// Whether a page that was cleaned can only be made dirty by its file system, which may wait; or
-    /// by a lender's.
-    fn is_written_back(&self) -> bool {
-        self.is_lent() || file::is_written_back(self.file())
-    }
-
     /// Whether what is written is written to copies, which are its own.
     pub(crate) fn is_private(&self) -> bool {
         self.source.is_private()
@@ -367,6 +366,22 @@ impl Segment {
     /// See [`Revoke::cut_off`].
     fn cut_off(self: &Arc<Self>) {
         self.owner.clone().cut_off(self);
+    }
+
+    /// Has what is due be done: at once, or on a worker that others do not wait for where the file
+    /// may have to be waited for, as a disk whose file system is frozen has what is late wait; or a
+    /// lender, by the end of what it has lent.
+    pub(crate) fn have_attended(self: &Arc<Self>) {
+        if let Some(lend) = self.lend().filter(|_| self.ending.load(Relaxed)) {
+            lend.attend(self);
+            return;
+        }
+        match &self.attendant {
+            Some(attendant) if self.arena.is_slow() || self.late.load(Relaxed) => {
+                attendant.attend(self);
+            }
+            _ => self.attend(),
+        }
     }
 
     /// Does what is due; see [`Revoke::attend`].
@@ -541,8 +556,8 @@ impl Segment {
         file::read_ahead(self.file(), start, pages.count() << PAGE_SHIFT)
     }
 
-    /// Has the file write some of the pages; see [`file::fsync_range`]. Nothing is kept elsewhere of
-    /// what is lent.
+    /// Has the file write some of the pages; see [`file::fsync_range`]. Nothing is kept elsewhere
+    /// of what is lent.
     pub(crate) fn sync(&self, pages: Range<SegmentPage>, datasync: bool) -> Result {
         if self.is_lent() {
             return Ok(());

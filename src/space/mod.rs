@@ -36,7 +36,8 @@
 //! - of `Refusals` and of `Failures`, spinlocks around a few words, acquired under 2 or with
 //!   nothing held;
 //! - of `Slots`, a spinlock that a closing attachment acquires under 2;
-//! - of each arena, the mutex of its jobs and that of the segments it is to attend to.
+//! - of each arena, the mutex of its jobs; of each attendant, that of its segments; and that of
+//!   the list of attendants.
 //!
 //! The mutex of the list of arenas is acquired with nothing held, and an arena may be made under
 //! it; that of the mm source is acquired under it, or with nothing held.
@@ -276,7 +277,7 @@ impl Space {
                 // A worker waits for the lender, if need be; its memory is let go of here.
                 self.drop_all_frames(segment);
                 segment.ending.store(true, Relaxed);
-                segment.arena().attend(segment);
+                segment.have_attended();
                 continue;
             }
             segment.end(|| self.install.write());

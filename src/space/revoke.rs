@@ -355,7 +355,7 @@ impl WorkItem<REVOKE> for Space {
             segment.late.store(true, Relaxed);
             drop(shown);
             drop(ops);
-            segment.arena().attend(&segment);
+            segment.have_attended();
         }
     }
 }

@@ -116,14 +116,12 @@ impl Space {
         let id = ops.next_id();
         drop(ops);
 
-        let arena = match wanted.is_lent() {
-            true => self.arenas.main().clone(),
-            false => self.arenas.of(&wanted.file)?,
-        };
+        let home = self.arenas.home(&wanted.file, wanted.is_lent())?;
+        let arena = &home.arena;
         let wanted = wanted.widened();
         wanted.reserve()?;
         arena.charge(|| {
-            let segment = Segment::make(self.clone(), &arena, id, wanted)?;
+            let segment = Segment::make(self.clone(), &home, id, wanted)?;
             let pinned = Pinned::new(segment);
             let mut ops = self.ops.lock();
             if let Err(error) = ops.add(pinned.segment().clone()) {
@@ -301,7 +299,7 @@ impl Space {
         let arena = segment.arena();
         if arena.is_slow() || segment.is_lent() {
             segment.ending.store(true, Relaxed);
-            arena.attend(segment);
+            segment.have_attended();
         } else {
             self.end_segment(segment, |addr, length| arena.unmap(addr, length));
         }
@@ -318,7 +316,7 @@ impl WorkItem<REAP> for Space {
             let more = space.take_idle(&mut search, &mut taken);
             for segment in taken.into_iter().flatten() {
                 segment.ending.store(true, Relaxed);
-                segment.arena().attend(&segment);
+                segment.have_attended();
             }
             if !more {
                 break;
