@@ -27,12 +27,15 @@ module! {
     authors: ["The address space developers"],
     description: "Address spaces as file descriptors",
     license: "GPL",
+    alias: ["fs-address_space"],
     imports_ns: ["EXPORTED_FOR_KUNIT_TESTING"],
 }
 
 /// What lives as long as the module is loaded; dropped in this order.
 #[pin_data]
 struct AddressSpaceModule {
+    #[pin]
+    _named_files: sys::named_files::FileSystem<call::named::Named>,
     #[pin]
     _device: MiscDeviceRegistration<call::device::Device>,
     _mm_source: segment::mm_source::MmSource,
@@ -46,10 +49,11 @@ impl kernel::InPlaceModule for AddressSpaceModule {
             env!("ADDRESS_SPACE_VERSION"),
             segment::mm_source::NAME
         );
-        // The device last: it may be used as soon as it is registered.
+        // Last what may be used as soon as it is registered.
         try_pin_init!(Self {
             _workers: sys::workers::Workers::start()?,
             _mm_source: segment::mm_source::MmSource::prepare()?,
+            _named_files <- sys::named_files::FileSystem::register(c"address_space"),
             _device <- MiscDeviceRegistration::register(MiscDeviceOptions {
                 name: c"address_space",
             }),

@@ -61,10 +61,7 @@ fn create(arg: UserPtr) -> Result<isize> {
     let arg: uapi::Create = uapi::read(arg)?;
     request::reject_unknown_flags(arg.flags, uapi::HOLE_FLAGS)?;
     let policy = request::policy(arg.flags)?.unwrap_or(Policy::SIGNAL);
-    let pages = request::pages(arg.length)?;
-    if arg.length == 0 || arg.length > uapi::MAX_LENGTH {
-        return Err(EINVAL);
-    }
+    let pages = request::space_pages(arg.length)?;
     let fd = FileDescriptorReservation::get_unused_fd_flags(O_CLOEXEC)?;
     let name = uapi::Name::read(c"address_space", arg.name)?;
     let file = file_operations::create(name.as_cstr(), O_RDWR | O_CLOEXEC, |file| {

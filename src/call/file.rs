@@ -82,8 +82,8 @@ impl<T: SpaceFile> FileOperations for T {
         self.prot().contains(Prot::WRITE) || self.manages()
     }
 
-    fn shown(&self) -> ArcBorrow<'_, Terms> {
-        self.terms().as_arc_borrow()
+    fn shown(&self) -> Result<ArcBorrow<'_, Terms>> {
+        Ok(self.terms().as_arc_borrow())
     }
 
     /// The space's: attachments through a view are linked where those of the asfd are, at the

@@ -17,6 +17,7 @@ pub(crate) mod file;
 pub(crate) mod kvm;
 mod lend;
 pub(crate) mod manage;
+pub(crate) mod named;
 mod query;
 pub(crate) mod request;
 pub(crate) mod uapi;

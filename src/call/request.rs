@@ -68,6 +68,14 @@ pub(crate) fn pages(bytes: u64) -> Result<u64> {
     Ok(bytes >> PAGE_SHIFT)
 }
 
+/// The pages of a space of so many bytes: `EINVAL`.
+pub(crate) fn space_pages(bytes: u64) -> Result<u64> {
+    if bytes == 0 || bytes > uapi::MAX_LENGTH {
+        return Err(EINVAL);
+    }
+    pages(bytes)
+}
+
 /// First page and number of pages of a range that is not empty: `EINVAL`; `EOVERFLOW` where it
 /// leaves the 64 bits.
 fn first_and_count(start: u64, length: u64) -> Result<(u64, u64)> {

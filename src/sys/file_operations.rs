@@ -52,7 +52,7 @@ use crate::sys::{
 
 /// The state of an inode, and what files on it do that are told to.
 pub(crate) trait Control: Sync + Send + Sized + 'static {
-    /// Its size in bytes, which does not change.
+    /// Its size in bytes.
     fn size(&self) -> u64;
 
     /// An ioctl.
@@ -68,8 +68,9 @@ pub(crate) trait FileOperations: Control {
     /// What VMAs of the file show.
     type Shown: Sync + Send;
 
-    /// What VMAs of the file show, to which the state has a reference.
-    fn shown(&self) -> ArcBorrow<'_, Self::Shown>;
+    /// What VMAs of the file show, to which the state has a reference; an error where there is
+    /// nothing yet.
+    fn shown(&self) -> Result<ArcBorrow<'_, Self::Shown>>;
 
     /// The mapping to whose `i_mmap` VMAs of the file are linked, which the state keeps. The
     /// file's own inode, whose is the default, keeps its size.
@@ -174,6 +175,19 @@ pub(crate) fn create<T: FileOperations>(
         (*file.as_ptr()).private_data = state;
     }
     Ok(file)
+}
+
+/// The mapping of an inode of its own, for files on another inode, which need one that stays as
+/// long as what they show.
+pub(super) fn new_mapping<T: FileOperations>() -> Result<Mapping> {
+    // Without a state it is nobody's to open again.
+    let file = Mounted::new()?.open(c"", table::<T>(), 0, bindings::O_RDONLY)?;
+    Mapping::of(&file)
+}
+
+/// The operations of a file whose inode has a `T`.
+pub(super) fn table<T: FileOperations>() -> &'static bindings::file_operations {
+    &Shims::<T>::TABLE
 }
 
 /// Makes a file that is read.
@@ -327,17 +341,19 @@ impl<T: FileOperations> Shims<T> {
         };
 
         fn mmap(vma: *mut bindings::vm_area_struct) -> c_int = |state, _file| {
-            let shown = state.shown();
-            // SAFETY: The VMA is being set up, by this operation alone. It has the file, whose
-            // state keeps what it shows.
-            //
-            // INVARIANT: As above.
-            let (vma, first) = unsafe {
-                (*vma).vm_private_data = core::ptr::from_ref(&*shown).cast_mut().cast();
-                let first = (*vma).vm_pgoff as u64;
-                (NewVma { vma: VmaNew::from_raw(vma), shown }, first)
-            };
-            from_result(|| state.mmap(&vma, first).map(|()| 0))
+            from_result(|| {
+                let shown = state.shown()?;
+                // SAFETY: The VMA is being set up, by this operation alone. It has the file, whose
+                // state keeps what it shows.
+                //
+                // INVARIANT: As above.
+                let (vma, first) = unsafe {
+                    (*vma).vm_private_data = core::ptr::from_ref(&*shown).cast_mut().cast();
+                    let first = (*vma).vm_pgoff as u64;
+                    (NewVma { vma: VmaNew::from_raw(vma), shown }, first)
+                };
+                state.mmap(&vma, first).map(|()| 0)
+            })
         };
 
         fn get_unmapped_area(

@@ -64,6 +64,11 @@ static FILE_SYSTEM: FileSystem = FileSystem {
 /// The number of the next inode: none is used twice, since events name files by it.
 static NEXT_NUMBER: Atomic<u64> = Atomic::new(1);
 
+/// The number of a new inode.
+pub(super) fn next_number() -> u64 {
+    NEXT_NUMBER.fetch_add(1, Relaxed)
+}
+
 static INODE_OPERATIONS: bindings::inode_operations = bindings::inode_operations {
     setattr: Some(setattr),
     ..pin_init::zeroed()
@@ -82,7 +87,7 @@ impl Mounted {
         let fs = &FILE_SYSTEM;
         // SAFETY: They are static, and only the kernel changes them.
         to_result(unsafe {
-            bindings::simple_pin_fs(fs.kind.get(), fs.mount.get(), fs.pins.get())
+            bindings::simple_pin_fs(fs.kind.get().cast(), fs.mount.get(), fs.pins.get())
         })?;
         // INVARIANT: Just pinned.
         Ok(Mounted(()))
@@ -111,7 +116,7 @@ impl Mounted {
             let regular = bindings::S_IFREG as u16 | mode;
             bindings::inode_init_owner(idmap, inode, core::ptr::null(), regular);
             bindings::simple_inode_init_ts(inode);
-            (*inode).i_ino = NEXT_NUMBER.fetch_add(1, Relaxed);
+            (*inode).i_ino = next_number();
             (*inode).i_op = &INODE_OPERATIONS;
             (*inode).__bindgen_anon_3.i_fop = operations;
             let name = name.as_char_ptr();

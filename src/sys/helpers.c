@@ -11,12 +11,15 @@
 #include <linux/magic.h>
 #include <linux/module.h>
 #include <linux/mount.h>
+#include <linux/posix_acl.h>
 #include <linux/pseudo_fs.h>
 #include <linux/sched/mm.h>
 #include <linux/seq_file.h>
 #include <linux/shmem_fs.h>
 #include <linux/pagemap.h>
 #include <linux/swap.h>
+
+#include <linux/address_space.h>
 
 #include "helpers.h"
 
@@ -228,7 +231,7 @@ struct workqueue_struct *address_space_helper_alloc_workqueue(const char *name)
 /* A file system of regular files. A range is executable if the file that it shows is. */
 int address_space_helper_init_fs_context(struct fs_context *context)
 {
-	if (!init_pseudo(context, 0x61736664))	/* "asfd", in statfs() */
+	if (!init_pseudo(context, ADDRESS_SPACE_MAGIC))
 		return -ENOMEM;
 	context->s_iflags &= ~SB_I_NOEXEC;
 	return 0;
@@ -420,6 +423,21 @@ void address_space_helper_lock_inode(struct file *file)
 void address_space_helper_unlock_inode(struct file *file)
 {
 	inode_unlock(file_inode(file));
+}
+
+void address_space_helper_set_inode_size(struct inode *inode, loff_t size)
+{
+	i_size_write(inode, size);
+}
+
+void address_space_helper_set_mtime(struct inode *inode, struct timespec64 time)
+{
+	inode_set_mtime_to_ts(inode, time);
+}
+
+void address_space_helper_posix_acl_release(struct posix_acl *acl)
+{
+	posix_acl_release(acl);
 }
 
 /* That of a block device is that of the device, and not of its node. */

@@ -73,6 +73,19 @@ impl Mapping {
         }
     }
 
+    /// Another reference to the same inode. `ENOMEM`.
+    pub(crate) fn share(&self) -> Result<Mapping> {
+        let mounted = Mounted::new()?;
+        // SAFETY: The type's reference keeps the path meanwhile.
+        unsafe { bindings::path_get(&self.path) };
+        // INVARIANT: The reference was just taken.
+        Ok(Mapping {
+            path: self.path,
+            _mounted: mounted,
+            ..*self
+        })
+    }
+
     /// The inode's number.
     pub(crate) fn ino(&self) -> usize {
         self.ino

@@ -2,8 +2,8 @@
 
 //! C interfaces of the kernel as safe types and functions, where the kernel crate has none.
 //!
-//! Nothing here knows what an address space is: each file could move to `rust/kernel` as it
-//! stands.
+//! Nothing here knows what an address space is, but that a mount may say what its holes answer: each
+//! other file could move to `rust/kernel` as it stands.
 
 pub(crate) mod bindings;
 pub(crate) mod file;
@@ -14,6 +14,8 @@ pub(crate) mod lockdep;
 pub(crate) mod mapping;
 pub(crate) mod mm;
 pub(crate) mod module;
+pub(crate) mod mount_options;
+pub(crate) mod named_files;
 pub(crate) mod page;
 pub(crate) mod plain;
 pub(crate) mod random;

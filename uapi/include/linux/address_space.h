@@ -38,6 +38,12 @@
 
 #define ADDRESS_SPACE_TYPE	0xB9
 
+/*
+ * What fstatfs() and statfs() return as f_type for asfds, for views, and for the
+ * files of a mounted file system of type "address_space".
+ */
+#define ADDRESS_SPACE_MAGIC	0x61736664
+
 /**
  * DOC: flags of struct address_space_create, _view and _kvm_map: holes
  *
