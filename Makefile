@@ -2,7 +2,7 @@
 # (kbuild itself reads Kbuild, not this file.)
 
 .PHONY: all module env check check-debug check-kcsan demo demo-viommu demo-lazy demo-dax
-.PHONY: demo-introspect demo-clone bench profile fuzz kselftest shell clean help
+.PHONY: demo-introspect demo-clone demo-qemu bench profile fuzz kselftest shell clean help
 .PHONY: install uninstall modules_install headers_install utils utils_install
 .PHONY: deb check-deb
 all: module
@@ -16,6 +16,7 @@ help:
 	@echo 'make demo-dax   run a Linux guest on files that a file server maps by itself'
 	@echo 'make demo-lazy  run guests before their memory is there'
 	@echo 'make demo-clone  start many guests from one that was stopped'
+	@echo 'make demo-qemu  run an unmodified QEMU on address spaces that have a path'
 	@echo 'make demo-introspect   look into a running process that lent its memory'
 	@echo 'make bench      compare it with the alternatives: a table,'
 	@echo '                build/bench.json and build/bench.svg'
@@ -82,6 +83,10 @@ demo-lazy: module
 demo-clone: module
 	@scripts/in-env scripts/build-tests clone
 	@scripts/vm -- build/clone --transcript
+
+demo-qemu: module
+	@scripts/in-env scripts/build-tests qemu
+	@scripts/vm -- build/qemu --transcript
 
 demo-introspect: module
 	@scripts/in-env scripts/build-tests introspect

@@ -406,6 +406,49 @@ TEST(mount_in_a_user_namespace_is_eperm)
 	EXPECT_EQ(EPERM, WEXITSTATUS(status));
 }
 
+/* overlayfs shows the file as one of its own, with other operations */
+TEST_F(named, space_behind_an_overlay_cannot_be_mapped)
+{
+	char dir[64], options[256], path[96];
+	int other, over;
+	char *mem;
+
+	if (system("modprobe -aq overlay; grep -qw overlay /proc/filesystems"))
+		SKIP(return, "no overlayfs");
+	ASSERT_EQ(0, mount_tmpfs(dir, "size=1m"));
+	snprintf(path, sizeof(path), "%s/up", dir);
+	ASSERT_EQ(0, mkdir(path, 0755));
+	snprintf(path, sizeof(path), "%s/work", dir);
+	ASSERT_EQ(0, mkdir(path, 0755));
+	snprintf(path, sizeof(path), "%s/over", dir);
+	ASSERT_EQ(0, mkdir(path, 0755));
+	snprintf(options, sizeof(options), "lowerdir=%s,upperdir=%s/up,workdir=%s/work",
+		 self->dir, dir, dir);
+	ASSERT_EQ(0, mount("overlay", path, "overlay", 0, options));
+	strcat(path, "/ram");
+	over = open(path, O_RDONLY | O_CLOEXEC);
+	ASSERT_LE(0, over);
+	/* it can be attached, as below */
+	mem = attach(over, 0, PAGE, PROT_READ);
+	ASSERT_NE(NULL, mem);
+	ASSERT_EQ(0, as_map(self->fd, 0, self->a, 0, PAGE, RW, 0));
+	EXPECT_EQ('a', peek(mem));
+	ASSERT_EQ(0, as_unmap(self->fd, 0, PAGE));
+	EXPECT_EQ(-SIGBUS, peek(mem));
+	ASSERT_EQ(0, munmap(mem, PAGE));
+	/* but not in another space, nor in itself */
+	other = as_create(SPACE_LEN);
+	ASSERT_LE(0, other);
+	EXPECT_REFUSED(other, ENODEV, as_map(other, 0, over, 0, PAGE, PROT_READ, 0));
+	EXPECT_REFUSED(self->fd, ENODEV, as_map(self->fd, 0, over, 0, PAGE, PROT_READ, 0));
+	EXPECT_REFUSED(other, ENODEV, as_register(other, over, 0, PAGE, PROT_READ, 0));
+	close(other);
+	close(over);
+	snprintf(path, sizeof(path), "%s/over", dir);
+	ASSERT_EQ(0, umount2(path, 0));
+	ASSERT_EQ(0, umount_within(dir, WORKER_MS));
+}
+
 struct race {
 	char path[96];
 	int file;

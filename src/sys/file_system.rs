@@ -33,6 +33,15 @@ use kernel::{
 
 use crate::sys::{
     bindings,
+    inode::{
+        self,
+        callbacks,
+        Attributes,
+        Dentry,
+        IdMap,
+        NewInode,
+        SuperBlock, //
+    },
     module::THIS_MODULE, //
 };
 
@@ -70,7 +79,7 @@ pub(super) fn next_number() -> u64 {
 }
 
 static INODE_OPERATIONS: bindings::inode_operations = bindings::inode_operations {
-    setattr: Some(setattr),
+    setattr: Some(set_attributes),
     ..pin_init::zeroed()
 };
 
@@ -102,24 +111,19 @@ impl Mounted {
         mode: u16,
         flags: u32,
     ) -> Result<ARef<File>> {
-        // SAFETY: The mount stays by the type's invariant, and the inode is this function's until
-        // the file has it. The operations are static. The new file's only reference passes on, and
-        // there is no fd for it. When it is put, so is a reference to the module, which the caller
-        // holds another of.
-        unsafe {
+        // SAFETY: The mount stays by the type's invariant, and with it its superblock.
+        let (mount, sb) = unsafe {
             let mount = *FILE_SYSTEM.mount.get();
-            let inode = bindings::new_inode((*mount).mnt_sb);
-            if inode.is_null() {
-                return Err(ENOMEM);
-            }
-            let idmap = &raw mut bindings::nop_mnt_idmap;
-            let regular = bindings::S_IFREG as u16 | mode;
-            bindings::inode_init_owner(idmap, inode, core::ptr::null(), regular);
-            bindings::simple_inode_init_ts(inode);
-            (*inode).i_ino = next_number();
-            (*inode).i_op = &INODE_OPERATIONS;
-            (*inode).__bindgen_anon_3.i_fop = operations;
-            let name = name.as_char_ptr();
+            (mount, &*(*mount).mnt_sb.cast::<SuperBlock>())
+        };
+        let mut inode = NewInode::new(sb, bindings::S_IFREG as u16 | mode)?;
+        let null = core::ptr::null_mut();
+        inode.set_file(next_number(), &INODE_OPERATIONS, operations, null);
+        let (inode, name) = (inode.into_raw(), name.as_char_ptr());
+        // SAFETY: The inode is this function's until the file has it. The operations are static.
+        // The new file's only reference passes on, and there is no fd for it. When it is put, so
+        // is a reference to the module, which the caller holds another of.
+        unsafe {
             let file = bindings::alloc_file_pseudo(inode, mount, name, flags as c_int, operations);
             let file = from_err_ptr(file).inspect_err(|_| bindings::iput(inode))?;
             bindings::__module_get(THIS_MODULE);
@@ -135,23 +139,15 @@ impl Drop for Mounted {
     }
 }
 
-/// As for any file in memory, but its size cannot change: as if it were sealed.
-///
-/// # Safety
-///
-/// Called as an inode operation of a file that [`Mounted::open`] made, with its inode locked.
-unsafe extern "C" fn setattr(
-    idmap: *mut bindings::mnt_idmap,
-    dentry: *mut bindings::dentry,
-    attributes: *mut bindings::iattr,
-) -> c_int {
-    // SAFETY: The dentry has an inode, whose size does not change; the attributes are the call's.
-    from_result(|| unsafe {
-        let is_size = (*attributes).ia_valid & bindings::ATTR_SIZE != 0;
-        if is_size && (*attributes).ia_size != (*(*dentry).d_inode).i_size {
-            return Err(EPERM);
-        }
-        (*attributes).ia_valid &= !bindings::ATTR_SIZE;
-        to_result(bindings::simple_setattr(idmap, dentry, attributes)).map(|()| 0)
-    })
+callbacks! {
+    /// As for any file in memory, but its size cannot change: as if it were sealed.
+    fn set_attributes(idmap: &IdMap, dentry: &Dentry, attributes: &Attributes) -> c_int {
+        from_result(|| {
+            match attributes.take_size() {
+                Some(size) if size != dentry.inode().size() => return Err(EPERM),
+                _ => {}
+            }
+            inode::set_attributes(idmap, dentry, attributes).map(|()| 0)
+        })
+    }
 }

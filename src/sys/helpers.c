@@ -425,14 +425,19 @@ void address_space_helper_unlock_inode(struct file *file)
 	inode_unlock(file_inode(file));
 }
 
+loff_t address_space_helper_inode_size(struct inode *inode)
+{
+	return i_size_read(inode);
+}
+
 void address_space_helper_set_inode_size(struct inode *inode, loff_t size)
 {
 	i_size_write(inode, size);
 }
 
-void address_space_helper_set_mtime(struct inode *inode, struct timespec64 time)
+void address_space_helper_touch_inode(struct inode *inode)
 {
-	inode_set_mtime_to_ts(inode, time);
+	inode_set_mtime_to_ts(inode, inode_set_ctime_current(inode));
 }
 
 void address_space_helper_posix_acl_release(struct posix_acl *acl)

@@ -49,8 +49,9 @@ struct workqueue_struct *address_space_helper_alloc_workqueue(const char *name);
 
 /* The file system. */
 int address_space_helper_init_fs_context(struct fs_context *context);
+loff_t address_space_helper_inode_size(struct inode *inode);
 void address_space_helper_set_inode_size(struct inode *inode, loff_t size);
-void address_space_helper_set_mtime(struct inode *inode, struct timespec64 time);
+void address_space_helper_touch_inode(struct inode *inode);
 void address_space_helper_posix_acl_release(struct posix_acl *acl);
 
 /* The mmu notifier and HMM. */

@@ -2,13 +2,14 @@
 
 //! C interfaces of the kernel as safe types and functions, where the kernel crate has none.
 //!
-//! Nothing here knows what an address space is, but that a mount may say what its holes answer: each
-//! other file could move to `rust/kernel` as it stands.
+//! Nothing here knows what an address space is, but that a mount may say what its holes answer:
+//! each other file could move to `rust/kernel` as it stands.
 
 pub(crate) mod bindings;
 pub(crate) mod file;
 pub(crate) mod file_operations;
 mod file_system;
+mod inode;
 pub(crate) mod kvm;
 pub(crate) mod lockdep;
 pub(crate) mod mapping;

@@ -14,7 +14,6 @@ use core::{
 };
 
 use kernel::{
-    error::from_result,
     prelude::*,
     seq_file::{
         seq_print,
@@ -22,7 +21,14 @@ use kernel::{
     },
 };
 
-use crate::sys::bindings;
+use crate::sys::{
+    bindings,
+    inode::{
+        FsContext,
+        FsParameter,
+        SuperBlock, //
+    }, //
+};
 
 /// What accesses to holes come to, as a mount says it.
 #[derive(Clone, Copy)]
@@ -41,6 +47,9 @@ pub(super) struct Options {
     pub(super) gid: bindings::kgid_t,
     pub(super) holes: Holes,
 }
+
+/// The permissions of the root where nothing is said.
+const MODE_OF_ROOT: u16 = 0o755;
 
 /// A constant that the kernel reads.
 struct Table<T>(T);
@@ -103,88 +112,56 @@ impl Options {
     pub(super) const PARAMETERS: *const bindings::fs_parameter_spec =
         (&raw const PARAMETERS.0).cast();
 
-    /// The options of a mount that says nothing, for a context, which owns them from now on.
-    /// `ENOMEM`.
-    ///
-    /// # Safety
-    ///
-    /// The context is new; it calls [`Options::free`] when it goes.
-    pub(super) unsafe fn attach(context: *mut bindings::fs_context) -> Result {
-        // SAFETY: To map an ID reads a namespace that is always there.
-        let (uid, gid) = unsafe {
-            let users = &raw mut bindings::init_user_ns;
-            (bindings::make_kuid(users, 0), bindings::make_kgid(users, 0))
-        };
+    /// Gives a new context the options of a mount that says nothing, and its operations. `ENOMEM`.
+    pub(super) fn begin(
+        context: &FsContext,
+        operations: &'static bindings::fs_context_operations,
+    ) -> Result {
         let options = Options {
-            mode: 0o755,
-            uid,
-            gid,
+            mode: MODE_OF_ROOT,
+            uid: bindings::kuid_t { val: 0 },
+            gid: bindings::kgid_t { val: 0 },
             holes: Holes {
                 policy: 0,
                 denied: false,
             },
         };
         let options = KBox::new(options, GFP_KERNEL)?;
-        // SAFETY: By the caller's word.
-        unsafe { (*context).s_fs_info = KBox::into_raw(options).cast() };
+        // SAFETY: The context is new.
+        unsafe {
+            (*context.as_raw()).s_fs_info = KBox::into_raw(options).cast();
+            (*context.as_raw()).ops = operations;
+        }
         Ok(())
     }
 
-    /// Frees what no superblock has taken.
-    ///
-    /// # Safety
-    ///
-    /// Called at the end of a context that `attach` prepared.
-    pub(super) unsafe extern "C" fn free(context: *mut bindings::fs_context) {
-        // SAFETY: What is still there is the context's own.
-        unsafe { drop(Self::taken((*context).s_fs_info)) };
-    }
-
-    /// Takes them from a superblock that is about to go.
-    ///
-    /// # Safety
-    ///
-    /// The superblock has those of a context that `attach` prepared, or none; it is asked for them
-    /// no more.
-    pub(super) unsafe fn detach(sb: *mut bindings::super_block) -> Option<KBox<Options>> {
-        // SAFETY: By the caller's word.
-        unsafe { Self::taken((*sb).s_fs_info) }
-    }
-
-    /// # Safety
-    ///
-    /// What `attach` made, which is the caller's, or null.
-    unsafe fn taken(options: *mut c_void) -> Option<KBox<Options>> {
-        // SAFETY: By the caller's word.
-        (!options.is_null()).then(|| unsafe { KBox::from_raw(options.cast()) })
+    /// Takes them from where a context or a superblock has them, which is at its end; [`None`] if
+    /// they have passed on to a superblock, or were never made.
+    pub(super) fn take(from: &impl HasOptions) -> Option<KBox<Options>> {
+        // SAFETY: What is there is what `begin` made, and nothing looks there any more.
+        unsafe {
+            let place = from.place();
+            let options = core::mem::replace(&mut *place, core::ptr::null_mut());
+            (!options.is_null()).then(|| KBox::from_raw(options.cast()))
+        }
     }
 
     /// Those of a superblock.
-    ///
-    /// # Safety
-    ///
-    /// The superblock is one of this file system, and stays for `'a`.
-    pub(super) unsafe fn of<'a>(sb: *mut bindings::super_block) -> &'a Options {
-        // SAFETY: By the caller's word it got them with its context.
-        unsafe { &*(*sb).s_fs_info.cast() }
+    pub(super) fn of(sb: &SuperBlock) -> &Options {
+        // SAFETY: It got them with its context, and has them until no inode is left.
+        unsafe { &*(*sb.place()).cast() }
     }
 
-    /// Reads an option. `EINVAL`, which the kernel explains in the context's log.
-    ///
-    /// # Safety
-    ///
-    /// Called for a context that `attach` prepared, before it has a superblock.
-    pub(super) unsafe extern "C" fn parse(
-        context: *mut bindings::fs_context,
-        parameter: *mut bindings::fs_parameter,
-    ) -> c_int {
+    /// Reads an option. The error, but for `ENOPARAM`, is explained in the context's log.
+    pub(super) fn parse(context: &FsContext, parameter: &FsParameter) -> Result<c_int> {
         let mut value = MaybeUninit::<bindings::fs_parse_result>::zeroed();
-        // SAFETY: The context has its options, and of the result's fields each kind of parameter
-        // sets its own; zeroes are a value of all.
-        from_result(|| unsafe {
-            let log = &raw mut (*context).log;
-            let number = bindings::__fs_parse(log, Self::PARAMETERS, parameter, value.as_mut_ptr());
-            let options = &mut *(*context).s_fs_info.cast::<Options>();
+        // SAFETY: The context has its options until it has a superblock. Of the result's fields
+        // each kind of parameter sets its own; zeroes are a value of all.
+        unsafe {
+            let log = &raw mut (*context.as_raw()).log;
+            let (table, to) = (Self::PARAMETERS, value.as_mut_ptr());
+            let number = bindings::__fs_parse(log, table, parameter.as_raw(), to);
+            let options = &mut *(*context.place()).cast::<Options>();
             let value = &value.assume_init_ref().__bindgen_anon_1;
             match u8::try_from(number) {
                 Ok(MODE) => options.mode = (*value.uint_32.as_ref() & 0o7777) as u16,
@@ -192,52 +169,52 @@ impl Options {
                 Ok(GID) => options.gid = *value.gid.as_ref(),
                 Ok(HOLES) => options.holes.policy = *value.uint_32.as_ref(),
                 Ok(DENIED) => options.holes.denied = true,
-                // ENOPARAM too, which has the kernel look whether it is the source.
+                // ENOPARAM has the kernel look whether it is the source.
                 _ => return Ok(number),
             }
-            Ok(0)
-        })
+        }
+        Ok(0)
     }
 
-    /// Prints what /proc/mounts shows.
-    ///
-    /// # Safety
-    ///
-    /// Called for the root of a superblock of this file system.
-    pub(super) unsafe extern "C" fn show(
-        out: *mut bindings::seq_file,
-        root: *mut bindings::dentry,
-    ) -> c_int {
-        // SAFETY: The seq_file is this call's, and the superblock stays meanwhile. To map an ID
-        // reads a namespace that is always there.
-        let (out, options, uid, gid) = unsafe {
-            let options = Options::of((*root).d_sb);
-            let users = &raw mut bindings::init_user_ns;
-            (
-                SeqFile::from_raw(out),
-                options,
-                bindings::from_kuid_munged(users, options.uid),
-                bindings::from_kgid_munged(users, options.gid),
-            )
-        };
-        if options.mode != 0o755 {
-            seq_print!(out, ",mode={:o}", options.mode);
+    /// Prints what /proc/mounts shows: as the initial user namespace numbers users and groups.
+    pub(super) fn show(&self, out: &SeqFile) {
+        if self.mode != MODE_OF_ROOT {
+            seq_print!(out, ",mode={:o}", self.mode);
         }
-        if uid != 0 {
-            seq_print!(out, ",uid={}", uid);
+        if self.uid.val != 0 {
+            seq_print!(out, ",uid={}", self.uid.val);
         }
-        if gid != 0 {
-            seq_print!(out, ",gid={}", gid);
+        if self.gid.val != 0 {
+            seq_print!(out, ",gid={}", self.gid.val);
         }
-        match options.holes.policy {
-            bindings::ADDRESS_SPACE_HOLE_SIGNAL => seq_print!(out, ",holes=signal"),
-            bindings::ADDRESS_SPACE_HOLE_ABSORB => seq_print!(out, ",holes=absorb"),
-            bindings::ADDRESS_SPACE_HOLE_WAIT => seq_print!(out, ",holes=wait"),
-            _ => {}
+        let is_said = |choice: &&bindings::constant_table| choice.value as u32 == self.holes.policy;
+        if let Some(choice) = CHOICES.0[..3].iter().find(is_said) {
+            // SAFETY: The names of the table are static.
+            let name = unsafe { CStr::from_char_ptr(choice.name) };
+            seq_print!(out, ",holes={}", name);
         }
-        if options.holes.denied {
+        if self.holes.denied {
             seq_print!(out, ",denied");
         }
-        0
+    }
+}
+
+/// What has the options of a mount: at first the context, then the superblock.
+pub(super) trait HasOptions {
+    /// Where it has a pointer to them.
+    fn place(&self) -> *mut *mut c_void;
+}
+
+impl HasOptions for FsContext {
+    fn place(&self) -> *mut *mut c_void {
+        // SAFETY: A field of an object that is there.
+        unsafe { &raw mut (*self.as_raw()).s_fs_info }
+    }
+}
+
+impl HasOptions for SuperBlock {
+    fn place(&self) -> *mut *mut c_void {
+        // SAFETY: As above.
+        unsafe { &raw mut (*self.as_raw()).s_fs_info }
     }
 }

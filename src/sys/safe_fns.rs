@@ -20,6 +20,12 @@ use crate::sys::{
         self,
         loff_t, //
     },
+    inode::{
+        Attributes,
+        Dentry,
+        IdMap,
+        Inode, //
+    },
     mapping::Mapping,
 };
 
@@ -60,6 +66,10 @@ raw! {
     &Mm as *mut bindings::mm_struct = |value| value.as_raw();
     &MmWithUser as *mut bindings::mm_struct = |value| value.as_raw();
     &Page as *mut bindings::page = |value| value.as_ptr();
+    &Attributes as *mut bindings::iattr = |value| value.as_raw();
+    &Dentry as *mut bindings::dentry = |value| value.as_raw();
+    &IdMap as *mut bindings::mnt_idmap = |value| value.as_raw();
+    &Inode as *mut bindings::inode = |value| value.as_raw();
     &Mapping as *mut bindings::address_space = |value| value.as_raw();
     &SeqFile as *mut bindings::seq_file = |value| core::ptr::from_ref(value).cast_mut().cast();
 }
@@ -101,6 +111,11 @@ safe_fns! {
         ino: usize, segment: u64, start: u64, end: u64, deferred: bool
     ) -> ();
 
+    fn simple_setattr(idmap: &IdMap, dentry: &Dentry, attributes: &Attributes) -> c_int;
+    fn inc_nlink(inode: &Inode) -> ();
+    fn address_space_helper_touch_inode(inode: &Inode) -> ();
+    fn address_space_helper_inode_size(inode: &Inode) -> loff_t;
+    fn address_space_helper_set_inode_size(inode: &Inode, size: loff_t) -> ();
     fn address_space_helper_lock_inode(file: &File) -> ();
     fn address_space_helper_unlock_inode(file: &File) -> ();
     fn address_space_helper_file_size(file: &File) -> loff_t;

@@ -4,6 +4,7 @@
 //!
 //! - Memory: [`memfd`] makes files to map, [`plain`] maps them without an address space.
 //! - A tiny KVM guest: [`flat`].
+//! - The first file system of a Linux guest: [`initramfs`].
 //! - Processes: [`channel`] starts and talks to them, [`process`] sets them up; those that
 //!   obey have a [`role`].
 //! - Results: a program runs [`cases`], [`tap`] and [`show`] print them, [`check`] compares, [`fdinfo`] reads a space's layout.
@@ -31,6 +32,7 @@ pub mod file_server;
 pub mod flat;
 pub mod folder;
 pub mod frontend;
+pub mod initramfs;
 pub mod machine;
 pub mod memfd;
 pub mod order;

@@ -3,14 +3,11 @@
 //! The guest's boot: kernel, initramfs and command line in its memory, and its first CPU in
 //! the state of the PVH boot protocol.
 
-use std::fs::{self, File};
-use std::io::Cursor;
+use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use cpio::newc::ModeFileType;
-use cpio::{NewcBuilder, write_cpio};
 use kvm_bindings::{CpuId, kvm_regs, kvm_segment};
 use kvm_ioctls::VcpuFd;
 use linux_loader::configurator::pvh::PvhBootConfigurator;
@@ -22,6 +19,7 @@ use linux_loader::loader::elf::{Elf, PvhBootCapability};
 use linux_loader::loader::{Cmdline, KernelLoader as _, load_cmdline};
 use loader_memory::{FileOffset, GuestAddress, GuestMemoryMmap};
 use rig::flat;
+use rig::initramfs::initramfs;
 use rig::ram::Ram;
 
 use crate::acpi;
@@ -76,7 +74,7 @@ pub fn load(ram: &Ram, guest: &Guest) -> Result<u64> {
     line.insert_str(&guest.environment)?;
     load_cmdline(memory, GuestAddress(COMMAND_LINE), &line)?;
 
-    let initramfs = initramfs(guest)?;
+    let initramfs = initramfs(&guest.folder, guest.program, guest.modules)?;
     let at = (ram.length() - initramfs.len() as u64) & !0xfff;
     ensure!(at > loaded.kernel_end, "the guest's memory is too small");
     ram.write(at, &initramfs)?;
@@ -119,28 +117,6 @@ pub fn load(ram: &Ram, guest: &Guest) -> Result<u64> {
     );
     PvhBootConfigurator::write_bootparams(&params, memory)?;
     Ok(entry.0)
-}
-
-fn initramfs(guest: &Guest) -> Result<Vec<u8>> {
-    let mut files = Vec::new();
-    for name in ["dev", "mnt", "proc", "sys"] {
-        let builder = NewcBuilder::new(name).mode(0o755);
-        files.push((
-            builder.set_mode_file_type(ModeFileType::Directory),
-            Cursor::new(Vec::new()),
-        ));
-    }
-    let modules = guest.modules.iter().map(|name| (*name, *name));
-    for (name, from) in std::iter::once(("init", guest.program)).chain(modules) {
-        let path = guest.folder.join(from);
-        let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let builder = NewcBuilder::new(name).mode(0o755);
-        files.push((
-            builder.set_mode_file_type(ModeFileType::Regular),
-            Cursor::new(bytes),
-        ));
-    }
-    Ok(write_cpio(files.into_iter(), Vec::new())?)
 }
 
 /// Sets the registers of the first CPU as the protocol says: protected mode, flat segments,

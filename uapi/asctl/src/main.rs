@@ -8,6 +8,7 @@
 mod fdinfo;
 mod list;
 mod maps;
+mod mounts;
 mod proc;
 mod show;
 mod strip;

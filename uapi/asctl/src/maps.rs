@@ -2,9 +2,12 @@
 
 //! The attachments in /proc/PID/maps. Pure: text in, values out.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use crate::fdinfo::range;
+use crate::mounts::Device;
 
 /// What asfds and views are called, before the name that their maker gave them.
 pub const ASFD: &str = "/address_space";
@@ -42,13 +45,14 @@ pub fn name(path: &str) -> Option<&str> {
     }
 }
 
-/// The attachments of one process.
-pub fn attachments(maps: &str) -> Vec<Attachment> {
-    maps.lines().filter_map(attachment).collect()
+/// The attachments of one process. Of those with a path all files are meant that are on `named`.
+pub fn attachments(maps: &str, named: &BTreeSet<Device>) -> Vec<Attachment> {
+    let found = maps.lines().filter_map(|line| attachment(line, named));
+    found.collect()
 }
 
 /// `7f00-7f01 rw-s 00000000 00:0e 5   /address_space:ram (deleted)`
-fn attachment(line: &str) -> Option<Attachment> {
+fn attachment(line: &str, named: &BTreeSet<Device>) -> Option<Attachment> {
     let mut rest = line;
     let mut word = || {
         let (word, after) = rest.split_once(' ')?;
@@ -58,9 +62,13 @@ fn attachment(line: &str) -> Option<Attachment> {
     let range = range(word()?)?;
     let prot = word()?.strip_suffix('s')?;
     let offset = u64::from_str_radix(word()?, 16).ok()?;
-    let _device = word()?;
+    let (major, minor) = word()?.split_once(':')?;
+    let hex = |digits| u32::from_str_radix(digits, 16).ok();
+    let device = (hex(major)?, hex(minor)?);
     let inode = word()?.parse().ok()?;
-    name(rest)?;
+    if name(rest).is_none() && !named.contains(&device) {
+        return None;
+    }
     Some(Attachment {
         start: range.start,
         end: range.end,
@@ -94,9 +102,11 @@ mod tests {
             55d0-55d1 r--p 00000000 08:01 77                 /usr/bin/cat\n\
             7f00-7f10 rw-s 00002000 00:0e 5                  /address_space:a b (deleted)\n\
             7f20-7f21 rw-p 00000000 00:00 0\n\
-            7f30-7f31 r--s 00000000 00:0e 6                  /address_space_view (deleted)\n";
-        let found = attachments(maps);
-        assert_eq!(found.len(), 2);
+            7f30-7f31 r--s 00000000 00:0e 6                  /address_space_view (deleted)\n\
+            7f40-7f41 rw-s 00000000 00:2a 7                  /run/address_space/ram\n\
+            7f50-7f51 rw-s 00000000 00:2b 8                  /dev/shm/ram\n";
+        let found = attachments(maps, &BTreeSet::from([(0, 0x2a)]));
+        assert_eq!(found.len(), 3);
         assert_eq!(
             found[0],
             Attachment {
@@ -109,5 +119,6 @@ mod tests {
             }
         );
         assert_eq!(found[1].inode, 6);
+        assert_eq!(found[2].path, "/run/address_space/ram");
     }
 }

@@ -2,17 +2,18 @@
 
 //! Finds address spaces and who has them, in /proc.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use serde::Serialize;
 
 use crate::fdinfo::FdInfo;
 use crate::maps::{self, Attachment};
+use crate::mounts::{self, Device};
 
 /// A file descriptor of an asfd or a view.
 #[derive(Clone, Debug, Serialize)]
@@ -75,15 +76,18 @@ impl Space {
 /// All address spaces that can be seen, by their numbers.
 pub fn spaces() -> Result<Vec<Space>> {
     let mut found = Found::default();
-    for entry in fs::read_dir("/proc")? {
-        // Any process may end meanwhile, or not be ours to see.
-        if let Some(pid) = entry?
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok())
-        {
-            found.process(pid);
-        }
+    let pids: Vec<u32> = fs::read_dir("/proc")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    // Any process may end meanwhile, or not be ours to see.
+    for pid in &pids {
+        found.mounts_of(*pid);
+    }
+    for pid in pids {
+        found.process(pid);
+    }
+    for (path, file) in mounts::files() {
+        found.named(&path, &file);
     }
     Ok(found.finish())
 }
@@ -126,9 +130,34 @@ struct Found {
     /// Of which address space a view is, by their inode numbers.
     views: BTreeMap<u64, u64>,
     attached: Vec<Attached>,
+    /// Mount namespaces that were looked at.
+    namespaces: BTreeSet<PathBuf>,
+    /// Devices whose files are address spaces with a name.
+    named: BTreeSet<Device>,
 }
 
 impl Found {
+    /// Notes where a process has address spaces with a name mounted.
+    fn mounts_of(&mut self, pid: u32) {
+        let namespace = fs::read_link(format!("/proc/{pid}/ns/mnt"));
+        if namespace.is_ok_and(|namespace| self.namespaces.insert(namespace)) {
+            let text = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
+            let mounts = mounts::mounts(&text);
+            self.named.extend(mounts.iter().map(|mount| mount.device));
+        }
+    }
+
+    /// An address space with a name, whoever uses it.
+    fn named(&mut self, path: &Path, file: &fs::File) -> Option<()> {
+        let own = format!("/proc/self/fdinfo/{}", file.as_raw_fd());
+        let info = FdInfo::parse(&fs::read_to_string(own).ok()?);
+        let space = self.spaces.entry(info.space()?).or_default();
+        space.name = path.to_string_lossy().into_owned();
+        space.uid = file.metadata().ok().map(|stat| stat.uid());
+        space.info = Some(info);
+        Some(())
+    }
+
     fn process(&mut self, pid: u32) {
         let root = format!("/proc/{pid}");
         let comm = command(pid);
@@ -136,7 +165,7 @@ impl Found {
             self.descriptor(pid, &comm, fd);
         }
         let text = fs::read_to_string(format!("{root}/maps")).unwrap_or_default();
-        for attachment in maps::attachments(&text) {
+        for attachment in maps::attachments(&text, &self.named) {
             self.attached.push(Attached {
                 pid,
                 command: comm.clone(),
@@ -148,7 +177,12 @@ impl Found {
     fn descriptor(&mut self, pid: u32, comm: &str, fd: u32) -> Option<()> {
         let link = format!("/proc/{pid}/fd/{fd}");
         let path = fs::read_link(&link).ok()?;
-        let name = maps::name(path.to_str()?)?.to_owned();
+        let path = path.to_str()?;
+        let name = match maps::name(path) {
+            Some(name) => name.to_owned(),
+            None if self.is_named(&link) => path.to_owned(),
+            None => return None,
+        };
         let text = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).ok()?;
         let info = FdInfo::parse(&text);
         let id = info.space()?;
@@ -178,6 +212,16 @@ impl Found {
         Some(())
     }
 
+    /// Whether what a link leads to is on such a device.
+    fn is_named(&self, link: &str) -> bool {
+        !self.named.is_empty()
+            && fs::metadata(link).is_ok_and(|stat| {
+                let device = stat.dev();
+                self.named
+                    .contains(&(libc::major(device), libc::minor(device)))
+            })
+    }
+
     /// Which address space an attachment shows whose file nobody has open any more: it is
     /// opened once more, for which root has the right.
     fn space_of(&mut self, of: &Attached) -> Option<u64> {
@@ -193,7 +237,8 @@ impl Found {
         self.views.insert(of.attachment.inode, id);
         let space = self.spaces.entry(id).or_default();
         if info.is_asfd() && space.info.is_none() {
-            space.name = maps::name(&of.attachment.path).unwrap_or("").to_owned();
+            let path = &of.attachment.path;
+            space.name = maps::name(path).unwrap_or(path).to_owned();
             space.uid = file.metadata().ok().map(|stat| stat.uid());
             space.info = Some(info);
         }

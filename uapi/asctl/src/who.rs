@@ -85,7 +85,7 @@ pub fn run(options: &Options) -> Result<()> {
             size(length),
             through(
                 attachment.inode,
-                crate::maps::name(&attachment.path).unwrap_or(""),
+                crate::maps::name(&attachment.path).unwrap_or(&attachment.path),
             ),
         ]);
     }

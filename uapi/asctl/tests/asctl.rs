@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 
 use address_space::{AddressSpace, Device, Errno, Holes, Prot, page_size};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde_json::Value;
 
 const PAGES: u64 = 64;
@@ -211,4 +212,57 @@ fn what_is_not_there_is_said_in_one_line() {
     let file = File::open("/etc/os-release").unwrap();
     let error = AddressSpace::from(OwnedFd::from(file)).unmap(0..page_size());
     assert_eq!(error.unwrap_err().errno(), Some(Errno::NOTTY));
+}
+
+/// A mount of address spaces with a name, which ends with this.
+struct Mounted(std::path::PathBuf);
+
+impl Mounted {
+    fn new() -> Mounted {
+        let at = std::env::temp_dir().join(format!("asctl-{}", std::process::id()));
+        std::fs::create_dir(&at).unwrap();
+        mount("none", &at, "address_space", MountFlags::empty(), None).unwrap();
+        Mounted(at)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = unmount(&self.0, UnmountFlags::DETACH);
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn space_with_a_name_is_listed_whether_or_not_anybody_has_it_open() {
+    let mounted = Mounted::new();
+    let path = mounted.0.join("ram");
+    let name = path.to_str().unwrap();
+    let file = File::create_new(&path).unwrap();
+    file.set_len(PAGES * page_size()).unwrap();
+    // One without a length is no address space yet.
+    drop(File::create_new(mounted.0.join("empty")).unwrap());
+    drop(file);
+    let rows = json(&["list", "--json"]);
+    let mut named = rows.as_array().unwrap().iter().filter(|row| {
+        let name = row["name"].as_str().unwrap();
+        name.starts_with(mounted.0.to_str().unwrap())
+    });
+    let row = named.next().unwrap();
+    assert_eq!(row["name"], name);
+    assert_eq!(row["length"], PAGES * page_size());
+    assert!(named.next().is_none(), "{rows}");
+    let who = json(&["who", name, "--json"]);
+    assert_eq!(who["holders"].as_array().unwrap().len(), 0, "{who}");
+
+    let file = File::options().read(true).write(true).open(&path).unwrap();
+    let space = AddressSpace::from(OwnedFd::from(file));
+    let _window = space.attach(0..page_size(), Prot::READ).unwrap();
+    let who = json(&["who", name, "--json"]);
+    let holders = who["holders"].as_array().unwrap();
+    assert_eq!(holders.len(), 1, "{who}");
+    assert_eq!(holders[0]["pid"], std::process::id());
+    let attached = who["attachments"].as_array().unwrap();
+    assert_eq!(attached.len(), 1, "{who}");
+    assert_eq!(attached[0]["path"], name);
 }

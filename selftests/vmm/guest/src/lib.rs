@@ -7,6 +7,7 @@
 pub mod dax;
 pub mod fault_log;
 pub mod iommu;
+pub mod mailbox;
 pub mod mapping;
 pub mod pattern;
 pub mod ports;
