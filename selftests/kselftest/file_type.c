@@ -84,11 +84,14 @@ TEST_F(type, is_that_of_a_regular_file)
 	EXPECT_TRUE(S_ISREG(st.st_mode));
 	EXPECT_EQ(0600, (int)st.st_mode & 07777);
 	EXPECT_EQ((off_t)SPACE_LEN, st.st_size);
+	/* what is mapped, and not what of it is in memory */
+	EXPECT_EQ((blkcnt_t)(FILE_LEN / 512), st.st_blocks);
 	EXPECT_EQ(geteuid(), (unsigned int)st.st_uid);
 	ASSERT_EQ(0, fstat(view, &st));
 	EXPECT_TRUE(S_ISREG(st.st_mode));
 	EXPECT_EQ(0400, (int)st.st_mode & 07777);
 	EXPECT_EQ((off_t)(2 * PAGE), st.st_size);
+	EXPECT_EQ((blkcnt_t)0, st.st_blocks);
 	ASSERT_EQ(0, fstatfs(view, &fs));
 	EXPECT_EQ((long)PAGE, (long)fs.f_bsize);
 	close(view);

@@ -77,6 +77,7 @@ TEST_F(named, file_is_a_space)
 	ASSERT_EQ(0, fstat(again, &st));
 	EXPECT_TRUE(S_ISREG(st.st_mode));
 	EXPECT_EQ((off_t)SPACE_LEN, st.st_size);
+	EXPECT_EQ((blkcnt_t)((FILE_LEN - PAGE) / 512), st.st_blocks);
 	EXPECT_EQ((long long)st.st_ino, fdinfo_value(self->fd, "space"));
 	EXPECT_EQ((long long)st.st_ino, fdinfo_value(view, "space"));
 	ASSERT_EQ(0, statfs(self->path, &fs));

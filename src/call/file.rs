@@ -107,6 +107,15 @@ impl<T: SpaceFile> FileOperations for T {
         attach(new, self.terms().first + first, self.prot())
     }
 
+    /// Of all of a space what shows something. A view does not count it: its holder could have
+    /// that done without an end.
+    fn allocated(&self) -> u64 {
+        match Self::IS_OWNER {
+            true => bytes(self.space().install.read().layout.mapped()),
+            false => 0,
+        }
+    }
+
     /// The page of the space: a view begins somewhere in it.
     fn huge_page_offset(&self, first: usize) -> usize {
         first.wrapping_add(self.terms().first.get() as usize)

@@ -118,6 +118,10 @@ impl FileOperations for Named {
         &self.mapping
     }
 
+    fn allocated(&self) -> u64 {
+        self.asfd.as_ref().map_or(0, FileOperations::allocated)
+    }
+
     fn mmap(&self, new: &NewVma<'_, Terms>, first: u64) -> Result {
         self.asfd()?.mmap(new, first)
     }

@@ -33,7 +33,7 @@ impl<M: Store> Layout<M> {
         self.check_bounds(false);
         self.check_reach();
 
-        let (mut page, mut previous) = (SpacePage::FIRST, None);
+        let (mut page, mut previous, mut mapped) = (SpacePage::FIRST, None, 0);
         for range in self.ranges(SpacePage::FIRST..SpacePage::END) {
             assert!(page <= range.start && range.start < range.end && range.end <= self.end);
             assert!(range.offset.checked_add(range.pages()).is_some());
@@ -43,7 +43,9 @@ impl<M: Store> Layout<M> {
             assert!(!joined || !self.joins(previous, Some(range)), "{page:?}");
             page = range.end;
             previous = Some(range);
+            mapped += range.pages();
         }
+        assert_eq!(mapped, self.mapped(), "pages that show something");
     }
 
     /// Panics unless the bounds of holes are exact: they must be after a search for a single page

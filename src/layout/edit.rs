@@ -60,6 +60,7 @@ impl<M: Store> Layout<M> {
         hole: ops::Range<SpacePage>,
     ) -> Result<(), Error> {
         let taken = self.pool.take().ok_or(Error::NoNodes)?;
+        self.mapped = self.mapped.wrapping_add(range.pages());
         let (index, priority) = taken;
         let Place { previous, next, .. } = place;
         let after = if next == NIL { 0 } else { hole.end - range.end };
@@ -195,7 +196,10 @@ impl<M: Store> Layout<M> {
             }
         }
         self.segments.remove(&mut self.pool, index);
-        self.pool.put(index)
+        let removed = self.pool.put(index);
+        let pages = removed.as_ref().map_or(0, Range::pages);
+        self.mapped = self.mapped.wrapping_sub(pages);
+        removed
     }
 
     /// Moves the end of a range. It must not run into another range that stays.
@@ -206,6 +210,8 @@ impl<M: Store> Layout<M> {
         if end < range.end {
             range.installed = range.installed.within(&(range.start..end));
         }
+        self.mapped = self.mapped.wrapping_add(end - range.start);
+        self.mapped = self.mapped.wrapping_sub(range.pages());
         range.end = end;
         let reach = node.own_reach();
         if reach > old {
@@ -227,6 +233,8 @@ impl<M: Store> Layout<M> {
             if start > range.start {
                 range.installed = range.installed.within(&(start..range.end));
             }
+            self.mapped = self.mapped.wrapping_add(range.end - start);
+            self.mapped = self.mapped.wrapping_sub(range.pages());
             range.start = start;
             range.offset = offset;
         }

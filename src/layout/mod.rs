@@ -245,6 +245,8 @@ pub(crate) struct Layout<M: Store> {
     segments: Tree<BySegment>,
     /// Page after the last of the space.
     end: SpacePage,
+    /// Number of pages that show something.
+    mapped: u64,
     /// The number of callers that need ranges not to be joined.
     holds: usize,
 }
@@ -259,6 +261,7 @@ impl<M: Store> Layout<M> {
             space: Tree::new(),
             segments: Tree::new(),
             end: SpacePage::new(pages),
+            mapped: 0,
             holds: 0,
         }
     }
@@ -266,6 +269,11 @@ impl<M: Store> Layout<M> {
     /// Number of ranges: neighbours that continue each other count as one.
     pub(crate) fn len(&self) -> usize {
         self.pool.used()
+    }
+
+    /// Number of pages that show something.
+    pub(crate) fn mapped(&self) -> u64 {
+        self.mapped
     }
 
     /// Whether nothing is shown at all.

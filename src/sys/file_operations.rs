@@ -44,7 +44,17 @@ use kernel::{
 use crate::sys::{
     bindings,
     file,
-    file_system::Mounted,
+    file_system::{
+        self,
+        Mounted, //
+    },
+    inode::{
+        self,
+        callbacks,
+        IdMap,
+        Inode,
+        InodeLock, //
+    },
     mapping::Mapping,
     module::THIS_MODULE,
     safe_fns, //
@@ -78,6 +88,9 @@ pub(crate) trait FileOperations: Control {
 
     /// Whether the inode may be opened again for writing.
     fn is_writable(&self) -> bool;
+
+    /// How many bytes of it there are: st_blocks, in other units.
+    fn allocated(&self) -> u64;
 
     /// Sets up a VMA that maps the file from page `first` on.
     fn mmap(&self, vma: &NewVma<'_, Self::Shown>, first: u64) -> Result;
@@ -132,22 +145,6 @@ pub(crate) trait Readable: Anonymous {
     fn poll(&self, file: &File, table: &PollTable<'_>) -> bool;
 }
 
-/// An inode with its lock held.
-struct InodeLock<'a>(&'a File);
-
-impl<'a> InodeLock<'a> {
-    fn new(file: &'a File) -> Self {
-        safe_fns::address_space_helper_lock_inode(file);
-        InodeLock(file)
-    }
-}
-
-impl Drop for InodeLock<'_> {
-    fn drop(&mut self) {
-        safe_fns::address_space_helper_unlock_inode(self.0);
-    }
-}
-
 /// Makes a regular file, called `name` in /proc, for the accesses that `flags` say; nobody else
 /// may open it again. Its state `state` makes of the new file itself. `ENOMEM`, `ENFILE`, and the
 /// errors of `state`.
@@ -162,7 +159,7 @@ pub(crate) fn create<T: FileOperations>(
     };
     // Until the state has it mounted.
     let mounted = Mounted::new()?;
-    let file = mounted.open(name, &Shims::<T>::TABLE, mode, flags)?;
+    let file = mounted.open(name, &Shims::<T>::INODE, table::<T>(), mode, flags)?;
     let state = Arc::new(state(&file)?, GFP_KERNEL_ACCOUNT)?;
     let (size, mapping) = (state.size(), state.mapping().as_raw());
     safe_fns::address_space_helper_set_file_size(&file, size as bindings::loff_t);
@@ -181,7 +178,8 @@ pub(crate) fn create<T: FileOperations>(
 /// long as what they show.
 pub(super) fn new_mapping<T: FileOperations>() -> Result<Mapping> {
     // Without a state it is nobody's to open again.
-    let file = Mounted::new()?.open(c"", table::<T>(), 0, bindings::O_RDONLY)?;
+    let operations = &Shims::<T>::INODE;
+    let file = Mounted::new()?.open(c"", operations, table::<T>(), 0, bindings::O_RDONLY)?;
     Mapping::of(&file)
 }
 
@@ -189,6 +187,22 @@ pub(super) fn new_mapping<T: FileOperations>() -> Result<Mapping> {
 pub(super) fn table<T: FileOperations>() -> &'static bindings::file_operations {
     &Shims::<T>::TABLE
 }
+
+/// What stat() calls for an inode that has a `T`, or none any more.
+pub(super) const fn get_attributes<T: FileOperations>() -> GetAttributes {
+    Some(Shims::<T>::get_attributes)
+}
+
+/// See [`get_attributes()`].
+type GetAttributes = Option<
+    unsafe extern "C" fn(
+        *mut bindings::mnt_idmap,
+        *const bindings::path,
+        *mut bindings::kstat,
+        u32,
+        c_uint,
+    ) -> c_int,
+>;
 
 /// Makes a file that is read.
 pub(crate) fn create_readable<T: Readable>(
@@ -278,6 +292,31 @@ macro_rules! shims {
 }
 
 impl<T: FileOperations> Shims<T> {
+    const INODE: bindings::inode_operations = bindings::inode_operations {
+        setattr: file_system::SET_ATTRIBUTES,
+        getattr: get_attributes::<T>(),
+        ..pin_init::zeroed()
+    };
+
+    callbacks! {
+        /// Says what the kernel knows of an inode, and how much there is of it.
+        fn get_attributes(
+            idmap: &IdMap;
+            path: *const bindings::path, stat: *mut bindings::kstat, mask: u32, _flags: c_uint
+        ) -> c_int {
+            // SAFETY: The path leads to an inode with these operations. While it is locked the
+            // state, if it has one, stays.
+            let (inode, allocated) = unsafe {
+                let inode: &Inode = &*(*(*path).dentry).d_inode.cast();
+                let _lock = InodeLock::new(inode);
+                let state: *const T = (*inode.as_raw()).i_private.cast_const().cast();
+                (inode, state.as_ref().map_or(0, T::allocated))
+            };
+            inode::fill_stat(idmap, inode, allocated.div_ceil(512), mask, stat);
+            0
+        }
+    }
+
     const TABLE: bindings::file_operations = bindings::file_operations {
         // Keeps the module loaded while a file is open.
         owner: THIS_MODULE,
@@ -303,13 +342,14 @@ impl<T: FileOperations> Shims<T> {
         // SAFETY: The file has its inode already. While that is locked, what `create` has put
         // there is not taken away, and nothing else uses the file yet.
         from_result(|| unsafe {
-            let lock = InodeLock::new(File::from_raw_file(file));
+            let opened = File::from_raw_file(file);
+            let _lock = InodeLock::new(Inode::of(opened));
             let shared: *const T = (*inode).i_private.cast();
             if shared.is_null() {
                 return Err(ENXIO);
             }
             let shared: Arc<T> = ArcBorrow::from_raw(shared).into();
-            if lock.0.flags() & bindings::O_ACCMODE != bindings::O_RDONLY && !shared.is_writable() {
+            if opened.flags() & bindings::O_ACCMODE != bindings::O_RDONLY && !shared.is_writable() {
                 return Err(EACCES);
             }
             (*file).f_mapping = shared.mapping().as_raw();
@@ -444,7 +484,7 @@ impl<T> Shims<T> {
             if state.is_null() {
                 return 0;
             }
-            let _lock = InodeLock::new(File::from_raw_file(file));
+            let _lock = InodeLock::new(Inode::of(File::from_raw_file(file)));
             let last = Arc::into_unique_or_drop(Arc::from_raw(state));
             if last.is_some() {
                 // Whoever opens the inode from now on must not find it.

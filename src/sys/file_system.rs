@@ -78,11 +78,6 @@ pub(super) fn next_number() -> u64 {
     NEXT_NUMBER.fetch_add(1, Relaxed)
 }
 
-static INODE_OPERATIONS: bindings::inode_operations = bindings::inode_operations {
-    setattr: Some(set_attributes),
-    ..pin_init::zeroed()
-};
-
 /// The file system, mounted.
 ///
 /// # Invariants
@@ -107,6 +102,7 @@ impl Mounted {
     pub(super) fn open(
         &self,
         name: &CStr,
+        of_inode: &'static bindings::inode_operations,
         operations: &'static bindings::file_operations,
         mode: u16,
         flags: u32,
@@ -118,7 +114,7 @@ impl Mounted {
         };
         let mut inode = NewInode::new(sb, bindings::S_IFREG as u16 | mode)?;
         let null = core::ptr::null_mut();
-        inode.set_file(next_number(), &INODE_OPERATIONS, operations, null);
+        inode.set_file(next_number(), of_inode, operations, null);
         let (inode, name) = (inode.into_raw(), name.as_char_ptr());
         // SAFETY: The inode is this function's until the file has it. The operations are static.
         // The new file's only reference passes on, and there is no fd for it. When it is put, so
@@ -138,6 +134,15 @@ impl Drop for Mounted {
         unsafe { bindings::simple_release_fs(FILE_SYSTEM.mount.get(), FILE_SYSTEM.pins.get()) };
     }
 }
+
+/// The operation that changes one's attributes.
+pub(super) const SET_ATTRIBUTES: Option<
+    unsafe extern "C" fn(
+        *mut bindings::mnt_idmap,
+        *mut bindings::dentry,
+        *mut bindings::iattr,
+    ) -> c_int,
+> = Some(set_attributes);
 
 callbacks! {
     /// As for any file in memory, but its size cannot change: as if it were sealed.

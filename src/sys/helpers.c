@@ -415,14 +415,14 @@ void address_space_helper_set_file_size(struct file *file, loff_t size)
 	i_size_write(file_inode(file), size);
 }
 
-void address_space_helper_lock_inode(struct file *file)
+void address_space_helper_lock_inode(struct inode *inode)
 {
-	inode_lock(file_inode(file));
+	inode_lock(inode);
 }
 
-void address_space_helper_unlock_inode(struct file *file)
+void address_space_helper_unlock_inode(struct inode *inode)
 {
-	inode_unlock(file_inode(file));
+	inode_unlock(inode);
 }
 
 loff_t address_space_helper_inode_size(struct inode *inode)

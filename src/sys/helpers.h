@@ -125,8 +125,8 @@ struct vm_area_struct *address_space_helper_next_vma(struct vm_area_struct *vma,
 void address_space_helper_release_fault_lock(struct vm_fault *vmf);
 
 /* Files. */
-void address_space_helper_lock_inode(struct file *file);
-void address_space_helper_unlock_inode(struct file *file);
+void address_space_helper_lock_inode(struct inode *inode);
+void address_space_helper_unlock_inode(struct inode *inode);
 void address_space_helper_set_file_size(struct file *file, loff_t size);
 loff_t address_space_helper_file_size(struct file *file);
 unsigned long address_space_helper_file_ino(struct file *file);

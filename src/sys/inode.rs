@@ -105,6 +105,12 @@ macro_rules! callbacks {
 pub(super) use callbacks;
 
 impl Inode {
+    /// That of an open file.
+    pub(super) fn of(file: &File) -> &Inode {
+        // SAFETY: An open file has an inode, which does not change.
+        unsafe { &*(*file.as_ptr()).f_inode.cast() }
+    }
+
     /// The file system.
     pub(super) fn sb(&self) -> &SuperBlock {
         // SAFETY: An inode has one as long as it exists.
@@ -140,6 +146,37 @@ impl Attributes {
             attributes.ia_valid &= !bindings::ATTR_SIZE;
             is_there.then_some(attributes.ia_size as u64)
         }
+    }
+}
+
+/// An inode with its lock held.
+pub(super) struct InodeLock<'a>(&'a Inode);
+
+impl<'a> InodeLock<'a> {
+    pub(super) fn new(inode: &'a Inode) -> Self {
+        safe_fns::address_space_helper_lock_inode(inode);
+        InodeLock(inode)
+    }
+}
+
+impl Drop for InodeLock<'_> {
+    fn drop(&mut self) {
+        safe_fns::address_space_helper_unlock_inode(self.0);
+    }
+}
+
+/// Says what stat() returns of an inode: that it takes `blocks` blocks, and what the kernel knows.
+pub(super) fn fill_stat(
+    idmap: &IdMap,
+    inode: &Inode,
+    blocks: u64,
+    mask: u32,
+    stat: *mut bindings::kstat,
+) {
+    // SAFETY: The operation that this is for is given a place for it.
+    unsafe {
+        bindings::generic_fillattr(idmap.as_raw(), mask, inode.as_raw(), stat);
+        (*stat).blocks = blocks;
     }
 }
 

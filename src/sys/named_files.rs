@@ -144,6 +144,7 @@ impl<T: NamedFile> FileSystem<T> {
 
     const FILE: bindings::inode_operations = bindings::inode_operations {
         setattr: Some(Self::set_attributes),
+        getattr: file_operations::get_attributes::<T>(),
         set_acl: inode::SET_ACL,
         ..pin_init::zeroed()
     };

@@ -116,8 +116,8 @@ safe_fns! {
     fn address_space_helper_touch_inode(inode: &Inode) -> ();
     fn address_space_helper_inode_size(inode: &Inode) -> loff_t;
     fn address_space_helper_set_inode_size(inode: &Inode, size: loff_t) -> ();
-    fn address_space_helper_lock_inode(file: &File) -> ();
-    fn address_space_helper_unlock_inode(file: &File) -> ();
+    fn address_space_helper_lock_inode(inode: &Inode) -> ();
+    fn address_space_helper_unlock_inode(inode: &Inode) -> ();
     fn address_space_helper_file_size(file: &File) -> loff_t;
     fn address_space_helper_set_file_size(file: &File, size: loff_t) -> ();
     fn address_space_helper_file_ino(file: &File) -> usize;
