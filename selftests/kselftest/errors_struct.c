@@ -17,6 +17,7 @@ union any {
 	struct address_space_protect protect;
 	struct address_space_move move;
 	struct address_space_advise advise;
+	struct address_space_layout layout;
 	struct address_space_events events;
 	struct address_space_poison poison;
 	struct address_space_query query;
@@ -31,6 +32,7 @@ FIXTURE(call)
 	int fd;			/* what the call is made on */
 	union any arg;		/* arguments with which the call succeeds */
 	struct address_space_op op;	/* of a batch */
+	struct address_space_range range;	/* of a layout */
 };
 
 FIXTURE_VARIANT(call)
@@ -86,6 +88,8 @@ FIXTURE_VARIANT_ADD(call, move)
 FIXTURE_VARIANT_ADD(call, advise)
 	CALL(ADDRESS_SPACE_ADVISE, address_space_advise, 0,
 	     offsetof(struct address_space_advise, __reserved));
+FIXTURE_VARIANT_ADD(call, layout)
+	CALL(ADDRESS_SPACE_LAYOUT, address_space_layout, 0, 0);
 FIXTURE_VARIANT_ADD(call, events)
 	CALL(ADDRESS_SPACE_EVENTS, address_space_events, 0,
 	     offsetof(struct address_space_events, __reserved));
@@ -158,6 +162,12 @@ FIXTURE_SETUP(call)
 	case ADDRESS_SPACE_ADVISE:
 		self->arg.advise.length = PAGE;
 		self->arg.advise.advice = ADDRESS_SPACE_DONTNEED;
+		break;
+	case ADDRESS_SPACE_LAYOUT:
+		self->arg.layout.length = PAGE;
+		self->arg.layout.ranges = (uintptr_t)&self->range;
+		self->arg.layout.nr_ranges = 1;
+		self->arg.layout.range_size = sizeof(self->range);
 		break;
 	case ADDRESS_SPACE_EVENTS:
 		self->arg.events.length = PAGE;
@@ -342,7 +352,7 @@ FIXTURE_VARIANT_ADD(fd, asfd)
 		_IOC_NR(ADDRESS_SPACE_VIEW), _IOC_NR(ADDRESS_SPACE_REGISTER),
 		_IOC_NR(ADDRESS_SPACE_UNREGISTER), _IOC_NR(ADDRESS_SPACE_BATCH),
 		_IOC_NR(ADDRESS_SPACE_PROTECT), _IOC_NR(ADDRESS_SPACE_MOVE),
-		_IOC_NR(ADDRESS_SPACE_ADVISE),
+		_IOC_NR(ADDRESS_SPACE_ADVISE), _IOC_NR(ADDRESS_SPACE_LAYOUT),
 		_IOC_NR(ADDRESS_SPACE_EVENTS), _IOC_NR(ADDRESS_SPACE_POISON),
 		_IOC_NR(KVM_MAP_ADDRESS_SPACE), _IOC_NR(KVM_UNMAP_ADDRESS_SPACE),
 	},

@@ -71,6 +71,7 @@ TEST(limits_are_those_that_apply)
 /* A feature that is told of exists, and one that is not is refused. */
 TEST(features_are_those_that_exist)
 {
+	struct address_space_range range;
 	char name[] = "name", path[64];
 	struct address_space_create create = {
 		.size = sizeof(create), .length = PAGE, .name = (uintptr_t)name,
@@ -102,6 +103,9 @@ TEST(features_are_those_that_exist)
 			  ADDRESS_SPACE_MAP_PRIVATE));
 	EXPECT_EQ(has(ADDRESS_SPACE_FEATURE_ADVISE),
 		  !as_advise(asfd, 0, PAGE, ADDRESS_SPACE_DONTNEED));
+	EXPECT_EQ(has(ADDRESS_SPACE_FEATURE_LAYOUT), as_layout(asfd, 0, PAGE, &range, 1, NULL) >= 0);
+	EXPECT_EQ(has(ADDRESS_SPACE_FEATURE_MOUNT),
+		  !system("grep -qw address_space /proc/filesystems"));
 	if (!access("/dev/kvm", F_OK))
 		EXPECT_TRUE(has(ADDRESS_SPACE_FEATURE_KVM));
 }
@@ -114,7 +118,8 @@ TEST(no_other_feature_is_claimed)
 		ADDRESS_SPACE_FEATURE_HOLES | ADDRESS_SPACE_FEATURE_RELEASE |
 		ADDRESS_SPACE_FEATURE_UNREGISTER_ALL | ADDRESS_SPACE_FEATURE_KVM |
 		ADDRESS_SPACE_FEATURE_HUGE_PAGES | ADDRESS_SPACE_FEATURE_LEND |
-		ADDRESS_SPACE_FEATURE_PRIVATE | ADDRESS_SPACE_FEATURE_ADVISE;
+		ADDRESS_SPACE_FEATURE_PRIVATE | ADDRESS_SPACE_FEATURE_ADVISE |
+		ADDRESS_SPACE_FEATURE_LAYOUT | ADDRESS_SPACE_FEATURE_MOUNT;
 
 	EXPECT_FALSE(has(~known));
 }

@@ -26,6 +26,7 @@ use crate::{
         batch,
         file::SpaceFile,
         lend,
+        ranges,
         request::{
             self,
             reject_unknown_flags,
@@ -67,6 +68,7 @@ pub(crate) fn ioctl<T: SpaceFile>(of: &T, file: &File, cmd: u32, arg: UserPtr) -
         uapi::MMAP => change()?.mmap(arg),
         uapi::MUNMAP => change()?.munmap(arg),
         uapi::VIEW => manager.view(arg),
+        uapi::LAYOUT => ranges::layout(manager.space, &manager.part, arg),
         uapi::REGISTER => change()?.register(arg),
         uapi::UNREGISTER => change()?.unregister(arg),
         uapi::BATCH => change().and_then(|of| batch::batch(of.space, &of.part, arg)),

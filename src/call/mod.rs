@@ -19,6 +19,7 @@ mod lend;
 pub(crate) mod manage;
 pub(crate) mod named;
 mod query;
+mod ranges;
 pub(crate) mod request;
 pub(crate) mod uapi;
 pub(crate) mod view;

@@ -27,7 +27,9 @@ const ALWAYS: u64 = uapi::FEATURE_NAMES
     | uapi::FEATURE_UNREGISTER_ALL
     | uapi::FEATURE_LEND
     | uapi::FEATURE_PRIVATE
-    | uapi::FEATURE_ADVISE;
+    | uapi::FEATURE_ADVISE
+    | uapi::FEATURE_LAYOUT
+    | uapi::FEATURE_MOUNT;
 
 /// What there is.
 const FEATURES: u64 = ALWAYS

@@ -125,6 +125,11 @@ impl Part {
         }
     }
 
+    /// Its first page.
+    pub(crate) fn first(&self) -> SpacePage {
+        self.first
+    }
+
     /// The most that it allows.
     pub(crate) fn limit(&self) -> Prot {
         self.prot

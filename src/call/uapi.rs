@@ -33,6 +33,7 @@ pub(crate) const UNREGISTER: u32 = _IO(TYPE, 0x05);
 pub(crate) const BATCH: u32 = _IO(TYPE, 0x06);
 pub(crate) const PROTECT: u32 = _IO(TYPE, 0x07);
 pub(crate) const MOVE: u32 = _IO(TYPE, 0x08);
+pub(crate) const LAYOUT: u32 = _IO(TYPE, 0x09);
 pub(crate) const ADVISE: u32 = _IO(TYPE, 0x0C);
 pub(crate) const EVENTS: u32 = _IO(TYPE, 0x0D);
 pub(crate) const POISON: u32 = _IO(TYPE, 0x0E);
@@ -49,6 +50,10 @@ pub(crate) const MAP_PRIVATE: u32 = 1 << 3;
 
 /// Flag of [`View`].
 pub(crate) const VIEW_MANAGE: u32 = 1 << 0;
+
+/// Flags of [`Range`].
+pub(crate) const RANGE_PRIVATE: u32 = 1 << 0;
+pub(crate) const RANGE_LENT: u32 = 1 << 1;
 
 /// Flags of [`Register`].
 pub(crate) const REGISTER_POPULATE: u32 = 1 << 0;
@@ -84,6 +89,8 @@ pub(crate) const FEATURE_HUGE_PAGES: u64 = 1 << 8;
 pub(crate) const FEATURE_LEND: u64 = 1 << 9;
 pub(crate) const FEATURE_PRIVATE: u64 = 1 << 10;
 pub(crate) const FEATURE_ADVISE: u64 = 1 << 11;
+pub(crate) const FEATURE_LAYOUT: u64 = 1 << 12;
+pub(crate) const FEATURE_MOUNT: u64 = 1 << 13;
 // A new one takes the next bit, here, in the header and in `query.rs`.
 
 /// Flag of [`Poison`].
@@ -157,6 +164,16 @@ plain_structs! {
     Protect { size: u32, flags: u32, addr: u64, length: u64, prot: u32, reserved: u32 }
     /// Argument of [`MOVE`].
     Move { size: u32, flags: u32, addr: u64, length: u64, new_addr: u64 }
+    /// Argument of [`LAYOUT`].
+    Layout {
+        size: u32, flags: u32,
+        addr: u64, length: u64, ranges: u64, nr_ranges: u32, range_size: u32, next: u64,
+    }
+    /// What it writes for each range.
+    Range {
+        addr: u64, length: u64, offset: u64, ino: u64,
+        dev_major: u32, dev_minor: u32, prot: u32, flags: u32,
+    }
     /// Argument of [`ADVISE`].
     Advise { size: u32, flags: u32, addr: u64, length: u64, advice: u32, reserved: u32 }
     /// Argument of [`EVENTS`].
@@ -202,7 +219,7 @@ macro_rules! args {
 }
 
 args! {
-    Create(16) Lend Query Mmap Munmap View(40) Register Unregister Batch Op Protect Move Advise
+    Create(16) Lend Query Mmap Munmap View(40) Register Unregister Batch Op Protect Move Advise Layout
     Events Poison KvmMap KvmUnmap
 }
 

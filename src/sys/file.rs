@@ -33,6 +33,15 @@ pub(crate) fn ino(file: &File) -> u64 {
     safe_fns::address_space_helper_file_ino(file) as u64
 }
 
+/// The number of its file system's device, as /proc/PID/maps has it: major and minor.
+pub(crate) fn device(file: &File) -> (u32, u32) {
+    let device = safe_fns::address_space_helper_file_device(file);
+    (device >> MINOR_BITS, device & ((1 << MINOR_BITS) - 1))
+}
+
+/// Of a device number in the kernel.
+const MINOR_BITS: u32 = 20;
+
 /// What mmap() checks and what can change while a file is open, as opaque bits: its seals, and
 /// whether its mount is noexec.
 pub(crate) fn mmap_limits(file: &File) -> u32 {

@@ -456,6 +456,11 @@ unsigned long address_space_helper_file_ino(struct file *file)
 	return file_inode(file)->i_ino;
 }
 
+unsigned int address_space_helper_file_device(struct file *file)
+{
+	return file_inode(file)->i_sb->s_dev;
+}
+
 unsigned long address_space_helper_huge_page_size(struct file *file)
 {
 	return is_file_hugepages(file) ? huge_page_size(hstate_file(file)) : 0;

@@ -130,6 +130,7 @@ void address_space_helper_unlock_inode(struct inode *inode);
 void address_space_helper_set_file_size(struct file *file, loff_t size);
 loff_t address_space_helper_file_size(struct file *file);
 unsigned long address_space_helper_file_ino(struct file *file);
+unsigned int address_space_helper_file_device(struct file *file);
 unsigned long address_space_helper_huge_page_size(struct file *file);
 unsigned int address_space_helper_mmap_limits(struct file *file);
 bool address_space_helper_is_resident(struct file *file, pgoff_t index);

@@ -195,6 +195,22 @@ int as_advise(int asfd, uint64_t addr, uint64_t length, uint32_t advice)
 	return as_ioctl(asfd, ADDRESS_SPACE_ADVISE, &arg);
 }
 
+int as_layout(int asfd, uint64_t addr, uint64_t length, struct address_space_range *ranges,
+	      uint32_t room, uint64_t *next)
+{
+	struct address_space_layout arg = {
+		.size = sizeof(arg), .addr = addr, .length = length,
+		.ranges = (uintptr_t)ranges, .nr_ranges = room, .range_size = sizeof(*ranges),
+	};
+	int ret = as_ioctl(asfd, ADDRESS_SPACE_LAYOUT, &arg);
+
+	if (ret < 0)
+		return ret;
+	if (next)
+		*next = arg.next;
+	return arg.nr_ranges;
+}
+
 int as_events(int asfd, uint64_t addr, uint64_t length, uint32_t timeout_ms)
 {
 	struct address_space_events arg = {

@@ -62,6 +62,9 @@ int as_protect(int asfd, uint64_t addr, uint64_t length, int prot);
 int as_move(int asfd, uint64_t addr, uint64_t length, uint64_t new_addr,
 	    uint32_t flags);
 int as_advise(int asfd, uint64_t addr, uint64_t length, uint32_t advice);
+/* how many ranges there are in the range, at most @room; @next: where to go on */
+int as_layout(int asfd, uint64_t addr, uint64_t length, struct address_space_range *ranges,
+	      uint32_t room, uint64_t *next);
 int as_events(int asfd, uint64_t addr, uint64_t length, uint32_t timeout_ms);
 int as_poison(int asfd, uint64_t addr, uint64_t length, uint32_t flags);
 /* a range of the caller's own memory */

@@ -259,6 +259,8 @@ struct address_space_lend {
  * ADDRESS_SPACE_FEATURE_PRIVATE - ADDRESS_SPACE_MAP_PRIVATE and
  * ADDRESS_SPACE_REGISTER_PRIVATE.
  * ADDRESS_SPACE_FEATURE_ADVISE - ADDRESS_SPACE_ADVISE.
+ * ADDRESS_SPACE_FEATURE_LAYOUT - ADDRESS_SPACE_LAYOUT.
+ * ADDRESS_SPACE_FEATURE_MOUNT - The file system "address_space" can be mounted.
  */
 #define ADDRESS_SPACE_FEATURE_NAMES		(1ULL << 0)
 #define ADDRESS_SPACE_FEATURE_REOPEN		(1ULL << 1)
@@ -272,6 +274,8 @@ struct address_space_lend {
 #define ADDRESS_SPACE_FEATURE_LEND		(1ULL << 9)
 #define ADDRESS_SPACE_FEATURE_PRIVATE		(1ULL << 10)
 #define ADDRESS_SPACE_FEATURE_ADVISE		(1ULL << 11)
+#define ADDRESS_SPACE_FEATURE_LAYOUT		(1ULL << 12)
+#define ADDRESS_SPACE_FEATURE_MOUNT		(1ULL << 13)
 
 /* The version of the interface that this file describes. */
 #define ADDRESS_SPACE_VERSION	1
@@ -792,6 +796,74 @@ struct address_space_advise {
 	__u32 __reserved;
 };
 #define ADDRESS_SPACE_ADVISE	_IO(ADDRESS_SPACE_TYPE, 0x0C)
+
+/**
+ * struct address_space_range - what ADDRESS_SPACE_LAYOUT writes
+ * @addr: Start of the range of the address space, in bytes
+ * @length: Length of the range in bytes
+ * @offset: Start of the range in the file, or in what was lent, in bytes
+ * @ino: Inode number of the file; 0 of lent memory
+ * @dev_major: Device of its file system, as /proc/PID/maps has it; 0 of lent
+ *             memory
+ * @dev_minor: As above
+ * @prot: Protection
+ * @flags: ADDRESS_SPACE_RANGE_*
+ *
+ * ADDRESS_SPACE_RANGE_PRIVATE - It was mapped with ADDRESS_SPACE_MAP_PRIVATE.
+ * ADDRESS_SPACE_RANGE_LENT - It is memory that a process has lent.
+ */
+struct address_space_range {
+	__aligned_u64 addr;
+	__aligned_u64 length;
+	__aligned_u64 offset;
+	__aligned_u64 ino;
+	__u32 dev_major;
+	__u32 dev_minor;
+	__u32 prot;
+	__u32 flags;
+};
+#define ADDRESS_SPACE_RANGE_PRIVATE	(1U << 0)
+#define ADDRESS_SPACE_RANGE_LENT	(1U << 1)
+
+/**
+ * struct address_space_layout - ioctl(ADDRESS_SPACE_LAYOUT)
+ * @size: sizeof(struct address_space_layout)
+ * @flags: Must be 0
+ * @addr: Start of the range of the address space to look at, in bytes, a
+ *        multiple of the page size
+ * @length: Length of the range in bytes, a multiple of the page size, not 0
+ * @ranges: Address of an array, which the kernel writes to
+ * @nr_ranges: How many elements it has room for; output: how many were written
+ * @range_size: sizeof(struct address_space_range). What the kernel does not know
+ *              of a longer one is set to 0.
+ * @next: Output: the address from which to go on: @addr + @length if all has been
+ *        written
+ *
+ * Issued on an asfd, or a view that manages its range, which may be open for
+ * reading only. Writes what is mapped in a range, in the order of addresses, as
+ * far as there is room: one element for each mapping, cut to the range.
+ * Neighbours that continue each other are one. Of up to 256 elements in sequence
+ * all were so at one moment; other calls may change the layout between these.
+ * What a change that is under way has half done is not seen: it is waited for.
+ *
+ * Errors:
+ *  - EINVAL: the range is not within the address space; or @range_size is less
+ *    than in the first published version.
+ *  - E2BIG: @range_size is more than the size of a page.
+ *  - EFAULT: the array cannot be written.
+ *  - EINTR: a fatal signal came.
+ */
+struct address_space_layout {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 addr;
+	__aligned_u64 length;
+	__aligned_u64 ranges;
+	__u32 nr_ranges;
+	__u32 range_size;
+	__aligned_u64 next;
+};
+#define ADDRESS_SPACE_LAYOUT	_IO(ADDRESS_SPACE_TYPE, 0x09)
 #define ADDRESS_SPACE_WILLNEED		3
 #define ADDRESS_SPACE_DONTNEED		4
 #define ADDRESS_SPACE_REMOVE		9
