@@ -279,6 +279,19 @@ impl Error {
         }
     }
 
+    /// The number of [`errno()`](Error::errno), as of `std::io::Error`.
+    pub fn raw_os_error(&self) -> Option<i32> {
+        self.errno().map(Errno::raw_os_error)
+    }
+
+    /// What `std::io::Error` calls the errno; `InvalidInput` if no call was made.
+    pub fn kind(&self) -> io::ErrorKind {
+        match self.errno() {
+            Some(errno) => io::Error::from(errno).kind(),
+            None => io::ErrorKind::InvalidInput,
+        }
+    }
+
     /// The index of the operation for which a batch failed.
     pub fn failed_operation(&self) -> Option<usize> {
         match *self {
@@ -293,11 +306,7 @@ impl std::error::Error for Error {}
 impl From<Error> for io::Error {
     /// Keeps the error kind of the errno, and the whole message.
     fn from(error: Error) -> Self {
-        let kind = match error.errno() {
-            Some(errno) => io::Error::from(errno).kind(),
-            None => io::ErrorKind::InvalidInput,
-        };
-        io::Error::new(kind, error)
+        io::Error::new(error.kind(), error)
     }
 }
 
@@ -383,7 +392,8 @@ mod tests {
             length: 1,
             window: 0x1000,
         };
-        assert_eq!(error.errno(), None);
+        assert_eq!((error.errno(), error.raw_os_error()), (None, None));
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
         assert_eq!(
             error.to_string(),
             "0x1 bytes at 0x1000 are not within the window of 0x1000 bytes"
@@ -396,6 +406,8 @@ mod tests {
             errno: Errno::NOENT,
         };
         let text = error.to_string();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert_eq!(error.raw_os_error(), Some(Errno::NOENT.raw_os_error()));
         let error = io::Error::from(error);
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         assert_eq!(error.to_string(), text);

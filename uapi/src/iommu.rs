@@ -21,7 +21,7 @@
 //! // IOVAs from 4 GiB to 5 GiB; 256 MiB of RAM at guest address 0.
 //! let domain = Domain::new(4 << 30..5 << 30)?;
 //! domain.add_ram(0, &ram, 0, 256 << 20)?;
-//! give_to_device(domain.view(Prot::READ | Prot::WRITE)?, domain.aperture());
+//! give_to_device(domain.view(Prot::READ_WRITE)?, domain.aperture());
 //!
 //! // The guest's IOMMU driver maps a buffer for one transfer.
 //! domain.map((5 << 30) - 0x1000, 0x7000, 0x1000, Prot::READ)?;
@@ -223,7 +223,7 @@ impl Domain {
             .register(&file)
             .offset(offset)
             .length(length)
-            .prot(Prot::READ | Prot::WRITE)
+            .prot(Prot::READ_WRITE)
             .commit()?;
         state.ram.push(Ram { gpa, file, offset });
         state.ram.sort_by_key(|ram| ram.gpa.start);

@@ -109,7 +109,7 @@ impl KvmWindow {
         // The kernel attached the range with the protection that the slot needs.
         let prot = match flags.contains(KvmFlags::READONLY) {
             true => Prot::READ,
-            false => Prot::READ | Prot::WRITE,
+            false => Prot::READ_WRITE,
         };
         let start = std::ptr::with_exposed_provenance_mut(argument.window as usize);
         let start = NonNull::new(start).ok_or_else(|| error(Errno::FAULT))?;

@@ -118,7 +118,7 @@ impl AddressSpace {
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let space = AddressSpace::new(1 << 30)?;
     /// # let ram = std::fs::File::open("/dev/shm/ram")?;
-    /// let prot = Prot::READ | Prot::WRITE;
+    /// let prot = Prot::READ_WRITE;
     /// space.register(&ram).prot(prot).commit()?;
     /// for page in (0..1 << 20).step_by(4096) {
     ///     space.map(&ram).offset(page).length(4096).at(0).prot(prot).commit()?;
@@ -366,7 +366,7 @@ impl AddressSpace {
     /// # use address_space::{AddressSpace, Prot};
     /// # fn main() -> Result<(), address_space::Error> {
     /// let memory = AddressSpace::new(1 << 40)?;
-    /// let window = memory.part(1 << 32..2 << 32, Prot::READ | Prot::WRITE)?;
+    /// let window = memory.part(1 << 32..2 << 32, Prot::READ_WRITE)?;
     /// assert_eq!(window.length()?, 1 << 32);
     /// window.unmap(0..1 << 32)?;
     /// # Ok(())

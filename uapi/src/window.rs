@@ -292,7 +292,7 @@ mod tests {
 
     #[test]
     fn words_are_read_back() {
-        let window = window(Prot::READ | Prot::WRITE);
+        let window = window(Prot::READ_WRITE);
         window.write(8, 0x0123_4567_89ab_cdef_u64).unwrap();
         assert_eq!(window.read::<u64>(8).unwrap(), 0x0123_4567_89ab_cdef);
         assert_eq!(window.read::<u64>(16).unwrap(), 0);
@@ -302,7 +302,7 @@ mod tests {
 
     #[test]
     fn slices_are_read_back_at_any_alignment() {
-        let window = window(Prot::READ | Prot::WRITE);
+        let window = window(Prot::READ_WRITE);
         let text: Vec<u8> = (1..=100).collect();
         for offset in 0..17 {
             for length in [0, 1, 7, 8, 9, 31, 100] {
@@ -318,7 +318,7 @@ mod tests {
 
     #[test]
     fn access_past_the_end_is_refused() {
-        let window = window(Prot::READ | Prot::WRITE);
+        let window = window(Prot::READ_WRITE);
         let length = window.length();
         let mut two = [0; 2];
         for offset in [length - 1, length, usize::MAX] {
@@ -336,7 +336,7 @@ mod tests {
 
     #[test]
     fn misaligned_word_is_refused() {
-        let window = window(Prot::READ | Prot::WRITE);
+        let window = window(Prot::READ_WRITE);
         assert_eq!(
             window.read::<u32>(2),
             Err(Error::Misaligned {
@@ -384,7 +384,7 @@ mod tests {
     fn volatile_slice_is_the_same_memory() {
         use vm_memory::Bytes;
 
-        let window = window(Prot::READ | Prot::WRITE);
+        let window = window(Prot::READ_WRITE);
         window.write_slice(100, b"hello").unwrap();
         let slice = window.as_volatile_slice();
         assert_eq!(slice.len(), window.length());

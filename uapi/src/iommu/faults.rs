@@ -55,7 +55,7 @@ pub enum Reason {
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let domain = Domain::new(4 << 30..5 << 30)?;
 /// // Two devices in one domain, and the numbers by which the guest knows them.
-/// let views = [8, 16].map(|endpoint| (domain.view(Prot::READ | Prot::WRITE), endpoint));
+/// let views = [8, 16].map(|endpoint| (domain.view(Prot::READ_WRITE), endpoint));
 /// let mut endpoints = HashMap::new();
 /// for (view, endpoint) in views {
 ///     endpoints.insert(view?.id()?, endpoint);

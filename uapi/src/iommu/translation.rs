@@ -118,7 +118,7 @@ impl From<Permissions> for Prot {
         match permissions {
             Permissions::No => Prot::empty(),
             Permissions::Read => Prot::READ,
-            Permissions::Write | Permissions::ReadWrite => Prot::READ | Prot::WRITE,
+            Permissions::Write | Permissions::ReadWrite => Prot::READ_WRITE,
         }
     }
 }

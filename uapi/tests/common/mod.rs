@@ -22,7 +22,7 @@ use rustix::process::{
     pidfd_open, pidfd_send_signal, waitid, waitpid,
 };
 
-pub const READ_WRITE: Prot = Prot::READ.union(Prot::WRITE);
+pub const READ_WRITE: Prot = Prot::READ_WRITE;
 
 /// An address space of this many pages.
 pub fn space(pages: u64) -> AddressSpace {
