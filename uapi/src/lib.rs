@@ -22,7 +22,7 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! // 1 MiB in which nothing is mapped.
 //! let space = AddressSpace::new(1 << 20)?;
-//! let window = space.attach(0..1 << 20, Prot::READ)?;
+//! let window = space.attach(.., Prot::READ)?;
 //!
 //! // The window shows the file as soon as it is mapped.
 //! let file = File::open("/etc/os-release")?;
@@ -31,10 +31,13 @@
 //! window.read_slice(0, &mut bytes)?;
 //!
 //! // Once this returns it does not; reading it again would raise SIGBUS.
-//! space.unmap(0..1 << 20)?;
+//! space.unmap(..)?;
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! Methods take ranges as those of collections do: `..`, `4096..`, `..8192`. One without an
+//! end goes to the end of the address space or view.
 //!
 //! # Many changes at once
 //!
@@ -58,7 +61,7 @@
 //!
 //! // The other process can read what the owner maps there.
 //! let view = View::from(receive());
-//! let window = view.attach(0..view.length()?, Prot::READ)?;
+//! let window = view.attach(.., Prot::READ)?;
 //! # Ok(())
 //! # }
 //! ```
@@ -112,6 +115,7 @@ mod lend;
 mod map;
 mod prot;
 mod query;
+mod range;
 mod registration;
 mod space;
 pub mod sys;

@@ -3,13 +3,14 @@
 //! An address space and its calls.
 
 use std::ffi::CString;
-use std::ops::Range;
+use std::ops::{Range, RangeBounds};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::fstat;
 
 use crate::batch::{Batch, length_of};
 use crate::call::{call, call_for_fd, name, name_field, size_field};
+use crate::range::bytes_of;
 use crate::{
     Advice, Device, Errno, Error, Holes, KvmFlags, KvmWindow, Map, Prot, Registration, Result,
     View, Window, sys,
@@ -76,7 +77,7 @@ impl AddressSpace {
     ///
     /// [`Error::Unmap`]: EINVAL if the range is empty, not aligned to pages, or not
     /// within the address space; ENOMEM.
-    pub fn unmap(&self, range: Range<u64>) -> Result<()> {
+    pub fn unmap(&self, range: impl RangeBounds<u64>) -> Result<()> {
         self.unmap_with(range, 0)
     }
 
@@ -88,11 +89,12 @@ impl AddressSpace {
     /// # Errors
     ///
     /// As for [`AddressSpace::unmap()`].
-    pub fn unmap_and_release(&self, range: Range<u64>) -> Result<()> {
+    pub fn unmap_and_release(&self, range: impl RangeBounds<u64>) -> Result<()> {
         self.unmap_with(range, sys::ADDRESS_SPACE_MUNMAP_RELEASE)
     }
 
-    fn unmap_with(&self, range: Range<u64>, flags: u32) -> Result<()> {
+    fn unmap_with(&self, range: impl RangeBounds<u64>, flags: u32) -> Result<()> {
+        let range = self.bytes_of(range)?;
         let mut argument = sys::address_space_munmap {
             size: size_field::<sys::address_space_munmap>(),
             flags,
@@ -205,7 +207,8 @@ impl AddressSpace {
     /// allows more than the range of the file was mapped or registered for; EINVAL
     /// if the range is empty, not aligned to pages, or not within the address space;
     /// ENOMEM.
-    pub fn protect(&self, range: Range<u64>, prot: Prot) -> Result<()> {
+    pub fn protect(&self, range: impl RangeBounds<u64>, prot: Prot) -> Result<()> {
+        let range = self.bytes_of(range)?;
         let mut argument = sys::address_space_protect {
             size: size_field::<sys::address_space_protect>(),
             flags: 0,
@@ -229,7 +232,7 @@ impl AddressSpace {
     /// is mapped at the destination; EINVAL if the range is empty or not aligned to
     /// pages, one of the two ranges is not within the address space, or they
     /// overlap; ENOMEM.
-    pub fn move_to(&self, range: Range<u64>, new_addr: u64) -> Result<()> {
+    pub fn move_to(&self, range: impl RangeBounds<u64>, new_addr: u64) -> Result<()> {
         self.move_with(range, new_addr, 0)
     }
 
@@ -239,11 +242,12 @@ impl AddressSpace {
     /// # Errors
     ///
     /// As [`move_to()`](AddressSpace::move_to), without EEXIST.
-    pub fn move_over(&self, range: Range<u64>, new_addr: u64) -> Result<()> {
+    pub fn move_over(&self, range: impl RangeBounds<u64>, new_addr: u64) -> Result<()> {
         self.move_with(range, new_addr, sys::ADDRESS_SPACE_MAP_REPLACE)
     }
 
-    fn move_with(&self, range: Range<u64>, new_addr: u64, flags: u32) -> Result<()> {
+    fn move_with(&self, range: impl RangeBounds<u64>, new_addr: u64, flags: u32) -> Result<()> {
+        let range = self.bytes_of(range)?;
         let mut argument = sys::address_space_move {
             size: size_field::<sys::address_space_move>(),
             flags,
@@ -282,7 +286,8 @@ impl AddressSpace {
     /// space. It may have been done for a part of the range: EPERM for a file that is
     /// sealed, EOPNOTSUPP for one that can have no holes, EFAULT for a page that cannot
     /// be populated, EHWPOISON, EINTR, EAGAIN, ENOMEM.
-    pub fn advise(&self, range: Range<u64>, advice: Advice) -> Result<()> {
+    pub fn advise(&self, range: impl RangeBounds<u64>, advice: Advice) -> Result<()> {
+        let range = self.bytes_of(range)?;
         let mut argument = sys::address_space_advise {
             size: size_field::<sys::address_space_advise>(),
             flags: 0,
@@ -319,7 +324,7 @@ impl AddressSpace {
     /// [`Error::View`]: EINVAL if the range is empty, not aligned to pages, or not
     /// within the address space, or if `prot` has no [`Prot::READ`]; ENOMEM,
     /// EMFILE, ENFILE.
-    pub fn view(&self, range: Range<u64>, prot: Prot) -> Result<View> {
+    pub fn view(&self, range: impl RangeBounds<u64>, prot: Prot) -> Result<View> {
         self.view_with(range, prot, Holes::empty())
     }
 
@@ -329,7 +334,12 @@ impl AddressSpace {
     ///
     /// As for [`view()`](AddressSpace::view); and EINVAL for flags that do not go
     /// together, EPERM for [`Holes::KERNEL`] without CAP_SYS_PTRACE.
-    pub fn view_with(&self, range: Range<u64>, prot: Prot, holes: Holes) -> Result<View> {
+    pub fn view_with(
+        &self,
+        range: impl RangeBounds<u64>,
+        prot: Prot,
+        holes: Holes,
+    ) -> Result<View> {
         self.make_view(range, prot, holes.bits(), Ok(None))
             .map(View::from)
     }
@@ -345,7 +355,7 @@ impl AddressSpace {
     pub fn view_named(
         &self,
         called: &str,
-        range: Range<u64>,
+        range: impl RangeBounds<u64>,
         prot: Prot,
         holes: Holes,
     ) -> Result<View> {
@@ -376,7 +386,7 @@ impl AddressSpace {
     /// # Errors
     ///
     /// As for [`view()`](AddressSpace::view).
-    pub fn part(&self, range: Range<u64>, prot: Prot) -> Result<AddressSpace> {
+    pub fn part(&self, range: impl RangeBounds<u64>, prot: Prot) -> Result<AddressSpace> {
         self.part_with(range, prot, Holes::empty())
     }
 
@@ -385,7 +395,12 @@ impl AddressSpace {
     /// # Errors
     ///
     /// As for [`view_with()`](AddressSpace::view_with).
-    pub fn part_with(&self, range: Range<u64>, prot: Prot, holes: Holes) -> Result<AddressSpace> {
+    pub fn part_with(
+        &self,
+        range: impl RangeBounds<u64>,
+        prot: Prot,
+        holes: Holes,
+    ) -> Result<AddressSpace> {
         let flags = sys::ADDRESS_SPACE_VIEW_MANAGE | holes.bits();
         self.make_view(range, prot, flags, Ok(None))
             .map(AddressSpace::from)
@@ -393,11 +408,12 @@ impl AddressSpace {
 
     fn make_view(
         &self,
-        range: Range<u64>,
+        range: impl RangeBounds<u64>,
         prot: Prot,
         flags: u32,
         name: std::result::Result<Option<CString>, Errno>,
     ) -> Result<OwnedFd> {
+        let range = self.bytes_of(range)?;
         name.and_then(|name| {
             let argument = sys::address_space_view {
                 size: size_field::<sys::address_space_view>(),
@@ -411,6 +427,11 @@ impl AddressSpace {
             call_for_fd(&self.fd, argument)
         })
         .map_err(|errno| Error::View { range, prot, errno })
+    }
+
+    /// The bytes that a range means.
+    pub(crate) fn bytes_of(&self, range: impl RangeBounds<u64>) -> Result<Range<u64>> {
+        bytes_of(self.as_fd(), range)
     }
 
     /// By which [events](crate::Event) name accesses through the asfd.
@@ -429,8 +450,8 @@ impl AddressSpace {
     ///
     /// [`Error::Attach`]: EINVAL if the range is empty, does not start at a page, or
     /// is not within the address space; EACCES if the asfd is not open for it; ENOMEM.
-    pub fn attach(&self, range: Range<u64>, prot: Prot) -> Result<Window> {
-        Window::attach(self.as_fd(), range, prot)
+    pub fn attach(&self, range: impl RangeBounds<u64>, prot: Prot) -> Result<Window> {
+        Window::attach(self.as_fd(), self.bytes_of(range)?, prot)
     }
 
     /// Makes a range (bytes, multiples of the page size) a memory slot of a
@@ -476,7 +497,7 @@ impl AddressSpace {
         vm: impl AsFd,
         slot: u32,
         guest_phys_addr: u64,
-        range: Range<u64>,
+        range: impl RangeBounds<u64>,
         flags: KvmFlags,
     ) -> Result<KvmWindow> {
         KvmWindow::attach(
@@ -484,7 +505,7 @@ impl AddressSpace {
             vm.as_fd(),
             slot,
             guest_phys_addr,
-            range,
+            self.bytes_of(range)?,
             flags,
         )
     }

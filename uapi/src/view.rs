@@ -2,9 +2,10 @@
 
 //! A view: a range of an address space that can only be attached.
 
-use std::ops::Range;
+use std::ops::RangeBounds;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use crate::range::bytes_of;
 use crate::{KvmFlags, KvmWindow, Prot, Result, Window, space};
 
 /// A range of an address space, with a protection: created by
@@ -52,8 +53,8 @@ impl View {
     /// [`Error::Attach`](crate::Error::Attach): EACCES if the view does not allow
     /// the protection; EINVAL if the range is empty, does
     /// not start at a page, or is not within the view; ENOMEM.
-    pub fn attach(&self, range: Range<u64>, prot: Prot) -> Result<Window> {
-        Window::attach(self.as_fd(), range, prot)
+    pub fn attach(&self, range: impl RangeBounds<u64>, prot: Prot) -> Result<Window> {
+        Window::attach(self.as_fd(), bytes_of(self.as_fd(), range)?, prot)
     }
 
     /// Makes a range of the view (bytes, multiples of the page size) a memory
@@ -69,7 +70,7 @@ impl View {
         vm: impl AsFd,
         slot: u32,
         guest_phys_addr: u64,
-        range: Range<u64>,
+        range: impl RangeBounds<u64>,
         flags: KvmFlags,
     ) -> Result<KvmWindow> {
         KvmWindow::attach(
@@ -77,7 +78,7 @@ impl View {
             vm.as_fd(),
             slot,
             guest_phys_addr,
-            range,
+            bytes_of(self.as_fd(), range)?,
             flags,
         )
     }
