@@ -230,6 +230,15 @@ pub enum Error {
         /// The length of the window in bytes.
         window: usize,
     },
+    /// An access failed where a plain one would have raised a signal.
+    Access {
+        /// The first byte that was not accessed: its offset in the window, in bytes.
+        offset: usize,
+        /// How.
+        access: Prot,
+        /// Why.
+        errno: Errno,
+    },
     /// An access is not aligned to its own size. Nothing was accessed.
     Misaligned {
         /// The start of the access, in bytes.
@@ -269,7 +278,8 @@ impl Error {
             | Error::Length { errno }
             | Error::Duplicate { errno }
             | Error::KvmMap { errno, .. }
-            | Error::KvmUnmap { errno, .. } => Some(errno),
+            | Error::KvmUnmap { errno, .. }
+            | Error::Access { errno, .. } => Some(errno),
             Error::OutOfAperture { .. }
             | Error::NotRam { .. }
             | Error::RamOverlaps { .. }

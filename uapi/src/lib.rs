@@ -119,6 +119,7 @@ mod range;
 mod registration;
 mod space;
 pub mod sys;
+mod try_access;
 mod view;
 mod window;
 

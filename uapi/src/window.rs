@@ -12,7 +12,7 @@ use rustix::mm::{MapFlags, mmap, munmap};
 use crate::{Errno, Error, Prot, Result};
 
 /// A number that [`Memory`] can read and write in one access.
-pub trait Word: Copy + sealed::Sealed {}
+pub trait Word: Copy + Default + sealed::Sealed {}
 
 mod sealed {
     pub trait Sealed {}
@@ -34,7 +34,9 @@ words!(u8, u16, u32, u64, i8, i16, i32, i64);
 ///
 /// An access to a page that is not there raises a signal, as with any mapped file:
 /// SIGBUS for a hole and beyond the end of a file, SIGSEGV for a write to a
-/// read-only mapping. A system call on such memory fails with EFAULT instead.
+/// read-only mapping. A system call on such memory fails with EFAULT instead, and so do
+/// the accesses whose names begin with `try`:
+/// [`try_read()`](Memory::try_read#accesses-without-signals).
 pub struct Memory {
     start: NonNull<u8>,
     length: usize,
@@ -156,7 +158,7 @@ impl Memory {
         unsafe { vm_memory::VolatileSlice::new(self.as_ptr(), self.length) }
     }
 
-    fn writable(&self) -> Result<()> {
+    pub(crate) fn writable(&self) -> Result<()> {
         if self.prot.contains(Prot::WRITE) {
             Ok(())
         } else {
@@ -176,7 +178,8 @@ impl Memory {
         }
     }
 
-    fn bytes(&self, offset: usize, length: usize) -> Result<*mut u8> {
+    /// The address of `length` bytes at `offset`, all of which are within the window.
+    pub(crate) fn bytes(&self, offset: usize, length: usize) -> Result<*mut u8> {
         match offset.checked_add(length) {
             // SAFETY: Within the mapping, or one past its end.
             Some(end) if end <= self.length => Ok(unsafe { self.as_ptr().add(offset) }),
@@ -271,7 +274,7 @@ impl Drop for Window {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
     use std::os::fd::AsFd;
@@ -285,8 +288,13 @@ mod tests {
     }
 
     fn window_of(pages: u64, prot: Prot) -> Window {
+        window_of_file(pages, pages, prot)
+    }
+
+    /// A window of which only some pages are there.
+    pub(crate) fn window_of_file(there: u64, pages: u64, prot: Prot) -> Window {
         let file = memfd_create("window", MemfdFlags::CLOEXEC).unwrap();
-        ftruncate(&file, pages * PAGE).unwrap();
+        ftruncate(&file, there * PAGE).unwrap();
         Window::attach(file.as_fd(), 0..pages * PAGE, prot).unwrap()
     }
 

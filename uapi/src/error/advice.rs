@@ -209,6 +209,15 @@ impl Error {
                 "the slot does not show this address space, or its window is gone"
             }
 
+            (Access { .. }, Errno::FAULT) => {
+                "nothing is mapped there, the file ends before it or cannot provide it, or what is \
+                 mapped does not allow the access"
+            }
+            (Access { .. }, Errno::NOSYS | Errno::PERM) => {
+                "process_vm_readv() and process_vm_writev() are not there: see \
+                 CONFIG_CROSS_MEMORY_ATTACH and the seccomp filter"
+            }
+
             (_, Errno::BADF) => "the address space is not open for writing",
             (_, Errno::NOTTY) => {
                 "only an address space has this call, a view does not; or the loaded module is \

@@ -6,6 +6,7 @@ use std::fmt;
 use std::ops::Range;
 
 use super::Error;
+use crate::Prot;
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -117,6 +118,13 @@ impl fmt::Display for Error {
                 f,
                 "{length:#x} bytes at {offset:#x} are not within the window of {window:#x} bytes"
             ),
+            Error::Access { offset, access, .. } => {
+                let how = match access.contains(Prot::WRITE) {
+                    true => "write",
+                    false => "read",
+                };
+                write!(f, "cannot {how} at {offset:#x} of the window")
+            }
             Error::Misaligned { offset, align } => {
                 write!(f, "offset {offset:#x} is not a multiple of {align}")
             }
