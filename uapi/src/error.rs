@@ -8,7 +8,7 @@ mod message;
 use std::io;
 use std::ops::Range;
 
-use crate::{Advice, Errno, Prot};
+use crate::{Advice, Errno, KvmFlags, Prot};
 
 /// The result of the functions of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -195,6 +195,15 @@ pub enum Error {
         /// Why.
         errno: Errno,
     },
+    /// The flags of a memory slot could not be changed.
+    KvmSetFlags {
+        /// The slot.
+        slot: u32,
+        /// The requested flags.
+        flags: KvmFlags,
+        /// Why.
+        errno: Errno,
+    },
     /// A memory slot could not be removed.
     KvmUnmap {
         /// The slot.
@@ -278,6 +287,7 @@ impl Error {
             | Error::Length { errno }
             | Error::Duplicate { errno }
             | Error::KvmMap { errno, .. }
+            | Error::KvmSetFlags { errno, .. }
             | Error::KvmUnmap { errno, .. }
             | Error::Access { errno, .. } => Some(errno),
             Error::OutOfAperture { .. }

@@ -131,7 +131,7 @@ pub use events::{Event, EventKind, Events};
 pub use holes::Holes;
 #[cfg(feature = "kvm-ioctls")]
 pub use kvm::vm_fd;
-pub use kvm::{KvmFlags, KvmWindow};
+pub use kvm::{KvmFlags, KvmUnmapError, KvmWindow};
 pub use lend::Lend;
 pub use map::Map;
 pub use prot::Prot;

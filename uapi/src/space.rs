@@ -463,9 +463,8 @@ impl AddressSpace {
     /// a read-only mapping has the same result, or, if the page is present because
     /// the guest has read it, `KVM_EXIT_MMIO`, as in a read-only slot.
     ///
-    /// Keep the returned [`KvmWindow`], and [`unmap()`](KvmWindow::unmap) it before
-    /// the virtual machine ends: a [drop](KvmWindow#removing-the-slot) leaves the
-    /// slot, and an attachment that keeps the virtual machine alive.
+    /// Keep the returned [`KvmWindow`] for as long as the guest is to have the memory: a
+    /// drop [removes the slot](KvmWindow#removing-the-slot).
     ///
     /// ```no_run
     /// # use address_space::{AddressSpace, KvmFlags};

@@ -62,6 +62,16 @@ impl Memory {
         }
     }
 
+    /// The same memory once more.
+    ///
+    /// # Safety
+    ///
+    /// As for [`new()`](Memory::new).
+    pub(crate) unsafe fn duplicate(&self) -> Self {
+        // SAFETY: By the caller's promise.
+        unsafe { Memory::new(self.start, self.length, self.prot) }
+    }
+
     /// The length in bytes, never 0.
     pub fn length(&self) -> usize {
         self.length

@@ -192,7 +192,7 @@ impl Error {
             (KvmMap { .. }, Errno::ACCESS) => {
                 "the view does not allow writing: pass KvmFlags::READONLY"
             }
-            (KvmMap { .. } | KvmUnmap { .. }, Errno::IO) => {
+            (KvmMap { .. } | KvmSetFlags { .. } | KvmUnmap { .. }, Errno::IO) => {
                 "another process created the VM: only the process that created a VM can change \
                  its memory"
             }
@@ -205,6 +205,10 @@ impl Error {
             (KvmMap { .. }, Errno::NOTTY) => {
                 "this file descriptor is not an address space and not a view"
             }
+            (KvmSetFlags { .. }, Errno::INVAL) => {
+                "of a slot only LOG_DIRTY_PAGES can be changed; or the slot has other memory now"
+            }
+            (KvmUnmap { .. }, Errno::PERM) => "the memory is sealed: see mseal()",
             (KvmUnmap { .. }, Errno::NOENT) => {
                 "the slot does not show this address space, or its window is gone"
             }

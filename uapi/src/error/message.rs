@@ -94,6 +94,9 @@ impl fmt::Display for Error {
                 "cannot make {} memory slot {slot:#x} at guest address {guest_phys_addr:#x}",
                 Hex(range)
             ),
+            Error::KvmSetFlags { slot, .. } => {
+                write!(f, "cannot change the flags of memory slot {slot:#x}")
+            }
             Error::KvmUnmap { slot, .. } => write!(f, "cannot remove memory slot {slot:#x}"),
             Error::OutOfAperture { iova, length } => write!(
                 f,
