@@ -91,8 +91,8 @@
 //! # Features
 //!
 //! - `iommu`: [`iommu::Domain`] implements `vm_memory::Iommu`.
-//! - `vm-memory`: `Memory::as_volatile_slice()`, for code that uses the
-//!   `vm-memory` crate.
+//! - `vm-memory`: `GuestRegion`, an attachment as a region of guest memory, and
+//!   `Memory::as_volatile_slice()`, for code that uses the `vm-memory` crate.
 //! - `kvm-ioctls`: `vm_fd()`, to pass a virtual machine of the `kvm-ioctls`
 //!   crate.
 
@@ -108,6 +108,8 @@ mod device;
 mod error;
 mod events;
 mod fd;
+#[cfg(feature = "vm-memory")]
+mod guest_memory;
 mod holes;
 pub mod iommu;
 mod kvm;
@@ -128,6 +130,8 @@ pub use batch::Batch;
 pub use device::Device;
 pub use error::{Error, Result};
 pub use events::{Event, EventKind, Events};
+#[cfg(feature = "vm-memory")]
+pub use guest_memory::GuestRegion;
 pub use holes::Holes;
 #[cfg(feature = "kvm-ioctls")]
 pub use kvm::vm_fd;
