@@ -14,7 +14,7 @@ fn domain() -> Domain {
     let domain = Domain::of(AddressSpace::from(null()), 0x10000..0x20000);
     domain.state().ram.push(Ram {
         gpa: 0..8 * PAGE,
-        file: null(),
+        file: RamFile::of(null()).unwrap(),
         offset: 0,
     });
     domain
