@@ -70,7 +70,7 @@ impl<W: Deref<Target = Memory>> GuestRegion<W> {
     /// A region of guest memory that begins at the guest physical address `start` and is as
     /// long as the window. `None` if it would end beyond 2^64.
     pub fn new(window: W, start: GuestAddress) -> Option<GuestRegion<W>> {
-        start.0.checked_add(window.length() as u64)?;
+        start.0.checked_add(window.len() as u64)?;
         Some(GuestRegion {
             window,
             start,
@@ -132,7 +132,7 @@ impl<W: Deref<Target = Memory>, B: Bitmap> GuestMemoryRegion for GuestRegion<W, 
     type B = B;
 
     fn len(&self) -> GuestUsize {
-        self.window.length() as u64
+        self.window.len() as u64
     }
 
     fn start_addr(&self) -> GuestAddress {

@@ -174,7 +174,7 @@ impl KvmWindow {
     /// # let ram = AddressSpace::new(1 << 20)?;
     /// # let window = ram.attach_kvm(address_space::vm_fd(&vm), 0, 0, .., KvmFlags::empty())?;
     /// window.set_flags(window.flags() | KvmFlags::LOG_DIRTY_PAGES)?;
-    /// let written = vm.get_dirty_log(window.slot(), window.length())?;
+    /// let written = vm.get_dirty_log(window.slot(), window.len())?;
     /// # }
     /// # Ok(())
     /// # }

@@ -72,8 +72,10 @@ impl Memory {
         unsafe { Memory::new(self.start, self.length, self.prot) }
     }
 
-    /// The length in bytes, never 0.
-    pub fn length(&self) -> usize {
+    /// The length in bytes.
+    // What can be empty has no attachment: the kernel refuses it.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
         self.length
     }
 
@@ -279,7 +281,7 @@ impl Drop for Window {
     fn drop(&mut self) {
         // SAFETY: This value owns the mapping, and nothing borrows from it any more.
         // If it fails the attachment remains, which does no harm.
-        let _ = unsafe { munmap(self.as_ptr().cast(), self.length()) };
+        let _ = unsafe { munmap(self.as_ptr().cast(), self.len()) };
     }
 }
 
@@ -314,8 +316,8 @@ pub(crate) mod tests {
         window.write(8, 0x0123_4567_89ab_cdef_u64).unwrap();
         assert_eq!(window.read::<u64>(8).unwrap(), 0x0123_4567_89ab_cdef);
         assert_eq!(window.read::<u64>(16).unwrap(), 0);
-        window.write(window.length() - 1, 7_u8).unwrap();
-        assert_eq!(window.read::<u8>(window.length() - 1).unwrap(), 7);
+        window.write(window.len() - 1, 7_u8).unwrap();
+        assert_eq!(window.read::<u8>(window.len() - 1).unwrap(), 7);
     }
 
     #[test]
@@ -337,7 +339,7 @@ pub(crate) mod tests {
     #[test]
     fn access_past_the_end_is_refused() {
         let window = window(Prot::READ_WRITE);
-        let length = window.length();
+        let length = window.len();
         let mut two = [0; 2];
         for offset in [length - 1, length, usize::MAX] {
             let expected = Error::OutOfWindow {
@@ -387,7 +389,7 @@ pub(crate) mod tests {
         // A length that no other test uses: tests that run at the same time may map
         // something at the same address.
         let window = window_of(37, Prot::READ);
-        let (start, length) = (window.as_ptr() as usize, window.length());
+        let (start, length) = (window.as_ptr() as usize, window.len());
         let mapped = move || {
             let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
             maps.contains(&format!("{:x}-{:x} ", start, start + length))
@@ -405,7 +407,7 @@ pub(crate) mod tests {
         let window = window(Prot::READ_WRITE);
         window.write_slice(100, b"hello").unwrap();
         let slice = window.as_volatile_slice();
-        assert_eq!(slice.len(), window.length());
+        assert_eq!(slice.len(), window.len());
         let mut copy = [0; 5];
         slice.read_slice(&mut copy, 100).unwrap();
         assert_eq!(&copy, b"hello");

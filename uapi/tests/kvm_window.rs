@@ -19,7 +19,7 @@ use common::{letters, space};
 /// Whether the memory of a window is mapped in this process, once it is gone.
 fn is_mapped(window: &KvmWindow) -> impl Fn() -> bool + use<> {
     let start = window.as_ptr() as usize;
-    let line = format!("{start:x}-{:x} ", start + window.length());
+    let line = format!("{start:x}-{:x} ", start + window.len());
     move || {
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
         maps.contains(&line)

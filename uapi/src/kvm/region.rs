@@ -35,7 +35,7 @@ pub(super) fn set_flags(
         slot,
         flags,
         guest_phys_addr,
-        memory_size: memory.length() as u64,
+        memory_size: memory.len() as u64,
         userspace_addr: memory.as_ptr().expose_provenance() as u64,
     };
     // SAFETY: What the guest can access is what `memory` has, where others may change the
