@@ -3,6 +3,7 @@
 //! Errors, with their messages and advice.
 
 mod advice;
+mod cause;
 mod message;
 
 use std::io;
