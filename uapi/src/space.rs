@@ -2,18 +2,16 @@
 
 //! An address space and its calls.
 
-use std::ffi::CString;
 use std::ops::{Range, RangeBounds};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::fstat;
 
 use crate::batch::{Batch, length_of};
-use crate::call::{call, call_for_fd, name, name_field, size_field};
+use crate::call::{call, size_field};
 use crate::range::bytes_of;
 use crate::{
-    Advice, Device, Errno, Error, Holes, KvmFlags, KvmWindow, Map, Prot, Registration, Result,
-    View, Window, sys,
+    Advice, Device, Error, KvmFlags, KvmWindow, Map, Prot, Registration, Result, Window, sys,
 };
 
 /// An address space, with all rights to it: an asfd.
@@ -304,129 +302,6 @@ impl AddressSpace {
                 errno,
             }),
         }
-    }
-
-    /// Creates a view of a range (bytes, multiples of the page size), with the
-    /// protection `prot`.
-    ///
-    /// ```no_run
-    /// # use address_space::{AddressSpace, Prot};
-    /// # fn main() -> Result<(), address_space::Error> {
-    /// let space = AddressSpace::new(1 << 30)?;
-    /// let view = space.view(0..1 << 20, Prot::READ)?;
-    /// assert_eq!(view.length()?, 1 << 20);
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`Error::View`]: EINVAL if the range is empty, not aligned to pages, or not
-    /// within the address space, or if `prot` has no [`Prot::READ`]; ENOMEM,
-    /// EMFILE, ENFILE.
-    pub fn view(&self, range: impl RangeBounds<u64>, prot: Prot) -> Result<View> {
-        self.view_with(range, prot, Holes::empty())
-    }
-
-    /// The same, with what becomes of accesses to holes through the view.
-    ///
-    /// # Errors
-    ///
-    /// As for [`view()`](AddressSpace::view); and EINVAL for flags that do not go
-    /// together, EPERM for [`Holes::KERNEL`] without CAP_SYS_PTRACE.
-    pub fn view_with(
-        &self,
-        range: impl RangeBounds<u64>,
-        prot: Prot,
-        holes: Holes,
-    ) -> Result<View> {
-        self.make_view(range, prot, holes.bits(), Ok(None))
-            .map(View::from)
-    }
-
-    /// The same, with a name that shows in `/proc/PID/fd` and `/proc/PID/maps`, as
-    /// `/address_space_view:NAME (deleted)`, and serves for nothing else: that of the
-    /// device that gets the view, say.
-    ///
-    /// # Errors
-    ///
-    /// As for [`view_with()`](AddressSpace::view_with); and EINVAL for a name of more
-    /// than [`sys::ADDRESS_SPACE_NAME_MAX`] bytes, or with a NUL in it.
-    pub fn view_named(
-        &self,
-        called: &str,
-        range: impl RangeBounds<u64>,
-        prot: Prot,
-        holes: Holes,
-    ) -> Result<View> {
-        self.make_view(range, prot, holes.bits(), name(called).map(Some))
-            .map(View::from)
-    }
-
-    /// Makes a file descriptor with all rights to a range (bytes, multiples of the page
-    /// size), and to no more: what is mapped there can be changed, for no more than
-    /// `prot`. Its offset 0 is the start of the range.
-    ///
-    /// For a process that composes a part of what others see, such as a file server
-    /// with its DAX window in the memory of a virtual machine. It is sent to the process
-    /// as a file descriptor, and `AddressSpace::from()` makes an address space of that
-    /// again.
-    ///
-    /// ```no_run
-    /// # use address_space::{AddressSpace, Prot};
-    /// # fn main() -> Result<(), address_space::Error> {
-    /// let memory = AddressSpace::new(1 << 40)?;
-    /// let window = memory.part(1 << 32..2 << 32, Prot::READ_WRITE)?;
-    /// assert_eq!(window.length()?, 1 << 32);
-    /// window.unmap(0..1 << 32)?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// As for [`view()`](AddressSpace::view).
-    pub fn part(&self, range: impl RangeBounds<u64>, prot: Prot) -> Result<AddressSpace> {
-        self.part_with(range, prot, Holes::empty())
-    }
-
-    /// The same, with what becomes of accesses to holes through the file descriptor.
-    ///
-    /// # Errors
-    ///
-    /// As for [`view_with()`](AddressSpace::view_with).
-    pub fn part_with(
-        &self,
-        range: impl RangeBounds<u64>,
-        prot: Prot,
-        holes: Holes,
-    ) -> Result<AddressSpace> {
-        let flags = sys::ADDRESS_SPACE_VIEW_MANAGE | holes.bits();
-        self.make_view(range, prot, flags, Ok(None))
-            .map(AddressSpace::from)
-    }
-
-    fn make_view(
-        &self,
-        range: impl RangeBounds<u64>,
-        prot: Prot,
-        flags: u32,
-        name: std::result::Result<Option<CString>, Errno>,
-    ) -> Result<OwnedFd> {
-        let range = self.bytes_of(range)?;
-        name.and_then(|name| {
-            let argument = sys::address_space_view {
-                size: size_field::<sys::address_space_view>(),
-                flags,
-                prot: prot.bits(),
-                __reserved: 0,
-                offset: range.start,
-                length: length_of(&range),
-                name: name_field(name.as_ref()),
-            };
-            call_for_fd(&self.fd, argument)
-        })
-        .map_err(|errno| Error::View { range, prot, errno })
     }
 
     /// The bytes that a range means.
