@@ -49,8 +49,8 @@ pub struct Events {
 
 impl AddressSpace {
     /// Watches a range (bytes, multiples of the page size): tasks that access holes of
-    /// it, and that wait there where [`Holes::WAIT`] says so, for no longer than
-    /// `timeout`, in milliseconds.
+    /// it, and that wait there where [`Holes::WAIT`](crate::Holes::WAIT) says so, for no
+    /// longer than `timeout`, in milliseconds.
     ///
     /// # Errors
     ///

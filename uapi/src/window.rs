@@ -35,8 +35,7 @@ words!(u8, u16, u32, u64, i8, i16, i32, i64);
 /// An access to a page that is not there raises a signal, as with any mapped file:
 /// SIGBUS for a hole and beyond the end of a file, SIGSEGV for a write to a
 /// read-only mapping. A system call on such memory fails with EFAULT instead, and so do
-/// the accesses whose names begin with `try`:
-/// [`try_read()`](Memory::try_read#accesses-without-signals).
+/// the accesses whose names begin with `try`: see [below](Memory#accesses-without-signals).
 pub struct Memory {
     start: NonNull<u8>,
     length: usize,
