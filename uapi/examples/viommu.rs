@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // To the device, over a socket: SET_MEM_TABLE with this one region. Here it is
     // attached in the same process.
     let view = domain.view(Prot::READ_WRITE)?;
-    let device = view.attach(0..view.length()?, Prot::READ_WRITE)?;
+    let device = view.attach(.., Prot::READ_WRITE)?;
 
     // The guest's IOMMU driver maps a page for one transfer, and unmaps it.
     let iova = 5120 * MIB - page_size();

@@ -80,7 +80,10 @@
 //! - A device with [`Holes::SIGNAL`] that accesses what is not mapped may die: the VMM sees
 //!   the socket hang up, starts another device with the same view, and repeats the requests
 //!   that were in flight (`VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD` says which).
-//! - The device's dirty log, for migration, contains IOVAs, not guest addresses.
+//! - The device's dirty log, for migration, contains IOVAs, not guest addresses. What is
+//!   sent of the domain is what [`mappings()`](Domain::mappings) lists.
+//! - Memory that the guest plugs and unplugs is [`add_ram()`](Domain::add_ram) and
+//!   [`remove_ram()`](Domain::remove_ram).
 //!
 //! # Strict and deferred
 //!
