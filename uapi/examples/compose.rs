@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // 16 pages in which nothing is mapped, attached as they are.
     let space = AddressSpace::new(16 * page_size())?;
-    let window = space.attach(0..16 * page_size(), Prot::READ)?;
+    let window = space.attach(.., Prot::READ)?;
 
     // What is mapped is visible at once, wherever it is attached.
     space.map(&page("the first file")?).at(0).commit()?;
@@ -43,7 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .view_with(0..page_size(), Prot::READ, Holes::ABSORB)?
         .into();
     let view = View::from(sent);
-    let seen = view.attach(0..view.length()?, Prot::READ)?;
+    let seen = view.attach(.., Prot::READ)?;
     let first: u8 = seen.read(0)?;
     println!("the view begins with {:?}", char::from(first));
 
@@ -52,5 +52,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let first: u8 = seen.read(0)?;
     assert_eq!(first, 0);
     println!("the view begins with a hole");
+
+    // Without a policy an access to a hole raises a signal, or returns an error:
+    match window.try_read::<u8>(0) {
+        Ok(byte) => println!("the window begins with {byte:#x}"),
+        Err(error) => println!("{error}"),
+    }
     Ok(())
 }

@@ -25,16 +25,19 @@ fn page(content: &[u8]) -> Result<File, Box<dyn Error>> {
 fn main() -> Result<(), Box<dyn Error>> {
     // Code in the first page of the guest's memory, data in the second.
     let memory = AddressSpace::new(2 * page_size())?;
-    let read_write = Prot::READ | Prot::WRITE;
-    memory.map(&page(CODE)?).at(0).prot(read_write).commit()?;
+    memory
+        .map(&page(CODE)?)
+        .at(0)
+        .prot(Prot::READ_WRITE)
+        .commit()?;
     memory
         .map(&page(b"a")?)
         .at(page_size())
-        .prot(read_write)
+        .prot(Prot::READ_WRITE)
         .commit()?;
 
     let vm = Kvm::new()?.create_vm()?;
-    let window = memory.attach_kvm(vm_fd(&vm), 0, 0, 0..2 * page_size(), KvmFlags::empty())?;
+    let window = memory.attach_kvm(vm_fd(&vm), 0, 0, .., KvmFlags::empty())?;
     let mut vcpu = vm.create_vcpu(0)?;
     let mut sregs = vcpu.get_sregs()?;
     (sregs.cs.base, sregs.cs.selector) = (0, 0);
@@ -49,7 +52,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             memory
                 .map(&page(content)?)
                 .at(page_size())
-                .prot(read_write)
+                .prot(Prot::READ_WRITE)
                 .replace()
                 .commit()?;
         }
@@ -58,6 +61,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             exit => return Err(format!("unexpected exit: {exit:?}").into()),
         }
     }
+    // A drop does the same, and does not say if it fails.
     window.unmap()?;
     Ok(())
 }

@@ -24,13 +24,13 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // To the device, over a socket: SET_MEM_TABLE with this one region. Here it is
     // attached in the same process.
-    let view = domain.view(Prot::READ | Prot::WRITE)?;
-    let device = view.attach(0..view.length()?, Prot::READ | Prot::WRITE)?;
+    let view = domain.view(Prot::READ_WRITE)?;
+    let device = view.attach(.., Prot::READ_WRITE)?;
 
     // The guest's IOMMU driver maps a page for one transfer, and unmaps it.
     let iova = 5120 * MIB - page_size();
     let at = (iova - domain.aperture().start) as usize;
-    domain.map(iova, 3 * MIB, page_size(), Prot::READ | Prot::WRITE)?;
+    domain.map(iova, 3 * MIB, page_size(), Prot::READ_WRITE)?;
     device.write(at, 0x5a_u8)?;
     domain.unmap(iova, page_size())?;
     let after: u8 = device.read(at)?;

@@ -3,7 +3,7 @@
 //! A batch: changes of an address space of which all are made or none.
 
 use std::marker::PhantomData;
-use std::ops::Range;
+use std::ops::{Range, RangeBounds};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use crate::call::{call, size_field};
@@ -106,7 +106,8 @@ impl<'a> Batch<'a> {
     }
 
     /// Unmaps a range, as [`AddressSpace::unmap()`] does.
-    pub fn unmap(self, range: Range<u64>) -> Self {
+    pub fn unmap(self, range: impl RangeBounds<u64>) -> Self {
+        let range = self.bytes_of(range);
         self.add(sys::address_space_op {
             opcode: sys::ADDRESS_SPACE_OP_MUNMAP,
             fd: -1,
@@ -117,7 +118,8 @@ impl<'a> Batch<'a> {
     }
 
     /// Changes the protection of a range, as [`AddressSpace::protect()`] does.
-    pub fn protect(self, range: Range<u64>, prot: Prot) -> Self {
+    pub fn protect(self, range: impl RangeBounds<u64>, prot: Prot) -> Self {
+        let range = self.bytes_of(range);
         self.add(sys::address_space_op {
             opcode: sys::ADDRESS_SPACE_OP_PROTECT,
             fd: -1,
@@ -126,6 +128,12 @@ impl<'a> Batch<'a> {
             addr: range.start,
             ..Default::default()
         })
+    }
+
+    /// The bytes that a range means.
+    fn bytes_of(&self, range: impl RangeBounds<u64>) -> Range<u64> {
+        // The length of an open asfd can be had. Without it, the kernel refuses the operation.
+        self.space.bytes_of(range).unwrap_or(0..u64::MAX)
     }
 
     fn add(mut self, op: sys::address_space_op) -> Self {

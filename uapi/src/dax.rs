@@ -222,11 +222,7 @@ fn part_of(window: &Range<u64>, part: &Range<u64>) -> Result<Range<u64>, Error> 
 }
 
 fn prot(write: bool) -> Prot {
-    if write {
-        Prot::READ | Prot::WRITE
-    } else {
-        Prot::READ
-    }
+    if write { Prot::READ_WRITE } else { Prot::READ }
 }
 
 /// Registers as much of the file as a map up to `end` needs, and more, for the next.

@@ -3,12 +3,13 @@
 //! Errors, with their messages and advice.
 
 mod advice;
+mod cause;
 mod message;
 
 use std::io;
 use std::ops::Range;
 
-use crate::{Advice, Errno, Prot};
+use crate::{Advice, Errno, KvmFlags, Prot};
 
 /// The result of the functions of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -195,6 +196,15 @@ pub enum Error {
         /// Why.
         errno: Errno,
     },
+    /// The flags of a memory slot could not be changed.
+    KvmSetFlags {
+        /// The slot.
+        slot: u32,
+        /// The requested flags.
+        flags: KvmFlags,
+        /// Why.
+        errno: Errno,
+    },
     /// A memory slot could not be removed.
     KvmUnmap {
         /// The slot.
@@ -229,6 +239,15 @@ pub enum Error {
         length: usize,
         /// The length of the window in bytes.
         window: usize,
+    },
+    /// An access failed where a plain one would have raised a signal.
+    Access {
+        /// The first byte that was not accessed: its offset in the window, in bytes.
+        offset: usize,
+        /// How.
+        access: Prot,
+        /// Why.
+        errno: Errno,
     },
     /// An access is not aligned to its own size. Nothing was accessed.
     Misaligned {
@@ -269,13 +288,28 @@ impl Error {
             | Error::Length { errno }
             | Error::Duplicate { errno }
             | Error::KvmMap { errno, .. }
-            | Error::KvmUnmap { errno, .. } => Some(errno),
+            | Error::KvmSetFlags { errno, .. }
+            | Error::KvmUnmap { errno, .. }
+            | Error::Access { errno, .. } => Some(errno),
             Error::OutOfAperture { .. }
             | Error::NotRam { .. }
             | Error::RamOverlaps { .. }
             | Error::OutOfWindow { .. }
             | Error::Misaligned { .. }
             | Error::NotWritable => None,
+        }
+    }
+
+    /// The number of [`errno()`](Error::errno), as of `std::io::Error`.
+    pub fn raw_os_error(&self) -> Option<i32> {
+        self.errno().map(Errno::raw_os_error)
+    }
+
+    /// What `std::io::Error` calls the errno; `InvalidInput` if no call was made.
+    pub fn kind(&self) -> io::ErrorKind {
+        match self.errno() {
+            Some(errno) => io::Error::from(errno).kind(),
+            None => io::ErrorKind::InvalidInput,
         }
     }
 
@@ -293,11 +327,7 @@ impl std::error::Error for Error {}
 impl From<Error> for io::Error {
     /// Keeps the error kind of the errno, and the whole message.
     fn from(error: Error) -> Self {
-        let kind = match error.errno() {
-            Some(errno) => io::Error::from(errno).kind(),
-            None => io::ErrorKind::InvalidInput,
-        };
-        io::Error::new(kind, error)
+        io::Error::new(error.kind(), error)
     }
 }
 
@@ -383,7 +413,8 @@ mod tests {
             length: 1,
             window: 0x1000,
         };
-        assert_eq!(error.errno(), None);
+        assert_eq!((error.errno(), error.raw_os_error()), (None, None));
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
         assert_eq!(
             error.to_string(),
             "0x1 bytes at 0x1000 are not within the window of 0x1000 bytes"
@@ -396,6 +427,8 @@ mod tests {
             errno: Errno::NOENT,
         };
         let text = error.to_string();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert_eq!(error.raw_os_error(), Some(Errno::NOENT.raw_os_error()));
         let error = io::Error::from(error);
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         assert_eq!(error.to_string(), text);

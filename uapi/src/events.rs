@@ -3,7 +3,7 @@
 //! Who accesses what an address space does not have.
 
 use std::fmt;
-use std::ops::Range;
+use std::ops::RangeBounds;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
@@ -49,15 +49,16 @@ pub struct Events {
 
 impl AddressSpace {
     /// Watches a range (bytes, multiples of the page size): tasks that access holes of
-    /// it, and that wait there where [`Holes::WAIT`] says so, for no longer than
-    /// `timeout`, in milliseconds.
+    /// it, and that wait there where [`Holes::WAIT`](crate::Holes::WAIT) says so, for no
+    /// longer than `timeout`, in milliseconds.
     ///
     /// # Errors
     ///
     /// [`Error::Watch`]: EBUSY if the address space is watched already; EINVAL if the
     /// range is empty, not aligned to pages, or not within the address space; ENOMEM,
     /// EMFILE, ENFILE.
-    pub fn watch(&self, range: Range<u64>, timeout: Option<Duration>) -> Result<Events> {
+    pub fn watch(&self, range: impl RangeBounds<u64>, timeout: Option<Duration>) -> Result<Events> {
+        let range = self.bytes_of(range)?;
         let error = |errno| Error::Watch {
             range: range.clone(),
             errno,
@@ -94,7 +95,7 @@ impl AddressSpace {
     /// [`Error::Poison`]: ENOENT if nobody [watches](AddressSpace::watch); ENOSPC for
     /// too many separate ranges; EINVAL if the range is empty, not aligned to pages, or
     /// not within the address space.
-    pub fn poison(&self, range: Range<u64>) -> Result<()> {
+    pub fn poison(&self, range: impl RangeBounds<u64>) -> Result<()> {
         self.poison_with(range, 0)
     }
 
@@ -103,11 +104,12 @@ impl AddressSpace {
     /// # Errors
     ///
     /// As for [`poison()`](AddressSpace::poison).
-    pub fn unpoison(&self, range: Range<u64>) -> Result<()> {
+    pub fn unpoison(&self, range: impl RangeBounds<u64>) -> Result<()> {
         self.poison_with(range, sys::ADDRESS_SPACE_POISON_CLEAR)
     }
 
-    fn poison_with(&self, range: Range<u64>, flags: u32) -> Result<()> {
+    fn poison_with(&self, range: impl RangeBounds<u64>, flags: u32) -> Result<()> {
+        let range = self.bytes_of(range)?;
         let mut argument = sys::address_space_poison {
             size: size_field::<sys::address_space_poison>(),
             flags,

@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use rustix::io::fcntl_dupfd_cloexec;
 
-use crate::{AddressSpace, Device, Error, Events, Result, View};
+use crate::{AddressSpace, Device, Error, Events, Lend, Result, View};
 
 macro_rules! file_descriptors {
     ($($name:ident: $what:literal),* $(,)?) => { $(
@@ -49,6 +49,7 @@ file_descriptors! {
     AddressSpace: "address space",
     Device: "device",
     Events: "events file",
+    Lend: "lend",
     View: "view",
 }
 

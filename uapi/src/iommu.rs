@@ -21,7 +21,7 @@
 //! // IOVAs from 4 GiB to 5 GiB; 256 MiB of RAM at guest address 0.
 //! let domain = Domain::new(4 << 30..5 << 30)?;
 //! domain.add_ram(0, &ram, 0, 256 << 20)?;
-//! give_to_device(domain.view(Prot::READ | Prot::WRITE)?, domain.aperture());
+//! give_to_device(domain.view(Prot::READ_WRITE)?, domain.aperture());
 //!
 //! // The guest's IOMMU driver maps a buffer for one transfer.
 //! domain.map((5 << 30) - 0x1000, 0x7000, 0x1000, Prot::READ)?;
@@ -80,7 +80,10 @@
 //! - A device with [`Holes::SIGNAL`] that accesses what is not mapped may die: the VMM sees
 //!   the socket hang up, starts another device with the same view, and repeats the requests
 //!   that were in flight (`VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD` says which).
-//! - The device's dirty log, for migration, contains IOVAs, not guest addresses.
+//! - The device's dirty log, for migration, contains IOVAs, not guest addresses. What is
+//!   sent of the domain is what [`mappings()`](Domain::mappings) lists.
+//! - Memory that the guest plugs and unplugs is [`add_ram()`](Domain::add_ram) and
+//!   [`remove_ram()`](Domain::remove_ram).
 //!
 //! # Strict and deferred
 //!
@@ -108,20 +111,21 @@ mod faults;
 mod joined;
 mod pending;
 mod ram;
+mod table;
 #[cfg(test)]
 mod tests;
 #[cfg(feature = "iommu")]
 mod translation;
 
 use std::ops::Range;
-use std::os::fd::AsFd;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::{AddressSpace, Batch, Errno, Error, Holes, Prot, Result, View, page_size};
 pub use faults::{Fault, Faults, Reason};
 use joined::joined;
 use pending::Pending;
-use ram::{Ram, add, overlap};
+use ram::{Ram, RamFile, add};
+use table::Table;
 
 /// The most deferred unmaps that can be pending: the next one flushes them.
 const MOST_PENDING: usize = 1024;
@@ -144,8 +148,16 @@ pub struct Mapping {
 }
 
 /// An IOMMU domain: see the [module](self).
-#[derive(Debug)]
+///
+/// This is a handle: a clone is of the same domain. So one can be the virtual IOMMU's, and
+/// others belong to devices in the VMM itself, or be moved into an `IommuMemory`.
+#[derive(Clone, Debug)]
 pub struct Domain {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
     space: AddressSpace,
     aperture: Range<u64>,
     state: Mutex<State>,
@@ -156,6 +168,9 @@ pub struct Domain {
 #[derive(Debug)]
 struct State {
     ram: Vec<Ram>,
+    /// Of RAM that was removed: files that are still registered.
+    former: Vec<RamFile>,
+    table: Table,
     pending: Pending,
     /// The largest mapping that is populated, in bytes.
     populated: u64,
@@ -165,6 +180,8 @@ impl Default for State {
     fn default() -> State {
         State {
             ram: Vec::new(),
+            former: Vec::new(),
+            table: Table::default(),
             pending: Pending::default(),
             populated: POPULATED,
         }
@@ -187,57 +204,24 @@ impl Domain {
     }
 
     fn of(space: AddressSpace, aperture: Range<u64>) -> Domain {
-        Domain {
+        let inner = Arc::new(Inner {
             space,
             aperture,
             state: Mutex::default(),
             #[cfg(feature = "iommu")]
             translation: Default::default(),
-        }
-    }
-
-    /// Adds guest RAM: `length` bytes at the guest physical address `gpa` are those
-    /// at `offset` of a file, open for reading and writing. The file is registered
-    /// with the address space; a device cannot see it until it is mapped.
-    ///
-    /// # Errors
-    ///
-    /// As [`Registration::commit()`](crate::Registration::commit);
-    /// [`Error::Duplicate`]; [`Error::RamOverlaps`] if the range overlaps RAM that
-    /// was added before.
-    pub fn add_ram(&self, gpa: u64, file: impl AsFd, offset: u64, length: u64) -> Result<()> {
-        let file = file
-            .as_fd()
-            .try_clone_to_owned()
-            .map_err(|error| Error::Duplicate {
-                errno: Errno::from_io_error(&error).unwrap_or(Errno::MFILE),
-            })?;
-        let gpa = gpa..gpa
-            .checked_add(length)
-            .ok_or(Error::NotRam { gpa, length })?;
-        let mut state = self.state();
-        if state.ram.iter().any(|ram| overlap(&ram.gpa, &gpa)) {
-            return Err(Error::RamOverlaps { gpa });
-        }
-        self.space
-            .register(&file)
-            .offset(offset)
-            .length(length)
-            .prot(Prot::READ | Prot::WRITE)
-            .commit()?;
-        state.ram.push(Ram { gpa, file, offset });
-        state.ram.sort_by_key(|ram| ram.gpa.start);
-        Ok(())
+        });
+        Domain { inner }
     }
 
     /// The IOVAs that can be mapped.
     pub fn aperture(&self) -> Range<u64> {
-        self.aperture.clone()
+        self.inner.aperture.clone()
     }
 
     /// The address space: offset 0 of it is the start of the aperture.
     pub fn space(&self) -> &AddressSpace {
-        &self.space
+        &self.inner.space
     }
 
     /// Creates a view of the whole aperture, for a device. The device can do no more
@@ -259,8 +243,26 @@ impl Domain {
     ///
     /// As [`AddressSpace::view_with()`].
     pub fn view_with(&self, prot: Prot, holes: Holes) -> Result<View> {
-        self.space
-            .view_with(0..self.aperture.end - self.aperture.start, prot, holes)
+        self.inner.space.view_with(.., prot, holes)
+    }
+
+    /// Creates a view of a range of IOVAs (bytes, multiples of the page size), for a device
+    /// that is to have no more. Offset 0 of the view is the start of the range.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfAperture`]; and as [`AddressSpace::view_with()`].
+    pub fn view_of(&self, iovas: Range<u64>, prot: Prot, holes: Holes) -> Result<View> {
+        let range = self.offsets(iovas.start, crate::batch::length_of(&iovas))?;
+        self.inner.space.view_with(range, prot, holes)
+    }
+
+    /// All that is mapped, by IOVA, without the ranges whose unmap is pending: for
+    /// [`replace()`](Domain::replace) in the domain that takes over, after a migration or
+    /// from a snapshot. What was mapped in one call may be in several pieces, where parts of
+    /// it were unmapped.
+    pub fn mappings(&self) -> Vec<Mapping> {
+        self.state().table.all().collect()
     }
 
     /// Sets the largest mapping, in bytes, that is populated when it is mapped; 0 for
@@ -298,10 +300,12 @@ impl Domain {
         let mut state = self.state();
         let State {
             ram,
+            table,
             pending,
             populated,
+            ..
         } = &mut *state;
-        let mut batch = self.space.batch();
+        let mut batch = self.inner.space.batch();
         let mut meets_pending = false;
         if pending.count() != 0 {
             for mapping in mappings {
@@ -323,6 +327,7 @@ impl Domain {
         } else {
             batch.commit_maps()?;
         }
+        table.add(mappings);
         self.translate_also(mappings);
         Ok(())
     }
@@ -335,9 +340,10 @@ impl Domain {
     /// [`Error::OutOfAperture`]; [`Error::Unmap`]: EINVAL if a number is not a
     /// multiple of the page size or the length is 0; ENOMEM.
     pub fn unmap(&self, iova: u64, length: u64) -> Result<()> {
-        let _state = self.state();
+        let mut state = self.state();
         let range = self.offsets(iova, length)?;
-        self.space.unmap(range)?;
+        self.inner.space.unmap(range)?;
+        state.table.remove(&(iova..iova + length));
         self.translate_no_more(iova, length);
         Ok(())
     }
@@ -351,7 +357,7 @@ impl Domain {
     /// As [`unmap()`](Domain::unmap), in [`Error::Batch`]; [`Error::OutOfAperture`]
     /// for a range that ends before it starts.
     pub fn unmap_all(&self, ranges: &[Range<u64>]) -> Result<()> {
-        let _state = self.state();
+        let mut state = self.state();
         let mut offsets = Vec::with_capacity(ranges.len());
         for range in ranges {
             let (iova, length) = (range.start, crate::batch::length_of(range));
@@ -360,12 +366,13 @@ impl Domain {
             }
             offsets.push(self.offsets(iova, length)?);
         }
-        let batch = self.space.batch();
+        let batch = self.inner.space.batch();
         joined(offsets)
             .into_iter()
             .fold(batch, Batch::unmap)
             .commit()?;
         for range in ranges {
+            state.table.remove(range);
             self.translate_no_more(range.start, range.end - range.start);
         }
         Ok(())
@@ -390,6 +397,7 @@ impl Domain {
             let errno = Errno::INVAL;
             return Err(Error::Unmap { range, errno });
         }
+        state.table.remove(&(iova..iova + length));
         self.translate_no_more(iova, length);
         state.pending.add(range);
         if state.pending.count() > MOST_PENDING {
@@ -409,7 +417,7 @@ impl Domain {
     }
 
     fn flush_all(&self, state: &mut State) -> Result<()> {
-        state.pending.unmap_all(self.space.batch()).commit()?;
+        state.pending.unmap_all(self.inner.space.batch()).commit()?;
         state.pending.clear();
         Ok(())
     }
@@ -424,29 +432,34 @@ impl Domain {
         let mut state = self.state();
         let State {
             ram,
+            table,
             pending,
             populated,
+            ..
         } = &mut *state;
         let mut batch = self
+            .inner
             .space
             .batch()
-            .unmap(0..self.aperture.end - self.aperture.start);
+            .unmap(0..self.inner.aperture.end - self.inner.aperture.start);
         for mapping in mappings {
             let range = self.offsets(mapping.iova, mapping.length)?;
             let populate = mapping.length <= *populated;
             add(&mut batch, ram, &range, mapping.gpa, mapping.prot, populate)?;
         }
         self.translate_instead(mappings, || batch.commit())?;
+        table.clear();
+        table.add(mappings);
         pending.clear();
         Ok(())
     }
 
     /// The range of the address space for a range of IOVAs.
     fn offsets(&self, iova: u64, length: u64) -> Result<Range<u64>> {
-        let start = iova.checked_sub(self.aperture.start);
+        let start = iova.checked_sub(self.inner.aperture.start);
         let end = iova.checked_add(length);
         match (start, end) {
-            (Some(start), Some(end)) if end <= self.aperture.end => Ok(start..start + length),
+            (Some(start), Some(end)) if end <= self.inner.aperture.end => Ok(start..start + length),
             _ => Err(Error::OutOfAperture { iova, length }),
         }
     }
@@ -454,7 +467,10 @@ impl Domain {
     fn state(&self) -> MutexGuard<'_, State> {
         // Consistent after a panic too: it is changed only after the kernel has
         // succeeded, by code that cannot fail.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

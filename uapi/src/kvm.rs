@@ -2,15 +2,20 @@
 
 //! Attachments that are memory slots of KVM virtual machines.
 
+mod region;
+mod unmap_error;
+
 use std::ops::{Deref, Range};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
+use std::sync::{Mutex, PoisonError};
 
 use rustix::io::fcntl_dupfd_cloexec;
 
 use crate::call::{call, size_field};
 use crate::window::Memory;
 use crate::{Errno, Error, Prot, Result, sys};
+pub use unmap_error::KvmUnmapError;
 
 bitflags::bitflags! {
     /// Flags of a memory slot, as of `KVM_SET_USER_MEMORY_REGION`.
@@ -36,38 +41,52 @@ bitflags::bitflags! {
 /// An attachment of an address space or view that is a memory slot of a virtual
 /// machine.
 ///
+/// It dereferences to [`Memory`]: what the guest has there, as this process sees it.
+///
 /// # Removing the slot
 ///
-/// [`unmap()`](KvmWindow::unmap) removes the slot and the attachment. If a virtual
-/// machine ends before the process does, call it before the virtual machine ends.
+/// When it is dropped, the slot is removed and the memory is unmapped in this process. The
+/// guest then has nothing at these addresses, and an access to them ends `KVM_RUN` with
+/// `KVM_EXIT_MMIO`, as where there never was a slot: so keep it for as long as the guest is
+/// to have the memory. It has file descriptors of its own, so it can be dropped before the
+/// virtual machine is closed or after. A virtual machine whose windows have all been dropped
+/// ends with its file descriptors.
 ///
-/// **Dropping a `KvmWindow` does not remove anything**, since a guest must not
-/// lose its memory by accident: a drop closes only the two file descriptors that
-/// the `KvmWindow` owns. The slot remains, and so does the attachment in this
-/// process, which
+/// [`unmap()`](KvmWindow::unmap) does the same, and says if it fails. After a drop that has
+/// failed, all is as after [`leak()`](KvmWindow::leak).
 ///
-/// - holds the virtual machine: closing all file descriptors of it and its vCPUs
-///   does not end it;
-/// - holds the address space, with the files that are mapped in it;
-/// - keeps the slot in use: attaching the address space there again is EEXIST.
+/// As every change of memory slots, both wait for vCPUs that are in the middle of an
+/// access, and so does [`set_flags()`](KvmWindow::set_flags). One that waits at a hole
+/// ([`Holes::WAIT`](crate::Holes::WAIT)) is: have something mapped there,
+/// [poison](crate::AddressSpace::poison) it, or drop the [`Events`](crate::Events) first.
 ///
-/// This lasts for as long as the attachment exists: until this process ends or
-/// executes another program. A forked child's copy of the attachment does not
-/// hold the virtual machine.
+/// # Keeping it for good
 ///
-/// After a drop, two ways to remove the slot are left:
-/// [`sys::ADDRESS_SPACE_KVM_UNMAP`] with the number of the slot, on any asfd or
-/// view of the address space, with a file descriptor of the virtual machine, which
-/// does the same as [`unmap()`](KvmWindow::unmap); or, if those are closed,
-/// `munmap(2)` of the attachment, for which the caller must have kept
-/// [`as_ptr()`](Memory::as_ptr) and [`length()`](Memory::length).
+/// [`leak()`](KvmWindow::leak) is for a guest that lives as long as the process. The slot and
+/// the attachment stay, until this process ends or executes another program, and hold the
+/// virtual machine and the address space with its files: closing all file descriptors ends
+/// neither.
+///
+/// # After a fork
+///
+/// The virtual machine is the parent's. In a child, a drop and [`unmap()`](KvmWindow::unmap)
+/// remove nothing, and the copy of the attachment there holds no virtual machine.
 #[derive(Debug)]
+#[must_use = "the slot is removed when this is dropped"]
 pub struct KvmWindow {
     memory: Memory,
     slot: u32,
     guest_phys_addr: u64,
-    // Duplicates, so that unmap() finds the right slot whatever the caller does with
-    // its own file descriptors.
+    /// What the slot has. The lock keeps it what KVM has.
+    flags: Mutex<KvmFlags>,
+    /// None where there is nothing to remove any more.
+    owned: Option<Owned>,
+}
+
+/// Duplicates, so that the right slot is found whatever the caller does with its own file
+/// descriptors.
+#[derive(Debug)]
+struct Owned {
     fd: OwnedFd,
     vm: OwnedFd,
 }
@@ -92,36 +111,39 @@ impl KvmWindow {
 
         // Before the call, so that nothing can fail after it.
         let duplicate = |fd| fcntl_dupfd_cloexec(fd, 0).map_err(|errno| Error::Duplicate { errno });
-        let (fd, vm) = (duplicate(fd)?, duplicate(vm)?);
+        let owned = Owned {
+            fd: duplicate(fd)?,
+            vm: duplicate(vm)?,
+        };
 
         let mut argument = sys::address_space_kvm_map {
             size: size_field::<sys::address_space_kvm_map>(),
             flags: flags.bits(),
-            vmfd: vm.as_raw_fd(),
+            vmfd: owned.vm.as_raw_fd(),
             slot,
             guest_phys_addr,
             memory_size: length,
             offset: range.start,
             window: 0,
         };
-        call(&fd, &mut argument).map_err(error)?;
+        call(&owned.fd, &mut argument).map_err(error)?;
 
         // The kernel attached the range with the protection that the slot needs.
         let prot = match flags.contains(KvmFlags::READONLY) {
             true => Prot::READ,
-            false => Prot::READ | Prot::WRITE,
+            false => Prot::READ_WRITE,
         };
         let start = std::ptr::with_exposed_provenance_mut(argument.window as usize);
         let start = NonNull::new(start).ok_or_else(|| error(Errno::FAULT))?;
-        // SAFETY: The kernel has just created this attachment. Only unmap() removes it,
-        // and it consumes the only access to the memory.
+        // SAFETY: The kernel has just created this attachment. Only remove() removes it,
+        // after which nothing borrows from the memory.
         let memory = unsafe { Memory::new(start, window_length, prot) };
         Ok(KvmWindow {
             memory,
             slot,
             guest_phys_addr,
-            fd,
-            vm,
+            flags: Mutex::new(flags),
+            owned: Some(owned),
         })
     }
 
@@ -135,30 +157,114 @@ impl KvmWindow {
         self.guest_phys_addr
     }
 
-    /// Removes the memory slot from the virtual machine, and the attachment from
-    /// this process.
+    /// The flags of the slot: those it was made with, and what
+    /// [`set_flags()`](KvmWindow::set_flags) has changed.
+    pub fn flags(&self) -> KvmFlags {
+        *self.flags.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the flags of the slot, of which only [`KvmFlags::LOG_DIRTY_PAGES`] can be
+    /// changed: to log what the guest writes while it is migrated, or saved.
+    ///
+    /// ```no_run
+    /// # use address_space::{AddressSpace, KvmFlags};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # #[cfg(feature = "kvm-ioctls")] {
+    /// # let vm = kvm_ioctls::Kvm::new()?.create_vm()?;
+    /// # let ram = AddressSpace::new(1 << 20)?;
+    /// # let window = ram.attach_kvm(address_space::vm_fd(&vm), 0, 0, .., KvmFlags::empty())?;
+    /// window.set_flags(window.flags() | KvmFlags::LOG_DIRTY_PAGES)?;
+    /// let written = vm.get_dirty_log(window.slot(), window.len())?;
+    /// # }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// KVM logs what the guest writes. Writes to the same pages through this window, other
+    /// attachments and files are not in its log.
     ///
     /// # Errors
     ///
-    /// [`Error::KvmUnmap`]: EIO if another process created the virtual machine (in
-    /// a forked child); ENOENT if the attachment has been unmapped by other means.
-    /// Whatever exists of the two remains, as after a
-    /// [drop](KvmWindow#removing-the-slot). It is not an error if the slot has been
-    /// removed with `KVM_SET_USER_MEMORY_REGION`: the attachment is removed.
-    pub fn unmap(self) -> Result<()> {
+    /// [`Error::KvmSetFlags`], and the flags are what they were: EINVAL for a change of
+    /// others, or if the caller has used the slot for other memory; EIO if another process
+    /// created the virtual machine; ENOMEM. A slot that the caller has removed with
+    /// `KVM_SET_USER_MEMORY_REGION` is there again.
+    pub fn set_flags(&self, flags: KvmFlags) -> Result<()> {
+        let error = |errno| Error::KvmSetFlags {
+            slot: self.slot,
+            flags,
+            errno,
+        };
+        let mut is = self.flags.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(owned) = &self.owned else {
+            return Err(error(Errno::NOENT));
+        };
+        if !KvmFlags::LOG_DIRTY_PAGES.contains(*is ^ flags) {
+            return Err(error(Errno::INVAL));
+        }
+        let of_kvm = flags & (KvmFlags::LOG_DIRTY_PAGES | KvmFlags::READONLY);
+        region::set_flags(
+            &owned.vm,
+            self.slot,
+            of_kvm.bits(),
+            self.guest_phys_addr,
+            &self.memory,
+        )
+        .map_err(error)?;
+        *is = flags;
+        Ok(())
+    }
+
+    /// Removes the memory slot from the virtual machine, and the attachment from
+    /// this process: see [above](KvmWindow#removing-the-slot).
+    ///
+    /// # Errors
+    ///
+    /// A [`KvmUnmapError`], which has the window, with [`Error::KvmUnmap`]: EIO if another
+    /// process created the virtual machine (in a forked child); EPERM if the memory is
+    /// sealed (`mseal()`); ENOENT if the attachment has been unmapped by other means. It is
+    /// not an error if the slot has been removed with `KVM_SET_USER_MEMORY_REGION`: the
+    /// attachment is removed.
+    pub fn unmap(mut self) -> std::result::Result<(), KvmUnmapError> {
+        match self.remove() {
+            Ok(()) => Ok(()),
+            Err(error) => Err(KvmUnmapError {
+                window: self,
+                error,
+            }),
+        }
+    }
+
+    /// Keeps the slot for good: see [above](KvmWindow#keeping-it-for-good). The guest has it
+    /// until this process ends.
+    ///
+    /// The number of the slot with a file descriptor of the virtual machine, and one of the
+    /// address space, remain enough to remove it: [`sys::ADDRESS_SPACE_KVM_UNMAP`]. Who does
+    /// that must not use the memory any more.
+    pub fn leak(mut self) -> &'static Memory {
+        self.owned = None;
+        // SAFETY: The attachment stays from now on.
+        let memory = unsafe { self.memory.duplicate() };
+        Box::leak(Box::new(memory))
+    }
+
+    /// Removes slot and attachment, if they have not been.
+    fn remove(&mut self) -> Result<()> {
+        let Some(Owned { fd, vm }) = &self.owned else {
+            return Ok(());
+        };
         let mut argument = sys::address_space_kvm_unmap {
             size: size_field::<sys::address_space_kvm_unmap>(),
             flags: 0,
-            vmfd: self.vm.as_raw_fd(),
+            vmfd: vm.as_raw_fd(),
             slot: self.slot,
         };
-        match call(&self.fd, &mut argument) {
-            Ok(_) => Ok(()),
-            Err(errno) => Err(Error::KvmUnmap {
-                slot: self.slot,
-                errno,
-            }),
-        }
+        call(fd, &mut argument).map_err(|errno| Error::KvmUnmap {
+            slot: self.slot,
+            errno,
+        })?;
+        self.owned = None;
+        Ok(())
     }
 }
 
@@ -167,6 +273,13 @@ impl Deref for KvmWindow {
 
     fn deref(&self) -> &Memory {
         &self.memory
+    }
+}
+
+impl Drop for KvmWindow {
+    fn drop(&mut self) {
+        // If it fails the slot stays with its memory, which does the guest no harm.
+        let _ = self.remove();
     }
 }
 

@@ -26,9 +26,9 @@ use crate::{Device, Error, Prot, Result, space, sys};
 /// # fn main() -> Result<(), address_space::Error> {
 /// # let (ram, length) = (NonNull::<u8>::dangling(), 1 << 20);
 /// // SAFETY: The memory is a guest's, which is only accessed by volatile copies.
-/// let lend = unsafe { Lend::new(ram, length, Prot::READ | Prot::WRITE) }?;
+/// let lend = unsafe { Lend::new(ram, length, Prot::READ_WRITE) }?;
 /// let space = AddressSpace::new(1 << 30)?;
-/// space.map(&lend).at(0).prot(Prot::READ | Prot::WRITE).commit()?;
+/// space.map(&lend).at(0).prot(Prot::READ_WRITE).commit()?;
 /// // What a device process gets a view of, it has until it is taken back.
 /// lend.revoke()?;
 /// # Ok(())

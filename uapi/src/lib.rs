@@ -22,7 +22,7 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! // 1 MiB in which nothing is mapped.
 //! let space = AddressSpace::new(1 << 20)?;
-//! let window = space.attach(0..1 << 20, Prot::READ)?;
+//! let window = space.attach(.., Prot::READ)?;
 //!
 //! // The window shows the file as soon as it is mapped.
 //! let file = File::open("/etc/os-release")?;
@@ -31,10 +31,13 @@
 //! window.read_slice(0, &mut bytes)?;
 //!
 //! // Once this returns it does not; reading it again would raise SIGBUS.
-//! space.unmap(0..1 << 20)?;
+//! space.unmap(..)?;
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! Methods take ranges as those of collections do: `..`, `4096..`, `..8192`. One without an
+//! end goes to the end of the address space or view.
 //!
 //! # Many changes at once
 //!
@@ -58,7 +61,7 @@
 //!
 //! // The other process can read what the owner maps there.
 //! let view = View::from(receive());
-//! let window = view.attach(0..view.length()?, Prot::READ)?;
+//! let window = view.attach(.., Prot::READ)?;
 //! # Ok(())
 //! # }
 //! ```
@@ -88,8 +91,8 @@
 //! # Features
 //!
 //! - `iommu`: [`iommu::Domain`] implements `vm_memory::Iommu`.
-//! - `vm-memory`: `Memory::as_volatile_slice()`, for code that uses the
-//!   `vm-memory` crate.
+//! - `vm-memory`: `GuestRegion`, an attachment as a region of guest memory, and
+//!   `Memory::as_volatile_slice()`, for code that uses the `vm-memory` crate.
 //! - `kvm-ioctls`: `vm_fd()`, to pass a virtual machine of the `kvm-ioctls`
 //!   crate.
 
@@ -105,6 +108,8 @@ mod device;
 mod error;
 mod events;
 mod fd;
+#[cfg(feature = "vm-memory")]
+mod guest_memory;
 mod holes;
 pub mod iommu;
 mod kvm;
@@ -112,9 +117,11 @@ mod lend;
 mod map;
 mod prot;
 mod query;
+mod range;
 mod registration;
 mod space;
 pub mod sys;
+mod try_access;
 mod view;
 mod window;
 
@@ -123,10 +130,12 @@ pub use batch::Batch;
 pub use device::Device;
 pub use error::{Error, Result};
 pub use events::{Event, EventKind, Events};
+#[cfg(feature = "vm-memory")]
+pub use guest_memory::GuestRegion;
 pub use holes::Holes;
 #[cfg(feature = "kvm-ioctls")]
 pub use kvm::vm_fd;
-pub use kvm::{KvmFlags, KvmWindow};
+pub use kvm::{KvmFlags, KvmUnmapError, KvmWindow};
 pub use lend::Lend;
 pub use map::Map;
 pub use prot::Prot;

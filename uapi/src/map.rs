@@ -109,7 +109,7 @@ impl Map<'_> {
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let space = AddressSpace::new(1 << 30)?;
     /// let snapshot = std::fs::File::open("/var/lib/vm/snapshot")?;
-    /// let addr = space.map(&snapshot).private().prot(Prot::READ | Prot::WRITE).commit()?;
+    /// let addr = space.map(&snapshot).private().prot(Prot::READ_WRITE).commit()?;
     /// # Ok(())
     /// # }
     /// ```

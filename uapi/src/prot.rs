@@ -23,6 +23,11 @@ bitflags::bitflags! {
     }
 }
 
+impl Prot {
+    /// [`READ`](Prot::READ) and [`WRITE`](Prot::WRITE).
+    pub const READ_WRITE: Prot = Prot::READ.union(Prot::WRITE);
+}
+
 impl From<Prot> for ProtFlags {
     fn from(prot: Prot) -> Self {
         ProtFlags::from_bits_retain(prot.bits())
@@ -53,7 +58,8 @@ mod tests {
 
     #[test]
     fn display_is_that_of_proc_maps() {
-        assert_eq!((Prot::READ | Prot::WRITE).to_string(), "rw-");
+        assert_eq!(Prot::READ_WRITE.to_string(), "rw-");
+        assert_eq!((Prot::READ | Prot::EXEC).to_string(), "r-x");
         assert_eq!(Prot::empty().to_string(), "---");
     }
 }

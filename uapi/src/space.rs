@@ -2,17 +2,16 @@
 
 //! An address space and its calls.
 
-use std::ffi::CString;
-use std::ops::Range;
+use std::ops::{Range, RangeBounds};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::fstat;
 
 use crate::batch::{Batch, length_of};
-use crate::call::{call, call_for_fd, name, name_field, size_field};
+use crate::call::{call, size_field};
+use crate::range::bytes_of;
 use crate::{
-    Advice, Device, Errno, Error, Holes, KvmFlags, KvmWindow, Map, Prot, Registration, Result,
-    View, Window, sys,
+    Advice, Device, Error, KvmFlags, KvmWindow, Map, Prot, Registration, Result, Window, sys,
 };
 
 /// An address space, with all rights to it: an asfd.
@@ -76,7 +75,7 @@ impl AddressSpace {
     ///
     /// [`Error::Unmap`]: EINVAL if the range is empty, not aligned to pages, or not
     /// within the address space; ENOMEM.
-    pub fn unmap(&self, range: Range<u64>) -> Result<()> {
+    pub fn unmap(&self, range: impl RangeBounds<u64>) -> Result<()> {
         self.unmap_with(range, 0)
     }
 
@@ -88,11 +87,12 @@ impl AddressSpace {
     /// # Errors
     ///
     /// As for [`AddressSpace::unmap()`].
-    pub fn unmap_and_release(&self, range: Range<u64>) -> Result<()> {
+    pub fn unmap_and_release(&self, range: impl RangeBounds<u64>) -> Result<()> {
         self.unmap_with(range, sys::ADDRESS_SPACE_MUNMAP_RELEASE)
     }
 
-    fn unmap_with(&self, range: Range<u64>, flags: u32) -> Result<()> {
+    fn unmap_with(&self, range: impl RangeBounds<u64>, flags: u32) -> Result<()> {
+        let range = self.bytes_of(range)?;
         let mut argument = sys::address_space_munmap {
             size: size_field::<sys::address_space_munmap>(),
             flags,
@@ -118,7 +118,7 @@ impl AddressSpace {
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let space = AddressSpace::new(1 << 30)?;
     /// # let ram = std::fs::File::open("/dev/shm/ram")?;
-    /// let prot = Prot::READ | Prot::WRITE;
+    /// let prot = Prot::READ_WRITE;
     /// space.register(&ram).prot(prot).commit()?;
     /// for page in (0..1 << 20).step_by(4096) {
     ///     space.map(&ram).offset(page).length(4096).at(0).prot(prot).commit()?;
@@ -205,7 +205,8 @@ impl AddressSpace {
     /// allows more than the range of the file was mapped or registered for; EINVAL
     /// if the range is empty, not aligned to pages, or not within the address space;
     /// ENOMEM.
-    pub fn protect(&self, range: Range<u64>, prot: Prot) -> Result<()> {
+    pub fn protect(&self, range: impl RangeBounds<u64>, prot: Prot) -> Result<()> {
+        let range = self.bytes_of(range)?;
         let mut argument = sys::address_space_protect {
             size: size_field::<sys::address_space_protect>(),
             flags: 0,
@@ -229,7 +230,7 @@ impl AddressSpace {
     /// is mapped at the destination; EINVAL if the range is empty or not aligned to
     /// pages, one of the two ranges is not within the address space, or they
     /// overlap; ENOMEM.
-    pub fn move_to(&self, range: Range<u64>, new_addr: u64) -> Result<()> {
+    pub fn move_to(&self, range: impl RangeBounds<u64>, new_addr: u64) -> Result<()> {
         self.move_with(range, new_addr, 0)
     }
 
@@ -239,11 +240,12 @@ impl AddressSpace {
     /// # Errors
     ///
     /// As [`move_to()`](AddressSpace::move_to), without EEXIST.
-    pub fn move_over(&self, range: Range<u64>, new_addr: u64) -> Result<()> {
+    pub fn move_over(&self, range: impl RangeBounds<u64>, new_addr: u64) -> Result<()> {
         self.move_with(range, new_addr, sys::ADDRESS_SPACE_MAP_REPLACE)
     }
 
-    fn move_with(&self, range: Range<u64>, new_addr: u64, flags: u32) -> Result<()> {
+    fn move_with(&self, range: impl RangeBounds<u64>, new_addr: u64, flags: u32) -> Result<()> {
+        let range = self.bytes_of(range)?;
         let mut argument = sys::address_space_move {
             size: size_field::<sys::address_space_move>(),
             flags,
@@ -282,7 +284,8 @@ impl AddressSpace {
     /// space. It may have been done for a part of the range: EPERM for a file that is
     /// sealed, EOPNOTSUPP for one that can have no holes, EFAULT for a page that cannot
     /// be populated, EHWPOISON, EINTR, EAGAIN, ENOMEM.
-    pub fn advise(&self, range: Range<u64>, advice: Advice) -> Result<()> {
+    pub fn advise(&self, range: impl RangeBounds<u64>, advice: Advice) -> Result<()> {
+        let range = self.bytes_of(range)?;
         let mut argument = sys::address_space_advise {
             size: size_field::<sys::address_space_advise>(),
             flags: 0,
@@ -301,116 +304,9 @@ impl AddressSpace {
         }
     }
 
-    /// Creates a view of a range (bytes, multiples of the page size), with the
-    /// protection `prot`.
-    ///
-    /// ```no_run
-    /// # use address_space::{AddressSpace, Prot};
-    /// # fn main() -> Result<(), address_space::Error> {
-    /// let space = AddressSpace::new(1 << 30)?;
-    /// let view = space.view(0..1 << 20, Prot::READ)?;
-    /// assert_eq!(view.length()?, 1 << 20);
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`Error::View`]: EINVAL if the range is empty, not aligned to pages, or not
-    /// within the address space, or if `prot` has no [`Prot::READ`]; ENOMEM,
-    /// EMFILE, ENFILE.
-    pub fn view(&self, range: Range<u64>, prot: Prot) -> Result<View> {
-        self.view_with(range, prot, Holes::empty())
-    }
-
-    /// The same, with what becomes of accesses to holes through the view.
-    ///
-    /// # Errors
-    ///
-    /// As for [`view()`](AddressSpace::view); and EINVAL for flags that do not go
-    /// together, EPERM for [`Holes::KERNEL`] without CAP_SYS_PTRACE.
-    pub fn view_with(&self, range: Range<u64>, prot: Prot, holes: Holes) -> Result<View> {
-        self.make_view(range, prot, holes.bits(), Ok(None))
-            .map(View::from)
-    }
-
-    /// The same, with a name that shows in `/proc/PID/fd` and `/proc/PID/maps`, as
-    /// `/address_space_view:NAME (deleted)`, and serves for nothing else: that of the
-    /// device that gets the view, say.
-    ///
-    /// # Errors
-    ///
-    /// As for [`view_with()`](AddressSpace::view_with); and EINVAL for a name of more
-    /// than [`sys::ADDRESS_SPACE_NAME_MAX`] bytes, or with a NUL in it.
-    pub fn view_named(
-        &self,
-        called: &str,
-        range: Range<u64>,
-        prot: Prot,
-        holes: Holes,
-    ) -> Result<View> {
-        self.make_view(range, prot, holes.bits(), name(called).map(Some))
-            .map(View::from)
-    }
-
-    /// Makes a file descriptor with all rights to a range (bytes, multiples of the page
-    /// size), and to no more: what is mapped there can be changed, for no more than
-    /// `prot`. Its offset 0 is the start of the range.
-    ///
-    /// For a process that composes a part of what others see, such as a file server
-    /// with its DAX window in the memory of a virtual machine. It is sent to the process
-    /// as a file descriptor, and `AddressSpace::from()` makes an address space of that
-    /// again.
-    ///
-    /// ```no_run
-    /// # use address_space::{AddressSpace, Prot};
-    /// # fn main() -> Result<(), address_space::Error> {
-    /// let memory = AddressSpace::new(1 << 40)?;
-    /// let window = memory.part(1 << 32..2 << 32, Prot::READ | Prot::WRITE)?;
-    /// assert_eq!(window.length()?, 1 << 32);
-    /// window.unmap(0..1 << 32)?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// As for [`view()`](AddressSpace::view).
-    pub fn part(&self, range: Range<u64>, prot: Prot) -> Result<AddressSpace> {
-        self.part_with(range, prot, Holes::empty())
-    }
-
-    /// The same, with what becomes of accesses to holes through the file descriptor.
-    ///
-    /// # Errors
-    ///
-    /// As for [`view_with()`](AddressSpace::view_with).
-    pub fn part_with(&self, range: Range<u64>, prot: Prot, holes: Holes) -> Result<AddressSpace> {
-        let flags = sys::ADDRESS_SPACE_VIEW_MANAGE | holes.bits();
-        self.make_view(range, prot, flags, Ok(None))
-            .map(AddressSpace::from)
-    }
-
-    fn make_view(
-        &self,
-        range: Range<u64>,
-        prot: Prot,
-        flags: u32,
-        name: std::result::Result<Option<CString>, Errno>,
-    ) -> Result<OwnedFd> {
-        name.and_then(|name| {
-            let argument = sys::address_space_view {
-                size: size_field::<sys::address_space_view>(),
-                flags,
-                prot: prot.bits(),
-                __reserved: 0,
-                offset: range.start,
-                length: length_of(&range),
-                name: name_field(name.as_ref()),
-            };
-            call_for_fd(&self.fd, argument)
-        })
-        .map_err(|errno| Error::View { range, prot, errno })
+    /// The bytes that a range means.
+    pub(crate) fn bytes_of(&self, range: impl RangeBounds<u64>) -> Result<Range<u64>> {
+        bytes_of(self.as_fd(), range)
     }
 
     /// By which [events](crate::Event) name accesses through the asfd.
@@ -429,8 +325,8 @@ impl AddressSpace {
     ///
     /// [`Error::Attach`]: EINVAL if the range is empty, does not start at a page, or
     /// is not within the address space; EACCES if the asfd is not open for it; ENOMEM.
-    pub fn attach(&self, range: Range<u64>, prot: Prot) -> Result<Window> {
-        Window::attach(self.as_fd(), range, prot)
+    pub fn attach(&self, range: impl RangeBounds<u64>, prot: Prot) -> Result<Window> {
+        Window::attach(self.as_fd(), self.bytes_of(range)?, prot)
     }
 
     /// Makes a range (bytes, multiples of the page size) a memory slot of a
@@ -442,9 +338,8 @@ impl AddressSpace {
     /// a read-only mapping has the same result, or, if the page is present because
     /// the guest has read it, `KVM_EXIT_MMIO`, as in a read-only slot.
     ///
-    /// Keep the returned [`KvmWindow`], and [`unmap()`](KvmWindow::unmap) it before
-    /// the virtual machine ends: a [drop](KvmWindow#removing-the-slot) leaves the
-    /// slot, and an attachment that keeps the virtual machine alive.
+    /// Keep the returned [`KvmWindow`] for as long as the guest is to have the memory: a
+    /// drop [removes the slot](KvmWindow#removing-the-slot).
     ///
     /// ```no_run
     /// # use address_space::{AddressSpace, KvmFlags};
@@ -476,7 +371,7 @@ impl AddressSpace {
         vm: impl AsFd,
         slot: u32,
         guest_phys_addr: u64,
-        range: Range<u64>,
+        range: impl RangeBounds<u64>,
         flags: KvmFlags,
     ) -> Result<KvmWindow> {
         KvmWindow::attach(
@@ -484,7 +379,7 @@ impl AddressSpace {
             vm.as_fd(),
             slot,
             guest_phys_addr,
-            range,
+            self.bytes_of(range)?,
             flags,
         )
     }

@@ -1,11 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A view: a range of an address space that can only be attached.
+//! A view: a range of an address space that can only be attached, and how it is made.
 
-use std::ops::Range;
+use std::ffi::CString;
+use std::ops::RangeBounds;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use crate::{KvmFlags, KvmWindow, Prot, Result, Window, space};
+use crate::batch::length_of;
+use crate::call::{call_for_fd, name, name_field, size_field};
+use crate::range::bytes_of;
+use crate::{
+    AddressSpace, Errno, Error, Holes, KvmFlags, KvmWindow, Prot, Result, Window, space, sys,
+};
 
 /// A range of an address space, with a protection: created by
 /// [`AddressSpace::view()`](crate::AddressSpace::view).
@@ -52,8 +58,8 @@ impl View {
     /// [`Error::Attach`](crate::Error::Attach): EACCES if the view does not allow
     /// the protection; EINVAL if the range is empty, does
     /// not start at a page, or is not within the view; ENOMEM.
-    pub fn attach(&self, range: Range<u64>, prot: Prot) -> Result<Window> {
-        Window::attach(self.as_fd(), range, prot)
+    pub fn attach(&self, range: impl RangeBounds<u64>, prot: Prot) -> Result<Window> {
+        Window::attach(self.as_fd(), bytes_of(self.as_fd(), range)?, prot)
     }
 
     /// Makes a range of the view (bytes, multiples of the page size) a memory
@@ -69,7 +75,7 @@ impl View {
         vm: impl AsFd,
         slot: u32,
         guest_phys_addr: u64,
-        range: Range<u64>,
+        range: impl RangeBounds<u64>,
         flags: KvmFlags,
     ) -> Result<KvmWindow> {
         KvmWindow::attach(
@@ -77,9 +83,134 @@ impl View {
             vm.as_fd(),
             slot,
             guest_phys_addr,
-            range,
+            bytes_of(self.as_fd(), range)?,
             flags,
         )
+    }
+}
+
+impl AddressSpace {
+    /// Creates a view of a range (bytes, multiples of the page size), with the
+    /// protection `prot`.
+    ///
+    /// ```no_run
+    /// # use address_space::{AddressSpace, Prot};
+    /// # fn main() -> Result<(), address_space::Error> {
+    /// let space = AddressSpace::new(1 << 30)?;
+    /// let view = space.view(0..1 << 20, Prot::READ)?;
+    /// assert_eq!(view.length()?, 1 << 20);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::View`]: EINVAL if the range is empty, not aligned to pages, or not
+    /// within the address space, or if `prot` has no [`Prot::READ`]; ENOMEM,
+    /// EMFILE, ENFILE.
+    pub fn view(&self, range: impl RangeBounds<u64>, prot: Prot) -> Result<View> {
+        self.view_with(range, prot, Holes::empty())
+    }
+
+    /// The same, with what becomes of accesses to holes through the view.
+    ///
+    /// # Errors
+    ///
+    /// As for [`view()`](AddressSpace::view); and EINVAL for flags that do not go
+    /// together, EPERM for [`Holes::KERNEL`] without CAP_SYS_PTRACE.
+    pub fn view_with(
+        &self,
+        range: impl RangeBounds<u64>,
+        prot: Prot,
+        holes: Holes,
+    ) -> Result<View> {
+        self.make_view(range, prot, holes.bits(), Ok(None))
+            .map(View::from)
+    }
+
+    /// The same, with a name that shows in `/proc/PID/fd` and `/proc/PID/maps`, as
+    /// `/address_space_view:NAME (deleted)`, and serves for nothing else: that of the
+    /// device that gets the view, say.
+    ///
+    /// # Errors
+    ///
+    /// As for [`view_with()`](AddressSpace::view_with); and EINVAL for a name of more
+    /// than [`sys::ADDRESS_SPACE_NAME_MAX`] bytes, or with a NUL in it.
+    pub fn view_named(
+        &self,
+        called: &str,
+        range: impl RangeBounds<u64>,
+        prot: Prot,
+        holes: Holes,
+    ) -> Result<View> {
+        self.make_view(range, prot, holes.bits(), name(called).map(Some))
+            .map(View::from)
+    }
+
+    /// Makes a file descriptor with all rights to a range (bytes, multiples of the page
+    /// size), and to no more: what is mapped there can be changed, for no more than
+    /// `prot`. Its offset 0 is the start of the range.
+    ///
+    /// For a process that composes a part of what others see, such as a file server
+    /// with its DAX window in the memory of a virtual machine. It is sent to the process
+    /// as a file descriptor, and `AddressSpace::from()` makes an address space of that
+    /// again.
+    ///
+    /// ```no_run
+    /// # use address_space::{AddressSpace, Prot};
+    /// # fn main() -> Result<(), address_space::Error> {
+    /// let memory = AddressSpace::new(1 << 40)?;
+    /// let window = memory.part(1 << 32..2 << 32, Prot::READ_WRITE)?;
+    /// assert_eq!(window.length()?, 1 << 32);
+    /// window.unmap(0..1 << 32)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`view()`](AddressSpace::view).
+    pub fn part(&self, range: impl RangeBounds<u64>, prot: Prot) -> Result<AddressSpace> {
+        self.part_with(range, prot, Holes::empty())
+    }
+
+    /// The same, with what becomes of accesses to holes through the file descriptor.
+    ///
+    /// # Errors
+    ///
+    /// As for [`view_with()`](AddressSpace::view_with).
+    pub fn part_with(
+        &self,
+        range: impl RangeBounds<u64>,
+        prot: Prot,
+        holes: Holes,
+    ) -> Result<AddressSpace> {
+        let flags = sys::ADDRESS_SPACE_VIEW_MANAGE | holes.bits();
+        self.make_view(range, prot, flags, Ok(None))
+            .map(AddressSpace::from)
+    }
+
+    fn make_view(
+        &self,
+        range: impl RangeBounds<u64>,
+        prot: Prot,
+        flags: u32,
+        name: std::result::Result<Option<CString>, Errno>,
+    ) -> Result<OwnedFd> {
+        let range = self.bytes_of(range)?;
+        name.and_then(|name| {
+            let argument = sys::address_space_view {
+                size: size_field::<sys::address_space_view>(),
+                flags,
+                prot: prot.bits(),
+                __reserved: 0,
+                offset: range.start,
+                length: length_of(&range),
+                name: name_field(name.as_ref()),
+            };
+            call_for_fd(&self.fd, argument)
+        })
+        .map_err(|errno| Error::View { range, prot, errno })
     }
 }
 

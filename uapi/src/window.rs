@@ -12,7 +12,7 @@ use rustix::mm::{MapFlags, mmap, munmap};
 use crate::{Errno, Error, Prot, Result};
 
 /// A number that [`Memory`] can read and write in one access.
-pub trait Word: Copy + sealed::Sealed {}
+pub trait Word: Copy + Default + sealed::Sealed {}
 
 mod sealed {
     pub trait Sealed {}
@@ -34,7 +34,8 @@ words!(u8, u16, u32, u64, i8, i16, i32, i64);
 ///
 /// An access to a page that is not there raises a signal, as with any mapped file:
 /// SIGBUS for a hole and beyond the end of a file, SIGSEGV for a write to a
-/// read-only mapping. A system call on such memory fails with EFAULT instead.
+/// read-only mapping. A system call on such memory fails with EFAULT instead, and so do
+/// the accesses whose names begin with `try`: see [below](Memory#accesses-without-signals).
 pub struct Memory {
     start: NonNull<u8>,
     length: usize,
@@ -60,8 +61,20 @@ impl Memory {
         }
     }
 
-    /// The length in bytes, never 0.
-    pub fn length(&self) -> usize {
+    /// The same memory once more.
+    ///
+    /// # Safety
+    ///
+    /// As for [`new()`](Memory::new).
+    pub(crate) unsafe fn duplicate(&self) -> Self {
+        // SAFETY: By the caller's promise.
+        unsafe { Memory::new(self.start, self.length, self.prot) }
+    }
+
+    /// The length in bytes.
+    // What can be empty has no attachment: the kernel refuses it.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
         self.length
     }
 
@@ -156,7 +169,7 @@ impl Memory {
         unsafe { vm_memory::VolatileSlice::new(self.as_ptr(), self.length) }
     }
 
-    fn writable(&self) -> Result<()> {
+    pub(crate) fn writable(&self) -> Result<()> {
         if self.prot.contains(Prot::WRITE) {
             Ok(())
         } else {
@@ -176,7 +189,8 @@ impl Memory {
         }
     }
 
-    fn bytes(&self, offset: usize, length: usize) -> Result<*mut u8> {
+    /// The address of `length` bytes at `offset`, all of which are within the window.
+    pub(crate) fn bytes(&self, offset: usize, length: usize) -> Result<*mut u8> {
         match offset.checked_add(length) {
             // SAFETY: Within the mapping, or one past its end.
             Some(end) if end <= self.length => Ok(unsafe { self.as_ptr().add(offset) }),
@@ -266,12 +280,12 @@ impl Drop for Window {
     fn drop(&mut self) {
         // SAFETY: This value owns the mapping, and nothing borrows from it any more.
         // If it fails the attachment remains, which does no harm.
-        let _ = unsafe { munmap(self.as_ptr().cast(), self.length()) };
+        let _ = unsafe { munmap(self.as_ptr().cast(), self.len()) };
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
     use std::os::fd::AsFd;
@@ -285,24 +299,29 @@ mod tests {
     }
 
     fn window_of(pages: u64, prot: Prot) -> Window {
+        window_of_file(pages, pages, prot)
+    }
+
+    /// A window of which only some pages are there.
+    pub(crate) fn window_of_file(there: u64, pages: u64, prot: Prot) -> Window {
         let file = memfd_create("window", MemfdFlags::CLOEXEC).unwrap();
-        ftruncate(&file, pages * PAGE).unwrap();
+        ftruncate(&file, there * PAGE).unwrap();
         Window::attach(file.as_fd(), 0..pages * PAGE, prot).unwrap()
     }
 
     #[test]
     fn words_are_read_back() {
-        let window = window(Prot::READ | Prot::WRITE);
+        let window = window(Prot::READ_WRITE);
         window.write(8, 0x0123_4567_89ab_cdef_u64).unwrap();
         assert_eq!(window.read::<u64>(8).unwrap(), 0x0123_4567_89ab_cdef);
         assert_eq!(window.read::<u64>(16).unwrap(), 0);
-        window.write(window.length() - 1, 7_u8).unwrap();
-        assert_eq!(window.read::<u8>(window.length() - 1).unwrap(), 7);
+        window.write(window.len() - 1, 7_u8).unwrap();
+        assert_eq!(window.read::<u8>(window.len() - 1).unwrap(), 7);
     }
 
     #[test]
     fn slices_are_read_back_at_any_alignment() {
-        let window = window(Prot::READ | Prot::WRITE);
+        let window = window(Prot::READ_WRITE);
         let text: Vec<u8> = (1..=100).collect();
         for offset in 0..17 {
             for length in [0, 1, 7, 8, 9, 31, 100] {
@@ -318,8 +337,8 @@ mod tests {
 
     #[test]
     fn access_past_the_end_is_refused() {
-        let window = window(Prot::READ | Prot::WRITE);
-        let length = window.length();
+        let window = window(Prot::READ_WRITE);
+        let length = window.len();
         let mut two = [0; 2];
         for offset in [length - 1, length, usize::MAX] {
             let expected = Error::OutOfWindow {
@@ -336,7 +355,7 @@ mod tests {
 
     #[test]
     fn misaligned_word_is_refused() {
-        let window = window(Prot::READ | Prot::WRITE);
+        let window = window(Prot::READ_WRITE);
         assert_eq!(
             window.read::<u32>(2),
             Err(Error::Misaligned {
@@ -369,7 +388,7 @@ mod tests {
         // A length that no other test uses: tests that run at the same time may map
         // something at the same address.
         let window = window_of(37, Prot::READ);
-        let (start, length) = (window.as_ptr() as usize, window.length());
+        let (start, length) = (window.as_ptr() as usize, window.len());
         let mapped = move || {
             let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
             maps.contains(&format!("{:x}-{:x} ", start, start + length))
@@ -384,10 +403,10 @@ mod tests {
     fn volatile_slice_is_the_same_memory() {
         use vm_memory::Bytes;
 
-        let window = window(Prot::READ | Prot::WRITE);
+        let window = window(Prot::READ_WRITE);
         window.write_slice(100, b"hello").unwrap();
         let slice = window.as_volatile_slice();
-        assert_eq!(slice.len(), window.length());
+        assert_eq!(slice.len(), window.len());
         let mut copy = [0; 5];
         slice.read_slice(&mut copy, 100).unwrap();
         assert_eq!(&copy, b"hello");

@@ -290,3 +290,28 @@ fn view_of_a_space_cannot_change_it() {
         assert_eq!(error.errno(), Some(Errno::NOTTY), "{error}");
     }
 }
+
+#[test]
+fn refused_range_has_its_cause() {
+    let space = space(2);
+    let page = page_size();
+    space.map(&file("ab")).at(0).commit().unwrap();
+    let view = space.view(.., Prot::READ).unwrap();
+    let cause = |result: Result<(), Error>| {
+        let error = result.unwrap_err();
+        assert_eq!(error.errno(), Some(Errno::INVAL), "{error}");
+        error.advice().unwrap()
+    };
+    assert!(cause(space.unmap(0..0)).contains("is empty"));
+    assert!(cause(space.unmap(1..page)).contains("multiples of the page size"));
+    assert!(cause(space.unmap(0..3 * page)).contains("beyond"));
+    assert!(cause(space.protect(.., Prot::WRITE)).contains("must have READ"));
+    assert!(cause(space.protect(page..3 * page, Prot::READ)).contains("beyond"));
+    assert!(cause(space.move_to(.., page)).contains("overlap"));
+    assert!(cause(space.move_to(..page, 2 * page)).contains("beyond"));
+    assert!(cause(space.view(.., Prot::empty()).map(drop)).contains("must have READ"));
+    assert!(cause(view.attach(1..page, Prot::READ).map(drop)).contains("does not start"));
+    assert!(cause(view.attach(..3 * page, Prot::READ).map(drop)).contains("beyond"));
+    let map = space.map(&file("a")).at(1).replace().commit().map(drop);
+    assert!(cause(map).contains("the address is not"));
+}

@@ -86,20 +86,17 @@ fn one_device_creates_many_address_spaces() {
 }
 
 #[test]
-fn bad_length_is_einval_with_advice() {
-    for length in [
-        0,
-        1,
-        page_size() + 1,
-        (1 << 47) + page_size(),
-        !(page_size() - 1),
+fn bad_length_is_einval_with_its_cause() {
+    for (length, cause) in [
+        (0, "the length is 0"),
+        (1, "not a multiple of the page size"),
+        (page_size() + 1, "not a multiple of the page size"),
+        ((1 << 47) + page_size(), "more than 2^47"),
+        (!(page_size() - 1), "more than 2^47"),
     ] {
         let error = AddressSpace::new(length).expect_err(&format!("{length:#x}"));
         assert_eq!(error.errno(), Some(Errno::INVAL), "{error}");
-        assert!(
-            error.to_string().contains("multiple of the page size"),
-            "{error}"
-        );
+        assert!(error.to_string().contains(cause), "{error}");
     }
 }
 

@@ -32,15 +32,7 @@ fn guest_writes_to_the_file() {
 fn window_and_guest_show_the_same_memory() {
     let (space, _) = mapped("ab");
     let mut guest = Guest::new();
-    let window = space
-        .attach_kvm(
-            vm_fd(&guest.vm),
-            SLOT,
-            TESTED,
-            pages(0, 2),
-            KvmFlags::empty(),
-        )
-        .unwrap();
+    let window = guest.attach(&space, KvmFlags::empty());
     assert_eq!(window.slot(), SLOT);
     assert_eq!(window.guest_phys_addr(), TESTED);
     assert_eq!(letters(&window), "ab");
@@ -81,14 +73,9 @@ fn unmap_is_visible_to_a_guest_through_a_view() {
     let (space, _) = mapped("ab");
     let view = space.view(pages(1, 2), READ_WRITE).unwrap();
     let mut guest = Guest::new();
-    view.attach_kvm(
-        vm_fd(&guest.vm),
-        SLOT,
-        TESTED,
-        pages(0, 1),
-        KvmFlags::empty(),
-    )
-    .unwrap();
+    let _window = view
+        .attach_kvm(vm_fd(&guest.vm), SLOT, TESTED, .., KvmFlags::empty())
+        .unwrap();
     assert_eq!(guest.letter(0), Access::Done('b'));
     assert_eq!(guest.set_letter(0, 'x'), Access::Done('x'));
     space.unmap(pages(0, 2)).unwrap();
@@ -147,15 +134,7 @@ fn guest_cannot_write_to_a_read_only_mapping_that_it_has_read() {
 fn guest_cannot_write_to_a_read_only_slot() {
     let (space, file) = mapped("a");
     let mut guest = Guest::new();
-    let window = space
-        .attach_kvm(
-            vm_fd(&guest.vm),
-            SLOT,
-            TESTED,
-            pages(0, 1),
-            KvmFlags::READONLY,
-        )
-        .unwrap();
+    let window = guest.attach(&space, KvmFlags::READONLY);
     assert_eq!(guest.letter(0), Access::Done('a'));
     assert_eq!(guest.set_letter(0, 'x'), Access::Mmio);
     assert_eq!(letter_in_file(&file, 0), 'a');
@@ -166,15 +145,7 @@ fn guest_cannot_write_to_a_read_only_slot() {
 fn dirty_pages_are_logged_on_request() {
     let (space, _) = mapped("abc");
     let mut guest = Guest::new();
-    space
-        .attach_kvm(
-            vm_fd(&guest.vm),
-            SLOT,
-            TESTED,
-            pages(0, 3),
-            KvmFlags::LOG_DIRTY_PAGES,
-        )
-        .unwrap();
+    let _window = guest.attach(&space, KvmFlags::LOG_DIRTY_PAGES);
     assert_eq!(guest.set_letter(1, 'x'), Access::Done('x'));
     let length = (3 * page_size()) as usize;
     assert_eq!(guest.vm.get_dirty_log(SLOT, length).unwrap(), [0b010]);

@@ -69,7 +69,7 @@ fn attachment_of_a_view_cannot_be_made_writable() {
     let result = unsafe {
         mprotect(
             window.as_ptr().cast(),
-            window.length(),
+            window.len(),
             MprotectFlags::READ | MprotectFlags::WRITE,
         )
     };

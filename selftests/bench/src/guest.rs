@@ -103,7 +103,8 @@ pub enum Program {
 pub struct Machine {
     flat: flat::Machine,
     list_length: usize,
-    window: Option<KvmWindow>,
+    /// It goes with the machine: the VM's notifier would take part in what is measured next.
+    _window: Option<KvmWindow>,
 }
 
 impl Machine {
@@ -112,7 +113,7 @@ impl Machine {
         let mut machine = Machine::new()?;
         let range = 0..space.length()?;
         let vm = vm_fd(machine.flat.vm());
-        machine.window = Some(space.attach_kvm(vm, 1, WINDOW, range, KvmFlags::empty())?);
+        machine._window = Some(space.attach_kvm(vm, 1, WINDOW, range, KvmFlags::empty())?);
         Ok(Arc::new(machine))
     }
 
@@ -129,7 +130,7 @@ impl Machine {
         Ok(Machine {
             flat: flat::Machine::new(own, programs())?,
             list_length: 0,
-            window: None,
+            _window: None,
         })
     }
 
@@ -166,16 +167,6 @@ impl Machine {
                 .add(COUNT)
                 .cast::<u32>()
                 .read_volatile()
-        }
-    }
-}
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        // The slot keeps the VM alive until it is removed, and the VM's notifier would take
-        // part in what is measured next.
-        if let Some(window) = self.window.take() {
-            let _ = window.unmap();
         }
     }
 }

@@ -35,8 +35,7 @@ pub enum Way {
 enum Memory {
     Space {
         blocks: Arc<Blocks>,
-        /// Taken when it is dropped.
-        window: Option<KvmWindow>,
+        window: KvmWindow,
     },
     Plain(Plain),
 }
@@ -60,10 +59,7 @@ impl Machine {
                 let range = 0..LENGTH as u64;
                 let flags = KvmFlags::empty();
                 let window = blocks.space().attach_kvm(vm_fd(&vm), 0, 0, range, flags)?;
-                Memory::Space {
-                    blocks,
-                    window: Some(window),
-                }
+                Memory::Space { blocks, window }
             }
             Way::Private => Memory::Plain(Plain::private(snapshot, LENGTH)?),
             Way::Copy => Memory::Plain(copy(snapshot)?),
@@ -91,7 +87,7 @@ impl Machine {
     /// Fails unless its memory is that.
     pub fn compare(&self, should: &[u8]) -> Result<()> {
         let from = match &self.memory {
-            Memory::Space { window, .. } => window.as_ref().context("no window")?.as_ptr(),
+            Memory::Space { window, .. } => window.as_ptr(),
             Memory::Plain(ram) => ram.as_ptr(),
         };
         ensure!(should.len() == LENGTH, "it has another length");
@@ -127,11 +123,7 @@ impl Machine {
 impl Memory {
     /// Does what the guest could not do.
     fn refused(&self, what: &Refused<'_>) -> Result<()> {
-        let Memory::Space {
-            blocks,
-            window: Some(window),
-        } = self
-        else {
+        let Memory::Space { blocks, window } = self else {
             bail!("the guest cannot access its memory: {what:x?}");
         };
         match *what {
@@ -143,15 +135,6 @@ impl Memory {
                 Ok(window.write_slice(at, bytes)?)
             }
             Refused::Unknown => blocks.search(),
-        }
-    }
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        // The slot keeps the VM alive until it is removed.
-        if let Memory::Space { window, .. } = self {
-            let _ = window.take().map(KvmWindow::unmap);
         }
     }
 }

@@ -63,7 +63,7 @@ impl Device {
     /// Lets the kernel copy a line. In a hole the system call fails with EFAULT, where
     /// an access of the device itself would raise a signal.
     fn copy(&self, offset: usize) -> Result<Answer> {
-        if offset + LINE > self.window.length() {
+        if offset + LINE > self.window.len() {
             bail!("{offset:#x} is not within the view");
         }
         let (out, into) = pipe_with(PipeFlags::CLOEXEC).context("pipe")?;

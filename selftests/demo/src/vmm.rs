@@ -21,6 +21,8 @@ pub const VIEW_LENGTH: u64 = 64 << 10;
 struct Vmm {
     guest: Guest,
     ram: KvmWindow,
+    /// What the guest sees of the window. The VMM itself does not look at it.
+    _window: KvmWindow,
 }
 
 pub fn run() -> Result<()> {
@@ -45,22 +47,18 @@ impl Vmm {
         Channel::from(to_server).send_fd(&window)?;
         Channel::from(to_device).send_fd(window.view(0..VIEW_LENGTH, Prot::READ)?)?;
 
-        let mut ram = None;
+        let mut slots = None;
         let guest = Guest::new(|vm| {
-            ram = Some(make_ram(vm)?);
-            // The VMM does not need its own attachment of the window: it only gives
-            // it to the guest.
-            window.attach_kvm(
-                vm_fd(vm),
-                1,
-                guest::WINDOW,
-                0..guest::WINDOW_LENGTH,
-                KvmFlags::empty(),
-            )?;
+            let window = window.attach_kvm(vm_fd(vm), 1, guest::WINDOW, .., KvmFlags::empty())?;
+            slots = Some((make_ram(vm)?, window));
             Ok(())
         })?;
-        let ram = ram.context("no RAM")?;
-        Ok(Vmm { guest, ram })
+        let (ram, window) = slots.context("no memory")?;
+        Ok(Vmm {
+            guest,
+            ram,
+            _window: window,
+        })
     }
 
     fn serve(&mut self, order: VmmOrder, channel: &Channel) -> Result<Answer> {

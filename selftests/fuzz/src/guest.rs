@@ -40,7 +40,8 @@ fuzz_guest_store:
 
 /// A virtual machine of one vCPU.
 pub struct Guest {
-    // Before the machine: a slot that is left keeps the VM alive.
+    // If one cannot be removed the slot stays, and with it the VM; then the module cannot be
+    // unloaded, which a test notices.
     windows: [Option<KvmWindow>; SLOTS],
     vcpu: Option<Vcpu>,
     /// The access that waits, in a thread of its own.
@@ -106,6 +107,7 @@ impl Guest {
             )
         };
         if ret == 0 {
+            // That it is gone is what its drop finds.
             self.windows[slot] = None;
             return Ok(Seen::Done);
         }
@@ -216,15 +218,5 @@ impl Vcpu {
         Ok(Touched::Value(
             (registers.rdx << 32) | (registers.rax & 0xffff_ffff),
         ))
-    }
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        for window in &mut self.windows {
-            // If it fails the slot stays, and with it the VM; then the module cannot be
-            // unloaded, which a test notices.
-            let _ = window.take().map(KvmWindow::unmap);
-        }
     }
 }

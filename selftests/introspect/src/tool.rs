@@ -73,7 +73,7 @@ impl Memory {
     fn copy(&mut self, address: u64) -> Result<Option<u64>> {
         let (window, offset) = self.piece(address)?;
         let mut bytes = [0; 8];
-        ensure!(offset + bytes.len() <= window.length(), "beyond the memory");
+        ensure!(offset + bytes.len() <= window.len(), "beyond the memory");
         let file: File = memfd::sparse("word", 0)?;
         // SAFETY: The range lies within the window, as was checked, and the kernel only reads
         // it; where it cannot, the call fails.

@@ -39,7 +39,7 @@ impl Device {
     pub fn check_by_system_call(&self, at: usize, length: usize) -> Result<()> {
         let file: File = memfd::sparse("device", 0)?;
         let offset = BUFFER.start + at;
-        ensure!(offset + length <= self.window.length(), "beyond the memory");
+        ensure!(offset + length <= self.window.len(), "beyond the memory");
         // SAFETY: The range lies within the window, as was checked, and the kernel only reads
         // it; where it cannot, the call fails.
         let written = unsafe {

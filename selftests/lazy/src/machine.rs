@@ -16,8 +16,8 @@ use crate::memory::Memory;
 /// A virtual machine.
 pub struct Machine {
     cpus: Vec<Mutex<Cpu>>,
-    // After the CPUs, before the VM.
-    slot: Option<KvmWindow>,
+    // It goes with the machine, which it would keep alive.
+    _slot: KvmWindow,
     _vm: VmFd,
 }
 
@@ -44,7 +44,7 @@ impl Machine {
         let cpus = (0..CPUS).map(|index| cpu(&vm, index).map(Mutex::new));
         Ok(Machine {
             cpus: cpus.collect::<Result<_>>()?,
-            slot: Some(slot),
+            _slot: slot,
             _vm: vm,
         })
     }
@@ -90,15 +90,6 @@ impl Machine {
             .iter_mut()
             .map(|cpu| cpu.get_mut().unwrap_or_else(PoisonError::into_inner).save())
             .collect()
-    }
-}
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        // The slot keeps the VM alive until it is removed.
-        if let Some(slot) = self.slot.take() {
-            let _ = slot.unmap();
-        }
     }
 }
 

@@ -54,8 +54,10 @@ impl GuestMemory {
             true => KvmFlags::HOLES_ABSORB,
             false => KvmFlags::HOLES_SIGNAL,
         };
-        // The slot stays when this is dropped.
-        space.attach_kvm(vm, WINDOW_SLOT, shared.addr, window, flags)?;
+        // The guest has it for as long as this process lives, which has no other guest.
+        space
+            .attach_kvm(vm, WINDOW_SLOT, shared.addr, window, flags)?
+            .leak();
         Ok(GuestMemory {
             space,
             part,

@@ -6,12 +6,16 @@ use super::Error;
 use crate::Errno;
 
 impl Error {
-    /// Advice on how to correct the error, if the errno allows any.
+    /// Advice on how to correct the error, if the errno allows any: the one cause, where the
+    /// arguments show it.
     pub fn advice(&self) -> Option<&'static str> {
         use Error::*;
 
         if let Batch { error, .. } = self {
             return error.advice();
+        }
+        if let Some(cause) = self.cause() {
+            return Some(cause);
         }
 
         // Specific cases first; the meaning of an errno for any call comes last.
@@ -23,10 +27,6 @@ impl Error {
                 "this user may not open /dev/address_space: check its mode and group"
             }
 
-            (Create { .. }, Errno::INVAL) => {
-                "the length must be a multiple of the page size, not 0 and at most 2^47, a name \
-                 at most 200 bytes without NUL"
-            }
             (Create { .. }, Errno::BUSY) => {
                 "the system is being suspended: try again after it resumes"
             }
@@ -42,9 +42,8 @@ impl Error {
                 "something is mapped in this range: unmap it, or use replace() to replace it"
             }
             (Map { .. }, Errno::INVAL) => {
-                "address, offset and length must be multiples of the page size, the length not 0, \
-                 the range within the address space, the protection without WRITE or EXEC if it \
-                 has no READ; replace() needs at()"
+                "the range must be within the address space, and a protection with WRITE or EXEC \
+                 must have READ; replace() needs at()"
             }
             (Map { .. }, Errno::ACCESS) => {
                 "the file must be open for reading, and for writing if the protection has WRITE"
@@ -82,24 +81,14 @@ impl Error {
             }
 
             (Watch { .. }, Errno::BUSY) => "the address space has a watcher: drop its Events",
-            (Watch { .. } | Poison { .. }, Errno::INVAL) => {
-                "the range must be within the address space, not empty, and start and end at \
-                 multiples of the page size"
-            }
             (Poison { .. }, Errno::NOENT) => "nobody watches the address space: see watch()",
             (Poison { .. }, Errno::NOSPC) => {
                 "too many separate ranges are poisoned: map something over them, or unpoison()"
             }
 
-            (Unmap { .. }, Errno::INVAL) => {
-                "the range must be within the address space, not empty, and start and end at \
-                 multiples of the page size"
-            }
-
             (Register { .. }, Errno::INVAL) => {
-                "offset and length must be multiples of the page size, the offset within the \
-                 file if no length is given, the protection without WRITE or EXEC if it has no \
-                 READ"
+                "the offset must be within the file if no length is given, and a protection with \
+                 WRITE or EXEC must have READ"
             }
             (Register { .. }, Errno::ACCESS) => {
                 "the file must be open for reading, and for writing if the protection has WRITE"
@@ -128,19 +117,10 @@ impl Error {
                 "the protection allows more than the range was mapped or registered for: map it \
                  again with replace() to allow more"
             }
-            (Protect { .. }, Errno::INVAL) => {
-                "the range must be within the address space, not empty, and start and end at \
-                 multiples of the page size, the protection without WRITE or EXEC if it has no \
-                 READ"
-            }
 
             (Move { .. }, Errno::NOENT) => "all of the range must be mapped, without a hole",
             (Move { .. }, Errno::EXIST) => {
                 "something is mapped at the destination: unmap it, or use move_over()"
-            }
-            (Move { .. }, Errno::INVAL) => {
-                "both ranges must be within the address space, not empty, not overlap, and start \
-                 and end at multiples of the page size"
             }
 
             (Advise { .. }, Errno::NOENT) => "all of the range must be mapped, without a hole",
@@ -159,8 +139,7 @@ impl Error {
             }
             (Advise { .. }, Errno::HWPOISON) => "the memory of a page is bad",
             (Advise { .. }, Errno::INVAL) => {
-                "the range must be within the address space, not empty, and start and end at \
-                 multiples of the page size"
+                "the range must be within the address space; or the file refuses it"
             }
             (Map { .. } | Register { .. }, Errno::OPNOTSUPP) => {
                 "hugetlbfs and lent memory cannot be private; or the loaded module is older than \
@@ -170,16 +149,15 @@ impl Error {
             (WholeBatch { .. }, Errno::INVAL) => "a batch has at most 65536 operations",
 
             (View { .. }, Errno::INVAL) => {
-                "the range must be within the address space, not empty, and start and end at \
-                 multiples of the page size; the protection must have READ; a name must be at \
-                 most 200 bytes without NUL"
+                "the range must be within the address space, a name at most 200 bytes without NUL, \
+                 and the hole flags must not contradict each other"
             }
 
             (Attach { .. }, Errno::ACCESS | Errno::PERM) => {
                 "a view cannot be attached with more than its protection, nor a file descriptor \
                  with more than it is open for"
             }
-            (Attach { .. }, Errno::INVAL | Errno::NXIO | Errno::OVERFLOW) => {
+            (Attach { .. }, Errno::NXIO | Errno::OVERFLOW) => {
                 "the range must be within the address space or view, not empty, and start at a \
                  multiple of the page size"
             }
@@ -192,21 +170,33 @@ impl Error {
             (KvmMap { .. }, Errno::ACCESS) => {
                 "the view does not allow writing: pass KvmFlags::READONLY"
             }
-            (KvmMap { .. } | KvmUnmap { .. }, Errno::IO) => {
+            (KvmMap { .. } | KvmSetFlags { .. } | KvmUnmap { .. }, Errno::IO) => {
                 "another process created the VM: only the process that created a VM can change \
                  its memory"
             }
             (KvmMap { .. }, Errno::INVAL) => {
-                "the VM must be a KVM virtual machine (not its vCPU, not /dev/kvm), the guest \
-                 address and the range multiples of the page size, the range not empty and \
-                 within the address space or view, the slot one that KVM accepts and \
-                 that has no other memory"
+                "the VM must be a KVM virtual machine (not its vCPU, not /dev/kvm), the range \
+                 within the address space or view, the slot one that KVM accepts and that has no \
+                 other memory"
             }
             (KvmMap { .. }, Errno::NOTTY) => {
                 "this file descriptor is not an address space and not a view"
             }
+            (KvmSetFlags { .. }, Errno::INVAL) => {
+                "of a slot only LOG_DIRTY_PAGES can be changed; or the slot has other memory now"
+            }
+            (KvmUnmap { .. }, Errno::PERM) => "the memory is sealed: see mseal()",
             (KvmUnmap { .. }, Errno::NOENT) => {
                 "the slot does not show this address space, or its window is gone"
+            }
+
+            (Access { .. }, Errno::FAULT) => {
+                "nothing is mapped there, the file ends before it or cannot provide it, or what is \
+                 mapped does not allow the access"
+            }
+            (Access { .. }, Errno::NOSYS | Errno::PERM) => {
+                "process_vm_readv() and process_vm_writev() are not there: see \
+                 CONFIG_CROSS_MEMORY_ATTACH and the seccomp filter"
             }
 
             (_, Errno::BADF) => "the address space is not open for writing",

@@ -6,6 +6,7 @@ use std::fmt;
 use std::ops::Range;
 
 use super::Error;
+use crate::Prot;
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -93,6 +94,9 @@ impl fmt::Display for Error {
                 "cannot make {} memory slot {slot:#x} at guest address {guest_phys_addr:#x}",
                 Hex(range)
             ),
+            Error::KvmSetFlags { slot, .. } => {
+                write!(f, "cannot change the flags of memory slot {slot:#x}")
+            }
             Error::KvmUnmap { slot, .. } => write!(f, "cannot remove memory slot {slot:#x}"),
             Error::OutOfAperture { iova, length } => write!(
                 f,
@@ -117,6 +121,13 @@ impl fmt::Display for Error {
                 f,
                 "{length:#x} bytes at {offset:#x} are not within the window of {window:#x} bytes"
             ),
+            Error::Access { offset, access, .. } => {
+                let how = match access.contains(Prot::WRITE) {
+                    true => "write",
+                    false => "read",
+                };
+                write!(f, "cannot {how} at {offset:#x} of the window")
+            }
             Error::Misaligned { offset, align } => {
                 write!(f, "offset {offset:#x} is not a multiple of {align}")
             }

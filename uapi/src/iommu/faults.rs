@@ -55,7 +55,7 @@ pub enum Reason {
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let domain = Domain::new(4 << 30..5 << 30)?;
 /// // Two devices in one domain, and the numbers by which the guest knows them.
-/// let views = [8, 16].map(|endpoint| (domain.view(Prot::READ | Prot::WRITE), endpoint));
+/// let views = [8, 16].map(|endpoint| (domain.view(Prot::READ_WRITE), endpoint));
 /// let mut endpoints = HashMap::new();
 /// for (view, endpoint) in views {
 ///     endpoints.insert(view?.id()?, endpoint);
@@ -102,10 +102,10 @@ impl Domain {
     /// As [`AddressSpace::watch()`](crate::AddressSpace::watch): EBUSY if there is one
     /// already.
     pub fn faults(&self) -> Result<Faults> {
-        let all = 0..self.aperture.end - self.aperture.start;
+        let all = 0..self.inner.aperture.end - self.inner.aperture.start;
         Ok(Faults {
-            events: self.space.watch(all, None)?,
-            start: self.aperture.start,
+            events: self.inner.space.watch(all, None)?,
+            start: self.inner.aperture.start,
             lost: AtomicU64::new(0),
         })
     }
@@ -122,14 +122,14 @@ impl Domain {
         let iova = iova & !(page_size() - 1);
         let page = self.offsets(iova, page_size())?;
         let state = self.state();
-        // Without RAM nothing was ever mapped.
+        // Without RAM nothing is mapped.
         let Some(ram) = state.ram.first() else {
-            return self.space.unmap(page);
+            return self.inner.space.unmap(page);
         };
         // An unmap takes out what absorbs. The map before it, of which nobody sees anything,
         // makes it fail where something is mapped.
-        let both = self.space.batch();
-        let both = both.map(&ram.file, ram.offset, page.clone(), Prot::empty());
+        let both = self.inner.space.batch();
+        let both = both.map(&ram.file.fd, ram.offset, page.clone(), Prot::empty());
         match both.unmap(page).commit() {
             Err(error) if error.errno() == Some(Errno::EXIST) => Ok(()),
             done => done,

@@ -1,19 +1,134 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Guest RAM of a domain: ranges of guest physical addresses, each a range of a file;
-//! and how a mapping is cut to them.
+//! Guest RAM of a domain: ranges of guest physical addresses, each a range of a file. How it
+//! is added and removed, and how a mapping is cut to it.
 
 use std::ops::Range;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
-use crate::{Batch, Error, Prot, Result};
+use rustix::fs::fstat;
+
+use super::joined::joined;
+use super::{Domain, State};
+use crate::{Batch, Errno, Error, Prot, Result};
+
+/// The most operations of a batch.
+const MOST_OPERATIONS: usize = 65536;
 
 /// A part of guest RAM.
 #[derive(Debug)]
 pub(super) struct Ram {
     pub(super) gpa: Range<u64>,
-    pub(super) file: OwnedFd,
+    pub(super) file: RamFile,
     pub(super) offset: u64,
+}
+
+/// A file that contains RAM.
+#[derive(Debug)]
+pub(super) struct RamFile {
+    pub(super) fd: OwnedFd,
+    /// Its file system and inode number.
+    id: (u64, u64),
+}
+
+impl RamFile {
+    /// A duplicate of a file descriptor.
+    pub(super) fn of(file: impl AsFd) -> Result<RamFile> {
+        let duplicate = |error: std::io::Error| Error::Duplicate {
+            errno: Errno::from_io_error(&error).unwrap_or(Errno::MFILE),
+        };
+        let fd = file.as_fd().try_clone_to_owned().map_err(duplicate)?;
+        let stat = fstat(&fd).map_err(|errno| Error::FileLength { errno })?;
+        Ok(RamFile {
+            fd,
+            id: (stat.st_dev, stat.st_ino),
+        })
+    }
+}
+
+impl Domain {
+    /// Adds guest RAM: `length` bytes at the guest physical address `gpa` are those
+    /// at `offset` of a file, open for reading and writing. The file is registered
+    /// with the address space; a device cannot see it until it is mapped.
+    ///
+    /// # Errors
+    ///
+    /// As [`Registration::commit()`](crate::Registration::commit);
+    /// [`Error::Duplicate`]; [`Error::RamOverlaps`] if the range overlaps RAM that
+    /// was added before.
+    pub fn add_ram(&self, gpa: u64, file: impl AsFd, offset: u64, length: u64) -> Result<()> {
+        let file = RamFile::of(file)?;
+        let gpa = gpa..gpa
+            .checked_add(length)
+            .ok_or(Error::NotRam { gpa, length })?;
+        let mut state = self.state();
+        if state.ram.iter().any(|ram| overlap(&ram.gpa, &gpa)) {
+            return Err(Error::RamOverlaps { gpa });
+        }
+        self.inner
+            .space
+            .register(&file.fd)
+            .offset(offset)
+            .length(length)
+            .prot(Prot::READ_WRITE)
+            .commit()?;
+        state.ram.push(Ram { gpa, file, offset });
+        state.ram.sort_by_key(|ram| ram.gpa.start);
+        Ok(())
+    }
+
+    /// Removes guest RAM that was added with the same `gpa` and `length`, in bytes: the guest
+    /// has unplugged it. What is mapped of it is unmapped first. When this returns, no device
+    /// can reach it. Pending unmaps become final.
+    ///
+    /// The file stays registered while other RAM is in it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotRam`] if no RAM was added so; [`Error::Batch`]: ENOMEM. The RAM is there
+    /// still, but some of it may have been unmapped.
+    pub fn remove_ram(&self, gpa: u64, length: u64) -> Result<()> {
+        let mut state = self.state();
+        let is_it = |ram: &Ram| ram.gpa.start == gpa && ram.gpa.end - gpa == length;
+        let at = state
+            .ram
+            .iter()
+            .position(is_it)
+            .ok_or(Error::NotRam { gpa, length })?;
+        // It may be mapped in ranges that are to be unmapped, too.
+        self.flush_all(&mut state)?;
+        let iovas = joined(state.table.iovas_of(&state.ram[at].gpa));
+        for some in iovas.chunks(MOST_OPERATIONS) {
+            let mut batch = self.inner.space.batch();
+            for range in some {
+                batch = batch.unmap(self.offsets(range.start, range.end - range.start)?);
+            }
+            batch.commit()?;
+            for range in some {
+                state.table.remove(range);
+                self.translate_no_more(range.start, range.end - range.start);
+            }
+        }
+        let ram = state.ram.remove(at);
+        state.former.push(ram.file);
+        self.unregister_former(&mut state);
+        Ok(())
+    }
+
+    /// Ends the registrations of files in which there is no RAM any more. A registration is
+    /// of an open file, all of which end together, and parts of RAM may share one: whether
+    /// they do cannot be told of two file descriptors of the same file.
+    fn unregister_former(&self, state: &mut State) {
+        let State { ram, former, .. } = state;
+        former.retain(|file| {
+            let has_ram = ram.iter().any(|ram| ram.file.id == file.id);
+            if !has_ram {
+                // ENOENT if it was the open file of another one here.
+                let _ = self.inner.space.unregister(&file.fd);
+            }
+            has_ram
+        });
+    }
 }
 
 /// A part of a mapping that lies within one part of RAM.
@@ -64,11 +179,17 @@ pub(super) fn add<'a>(
     populate: bool,
 ) -> Result<()> {
     each_piece(ram, range, gpa, |piece| {
-        batch.push_map(&piece.ram.file, piece.offset, piece.range, prot, populate);
+        batch.push_map(
+            &piece.ram.file.fd,
+            piece.offset,
+            piece.range,
+            prot,
+            populate,
+        );
     })
 }
 
-pub(super) fn overlap(one: &Range<u64>, other: &Range<u64>) -> bool {
+fn overlap(one: &Range<u64>, other: &Range<u64>) -> bool {
     one.start < other.end && other.start < one.end
 }
 
@@ -80,7 +201,7 @@ mod tests {
     fn ram(gpa: Range<u64>, offset: u64) -> Ram {
         Ram {
             gpa,
-            file: File::open("/dev/null").unwrap().into(),
+            file: RamFile::of(File::open("/dev/null").unwrap()).unwrap(),
             offset,
         }
     }

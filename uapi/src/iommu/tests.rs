@@ -14,7 +14,7 @@ fn domain() -> Domain {
     let domain = Domain::of(AddressSpace::from(null()), 0x10000..0x20000);
     domain.state().ram.push(Ram {
         gpa: 0..8 * PAGE,
-        file: null(),
+        file: RamFile::of(null()).unwrap(),
         offset: 0,
     });
     domain
@@ -79,8 +79,8 @@ fn mappings_that_the_kernel_refused_are_not_translated() {
 fn permissions_and_protections_are_the_same() {
     use vm_memory::Permissions;
 
-    for prot in [Prot::empty(), Prot::READ, Prot::READ | Prot::WRITE] {
+    for prot in [Prot::empty(), Prot::READ, Prot::READ_WRITE] {
         assert_eq!(Prot::from(Permissions::from(prot)), prot);
     }
-    assert_eq!(Prot::from(Permissions::Write), Prot::READ | Prot::WRITE);
+    assert_eq!(Prot::from(Permissions::Write), Prot::READ_WRITE);
 }

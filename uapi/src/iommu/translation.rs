@@ -27,13 +27,14 @@ impl Translation {
 impl Domain {
     /// Adds mappings, after the kernel has mapped them.
     pub(super) fn translate_also(&self, mappings: &[Mapping]) {
-        set(&mut self.translation.write(), mappings);
+        set(&mut self.inner.translation.write(), mappings);
     }
 
     /// Removes a range that devices cannot reach any more, or soon will not. Waits for
     /// translations that are under way.
     pub(super) fn translate_no_more(&self, iova: u64, length: u64) {
-        self.translation
+        self.inner
+            .translation
             .write()
             .invalidate_mapping(GuestAddress(iova), length as usize);
     }
@@ -45,7 +46,7 @@ impl Domain {
         mappings: &[Mapping],
         step: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
-        let mut table = self.translation.write();
+        let mut table = self.inner.translation.write();
         step()?;
         table.invalidate_all();
         set(&mut table, mappings);
@@ -86,6 +87,7 @@ impl Iommu for Domain {
             return Err(failed("the range ends beyond 2^64".into()));
         }
         let table = self
+            .inner
             .translation
             .table
             .read()
@@ -118,7 +120,7 @@ impl From<Permissions> for Prot {
         match permissions {
             Permissions::No => Prot::empty(),
             Permissions::Read => Prot::READ,
-            Permissions::Write | Permissions::ReadWrite => Prot::READ | Prot::WRITE,
+            Permissions::Write | Permissions::ReadWrite => Prot::READ_WRITE,
         }
     }
 }

@@ -50,6 +50,7 @@ pub struct Guest {
     pub vcpu: VcpuFd,
     pub vm: VmFd,
     _code: KvmWindow,
+    _tested: Option<KvmWindow>,
 }
 
 impl Guest {
@@ -77,17 +78,22 @@ impl Guest {
             vcpu,
             vm,
             _code: window,
+            _tested: None,
         }
     }
 
     /// A guest with an address space of this many pages at `TESTED`.
     pub fn with(space: &AddressSpace) -> Guest {
-        let guest = Guest::new();
-        let range = 0..space.length().unwrap();
-        space
-            .attach_kvm(vm_fd(&guest.vm), SLOT, TESTED, range, KvmFlags::empty())
-            .unwrap();
+        let mut guest = Guest::new();
+        guest._tested = Some(guest.attach(space, KvmFlags::empty()));
         guest
+    }
+
+    /// Attaches all of an address space at `TESTED`.
+    pub fn attach(&self, space: &AddressSpace, flags: KvmFlags) -> KvmWindow {
+        space
+            .attach_kvm(vm_fd(&self.vm), SLOT, TESTED, .., flags)
+            .unwrap()
     }
 
     pub fn letter(&mut self, page: u64) -> Access {

@@ -22,7 +22,7 @@ use rustix::process::{
     pidfd_open, pidfd_send_signal, waitid, waitpid,
 };
 
-pub const READ_WRITE: Prot = Prot::READ.union(Prot::WRITE);
+pub const READ_WRITE: Prot = Prot::READ_WRITE;
 
 /// An address space of this many pages.
 pub fn space(pages: u64) -> AddressSpace {
@@ -53,7 +53,7 @@ pub fn letter_in_file(file: &File, page: u64) -> char {
 
 /// The first byte of each page of some memory: reading a hole is SIGBUS.
 pub fn letters(memory: &Memory) -> String {
-    (0..memory.length())
+    (0..memory.len())
         .step_by(page_size() as usize)
         .map(|offset| char::from(memory.read::<u8>(offset).unwrap()))
         .collect()
