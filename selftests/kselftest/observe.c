@@ -193,6 +193,41 @@ static unsigned int undocumented(const char *text, int fd)
 	return wrong + !file;
 }
 
+/* strace prints numbers: the document says which call each is */
+TEST(calls_are_documented_with_their_numbers)
+{
+#define CALL(name)	{ #name, name }
+	static const struct {
+		const char *name;
+		unsigned long number;
+	} calls[] = {
+		CALL(ADDRESS_SPACE_CREATE), CALL(ADDRESS_SPACE_MMAP),
+		CALL(ADDRESS_SPACE_MUNMAP), CALL(ADDRESS_SPACE_VIEW),
+		CALL(ADDRESS_SPACE_REGISTER), CALL(ADDRESS_SPACE_UNREGISTER),
+		CALL(ADDRESS_SPACE_BATCH), CALL(ADDRESS_SPACE_PROTECT),
+		CALL(ADDRESS_SPACE_MOVE), CALL(ADDRESS_SPACE_LAYOUT),
+		CALL(ADDRESS_SPACE_LEND), CALL(ADDRESS_SPACE_LEND_REVOKE),
+		CALL(ADDRESS_SPACE_ADVISE), CALL(ADDRESS_SPACE_EVENTS),
+		CALL(ADDRESS_SPACE_POISON), CALL(ADDRESS_SPACE_QUERY),
+		CALL(ADDRESS_SPACE_KVM_MAP), CALL(ADDRESS_SPACE_KVM_UNMAP),
+	};
+	char *text = document(), number[32];
+
+	ASSERT_NE(NULL, text);
+	for (unsigned int i = 0; i < ARRAY_SIZE(calls); i++) {
+		unsigned int nr = _IOC_NR(calls[i].number);
+		const char *line, *name, *end;
+
+		snprintf(number, sizeof(number), nr ? "\n``0x%x`` " : "\n``%x`` ", nr);
+		line = strstr(text, number);
+		ASSERT_NE(NULL, line) TH_LOG("no line for %s", calls[i].name);
+		end = strchr(line + 1, '\n');
+		name = strstr(line, calls[i].name);
+		EXPECT_TRUE(name && name < end) TH_LOG("%s", calls[i].name);
+	}
+	free(text);
+}
+
 TEST_F(observe, keys_of_fdinfo_are_documented)
 {
 	int part = as_part(self->s.asfd, 0, 4 * PAGE, RW);

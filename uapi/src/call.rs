@@ -52,6 +52,7 @@ arguments! {
     address_space_protect => ADDRESS_SPACE_PROTECT,
     address_space_move => ADDRESS_SPACE_MOVE,
     address_space_advise => ADDRESS_SPACE_ADVISE,
+    address_space_layout => ADDRESS_SPACE_LAYOUT,
     address_space_events => ADDRESS_SPACE_EVENTS,
     address_space_poison => ADDRESS_SPACE_POISON,
     address_space_kvm_map => ADDRESS_SPACE_KVM_MAP,
@@ -93,7 +94,7 @@ unsafe impl<T: Argument> Ioctl for Call<'_, T> {
 pub(crate) fn call<T: Argument>(fd: impl AsFd, argument: &mut T) -> Result<c_int> {
     // SAFETY: The ioctls do no more to the caller's memory than to write to the
     // argument, to read the operations that a batch points to (EFAULT if there is no
-    // memory), to create an attachment where nothing is mapped, and to remove one that
+    // memory), to write the array that a layout points to, which is the caller's, to create an attachment where nothing is mapped, and to remove one that
     // such an ioctl created: `KvmWindow` ensures that it is not used afterwards.
     // On any other file the ioctl is ENOTTY: no other driver has this type.
     unsafe { ioctl(fd, Call(argument)) }

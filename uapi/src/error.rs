@@ -60,6 +60,23 @@ pub enum Error {
         /// Why.
         errno: Errno,
     },
+    /// What is mapped in a range could not be found out.
+    Layout {
+        /// The range of the address space, in bytes.
+        range: Range<u64>,
+        /// Why.
+        errno: Errno,
+    },
+    /// What has become of an address space could not be found out.
+    Info {
+        /// Why.
+        errno: Errno,
+    },
+    /// What was changed in files could not be written back.
+    Sync {
+        /// Why.
+        errno: Errno,
+    },
     /// A range could not be unmapped.
     Unmap {
         /// The range of the address space, in bytes.
@@ -277,6 +294,9 @@ impl Error {
             | Error::Create { errno, .. }
             | Error::Map { errno, .. }
             | Error::FileLength { errno }
+            | Error::Layout { errno, .. }
+            | Error::Info { errno }
+            | Error::Sync { errno }
             | Error::Unmap { errno, .. }
             | Error::Watch { errno, .. }
             | Error::Poison { errno, .. }

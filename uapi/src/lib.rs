@@ -113,6 +113,7 @@ mod guest_memory;
 mod holes;
 pub mod iommu;
 mod kvm;
+mod layout;
 mod lend;
 mod map;
 mod prot;
@@ -136,6 +137,7 @@ pub use holes::Holes;
 #[cfg(feature = "kvm-ioctls")]
 pub use kvm::vm_fd;
 pub use kvm::{KvmFlags, KvmUnmapError, KvmWindow};
+pub use layout::{Info, Mapped, Source};
 pub use lend::Lend;
 pub use map::Map;
 pub use prot::Prot;

@@ -36,6 +36,10 @@ bitflags! {
         const PRIVATE = sys::ADDRESS_SPACE_FEATURE_PRIVATE;
         /// It can be said what is wanted of the memory of a range.
         const ADVISE = sys::ADDRESS_SPACE_FEATURE_ADVISE;
+        /// A program can ask what is mapped: [`AddressSpace::layout()`](crate::AddressSpace::layout).
+        const LAYOUT = sys::ADDRESS_SPACE_FEATURE_LAYOUT;
+        /// Address spaces can have names in a mounted file system.
+        const MOUNT = sys::ADDRESS_SPACE_FEATURE_MOUNT;
         const _ = !0;
     }
 }

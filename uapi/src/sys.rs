@@ -8,10 +8,17 @@
 
 #![allow(non_camel_case_types)]
 
+mod layout;
+
 use rustix::ioctl::{Opcode, opcode};
+
+pub use layout::*;
 
 /// The type of all ioctls: the first argument of `_IO()`.
 pub const ADDRESS_SPACE_TYPE: u8 = 0xB9;
+
+/// What fstatfs() returns as `f_type` for asfds, views and files of the mounted file system.
+pub const ADDRESS_SPACE_MAGIC: u32 = 0x6173_6664;
 
 /// An access to what the address space does not have raises SIGBUS.
 pub const ADDRESS_SPACE_HOLE_SIGNAL: u32 = 1 << 16;
@@ -68,6 +75,10 @@ pub const ADDRESS_SPACE_FEATURE_LEND: u64 = 1 << 9;
 pub const ADDRESS_SPACE_FEATURE_PRIVATE: u64 = 1 << 10;
 /// [`ADDRESS_SPACE_ADVISE`].
 pub const ADDRESS_SPACE_FEATURE_ADVISE: u64 = 1 << 11;
+/// [`ADDRESS_SPACE_LAYOUT`].
+pub const ADDRESS_SPACE_FEATURE_LAYOUT: u64 = 1 << 12;
+/// The file system can be mounted.
+pub const ADDRESS_SPACE_FEATURE_MOUNT: u64 = 1 << 13;
 
 /// The version of the interface that this module describes.
 pub const ADDRESS_SPACE_VERSION: u32 = 1;

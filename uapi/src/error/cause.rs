@@ -32,7 +32,8 @@ impl Error {
                 ))
             }
             Error::Register { offset, length, .. } => of_file(*offset, *length),
-            Error::Unmap { range, .. }
+            Error::Layout { range, .. }
+            | Error::Unmap { range, .. }
             | Error::Watch { range, .. }
             | Error::Poison { range, .. } => of_range(range).or(Some(BEYOND)),
             Error::Advise { range, .. } => of_range(range),

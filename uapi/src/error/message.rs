@@ -32,6 +32,11 @@ impl fmt::Display for Error {
                 }
             }
             Error::FileLength { .. } => write!(f, "cannot get the length of the file to map"),
+            Error::Layout { range, .. } => {
+                write!(f, "cannot find out what is mapped in {}", Hex(range))
+            }
+            Error::Info { .. } => write!(f, "cannot read fdinfo of the address space"),
+            Error::Sync { .. } => write!(f, "cannot write back the mapped files"),
             Error::Unmap { range, .. } => write!(f, "cannot unmap {}", Hex(range)),
             Error::Register { offset, length, .. } => {
                 write!(f, "cannot register ")?;

@@ -69,6 +69,26 @@ fn assertions() -> String {
         max_poisoned,
         max_events
     });
+    same_struct!(address_space_layout {
+        size,
+        flags,
+        addr,
+        length,
+        ranges,
+        nr_ranges,
+        range_size,
+        next
+    });
+    same_struct!(address_space_range {
+        addr,
+        length,
+        offset,
+        ino,
+        dev_major,
+        dev_minor,
+        prot,
+        flags
+    });
     same_struct!(address_space_mmap {
         size,
         flags,
@@ -209,6 +229,12 @@ fn assertions() -> String {
         ADDRESS_SPACE_FEATURE_LEND,
         ADDRESS_SPACE_FEATURE_PRIVATE,
         ADDRESS_SPACE_FEATURE_ADVISE,
+        ADDRESS_SPACE_FEATURE_LAYOUT,
+        ADDRESS_SPACE_FEATURE_MOUNT,
+        ADDRESS_SPACE_MAGIC,
+        ADDRESS_SPACE_LAYOUT,
+        ADDRESS_SPACE_RANGE_PRIVATE,
+        ADDRESS_SPACE_RANGE_LENT,
         ADDRESS_SPACE_VERSION,
         ADDRESS_SPACE_QUERY,
         ADDRESS_SPACE_HOLE_SIGNAL,
