@@ -65,7 +65,7 @@ const DENIED: u8 = 4;
 
 const fn choice(name: &'static CStr, value: u32) -> bindings::constant_table {
     bindings::constant_table {
-        name: name.as_ptr().cast(),
+        name: name.to_bytes_with_nul().as_ptr(),
         value: value as c_int,
     }
 }
@@ -85,7 +85,7 @@ const fn parameter(
     data: *const c_void,
 ) -> bindings::fs_parameter_spec {
     bindings::fs_parameter_spec {
-        name: name.as_ptr().cast(),
+        name: name.to_bytes_with_nul().as_ptr(),
         opt: number,
         type_: kind,
         data,
