@@ -2,7 +2,7 @@
 /*
  * Calls and attachments, and the state in which they run. Faults are in
  * fail_nth_faults.c, lent memory in fail_nth_lend.c, private maps and advice in
- * fail_nth_private.c.
+ * fail_nth_private.c, spaces with a name in fail_nth_named.c.
  */
 #include <sys/wait.h>
 

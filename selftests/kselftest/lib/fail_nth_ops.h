@@ -48,9 +48,10 @@ long module_users(void);
 int module_users_within(long users, unsigned int ms);
 
 #define FAIL_OPS(each)							\
-	each(create) each(map) each(map_again) each(map_registered)	\
+	each(create) each(name) each(give_length) each(layout)		\
+	each(map) each(map_again) each(map_registered)			\
 	each(map_replace) each(map_anywhere) each(map_populate)		\
-	each(unmap) each(unmap_in_two) each(unmap_and_reap)		\
+	each(unmap) each(unmap_in_two)		\
 	each(protect) each(move) each(batch) each(view)			\
 	each(register) each(unregister) each(unregister_all)		\
 	each(attach) each(attach_view) each(detach)			\
@@ -75,5 +76,7 @@ int module_users_within(long users, unsigned int ms);
 
 #define FAIL_OP_DECLARE(name)	extern const struct fail_op fail_op_##name;
 FAIL_OPS(FAIL_OP_DECLARE)
+/* only on workers */
+FAIL_OP_DECLARE(unmap_and_reap)
 
 #endif
