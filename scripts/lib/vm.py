@@ -3,6 +3,7 @@
 from the console how the guest fares."""
 
 import argparse
+import glob
 import os
 import re
 import select
@@ -90,6 +91,19 @@ parser.add_argument("--icount", action="store_true", help="one CPU, whose time s
 parser.add_argument("--profile", metavar="FILE", help="count the instructions of the command between marks (scripts/lib/profile/count.c, as build/count.so)")
 parser.add_argument("--kernel-folder", help=argparse.SUPPRESS)  # scripts/debug-kernel's
 parser.add_argument("command", nargs="*", metavar="COMMAND", help=argparse.SUPPRESS)
+
+
+def children(pid):
+    """The processes below one."""
+    found = []
+    for path in glob.glob(f"/proc/{pid}/task/*/children"):
+        try:
+            with open(path) as file:
+                for child in file.read().split():
+                    found += [int(child), *children(int(child))]
+        except OSError:
+            continue
+    return found
 
 
 def say(text):
@@ -235,6 +249,8 @@ class Guest:
         for orders in (("sendkey alt-sysrq-w", "sendkey alt-sysrq-l"), ("nmi",)):
             try:
                 with socket.socket(socket.AF_UNIX) as monitor:
+                    # An emulator that hangs accepts no connection.
+                    monitor.settimeout(3)
                     monitor.connect(f"{self.run}/monitor")
                     for order in orders:
                         monitor.sendall(order.encode() + b"\n")
@@ -252,6 +268,34 @@ class Guest:
                 break
         return self.lines[mark:]
 
+    def say_where_cpus_are(self, process):
+        """For the log, where not even an NMI is answered: the registers of the CPUs, or that the
+        emulator does not answer either; and what its threads do."""
+        answer = b""
+        try:
+            with socket.socket(socket.AF_UNIX) as monitor:
+                monitor.settimeout(3)
+                monitor.connect(f"{self.run}/monitor")
+                monitor.sendall(b"info registers -a\n")
+                while data := monitor.recv(65536):
+                    answer += data
+        except OSError:
+            # It waits for more orders than this one.
+            pass
+        threads = []
+        for pid in [process.pid, *children(process.pid)]:
+            for task in glob.glob(f"/proc/{pid}/task/*"):
+                try:
+                    with open(f"{task}/stat") as stat, open(f"{task}/wchan") as wchan:
+                        name, _, fields = stat.read().partition("(")[2].rpartition(") ")
+                        fields = fields.split()
+                        threads.append(f"{name}: {fields[0]}, {fields[11]} ticks, {wchan.read()}")
+                except OSError:
+                    continue
+        registers = answer.decode(errors="replace") if b"RIP=" in answer else "the emulator does not answer"
+        self.log.write(("\n".join([registers, "threads of the emulator:", *threads]) + "\n").encode())
+        say(f"no answer to an NMI: {'the registers are' if b'RIP=' in answer else 'nor from the emulator, whose threads are'} in the log")
+
     def boot(self):
         """Returns (exit status, reason or None)."""
         readers = {}
@@ -265,6 +309,8 @@ class Guest:
             status, why = self.watch(process, readers)
             if status == HANG and why is not None and self.state != "boot":
                 self.hung = self.ask_for_blocked_tasks(readers)
+                if not self.hung:
+                    self.say_where_cpus_are(process)
             return status, why
         finally:
             try:
