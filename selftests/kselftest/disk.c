@@ -224,7 +224,7 @@ static uint64_t pattern(unsigned int page, unsigned int round)
  * attachment: reclaim takes its pages away all the time; no write may be lost and no
  * process killed.
  */
-TEST_F_TIMEOUT(disk, receives_reclaimed_pages, 120)
+TEST_F_TIMEOUT(disk, receives_reclaimed_pages, 360)
 {
 	unsigned int page, round;
 	int asfd, file;
