@@ -28,15 +28,11 @@ use crate::{
         bytes,
         refusals::Refusals,
         terms::Terms,
-        walk::Copies,
+        walk::room_for_copies,
         Space, //
     },
     sys::file, //
 };
-
-/// How many mappings are copied at a time, which are so of one moment, where there is memory for
-/// them.
-const AT_A_TIME: usize = 256;
 
 /// A protection as three letters.
 pub(super) struct Letters(pub(super) Prot);
@@ -95,9 +91,7 @@ pub(crate) fn show_space(asfd: &impl SpaceFile, out: &SeqFile) {
         seq_print!(out, "last-hole:\t{:#x}\n", bytes(page.get()));
     }
     show_slots(space, out);
-    let mut ranges = Copies::new();
-    // There is no error to report: with less memory it takes more steps.
-    let _ = ranges.reserve(AT_A_TIME);
+    let mut ranges = room_for_copies(usize::MAX);
     let mut page = SpacePage::new(0);
     let mut more = true;
     // With no lock held meanwhile: a million lines take their time.

@@ -5,6 +5,9 @@
 //! Such a file has no address space until it is given a length, and keeps that for as long as it
 //! exists or is used. Who may open it decides its mode, and what it is opened for decides what may
 //! be done with it: with a file that is open for reading only nothing can be changed.
+//!
+//! Locks: the inode's is held by the kernel while a space is made for it; nothing of a space
+//! waits for that. Who opens or closes the same file waits meanwhile.
 
 use core::ops::Range;
 

@@ -24,7 +24,7 @@ use crate::{
     space::{
         bytes,
         change::Old,
-        walk::Copies,
+        walk::room_for_copies,
         Space, //
     },
     sys::{
@@ -32,10 +32,6 @@ use crate::{
         wait::is_killed, //
     },
 };
-
-/// How many ranges are copied at a time, which are so of one moment, where there is memory for
-/// them.
-const AT_A_TIME: usize = 256;
 
 /// [`uapi::LAYOUT`].
 pub(crate) fn layout(space: &Space, within: &Part, ptr: UserPtr) -> Result<isize> {
@@ -53,9 +49,7 @@ pub(crate) fn layout(space: &Space, within: &Part, ptr: UserPtr) -> Result<isize
     let length = room.checked_mul(stride).ok_or(EOVERFLOW)?;
     let mut out = UserSlice::new(UserPtr::from_addr(arg.ranges as usize), length).writer();
 
-    let mut copies = Copies::new();
-    // There is no error to report: with less memory it takes more steps.
-    let _ = copies.reserve(AT_A_TIME.min(room));
+    let mut copies = room_for_copies(room);
     let mut told = 0;
     let mut page = pages.start;
     while told < room && page < pages.end {

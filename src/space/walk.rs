@@ -37,8 +37,20 @@ const NAP: Delta = Delta::from_micros(50);
 /// How many ranges are looked at in one moment.
 const AT_A_TIME: usize = 128;
 
+/// How many ranges are copied at a time, which are so of one moment, where there is memory for
+/// them.
+const COPIED: usize = 256;
+
 /// Copies of ranges: some, where there is memory for no more.
 pub(crate) type Copies = SmallVec<Old, 8>;
+
+/// Room for copies of ranges, of which no more than `most` are wanted.
+pub(crate) fn room_for_copies(most: usize) -> Copies {
+    let mut copies = Copies::new();
+    // There is no error to report: with less memory it takes more steps.
+    let _ = copies.reserve(COPIED.min(most));
+    copies
+}
 
 impl Space {
     /// Has `look` look at the layout. `None`: a change is under way in the pages that it says it

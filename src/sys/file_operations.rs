@@ -9,7 +9,7 @@
 //! All files that are open on an inode have one state. Whoever opens it once more, through /proc,
 //! finds that by the inode, for as long as any other file has it.
 //!
-//! Locks: the inode's, while a file is opened again or closed.
+//! Locks: the inode's, while a file is opened again or closed, or asked for its attributes.
 //!
 //! C headers: [`include/linux/anon_inodes.h`](srctree/include/linux/anon_inodes.h),
 //! [`include/linux/fs.h`](srctree/include/linux/fs.h)

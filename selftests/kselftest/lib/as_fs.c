@@ -33,6 +33,19 @@ int mount_tmpfs(char *dir, const char *options)
 	return ret;
 }
 
+int mount_spaces(char *dir, const char *options)
+{
+	int ret = make_dir(dir);
+
+	if (ret)
+		return ret;
+	if (!mount("none", dir, "address_space", 0, options))
+		return 0;
+	ret = -errno;
+	rmdir(dir);
+	return ret;
+}
+
 int own_tmpfs_file(char *dir, unsigned int pages, int first)
 {
 	int ret = own_mounts() ?: mount_tmpfs(dir, "size=1m");

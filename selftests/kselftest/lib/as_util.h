@@ -171,6 +171,8 @@ int agent_stop(struct agent *a);
 /* File systems: in a mount namespace of the test, which ends with it. */
 int own_mounts(void);
 int mount_tmpfs(char *dir, const char *options);
+/* the module's; nothing is left where it fails */
+int mount_spaces(char *dir, const char *options);
 /* a file on a tmpfs that only the test has, mounted at @dir; file_pages() can make more */
 int own_tmpfs_file(char *dir, unsigned int pages, int first);
 /*

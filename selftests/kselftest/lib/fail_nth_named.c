@@ -12,12 +12,11 @@ const struct fail_op fail_op_##op = {					\
 /* a file system that goes with its directory's fd */
 static int spaces_mounted(struct fail_ctx *c)
 {
-	char dir[] = "/tmp/address_space.XXXXXX";
+	char dir[64];
+	int ret = mount_spaces(dir, NULL);
 
-	if (!mkdtemp(dir))
-		return -errno;
-	if (mount("none", dir, "address_space", 0, NULL))
-		return -errno;
+	if (ret)
+		return ret;
 	c->other = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	umount2(dir, MNT_DETACH);
 	rmdir(dir);

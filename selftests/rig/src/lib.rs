@@ -48,4 +48,4 @@ pub mod tap;
 use address_space::Prot;
 
 /// Reading and writing.
-pub const READ_WRITE: Prot = Prot::READ.union(Prot::WRITE);
+pub const READ_WRITE: Prot = Prot::READ_WRITE;
