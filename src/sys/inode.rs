@@ -53,6 +53,8 @@ macro_rules! c_types {
     )*};
 }
 
+// A reference to one of these is only made of what the kernel gives to an operation, or of what an
+// object that is held keeps: so it is valid for as long as it is borrowed.
 c_types! {
     /// `struct inode`.
     Inode(inode);
@@ -348,15 +350,15 @@ impl<'sb> NewInode<'sb> {
         dir.touch();
     }
 
-    /// Opens it without a name, by a file that is made for that.
-    pub(super) fn open_nameless(self, file: &File) -> Result {
-        let inode = self.into_raw();
-        // SAFETY: The file is being opened, with a dentry that takes the reference.
-        to_result(unsafe {
-            bindings::d_tmpfile(file.as_ptr(), inode);
-            let dentry = (*file.as_ptr()).__bindgen_anon_1.f_path.dentry;
-            bindings::finish_open(file.as_ptr(), dentry, None)
-        })
+    /// Labels it, and opens it without a name, by a file that is made for that in `dir`.
+    pub(super) fn open_nameless(self, dir: &Inode, file: &File) -> Result {
+        // SAFETY: The file is being opened, with a dentry of its own that takes the reference.
+        unsafe {
+            let dentry: &Dentry = &*(*file.as_ptr()).__bindgen_anon_1.f_path.dentry.cast();
+            self.label(dir, dentry)?;
+            bindings::d_tmpfile(file.as_ptr(), self.into_raw());
+            to_result(bindings::finish_open(file.as_ptr(), dentry.as_raw(), None))
+        }
     }
 
     /// Makes it the root of its file system, which has none yet, with this owner. `ENOMEM`.

@@ -225,7 +225,7 @@ impl<T: NamedFile> FileSystem<T> {
         fn create_nameless(
             idmap: &IdMap, dir: &Inode, file: &File; mode: bindings::umode_t
         ) -> c_int {
-            from_result(|| Self::new_file(idmap, dir, mode)?.open_nameless(file).map(|()| 0))
+            from_result(|| Self::new_file(idmap, dir, mode)?.open_nameless(dir, file).map(|()| 0))
         }
 
         /// Makes a directory.
