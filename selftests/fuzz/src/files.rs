@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rig::plain::Plain;
-use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, memfd_create};
+use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, fstat, major, memfd_create, minor};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
@@ -165,6 +165,20 @@ impl Shared {
     /// Whether a path in /proc is this file's.
     pub fn is_at(&self, path: &str) -> bool {
         self.path.to_str() == Some(path)
+    }
+
+    /// Whether it is this file that a mapping shows.
+    pub fn is_shown(&self, source: &address_space::Source) -> bool {
+        use address_space::Source;
+        match (source, &self.content) {
+            (Source::Lent, Content::Lent(_)) => true,
+            (Source::File { device, inode }, Content::File { readable, .. }) => fstat(readable)
+                .is_ok_and(|file| {
+                    (major(file.st_dev), minor(file.st_dev), file.st_ino)
+                        == (device.0, device.1, *inode)
+                }),
+            _ => false,
+        }
     }
 
     /// Writes through the owner's own mapping; within the file.

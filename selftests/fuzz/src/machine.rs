@@ -2,12 +2,14 @@
 
 //! Makes the steps with the kernel.
 
+mod layouts;
+mod waits;
+
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use address_space::{AddressSpace, Device, Errno, Error, EventKind, Events, Holes, Prot};
-use anyhow::{Context as _, Result, bail, ensure};
-use rig::fdinfo;
+use anyhow::{Context as _, Result, bail};
 
 use crate::agent::{Agent, Order};
 use crate::files::{Places, Shared};
@@ -32,11 +34,9 @@ pub struct Machine {
     /// By which events name each asfd and view that was ever made.
     ids: Vec<u64>,
     files: [Option<Shared>; FILES],
+    /// How long what was absorbed briefly was still seen, each time that it was seen at all.
+    pub expiries: Vec<Duration>,
 }
-
-/// How long it may take until those that wait have looked again, or what is absorbed briefly is
-/// gone: an emulated debug kernel is slow.
-const LONG: Duration = Duration::from_secs(30);
 
 impl Machine {
     /// A new machine with these files, and the model of it.
@@ -52,6 +52,7 @@ impl Machine {
             views: Default::default(),
             ids: Vec::new(),
             files: Default::default(),
+            expiries: Vec::new(),
         };
         let mut models: [Option<model::File>; FILES] = Default::default();
         for &number in files {
@@ -361,19 +362,7 @@ impl Machine {
                 agent.signal(libc::SIGKILL)?;
                 agent.killed()?;
             }
-            Op::Expire(process) => {
-                let (touches, wanted): (Vec<_>, Vec<_>) =
-                    model.expiring(process).into_iter().unzip();
-                let wanted = Seen::Touched(wanted);
-                let end = Instant::now() + LONG;
-                loop {
-                    let seen = self.touch(process, touches.clone())?;
-                    if seen == wanted || Instant::now() > end {
-                        return Ok(seen);
-                    }
-                    std::thread::sleep(Duration::from_millis(2));
-                }
-            }
+            Op::Expire(process) => return self.expire(process, model.expiring(process)),
         }
         Ok(Seen::Done)
     }
@@ -444,61 +433,6 @@ impl Machine {
             });
         }
         Ok(Seen::Told(told))
-    }
-
-    /// What came of the access of one that waits no longer.
-    pub fn ended(&mut self, waiter: usize) -> Result<Touched> {
-        if waiter == GUEST {
-            return self.guest()?.result(Instant::now() + LONG);
-        }
-        let agent = self.waiters[waiter].take().context("nobody waits")?;
-        match agent.result()? {
-            Seen::Touched(touched) if touched.len() == 1 => {
-                agent.end()?;
-                Ok(touched[0])
-            }
-            other => bail!("one access comes to {other:?}"),
-        }
-    }
-
-    /// Waits until so many wait in a space that has an asfd.
-    pub fn await_waiting(&self, space: usize, count: u64) -> Result<()> {
-        let end = Instant::now() + LONG;
-        loop {
-            let waiting = fdinfo::number(&fdinfo::read(self.space(space)?)?, "waiting")?;
-            if waiting == count {
-                return Ok(());
-            }
-            ensure!(
-                Instant::now() < end,
-                "in space {space} {count} should wait, and {waiting} do"
-            );
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
-
-    /// The layout in the fdinfo of an open space.
-    pub fn layout(&self, space: usize) -> Result<Vec<Line>> {
-        let text = fdinfo::read(self.space(space)?)?;
-        let mappings = fdinfo::mappings(&text)?;
-        Ok(mappings.iter().map(|mapping| self.line(mapping)).collect())
-    }
-
-    fn line(&self, mapping: &fdinfo::Mapping) -> Line {
-        let bits = (0..).zip(mapping.prot.chars().take(3));
-        let set = bits.filter(|(_, letter)| *letter != '-');
-        let is = |file: &usize| {
-            let file = self.files[*file].as_ref();
-            file.is_some_and(|file| file.is_at(&mapping.path))
-        };
-        let (start, end) = (mapping.range.start / PAGE, mapping.range.end / PAGE);
-        Line {
-            at: Span::new(start, end - start),
-            prot: set.fold(0, |prot, (bit, _)| prot | (1 << bit)),
-            offset: mapping.offset / PAGE,
-            file: (0..FILES).find(is),
-            private: mapping.prot.ends_with('p'),
-        }
     }
 }
 

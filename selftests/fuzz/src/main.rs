@@ -215,8 +215,13 @@ fn sequences(
         report.progress(|| format!("seed {seed}: {}", summary(&tally)));
     }
     report.comment(&summary(&tally));
+    report.comment(&format!(
+        "what is absorbed briefly was seen later {} times, usually for {:.1?}",
+        tally.expiries.len(),
+        tally.usual_expiry()
+    ));
     report.result(
-        true,
+        tally.is_brief(),
         &format!("sequences of seed {seed} agree with the model"),
     );
     Ok(())

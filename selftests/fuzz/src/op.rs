@@ -442,7 +442,7 @@ pub enum Told {
     Lost(u64),
 }
 
-/// A mapping in the fdinfo of an asfd.
+/// A mapping in the layout that the kernel tells of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
     pub at: Span,

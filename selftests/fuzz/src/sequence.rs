@@ -57,9 +57,12 @@ impl Pair {
             self.settle().map_err(|error| format!("{error:#}"))?;
         }
         for space in changed(op).map_or(Vec::new(), |on| self.model.asfds_of(on)) {
-            let layout = self.machine.layout(space);
-            let layout = layout.map_err(|error| format!("fdinfo: {error:#}"))?;
-            self.model.check_layout(space, &layout)?;
+            let layouts = self.machine.layouts(space);
+            for (told_by, layout) in layouts.map_err(|error| format!("{error:#}"))? {
+                self.model
+                    .check_layout(space, &layout)
+                    .map_err(|why| format!("{told_by}: {why}"))?;
+            }
         }
         Ok(Some(seen))
     }
@@ -124,8 +127,13 @@ fn closing(files: &[usize], guest: bool) -> VecDeque<Op> {
     ops
 }
 
+/// What is absorbed briefly is gone after 10 ms, on a machine that does nothing else.
+const BRIEF: Duration = Duration::from_millis(500);
+/// Of how many a median says something.
+const ENOUGH: usize = 5;
+
 /// How much was done.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Tally {
     pub sequences: u64,
     pub steps: u64,
@@ -133,6 +141,8 @@ pub struct Tally {
     /// Accesses that waited for something else to happen.
     pub waits: u64,
     pub events: u64,
+    /// How long what was absorbed briefly was still seen.
+    pub expiries: Vec<Duration>,
 }
 
 /// Makes a new random sequence of `steps` steps.
@@ -170,7 +180,22 @@ pub fn random(
         }
     }
     tally.sequences += 1;
+    tally.expiries.append(&mut pair.machine.expiries);
     Ok(None)
+}
+
+impl Tally {
+    /// Whether what is absorbed briefly is. A few may take long where other work is done beside
+    /// this, so the median decides, of enough of them.
+    pub fn is_brief(&self) -> bool {
+        self.expiries.len() < ENOUGH || self.usual_expiry() < BRIEF
+    }
+
+    pub fn usual_expiry(&self) -> Duration {
+        let mut sorted = self.expiries.clone();
+        sorted.sort();
+        sorted.get(sorted.len() / 2).copied().unwrap_or_default()
+    }
 }
 
 fn touches(op: &Op, model: &Model) -> u64 {

@@ -184,14 +184,14 @@ impl Space {
         aligned.map(|at| (at, true)).or_else(any)
     }
 
-    /// Compares the layout in fdinfo.
+    /// Compares the layout that the kernel tells.
     fn check_lines(&self, lines: &[Line]) -> Verdict {
         let mut listed = vec![None; SPACE_PAGES as usize];
         for line in lines {
             for (page, at) in (line.offset..).zip(line.at.iter()) {
                 let place = listed
                     .get_mut(at as usize)
-                    .ok_or_else(|| format!("fdinfo lists page {at}"))?;
+                    .ok_or_else(|| format!("page {at} is listed"))?;
                 *place = Some((line.file, page, line.prot, line.private));
             }
         }
@@ -203,7 +203,7 @@ impl Space {
             if shown != listed {
                 return Err(format!(
                     "page {page} should show {shown:?} (file, page, protection, private), \
-                     fdinfo says {listed:?}"
+                     and does {listed:?}"
                 ));
             }
         }
@@ -411,7 +411,7 @@ impl Model {
         expect(seen, Ok(()))
     }
 
-    /// Compares the layout of an open space in fdinfo.
+    /// Compares the layout of an open space with the one that the kernel tells.
     pub fn check_layout(&self, space: usize, lines: &[Line]) -> Verdict {
         match self.open(Source::Space(space)) {
             None => Ok(()),
