@@ -32,6 +32,8 @@ pub struct Generator {
     spaces: usize,
     /// Pages of spaces that the latest steps changed; the next steps mostly use them again.
     recent: VecDeque<u64>,
+    /// Steps that are made next, where they are possible: what is seldom drawn in sequence.
+    planned: VecDeque<Op>,
     values: u32,
 }
 
@@ -75,6 +77,7 @@ impl Generator {
             weights,
             guest,
             recent: VecDeque::new(),
+            planned: VecDeque::new(),
             values: 0,
         }
     }
@@ -121,7 +124,10 @@ impl Generator {
     /// The next step; it is possible.
     pub fn next(&mut self, model: &Model) -> Op {
         loop {
-            let op = self.draw(model);
+            let op = match self.planned.pop_front() {
+                Some(op) => op,
+                None => self.draw(model),
+            };
             if model.possible(&op) {
                 if let Some(at) = op.changed_pages() {
                     self.note(at.start);

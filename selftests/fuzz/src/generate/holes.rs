@@ -36,17 +36,31 @@ impl Generator {
                 timed: self.chance(0.1),
             },
             15..=17 => Op::Unwatch(watch),
-            18..=23 => Op::Poison {
-                on: self.on(),
-                at: self.span(SPACE_PAGES),
-                clear: self.chance(0.4),
-            },
+            18..=23 => self.poison(),
             24..=41 => Op::ReadEvents(watch),
             42..=86 => self.wait(model),
             87..=89 => Op::Interrupt(waiter),
             90..=92 => Op::Kill(waiter),
             _ => Op::Expire(self.process()),
         }
+    }
+
+    /// Poison, or its end; often mapped over, and made a hole again, after which accesses wait.
+    fn poison(&mut self) -> Op {
+        let (on, at) = (self.on(), self.span(SPACE_PAGES));
+        let clear = self.chance(0.4);
+        if !clear && self.chance(0.5) {
+            self.note(at.start);
+            let map = Map {
+                at,
+                replace: true,
+                private: false,
+                ..self.map()
+            };
+            self.planned.push_back(Op::Map { on, map });
+            self.planned.push_back(Op::Unmap { on, at });
+        }
+        Op::Poison { on, at, clear }
     }
 
     /// An access that waits, if there can be one.
@@ -74,7 +88,17 @@ impl Generator {
                 model.possible(&wait).then_some((wait, shown))
             };
             let hot = model.hot_pages(process);
-            let waits: Vec<_> = hot.into_iter().filter_map(wait).collect();
+            let mut waits: Vec<_> = hot.into_iter().filter_map(wait).collect();
+            if self.chance(0.5) {
+                let recent: Vec<_> = waits
+                    .iter()
+                    .filter(|(_, shown)| self.recent.contains(shown))
+                    .cloned()
+                    .collect();
+                if !recent.is_empty() {
+                    waits = recent;
+                }
+            }
             if !waits.is_empty() {
                 let (wait, shown) = waits[self.pick(waits.len())].clone();
                 self.note(shown);
