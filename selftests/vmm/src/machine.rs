@@ -153,6 +153,10 @@ impl<D: Devices> Machine<D> {
         let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?;
         let cpus = (0..cpus).map(|id| {
             let cpu = vm.create_vcpu(id.into())?;
+            // That of the host, as it is now. Without this it is the one that KVM was loaded with:
+            // if the host has refined that since, and the processor cannot scale, KVM gives the CPU
+            // none, and its timer never fires.
+            cpu.set_tsc_khz(0).context("KVM_SET_TSC_KHZ")?;
             boot::set_cpu(&cpu, id, cpuid.clone(), entry)?;
             Ok(cpu)
         });

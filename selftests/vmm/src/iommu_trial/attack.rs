@@ -109,14 +109,15 @@ pub fn attempt(
     for (index, descriptor) in (0..).zip(&chain) {
         ram.write(descriptors + 16 * index, descriptor.as_slice())?;
     }
+    let rings = start..start + page;
+    if part == Part::Rings {
+        // Before there is a request: a device that polls would find it, not having been kicked.
+        without_rings(rings.clone(), true)?;
+    }
     let entry = available + 4 + 2 * (u64::from(base) % size);
     ram.write(entry, &0_u16.to_le_bytes())?;
     ram.write(available + 2, &base.wrapping_add(1).to_le_bytes())?;
 
-    let rings = start..start + page;
-    if part == Part::Rings {
-        without_rings(rings.clone(), true)?;
-    }
     disk.kick.write(1)?;
     let begin = Instant::now();
     while index(used)? == base && !disk.has_hung_up()? {
