@@ -355,8 +355,10 @@ impl<'a> Fault<'a> {
         // It may be written. To have the kernel upgrade the entry it saw would be wrong: that may
         // since have been zapped and made anew for reading, the arena's entry being clean again.
         let addr = self.context.address();
-        self.context.attachment().zap(addr, PAGE_SIZE);
-        self.install()
+        match self.context.attachment().zap(addr, PAGE_SIZE) {
+            true => self.install(),
+            false => Answer::BackOff,
+        }
     }
 
     /// Installs a huge page, if that is what the arena has, and it fits: then one entry stands
@@ -370,8 +372,8 @@ impl<'a> Fault<'a> {
         }
         let touched = ((self.context.address() - addr) / PAGE_SIZE) as u64;
         let first = self.page() - touched;
-        if self.write() && !install::is_empty(&self.context) {
-            attachment.zap(addr, HUGE_SIZE);
+        if self.write() && !install::is_empty(&self.context) && !attachment.zap(addr, HUGE_SIZE) {
+            return Answer::BackOff;
         }
         let alone = around::alone(&self.context, self.access);
         let attempt = || {

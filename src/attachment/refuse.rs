@@ -65,8 +65,8 @@ impl Fault<'_> {
             // A huge page was installed meanwhile.
             return Answer::Now(NOPAGE);
         };
-        if installed {
-            context.attachment().zap(context.address(), PAGE_SIZE);
+        if installed && !context.attachment().zap(context.address(), PAGE_SIZE) {
+            return Answer::BackOff;
         }
         let (space, page) = (self.space(), self.page());
         match space.with_sink(page, self.access, refusal, pfn, |frame| {

@@ -142,8 +142,19 @@ impl<'a> Attachment<'a> {
     }
 
     /// Zaps `size` bytes at `addr`, so that they can be installed with other rights: an entry is
-    /// never changed in place, since what it was checked against might be gone.
-    pub(crate) fn zap(&self, addr: usize, size: usize) {
+    /// never changed in place, since what it was checked against might be gone. Says whether it
+    /// has: not while somebody zaps alone, who has to be waited for with no lock held.
+    pub(crate) fn zap(&self, addr: usize, size: usize) -> bool {
+        let shared = self.space().zaps.try_shared();
+        if shared.is_some() {
+            self.zap_now(addr, size);
+        }
+        shared.is_some()
+    }
+
+    /// The same, with the right to zap: a [`Shared`](crate::sys::zaps::Shared), or the mmap lock
+    /// held for writing.
+    fn zap_now(&self, addr: usize, size: usize) {
         let end = addr.saturating_add(size).min(self.vma.end());
         let start = addr.max(self.vma.start());
         if start < end {
@@ -199,7 +210,7 @@ impl<'a> Attachment<'a> {
     pub(super) fn zap_exclusively(&self, start: usize, end: usize) {
         // SAFETY: The VMA is valid, and its mmap lock held for writing.
         unsafe { bindings::address_space_helper_vma_start_write(self.vma.as_ptr()) };
-        self.zap(start, end.saturating_sub(start));
+        self.zap_now(start, end.saturating_sub(start));
     }
 
     /// Where its mm is: to be compared, not followed.

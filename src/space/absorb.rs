@@ -206,7 +206,7 @@ impl WorkItem<EXPIRE> for Space {
             notes.expiring.clone()
         };
         for pages in expiring.iter() {
-            space.mapping.zap(&(pages.start.get()..pages.end.get()));
+            space.zap_beside_owner(&(pages.start.get()..pages.end.get()));
         }
         space.absorbed.notes.lock().expiring = RangeSet::none();
     }

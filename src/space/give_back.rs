@@ -57,7 +57,7 @@ impl Space {
     /// Of a file that is written back what the worker is about to zap is left to it.
     pub(super) fn drop_pages(
         &self,
-        _ops: &Ops,
+        ops: &Ops,
         segment: &Segment,
         pages: &Range<SegmentPage>,
     ) -> bool {
@@ -73,7 +73,7 @@ impl Space {
         }
         drop(shown);
         if any {
-            self.zap_everywhere(segment, &wide);
+            self.zap_everywhere(ops, segment, &wide);
             self.install.write().layout.release_joins();
             if takes {
                 self.take_frames(segment, &wide, false);

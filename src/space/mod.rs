@@ -128,7 +128,8 @@ use crate::{
         mapping::Mapping,
         random,
         rwlock::RwLock,
-        workers, //
+        workers,
+        zaps::Zaps, //
     },
 };
 
@@ -178,6 +179,8 @@ pub(crate) struct Space {
     /// Its length in pages.
     pub(crate) pages: u64,
     pub(crate) mapping: Mapping,
+    /// Who zaps the attachments.
+    pub(crate) zaps: Zaps,
     #[pin]
     pub(crate) ops: Mutex<Ops>,
     #[pin]
@@ -232,6 +235,7 @@ impl Space {
             pin_init!(Space {
                 pages,
                 mapping,
+                zaps: Zaps::new(),
                 ops <- new_mutex!(Ops::new(), "Space::ops"),
                 install <- RwLock::new(Shown {
                     layout,

@@ -56,7 +56,8 @@ use crate::{
         lockdep::without_lockdep,
         mapping::MappingGuard,
         mm::Locks,
-        trace, //
+        trace,
+        zaps::Shared, //
     },
 };
 
@@ -110,9 +111,9 @@ impl Revoke for Space {
             attached.is_none(),
         );
         let zapped = attached.is_some();
-        if let Some(attached) = attached {
+        if let Some((attached, shared)) = attached {
             self.each_piece(&segment, &pages, |piece| {
-                without_lockdep(|| attached.zap(piece));
+                without_lockdep(|| attached.zap(piece, &shared));
             });
         }
         self.end_invalidation(segment, pages, zapped);
@@ -148,7 +149,7 @@ impl Revoke for Space {
             segment.invalidation.begin(&pages, &mut shown);
             shown.layout.hold_joins();
         }
-        self.each_piece(segment, &pages, |piece| self.mapping.zap(piece));
+        self.each_piece(segment, &pages, |piece| self.zap_fast(&ops, piece));
         self.install.write().layout.release_joins();
         drop(ops);
         self.take_frames(segment, &pages, false);
@@ -157,26 +158,47 @@ impl Revoke for Space {
 }
 
 impl Space {
-    /// Tries for the lock of the attachments, a few times: what is deferred may be seen, and
-    /// written while a file is written back, for as long as a task of low priority has the lock.
-    fn try_lock_attached(&self, tries: usize) -> Option<MappingGuard<'_>> {
+    /// Tries for the lock of the attachments and the right to zap them, a few times: what is
+    /// deferred may be seen, and written while a file is written back, for as long as a task of low
+    /// priority has them.
+    fn try_lock_attached(&self, tries: usize) -> Option<(MappingGuard<'_>, Shared<'_>)> {
+        let attempt = || Some((self.mapping.try_lock()?, self.zaps.try_shared()?));
         for _ in 1..tries {
-            if let Some(attached) = self.mapping.try_lock() {
+            if let Some(attached) = attempt() {
                 return Some(attached);
             }
             fsleep(PAUSE);
         }
-        self.mapping.try_lock()
+        attempt()
     }
 
     /// Zaps pages of the space for its owner. What was removed there must be gone from the layout;
     /// no lock but `ops` may be held.
-    pub(crate) fn zap(&self, _ops: &Ops, pages: &Range<SpacePage>) {
+    pub(crate) fn zap(&self, ops: &Ops, pages: &Range<SpacePage>) {
         if pages.is_empty() {
             return;
         }
-        self.mapping.zap(&(pages.start.get()..pages.end.get()));
+        self.zap_fast(ops, &(pages.start.get()..pages.end.get()));
         self.counts.revocations.fetch_add(1, Relaxed);
+    }
+
+    /// Zaps pages of the mapping while the owner may zap others. No lock may be held.
+    pub(super) fn zap_beside_owner(&self, pages: &Range<u64>) {
+        let shared = loop {
+            match self.zaps.try_shared() {
+                Some(shared) => break shared,
+                None => fsleep(PAUSE),
+            }
+        };
+        self.mapping.lock().zap(pages, &shared);
+    }
+
+    /// Zaps pages of the mapping. No lock but `ops` may be held, which makes it the only one that
+    /// does so in this way.
+    fn zap_fast(&self, _ops: &Ops, pages: &Range<u64>) {
+        if !pages.is_empty() {
+            self.mapping.lock().zap_fast(pages, &self.zaps);
+        }
     }
 
     /// Drops all frames of a segment that nothing shows any more, if that waits for no file: else
@@ -197,8 +219,8 @@ impl Space {
 
     /// Zaps all pieces of the space that show any of `pages` of a segment, of which an invalidation
     /// has begun; joins must be on hold. No lock but `ops` may be held.
-    pub(super) fn zap_everywhere(&self, segment: &Segment, pages: &Range<SegmentPage>) {
-        self.each_piece(segment, pages, |piece| self.mapping.zap(piece));
+    pub(super) fn zap_everywhere(&self, ops: &Ops, segment: &Segment, pages: &Range<SegmentPage>) {
+        self.each_piece(segment, pages, |piece| self.zap_fast(ops, piece));
     }
 
     /// Calls `each` with the pieces of the space that show any of `pages` of a segment, as pages of
@@ -342,7 +364,7 @@ impl WorkItem<REVOKE> for Space {
             let Some((segment, pages)) = space.next_deferred() else {
                 break;
             };
-            space.each_piece(&segment, &pages, |piece| space.mapping.zap(piece));
+            space.each_piece(&segment, &pages, |piece| space.zap_fast(&ops, piece));
             let mut shown = space.install.write();
             shown.layout.release_joins();
             if !ops.has(&segment) {

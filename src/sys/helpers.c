@@ -106,6 +106,11 @@ unsigned long address_space_helper_anonymous_pages(struct mm_struct *mm)
 	return get_mm_counter_sum(mm, MM_ANONPAGES);
 }
 
+void address_space_helper_i_mmap_lock_read(struct address_space *mapping)
+{
+	i_mmap_lock_read(mapping);
+}
+
 bool address_space_helper_i_mmap_trylock_read(struct address_space *mapping)
 {
 	return i_mmap_trylock_read(mapping);

@@ -25,6 +25,7 @@ bool address_space_helper_zap(struct mm_struct *mm, unsigned long addr, unsigned
 unsigned long address_space_helper_anonymous_pages(struct mm_struct *mm);
 struct vm_area_struct *address_space_helper_lock_vma(struct mm_struct *mm, unsigned long addr,
 						     vm_flags_t need, bool wait);
+void address_space_helper_i_mmap_lock_read(struct address_space *mapping);
 bool address_space_helper_i_mmap_trylock_read(struct address_space *mapping);
 void address_space_helper_i_mmap_unlock_read(struct address_space *mapping);
 bool address_space_helper_fatal_signal_pending(void);
@@ -79,6 +80,8 @@ bool address_space_helper_map_pages(struct vm_area_struct *vma, unsigned long ad
 bool address_space_helper_pmd_none(struct vm_fault *vmf);
 bool address_space_helper_make_page_table(struct vm_fault *vmf);
 pmd_t *address_space_helper_find_page_table(struct mm_struct *mm, unsigned long addr);
+void address_space_helper_zap_spanning(struct vm_area_struct *vma, unsigned long addr,
+				       unsigned long size);
 void address_space_helper_zap_huge(struct vm_area_struct *vma, unsigned long start,
 				   unsigned long end);
 bool address_space_helper_install_huge(struct vm_fault *vmf, unsigned long pfn, pgprot_t prot);

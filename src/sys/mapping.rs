@@ -25,13 +25,18 @@ use kernel::{
 };
 
 use crate::sys::{
-    bindings::{
-        self,
-        loff_t, //
-    },
+    bindings,
     file_system::Mounted,
-    safe_fns, //
+    safe_fns,
+    zaps::{
+        Alone,
+        Shared,
+        Zaps, //
+    },
 };
+
+/// Up to so many pages of a VMA are zapped with no look at what its page table has.
+const FEW: usize = 4;
 
 /// The mapping of an inode, which it holds.
 ///
@@ -96,16 +101,12 @@ impl Mapping {
         self.i_mapping
     }
 
-    /// Zaps pages `range` in every VMA that maps them. Waits for the `i_mmap` lock: the caller
-    /// must hold neither that of another file nor an mmap lock.
-    pub(crate) fn zap(&self, range: &Range<u64>) {
-        if range.is_empty() {
-            return;
-        }
-        let bytes = |pages: u64| (pages << PAGE_SHIFT) as loff_t;
-        let (start, length) = (bytes(range.start), bytes(range.end - range.start));
-        // Private copies, for which the last argument is, there are none in PFN maps.
-        safe_fns::unmap_mapping_range(self, start, length, 1);
+    /// Acquires the lock, for which it waits: the caller must hold neither that of another file
+    /// nor an mmap lock.
+    pub(crate) fn lock(&self) -> MappingGuard<'_> {
+        safe_fns::address_space_helper_i_mmap_lock_read(self);
+        // INVARIANT: Just acquired.
+        self.guard()
     }
 
     /// Acquires the lock if it is available at once.
@@ -114,10 +115,14 @@ impl Mapping {
             return None;
         }
         // INVARIANT: Just acquired.
-        Some(MappingGuard {
+        Some(self.guard())
+    }
+
+    fn guard(&self) -> MappingGuard<'_> {
+        MappingGuard {
             mapping: self,
             _not_send: NotThreadSafe,
-        })
+        }
     }
 }
 
@@ -154,16 +159,21 @@ pub(crate) struct LinkedVma<'a> {
 }
 
 impl MappingGuard<'_> {
-    /// As [`Mapping::zap`], with the lock held. The VMAs must be PFN maps.
+    /// Zaps pages `range` in every VMA that maps them. The VMAs must be PFN maps.
     ///
     /// VMAs are visited in the order of the tree, as `unmap_mapping_range()` does: fork() links
     /// the child's right behind the parent's before it copies entries, so a copy is either not
     /// made yet or found.
-    pub(crate) fn zap(&self, range: &Range<u64>) {
+    pub(crate) fn zap(&self, range: &Range<u64>, _: &Shared<'_>) {
+        self.visit(range, |vma, addr, length| vma.zap(addr, length, None));
+    }
+
+    /// The same, for whoever may be the only one to zap: what takes out many entries of a VMA is
+    /// faster alone. Others may zap meanwhile.
+    pub(crate) fn zap_fast(&self, range: &Range<u64>, zaps: &Zaps) {
         self.visit(range, |vma, addr, length| {
-            // SAFETY: The bytes lie in the VMA, a PFN map by the caller's word, whose page tables
-            // the lock keeps.
-            unsafe { bindings::zap_special_vma_range(vma.vma.as_ptr(), addr, length) };
+            let many = length > FEW << PAGE_SHIFT;
+            vma.zap(addr, length, many.then(|| zaps.try_alone()).flatten());
         });
     }
 
@@ -215,6 +225,20 @@ impl MappingGuard<'_> {
 }
 
 impl LinkedVma<'_> {
+    /// Zaps bytes of it, which must be a PFN map; perhaps with nobody else zapping meanwhile.
+    fn zap(&self, addr: usize, length: usize, alone: Option<Alone<'_>>) {
+        // SAFETY: The bytes lie in the VMA, a PFN map by the caller's word, whose page tables the
+        // lock keeps by the type's invariant. Who is alone stays so until this has returned.
+        unsafe {
+            match &alone {
+                Some(_) => {
+                    bindings::address_space_helper_zap_spanning(self.vma.as_ptr(), addr, length)
+                }
+                None => bindings::zap_special_vma_range(self.vma.as_ptr(), addr, length),
+            }
+        };
+    }
+
     /// Its mm, which may be on its way out.
     pub(crate) fn mm(&self) -> &Mm {
         self.mm

@@ -28,6 +28,7 @@ pub(crate) mod trace;
 pub(crate) mod wait;
 pub(crate) mod warn;
 pub(crate) mod workers;
+pub(crate) mod zaps;
 
 // For `layout/`, which the host compiles too, with a `sys::atomic` of its own.
 pub(crate) use kernel::sync::atomic;

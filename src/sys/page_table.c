@@ -263,6 +263,141 @@ void address_space_helper_install_frames(struct mm_struct *mm, pmd_t *pmd, unsig
 	spin_unlock(ptl);
 }
 
+/* A cache line of entries. */
+#define LINE (SMP_CACHE_BYTES / sizeof(pte_t))
+
+static bool is_empty(const pte_t *line)
+{
+	pteval_t all = 0;
+
+	for (unsigned int i = 0; i < LINE; i++)
+		all |= READ_ONCE(line[i].pte);
+	return !all;
+}
+
+static bool begins_line(const pte_t *pte)
+{
+	return IS_ALIGNED((unsigned long)pte, LINE * sizeof(pte_t));
+}
+
+/* The first entry of @pte to before @stop that there is, or @stop. */
+static pte_t *first_entry(pte_t *pte, pte_t *stop)
+{
+	while (pte < stop) {
+		if (begins_line(pte) && stop - pte >= LINE && is_empty(pte))
+			pte += LINE;
+		else if (pte_none(ptep_get(pte)))
+			pte++;
+		else
+			break;
+	}
+	return pte;
+}
+
+/* The last one, of which there is one. */
+static pte_t *last_entry(pte_t *stop)
+{
+	for (;;) {
+		if (begins_line(stop) && is_empty(stop - LINE))
+			stop -= LINE;
+		else if (!pte_none(ptep_get(--stop)))
+			return stop;
+	}
+}
+
+/* Bytes *@start to *@end: widened to what there is in a page table, which is cleared between. */
+static void clear_between(struct mm_struct *mm, pmd_t *pmd, unsigned long addr,
+			  unsigned long next, unsigned long *start, unsigned long *end)
+{
+	spinlock_t *ptl = pte_lockptr(mm, pmd);
+	pte_t *const table = pte_offset_kernel(pmd, addr);
+	pte_t *const stop = table + ((next - addr) >> PAGE_SHIFT);
+	pte_t *first, *last, *pte;
+
+	spin_lock(ptl);
+	first = first_entry(table, stop);
+	if (first < stop) {
+		const unsigned long first_addr = addr + (first - table) * PAGE_SIZE;
+
+		last = last_entry(stop);
+		for (pte = first + 1; pte < last; pte++)
+			if (READ_ONCE(pte->pte))
+				ptep_get_and_clear(mm, first_addr + (pte - first) * PAGE_SIZE,
+						   pte);
+		if (*start == *end)
+			*start = first_addr;
+		*end = first_addr + (last - first + 1) * PAGE_SIZE;
+	}
+	spin_unlock(ptl);
+}
+
+/* Looks at so many entries, to guess how many there are. */
+#define SAMPLES 8
+
+/* Whether there are many entries in the page table in the middle of a range. */
+static bool has_many(struct mm_struct *mm, unsigned long addr, unsigned long size)
+{
+	const unsigned long end = addr + size, table = (addr + size / 2) & PMD_MASK;
+	const unsigned long from = max(addr, table), to = min(end, table + PMD_SIZE);
+	const unsigned long step = max((to - from) / SAMPLES >> PAGE_SHIFT, 1UL);
+	const pte_t *pte, *stop;
+	unsigned int seen = 0;
+	pmd_t *pmd, entry;
+
+	pmd = find_pmd(mm, from);
+	entry = pmd ? pmdp_get_lockless(pmd) : __pmd(0);
+	if (!is_table(entry))
+		return false;
+	pte = pte_offset_kernel(&entry, from);
+	stop = pte + ((to - from) >> PAGE_SHIFT);
+	for (; pte < stop; pte += step)
+		seen += !!READ_ONCE(pte->pte);
+	return seen > 1;
+}
+
+/*
+ * Of a PFN map that is linked into a locked i_mmap, so that no page table goes. A zap takes some
+ * 180 instructions for an entry, most of them to find that there is no page to be told. So where
+ * there are many it gets two entries of each page table, and what is between in all, which has to
+ * be flushed.
+ *
+ * That holds only where nobody else takes out what this has seen, and flushes no more than that,
+ * or has taken out what this has not seen, and is yet to flush it. A munmap() would: but that has
+ * the mmap lock, or has detached the VMA. (In an exit nobody is left whom a flush would tell.)
+ * Nobody waits for that lock here. The module's own zaps the caller keeps out (sys/zaps.rs).
+ */
+void address_space_helper_zap_spanning(struct vm_area_struct *vma, unsigned long addr,
+				       unsigned long size)
+{
+	struct mm_struct *mm = vma->vm_mm;
+	unsigned long stop = addr + size, start = addr, end = addr, next;
+
+	if (!has_many(mm, addr, size) || !mmap_read_trylock(mm)) {
+		zap_special_vma_range(vma, addr, size);
+		return;
+	}
+	if (vma_lookup(mm, addr) != vma) {
+		end = stop;
+	} else {
+		for (; addr != stop; addr = next) {
+			pmd_t *pmd = find_pmd(mm, addr);
+			pmd_t entry = pmd ? pmdp_get_lockless(pmd) : __pmd(0);
+
+			next = pmd ? pmd_addr_end(addr, stop) : pud_addr_end(addr, stop);
+			if (is_table(entry)) {
+				clear_between(mm, pmd, addr, next, &start, &end);
+			} else if (!pmd_none(entry)) {
+				if (start == end)
+					start = addr;
+				end = next;
+			}
+		}
+	}
+	if (start != end)
+		zap_special_vma_range(vma, start, end - start);
+	mmap_read_unlock(mm);
+}
+
 /*
  * Zaps the huge entries in a range of a PFN map. Its mmap lock is held for writing, and the
  * VMA's too, so that nothing installs others meanwhile.

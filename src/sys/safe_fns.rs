@@ -144,9 +144,7 @@ safe_fns! {
         file: Option<&File>, addr: usize, length: usize, prot: usize, flags: usize, offset: usize
     ) -> usize;
     fn address_space_helper_find_room(length: usize) -> usize;
-    fn unmap_mapping_range(
-        mapping: &Mapping, start: loff_t, length: loff_t, private_copies: c_int
-    ) -> ();
+    fn address_space_helper_i_mmap_lock_read(mapping: &Mapping) -> ();
     fn address_space_helper_i_mmap_trylock_read(mapping: &Mapping) -> bool;
     fn vm_munmap(addr: usize, length: usize) -> c_int;
 
