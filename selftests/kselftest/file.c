@@ -197,6 +197,48 @@ TEST_F(file, truncation_is_visible)
 	EXPECT_EQ(0, agent_stop(&child));
 }
 
+/* Frames are looked for, and zapped where any range shows them: near each other or not. */
+TEST_F(file, truncation_reaches_pages_far_apart)
+{
+	static const unsigned int pages[] = { 0, 1, 70, 511, 512, 600, 2 * 512 + 3, 4 * 512 - 1 };
+	const uint64_t length = 2 * HUGE, last = 4 * 512;
+	struct agent child;
+	unsigned int i;
+	char *mem;
+	int asfd;
+
+	ASSERT_EQ(0, ftruncate(self->file, 2 * length));
+	asfd = as_create(3 * length);
+	ASSERT_LE(0, asfd);
+	ASSERT_EQ(0, as_register(asfd, self->file, 0, 2 * length, RW, 0));
+	/* all of it, the first half in single pages, and the second twice */
+	for (i = 0; i < length / PAGE; i++)
+		ASSERT_EQ(0, as_map(asfd, 2 * length - (i + 1) * PAGE, self->file, i * PAGE, PAGE,
+				    RW, 0));
+	ASSERT_EQ(0, as_map(asfd, 0, self->file, length, length, RW, 0));
+	ASSERT_EQ(0, as_map(asfd, 2 * length, self->file, length, length, RW, 0));
+	mem = attach(asfd, 0, 3 * length, RW);
+	ASSERT_NE(NULL, mem);
+#define AT(page)	((page) < last / 2 ? mem + 2 * length - ((page) + 1) * PAGE :	\
+			 mem + ((page) - last / 2) * PAGE)
+	for (i = 0; i < ARRAY_SIZE(pages); i++)
+		EXPECT_EQ(0, poke(AT(pages[i]), 'x'));
+	ASSERT_EQ(0, agent_start(&child));
+	for (i = 0; i < ARRAY_SIZE(pages); i++)
+		EXPECT_EQ('x', agent_peek(&child, AT(pages[i])));
+	EXPECT_EQ('x', peek(mem + 3 * length - PAGE));
+	ASSERT_EQ(0, ftruncate(self->file, 0));
+	for (i = 0; i < ARRAY_SIZE(pages); i++) {
+		EXPECT_EQ(-SIGBUS, peek(AT(pages[i])))
+			TH_LOG("page %u", pages[i]);
+		EXPECT_EQ(-SIGBUS, agent_peek(&child, AT(pages[i])));
+	}
+	EXPECT_EQ(-SIGBUS, peek(mem + 3 * length - PAGE));
+#undef AT
+	EXPECT_EQ(0, agent_stop(&child));
+	close(asfd);
+}
+
 TEST_F(file, truncation_within_page_zeroes_the_rest)
 {
 	EXPECT_EQ(0, poke(self->mem + PAGE + 99, 'x'));

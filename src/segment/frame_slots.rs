@@ -243,6 +243,20 @@ impl Slots {
         }
     }
 
+    /// The end of the last entry before `end` that lies in the slot of `page`, which has one.
+    pub(super) fn end_of_last(&self, page: SegmentPage, end: SegmentPage) -> SegmentPage {
+        let Some((slot, index)) = self.locate(page) else {
+            return end;
+        };
+        if self.huge(slot).is_some_and(|word| peek(word) != 0) {
+            return end.min(self.first_of(slot + 1));
+        }
+        let singles = self.singles(slot);
+        let last = (end - page).min(singles.len().saturating_sub(index) as u64) as usize;
+        let mut among = singles.iter().skip(index).take(last);
+        page + among.rposition(|single| peek(single) != 0).unwrap_or(0) as u64 + 1
+    }
+
     /// Looks for the first entry in `pages`, as long as there are looks left.
     pub(super) fn find(&self, pages: &Range<SegmentPage>, looks: &mut usize) -> Search<'_> {
         let mut page = pages.start;

@@ -263,6 +263,16 @@ impl Frames {
         !matches!(self.slots.find(pages, &mut LOOKS.clone()), Search::Nothing)
     }
 
+    /// The first of `pages` of which frames are known, and what follows up to the last of the same
+    /// 2 MiB. `_install` is the install lock.
+    pub(crate) fn next_known(&self, pages: &Range<SegmentPage>, _install: &impl Held) -> Known {
+        match self.slots.find(pages, &mut LOOKS.clone()) {
+            Search::Found(_, page) => Known::Pages(page..self.slots.end_of_last(page, pages.end)),
+            Search::Nothing => Known::Nothing,
+            Search::Unfinished(page) => Known::Unfinished(page),
+        }
+    }
+
     /// Removes up to `taken.len()` frames of `pages` from the table; returns where to go on, or
     /// [`None`] when the range is empty. `pages` must come from [`Frames::widen`].
     ///
@@ -298,6 +308,15 @@ impl Frames {
         }
         Some(rest.start)
     }
+}
+
+/// What a search for known frames comes to.
+pub(crate) enum Known {
+    /// There may be some among these pages, and none before.
+    Pages(Range<SegmentPage>),
+    Nothing,
+    /// There is none before this page, from where it is to go on: it would have taken too long.
+    Unfinished(SegmentPage),
 }
 
 impl Drop for Frames {

@@ -43,6 +43,7 @@ use crate::{
     },
     segment::{
         frame_ref::FrameRef,
+        frames::Known,
         list::Ops,
         notifier::Event,
         Revoke,
@@ -63,6 +64,9 @@ use crate::{
 
 /// Frames that are put at a time: what fits the stack.
 const BATCH: usize = 32;
+
+/// Pages with known frames that lie no farther apart than this are zapped together.
+const NEAR: u64 = 64;
 
 /// How often a notifier tries for the lock of the attachments, and how long it sleeps in between:
 /// no longer in all than a disk takes, as it is called in other people's locks.
@@ -112,7 +116,7 @@ impl Revoke for Space {
         );
         let zapped = attached.is_some();
         if let Some((attached, shared)) = attached {
-            self.each_piece(&segment, &pages, |piece| {
+            self.each_known_piece(&segment, &pages, |piece| {
                 without_lockdep(|| attached.zap(piece, &shared));
             });
         }
@@ -149,7 +153,7 @@ impl Revoke for Space {
             segment.invalidation.begin(&pages, &mut shown);
             shown.layout.hold_joins();
         }
-        self.each_piece(segment, &pages, |piece| self.zap_fast(&ops, piece));
+        self.each_known_piece(segment, &pages, |piece| self.zap_fast(&ops, piece));
         self.install.write().layout.release_joins();
         drop(ops);
         self.take_frames(segment, &pages, false);
@@ -220,17 +224,52 @@ impl Space {
     /// Zaps all pieces of the space that show any of `pages` of a segment, of which an invalidation
     /// has begun; joins must be on hold. No lock but `ops` may be held.
     pub(super) fn zap_everywhere(&self, ops: &Ops, segment: &Segment, pages: &Range<SegmentPage>) {
-        self.each_piece(segment, pages, |piece| self.zap_fast(ops, piece));
+        self.each_known_piece(segment, pages, |piece| self.zap_fast(ops, piece));
     }
 
-    /// Calls `each` with the pieces of the space that show any of `pages` of a segment, as pages of
-    /// the mapping. No lock that the caller of a fault wants is held meanwhile; joins must be on
-    /// hold.
-    fn each_piece(
+    /// Calls `each` with the pieces of the space that may show any of `pages` of a segment to
+    /// anybody, as pages of the mapping: those whose frames are known, since all that is installed
+    /// comes from the table. So it is not what shows a file that is paid for, but what of it is in
+    /// use. An invalidation of the pages has begun, joins must be on hold, and no lock that the
+    /// caller of a fault wants is held.
+    fn each_known_piece(
         &self,
         segment: &Segment,
         pages: &Range<SegmentPage>,
         mut each: impl FnMut(&Range<u64>),
+    ) {
+        let mut rest = pages.clone();
+        let mut run = rest.start..rest.start;
+        loop {
+            let known = segment.frames.next_known(&rest, &self.install.read());
+            match known {
+                Known::Unfinished(page) => rest.start = page,
+                Known::Pages(known) => {
+                    rest.start = known.end;
+                    if !run.is_empty() && known.start - run.end > NEAR {
+                        self.each_piece(segment, &run, &mut each);
+                        run = known;
+                    } else if run.is_empty() {
+                        run = known;
+                    } else {
+                        run.end = known.end;
+                    }
+                }
+                Known::Nothing => break,
+            }
+        }
+        if !run.is_empty() {
+            self.each_piece(segment, &run, &mut each);
+        }
+    }
+
+    /// Calls `each` with the pieces of the space that show any of `pages` of a segment, as pages of
+    /// the mapping. What holds for [`Space::each_known_piece`] holds for this.
+    fn each_piece(
+        &self,
+        segment: &Segment,
+        pages: &Range<SegmentPage>,
+        each: &mut impl FnMut(&Range<u64>),
     ) {
         let mut cursor = None;
         loop {
@@ -364,7 +403,7 @@ impl WorkItem<REVOKE> for Space {
             let Some((segment, pages)) = space.next_deferred() else {
                 break;
             };
-            space.each_piece(&segment, &pages, |piece| space.zap_fast(&ops, piece));
+            space.each_known_piece(&segment, &pages, |piece| space.zap_fast(&ops, piece));
             let mut shown = space.install.write();
             shown.layout.release_joins();
             if !ops.has(&segment) {

@@ -33,6 +33,7 @@ mod row_h;
 mod row_i;
 mod row_j;
 mod row_j_restore;
+mod row_k;
 mod row_l;
 mod row_l_guest;
 mod row_m;
@@ -64,6 +65,8 @@ enum Row {
     I,
     /// Memory that comes as it is touched, in a process and in a guest
     J,
+    /// The same with much beside it, and with little
+    K,
     /// A DAX window, of a file server alone and under Linux guests: needs build/release
     L,
     /// Delay of an owner and of a bystander while a holder of a view attacks: only in time
@@ -83,6 +86,7 @@ impl Row {
             Row::H => row_h::run(bench),
             Row::I => row_i::run(bench),
             Row::J => row_j::run(bench).and_then(|()| row_j_restore::run(bench)),
+            Row::K => row_k::run(bench),
             Row::L => row_l::run(bench).and_then(|()| row_l_guest::run(bench)),
             Row::M => row_m::run(bench),
         }
