@@ -80,8 +80,8 @@ bool address_space_helper_map_pages(struct vm_area_struct *vma, unsigned long ad
 bool address_space_helper_pmd_none(struct vm_fault *vmf);
 bool address_space_helper_make_page_table(struct vm_fault *vmf);
 pmd_t *address_space_helper_find_page_table(struct mm_struct *mm, unsigned long addr);
-void address_space_helper_zap_spanning(struct vm_area_struct *vma, unsigned long addr,
-				       unsigned long size);
+unsigned long address_space_helper_zap_spanning(struct vm_area_struct *vma, unsigned long addr,
+						unsigned long size);
 void address_space_helper_zap_huge(struct vm_area_struct *vma, unsigned long start,
 				   unsigned long end);
 bool address_space_helper_install_huge(struct vm_fault *vmf, unsigned long pfn, pgprot_t prot);

@@ -165,15 +165,21 @@ impl MappingGuard<'_> {
     /// the child's right behind the parent's before it copies entries, so a copy is either not
     /// made yet or found.
     pub(crate) fn zap(&self, range: &Range<u64>, _: &Shared<'_>) {
-        self.visit(range, |vma, addr, length| vma.zap(addr, length, None));
+        self.visit(range, |vma, addr, length| {
+            vma.zap(addr, length, None);
+        });
     }
 
     /// The same, for whoever may be the only one to zap: what takes out many entries of a VMA is
     /// faster alone. Others may zap meanwhile.
     pub(crate) fn zap_fast(&self, range: &Range<u64>, zaps: &Zaps) {
         self.visit(range, |vma, addr, length| {
-            let many = length > FEW << PAGE_SHIFT;
-            vma.zap(addr, length, many.then(|| zaps.try_alone()).flatten());
+            let (mut addr, end) = (addr, addr + length);
+            while addr < end {
+                let many = end - addr > FEW << PAGE_SHIFT;
+                let alone = many.then(|| zaps.try_alone()).flatten();
+                addr = vma.zap(addr, end - addr, alone);
+            }
         });
     }
 
@@ -225,18 +231,22 @@ impl MappingGuard<'_> {
 }
 
 impl LinkedVma<'_> {
-    /// Zaps bytes of it, which must be a PFN map; perhaps with nobody else zapping meanwhile.
-    fn zap(&self, addr: usize, length: usize, alone: Option<Alone<'_>>) {
+    /// Zaps bytes of it, which must be a PFN map. With nobody else zapping meanwhile these may not
+    /// be all; returns the address from which on there are more.
+    fn zap(&self, addr: usize, length: usize, alone: Option<Alone<'_>>) -> usize {
         // SAFETY: The bytes lie in the VMA, a PFN map by the caller's word, whose page tables the
         // lock keeps by the type's invariant. Who is alone stays so until this has returned.
         unsafe {
-            match &alone {
-                Some(_) => {
-                    bindings::address_space_helper_zap_spanning(self.vma.as_ptr(), addr, length)
-                }
-                None => bindings::zap_special_vma_range(self.vma.as_ptr(), addr, length),
+            if let Some(_alone) = &alone {
+                return bindings::address_space_helper_zap_spanning(
+                    self.vma.as_ptr(),
+                    addr,
+                    length,
+                );
             }
-        };
+            bindings::zap_special_vma_range(self.vma.as_ptr(), addr, length);
+        }
+        addr + length
     }
 
     /// Its mm, which may be on its way out.

@@ -305,7 +305,12 @@ static pte_t *last_entry(pte_t *stop)
 	}
 }
 
-/* Bytes *@start to *@end: widened to what there is in a page table, which is cleared between. */
+/* So many page tables are done with at a time, for those who want the locks. */
+#define TABLES 16
+
+/*
+ * Bytes *@start to *@end: widened to what there is in a page table, which is cleared between.
+ */
 static void clear_between(struct mm_struct *mm, pmd_t *pmd, unsigned long addr,
 			  unsigned long next, unsigned long *start, unsigned long *end)
 {
@@ -365,27 +370,31 @@ static bool has_many(struct mm_struct *mm, unsigned long addr, unsigned long siz
  * or has taken out what this has not seen, and is yet to flush it. A munmap() would: but that has
  * the mmap lock, or has detached the VMA. (In an exit nobody is left whom a flush would tell.)
  * Nobody waits for that lock here. The module's own zaps the caller keeps out (sys/zaps.rs).
+ *
+ * Returns the address from which on there is more to do, for which the caller comes back.
  */
-void address_space_helper_zap_spanning(struct vm_area_struct *vma, unsigned long addr,
-				       unsigned long size)
+unsigned long address_space_helper_zap_spanning(struct vm_area_struct *vma, unsigned long addr,
+						unsigned long size)
 {
 	struct mm_struct *mm = vma->vm_mm;
 	unsigned long stop = addr + size, start = addr, end = addr, next;
+	unsigned int tables = 0;
 
 	if (!has_many(mm, addr, size) || !mmap_read_trylock(mm)) {
 		zap_special_vma_range(vma, addr, size);
-		return;
+		return stop;
 	}
 	if (vma_lookup(mm, addr) != vma) {
-		end = stop;
+		addr = end = stop;
 	} else {
-		for (; addr != stop; addr = next) {
+		for (; addr != stop && tables < TABLES; addr = next) {
 			pmd_t *pmd = find_pmd(mm, addr);
 			pmd_t entry = pmd ? pmdp_get_lockless(pmd) : __pmd(0);
 
 			next = pmd ? pmd_addr_end(addr, stop) : pud_addr_end(addr, stop);
 			if (is_table(entry)) {
 				clear_between(mm, pmd, addr, next, &start, &end);
+				tables++;
 			} else if (!pmd_none(entry)) {
 				if (start == end)
 					start = addr;
@@ -396,6 +405,7 @@ void address_space_helper_zap_spanning(struct vm_area_struct *vma, unsigned long
 	if (start != end)
 		zap_special_vma_range(vma, start, end - start);
 	mmap_read_unlock(mm);
+	return addr;
 }
 
 /*
