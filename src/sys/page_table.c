@@ -5,12 +5,13 @@
  * entry of a page table is too little to be worth a call.
  *
  * Nothing is allocated, and nothing decided: the callers (segment/notifier.rs,
- * segment/arena.rs, sys/lent.c, attachment/install.rs, attachment/vma.rs) say which pages,
- * with what rights, and know that they still may be installed.
+ * segment/arena.rs, sys/lent.c, sys/mapping.rs, attachment/install.rs, attachment/vma.rs)
+ * say which pages, with what rights, and know that they still may be installed.
  *
  * Locks: the callers hold the mm's mmap lock for reading, or the VMA's, and the install lock
- * where something is installed. The lock of a page table is acquired here where it is
- * written. Frames are words as helpers.h defines them.
+ * where something is installed. A zap of many entries has the i_mmap lock, and tries the mmap
+ * lock. The lock of a page table is acquired here where it is written. Frames are words as
+ * helpers.h defines them.
  */
 #include <linux/hugetlb.h>
 #include <linux/mm.h>

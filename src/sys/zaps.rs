@@ -6,7 +6,7 @@
 //! it two that say from where to where; so nobody else may take those out meanwhile.
 //!
 //! Nobody waits here. Who cannot zap alone zaps as others do; who cannot zap at all comes back,
-//! and whoever zaps alone does so for one VMA at a time.
+//! and whoever zaps alone does so for a few page tables of one VMA at a time.
 
 use kernel::sync::atomic::{
     ordering::*,
