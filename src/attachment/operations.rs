@@ -24,7 +24,10 @@ use crate::{
     },
     segment::frame::HUGE_ORDER,
     space::resolve::Resolved,
-    sys::bindings,
+    sys::{
+        bindings,
+        errno::EOPNOTSUPP, //
+    },
 };
 
 /// What ptrace and the like copy from or to.

@@ -20,6 +20,7 @@ use crate::{
         advise::Advice,
         Space, //
     },
+    sys::errno::EOPNOTSUPP,
 };
 
 /// [`uapi::ADVISE`].
@@ -32,7 +33,7 @@ pub(crate) fn advise(space: &Arc<Space>, within: &Part, ptr: UserPtr) -> Result<
         uapi::REMOVE => Advice::Remove,
         uapi::POPULATE_READ => Advice::PopulateRead,
         uapi::POPULATE_WRITE => Advice::PopulateWrite,
-        _ => return Err(EOPNOTSUPP),
+        _ => return Err(EOPNOTSUPP.into()),
     };
     let pages = within.range(arg.addr, arg.length)?;
     space.advise(&pages, advice, within.limit())?;

@@ -38,6 +38,10 @@ use crate::{
     },
     space::bytes,
     sys::{
+        errno::{
+            ELOOP,
+            EOPNOTSUPP, //
+        },
         file,
         file_operations::{
             self,
@@ -62,7 +66,7 @@ pub(super) fn lend(ptr: UserPtr) -> Result<isize> {
         return Err(EINVAL);
     }
     if prot.contains(Prot::EXEC) {
-        return Err(EOPNOTSUPP);
+        return Err(EOPNOTSUPP.into());
     }
     let all = mm::task_size() as u64;
     let (addr, length) = match (arg.addr, arg.length) {
@@ -91,7 +95,7 @@ pub(super) fn lend(ptr: UserPtr) -> Result<isize> {
 pub(super) fn backing(fd: i32, private: bool) -> Result<Backing> {
     let file = file::from_fd(fd)?;
     if file_operations::is_ours(&file) {
-        return Err(ELOOP);
+        return Err(ELOOP.into());
     }
     let lend = file_operations::state(&file).map(|state: &LendFile| state.lend.clone());
     Ok(Backing {
@@ -114,7 +118,7 @@ impl Control for LendFile {
         match cmd {
             uapi::LEND_REVOKE => {
                 if !arg.as_mut_ptr().is_null() {
-                    return Err(EOPNOTSUPP);
+                    return Err(EOPNOTSUPP.into());
                 }
                 if self.lend.is_lent() && !self.lend.is_callers() {
                     return Err(EPERM);

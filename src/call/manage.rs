@@ -51,7 +51,10 @@ use crate::{
         terms::Terms,
         Space, //
     },
-    sys::file,
+    sys::{
+        errno::EOPNOTSUPP,
+        file, //
+    },
 };
 
 /// A call on a file that may change what it shows; `ENOTTY` for those that are none.
@@ -97,7 +100,7 @@ impl Manager<'_> {
         reject_unknown_flags(arg.flags, known)?;
         let anywhere = arg.flags & uapi::MAP_ANYWHERE != 0;
         if anywhere && !self.part.is_all_of(self.space) {
-            return Err(EOPNOTSUPP);
+            return Err(EOPNOTSUPP.into());
         }
         if anywhere && (arg.flags & uapi::MAP_REPLACE != 0 || arg.addr != 0) {
             return Err(EINVAL);

@@ -33,6 +33,7 @@ use crate::{
         Handle, //
     },
     sys::{
+        errno::ENODATA,
         file_operations::{
             Control,
             FileOperations,
@@ -55,7 +56,7 @@ pub(crate) struct Named {
 impl Named {
     /// `ENODATA` where it has no length yet.
     fn asfd(&self) -> Result<&Asfd> {
-        self.asfd.as_ref().ok_or(ENODATA)
+        self.asfd.as_ref().ok_or(ENODATA.into())
     }
 }
 

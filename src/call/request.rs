@@ -39,6 +39,7 @@ use crate::{
     },
     sys::{
         bindings,
+        errno::EOPNOTSUPP,
         file,
         task, //
     },
@@ -47,7 +48,7 @@ use crate::{
 /// `EOPNOTSUPP` for a flag, or for what must be zero, that is not in `known`.
 pub(crate) fn reject_unknown_flags(flags: u32, known: u32) -> Result {
     if flags & !known != 0 {
-        return Err(EOPNOTSUPP);
+        return Err(EOPNOTSUPP.into());
     }
     Ok(())
 }
@@ -280,6 +281,6 @@ pub(crate) fn operation(op: &uapi::Op, within: &Part) -> Result<Change> {
                 kind: Kind::Protect { prot },
             })
         }
-        _ => Err(EOPNOTSUPP),
+        _ => Err(EOPNOTSUPP.into()),
     }
 }

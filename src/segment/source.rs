@@ -28,6 +28,7 @@ use crate::{
     segment::lend::Lend,
     sys::{
         bindings,
+        errno::EOPNOTSUPP,
         file,
         mm::CurrentMapping, //
     },
@@ -117,7 +118,7 @@ impl Source {
     /// been reserved, and of which no part can be given back.
     pub(crate) fn check_private(&self) -> Result {
         if self.private && (self.is_lent() || file::huge_page_size(&self.file) != 0) {
-            return Err(EOPNOTSUPP);
+            return Err(EOPNOTSUPP.into());
         }
         Ok(())
     }

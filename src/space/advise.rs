@@ -28,7 +28,10 @@ use crate::{
         change::Old,
         Space, //
     },
-    sys::wait::is_killed,
+    sys::{
+        errno::EOPNOTSUPP,
+        wait::is_killed, //
+    },
 };
 
 /// How many pages are dropped with `ops` held.
@@ -66,7 +69,7 @@ impl Advice {
         let may = |access| (range.prot & limit).contains(access);
         let allowed = match self {
             Advice::DontNeed => !segment.is_private() || limit.contains(Prot::WRITE),
-            Advice::Remove if segment.is_lent() => return Err(EOPNOTSUPP),
+            Advice::Remove if segment.is_lent() => return Err(EOPNOTSUPP.into()),
             Advice::Remove => !segment.is_private() && may(Prot::WRITE),
             Advice::WillNeed => true,
             Advice::PopulateRead => may(Prot::READ),

@@ -85,7 +85,8 @@ impl CType for SeqFile {
 macro_rules! callbacks {
     ($(
         $(#[$doc:meta])*
-        fn $name:ident($($arg:ident: &$type:ty),* $(; $($plain:ident: $plain_type:ty),*)?)
+        fn $name:ident($($arg:ident: &$type:ty),* $(;
+            $($(#[$meta:meta])* $plain:ident: $plain_type:ty),*)?)
             -> $ret:ty $body:block
     )*) => {$(
         $(#[$doc])*
@@ -95,7 +96,7 @@ macro_rules! callbacks {
         /// Called as such an operation.
         unsafe extern "C" fn $name(
             $($arg: *mut <$type as $crate::sys::inode::CType>::C,)*
-            $($($plain: $plain_type),*)?
+            $($($(#[$meta])* $plain: $plain_type),*)?
         ) -> $ret {
             // SAFETY: What operations are given by pointer stays for the call, and the types have
             // the layout of C's.

@@ -24,6 +24,7 @@ use crate::sys::{
         self,
         vm_fault_t, //
     },
+    errno::EHWPOISON,
     safe_fns,
     wait::is_killed, //
 };
@@ -127,7 +128,7 @@ impl From<NoPage> for Error {
         match no_page {
             NoPage::Busy => EAGAIN,
             NoPage::Interrupted => EINTR,
-            NoPage::Fault(fault) if fault & BAD_MEMORY != 0 => EHWPOISON,
+            NoPage::Fault(fault) if fault & BAD_MEMORY != 0 => EHWPOISON.into(),
             NoPage::Fault(_) | NoPage::Gone => EFAULT,
             NoPage::Denied => EACCES,
         }

@@ -6,6 +6,7 @@
 //! each other file could move to `rust/kernel` as it stands.
 
 pub(crate) mod bindings;
+pub(crate) mod errno;
 pub(crate) mod file;
 pub(crate) mod file_operations;
 mod file_system;

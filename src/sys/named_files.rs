@@ -211,7 +211,8 @@ impl<T: NamedFile> FileSystem<T> {
 
         /// Makes a file.
         fn create(
-            idmap: &IdMap, dir: &Inode, dentry: &Dentry; mode: bindings::umode_t
+            idmap: &IdMap, dir: &Inode, dentry: &Dentry;
+            mode: bindings::umode_t, #[cfg(CREATE_SAYS_EXCL)] _excl: bool
         ) -> c_int {
             from_result(|| {
                 let inode = Self::new_file(idmap, dir, bindings::S_IFREG as u16 | mode)?;
