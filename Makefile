@@ -7,6 +7,12 @@
 .PHONY: deb check-deb
 all: module
 
+# A kernel of scripts/debug-kernel, for make fuzz, or one of Debian's, for all targets.
+own_kernel := $(filter debug kcsan,$(KERNEL))
+ifeq ($(own_kernel),)
+export ADDRESS_SPACE_KERNEL := $(KERNEL)
+endif
+
 help:
 	@echo 'make            build address_space.ko for the stock Debian kernel'
 	@echo 'make KDIR=DIR   build it for another Rust-enabled kernel, 7.3 or later,'
@@ -27,6 +33,8 @@ help:
 	@echo '                     for the debug kernel, KERNEL=kcsan for that with KCSAN'
 	@echo 'make check      all tests; ends in one line "N passed, N failed"'
 	@echo '                (scripts/check --list: the stages; scripts/check STAGE: one)'
+	@echo 'make check KERNEL=7.2.12+deb13-amd64   the same on another kernel of Debian'"'"'s; so'
+	@echo '                make, make kselftest, make demo, make shell and the like'
 	@echo 'make check-debug   the tests in the VM, on a kernel with KASAN, lockdep, kmemleak'
 	@echo '                   and more (built first: 15 minutes on two CPUs)'
 	@echo 'make check-kcsan   the tests that do most at once, on a kernel that looks for'
@@ -99,9 +107,9 @@ demo-dax: module
 
 TIME ?= 1m
 fuzz:
-	@scripts/build-module $(if $(KERNEL),-k $(KERNEL)) modules
+	@scripts/build-module $(addprefix -k ,$(own_kernel)) modules
 	@scripts/in-env scripts/build-tests fuzz
-	@scripts/vm $(if $(KERNEL),-k $(KERNEL)) -t 1000000 -- build/fuzz --time $(TIME) \
+	@scripts/vm $(addprefix -k ,$(own_kernel)) -t 1000000 -- build/fuzz --time $(TIME) \
 		$(if $(SEED),--seed $(SEED))
 
 # A row prints nothing during its rounds, and all is slow with ICOUNT=1.

@@ -24,7 +24,8 @@ ENV = os.environ.get("ADDRESS_SPACE_ENV", "")
 HANG, CRASH = 124, 125
 
 # The module for each kernel, and how many times slower that kernel may be.
-MODULE = {"stock": "address_space.ko", "debug": "build/debug/address_space.ko", "kcsan": "build/kcsan/address_space.ko"}
+OTHER = os.environ.get("ADDRESS_SPACE_KERNEL")
+MODULE = {"stock": f"build/{OTHER}/address_space.ko" if OTHER else "address_space.ko", "debug": "build/debug/address_space.ko", "kcsan": "build/kcsan/address_space.ko"}
 SLOWER = {"stock": 1, "debug": 3, "kcsan": 3}
 
 
