@@ -45,6 +45,9 @@ pub trait Trial: Send + 'static {
 
     /// The guest has reset the machine.
     fn reset(&mut self) -> Result<()>;
+
+    /// Prints what a reader needs who wants to know why the guest has failed.
+    fn failed(&self, _: &Machine<Self::Devices>) {}
 }
 
 struct Shared<T: Trial> {
@@ -104,7 +107,12 @@ pub fn run_and_report<T: Trial>(
         Err(error) => return report(trial).end(&Err(error)),
     };
     match run(machine, trial, cpus) {
-        Ok((_machine, trial, end)) => report(trial).end(&end),
+        Ok((machine, trial, end)) => {
+            if end.is_err() {
+                trial.failed(&machine);
+            }
+            report(trial).end(&end)
+        }
         Err(error) => {
             line(&format!("# {error:#}"));
             false

@@ -17,6 +17,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use rig::check::expect;
 use rig::file_server::FileServer;
 use rig::process::signals::SIGKILL;
+use rig::tap::line;
 use vmm_guest::dax::{
     APPENDED, COPY, CUT, Content, DISK, FIRST, GROWN, GUEST, HOST, HUGE, LARGE, PROGRAM, REPLY,
     REPLY_AT, SHORT, SHRINKING, Step,
@@ -158,6 +159,18 @@ impl Trial for DaxTrial {
     fn reset(&mut self) -> Result<()> {
         ensure!(self.done, "the guest has ended after {}", self.report.at());
         Ok(())
+    }
+
+    fn failed(&self, machine: &Machine<Hardware>) {
+        for heard in self.watch.all() {
+            line(&format!(
+                "# heard of {} times, at first {}",
+                heard.count, heard.first
+            ));
+        }
+        if let Err(error) = checks::tell_state(machine, &self.share) {
+            line(&format!("# {error:#}"));
+        }
     }
 }
 

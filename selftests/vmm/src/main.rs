@@ -36,6 +36,7 @@ mod virtio;
 mod watch;
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, exit};
 use std::thread::{sleep, spawn};
@@ -107,6 +108,10 @@ fn main() -> ExitCode {
     let watched = console.clone();
     let (show, limit) = (cli.console, Duration::from_secs(cli.limit));
     spawn(move || watch(&watched, show, limit));
+    if cli.second.is_some() {
+        let watched = console.clone();
+        spawn(move || end_with_input(&watched));
+    }
 
     let form = match (cli.transcript, cli.trial) {
         (false, _) => Form::Tap,
@@ -163,9 +168,20 @@ fn watch(console: &Console, show: bool, limit: Duration) {
     if !show {
         line("# --console shows where its kernel is");
     }
+    end_unfinished(console)
+}
+
+/// Ends the program when its standard input does: the first VMM wants to know where it is.
+fn end_with_input(console: &Console) {
+    let _ = io::copy(&mut io::stdin(), &mut io::sink());
+    line("# the guest is not done, and nobody waits for it");
+    end_unfinished(console)
+}
+
+fn end_unfinished(console: &Console) -> ! {
     print_console(console);
     print_threads();
-    exit(1);
+    exit(1)
 }
 
 /// Prints where in the kernel the VMM and its devices are.

@@ -43,6 +43,12 @@ impl Watch {
         Ok(watch)
     }
 
+    /// What was heard up to now.
+    pub fn all(&self) -> Vec<Heard> {
+        let (all, _) = &*self.0;
+        all.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Waits until there has been an access past the end of each of these files.
     pub fn past_end(&self, names: [&str; 2]) -> Result<[Heard; 2]> {
         let (all, changed) = &*self.0;

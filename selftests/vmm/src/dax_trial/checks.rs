@@ -8,6 +8,7 @@ use std::os::fd::AsRawFd as _;
 use anyhow::{Context as _, Result, bail, ensure};
 use rig::check::expect;
 use rig::fdinfo;
+use rig::tap::line;
 use vmm_guest::dax::{GUEST, HUGE, MOST_TURNS, REPLY, REPLY_AT, TURNS, turn};
 use vmm_guest::pattern::pattern;
 
@@ -111,9 +112,24 @@ pub fn huge(machine: &Machine<Hardware>, report: &Report) -> Result<()> {
     Ok(())
 }
 
+/// Tells what the host sees of the two guests' doing: for a reader who wants to know why one
+/// of them has failed.
+pub fn tell_state(machine: &Machine<Hardware>, share: &Share) -> Result<()> {
+    let turns = turns_in(&fs::read(share.path(TURNS.name))?)?;
+    line(&format!("# turns in the file: {turns}"));
+    for text in fdinfo::read(machine.devices.memory.space())?.lines() {
+        line(&format!("# fdinfo: {text}"));
+    }
+    Ok(())
+}
+
+fn turns_in(page: &[u8]) -> Result<u64> {
+    Ok(page[..8].try_into().map(u64::from_le_bytes)?)
+}
+
 pub fn turns(share: &Share, report: &Report) -> Result<()> {
     let page = fs::read(share.path(TURNS.name))?;
-    let turns = page[..8].try_into().map(u64::from_le_bytes)?;
+    let turns = turns_in(&page)?;
     expect("turns", turns, MOST_TURNS)?;
     let text = turn(MOST_TURNS - 1);
     same(TURNS.name, &page[8..8 + text.len()], text.as_bytes())?;

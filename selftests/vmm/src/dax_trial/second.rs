@@ -8,7 +8,9 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use rig::check::expect;
@@ -25,6 +27,9 @@ use crate::cpus::{self, Trial};
 use crate::machine::{Base, Console, Machine};
 use crate::miss::Miss;
 
+/// How long the second VMM may take to print where it is.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// The option that makes a VMM the second one.
 const OPTION: &str = "--second";
 
@@ -34,6 +39,7 @@ pub const NOT_WRITTEN: &str = "its device has the RAM alone: the same write() fa
 pub struct Second {
     child: Child,
     folder: Folder,
+    waited: bool,
 }
 
 impl Second {
@@ -46,6 +52,7 @@ impl Second {
             .args(env::args().skip(1))
             .arg(OPTION)
             .arg(directory)
+            .stdin(Stdio::piped())
             .stdout(output.try_clone()?)
             .stderr(output);
         // SAFETY: Between fork and exec the closure makes one system call, and neither
@@ -56,15 +63,23 @@ impl Second {
         Ok(Second {
             child: command.spawn().context("the second VMM")?,
             folder,
+            waited: false,
         })
     }
 
     /// Waits for its end, which must be a good one. Returns what it has printed.
     pub fn wait(&mut self) -> Result<String> {
+        // Its standard input stays open until it has ended.
+        let _input = self.child.stdin.take();
         let status = self.child.wait()?;
-        let output = fs::read_to_string(self.folder.path().join("output"))?;
+        self.waited = true;
+        let output = self.output();
         ensure!(status.success(), "the second VMM: {status}\n{output}");
         Ok(output)
+    }
+
+    fn output(&self) -> String {
+        fs::read_to_string(self.folder.path().join("output")).unwrap_or_default()
     }
 }
 
@@ -76,10 +91,23 @@ pub fn printed<'a>(output: &'a Result<String, String>, text: &str) -> Result<&'a
 }
 
 impl Drop for Second {
+    /// Ends it where it is, and prints where that was: the first guest may have failed since
+    /// this one did not do its part.
     fn drop(&mut self) {
+        if self.waited {
+            return;
+        }
+        drop(self.child.stdin.take());
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE && matches!(self.child.try_wait(), Ok(None)) {
+            sleep(Duration::from_millis(20));
+        }
         // Both fail if it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        for text in self.output().lines() {
+            line(&format!("# second VMM: {text}"));
+        }
     }
 }
 
