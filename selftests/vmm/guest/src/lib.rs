@@ -12,4 +12,5 @@ pub mod mapping;
 pub mod pattern;
 pub mod ports;
 pub mod reading;
+pub mod share;
 pub mod work;

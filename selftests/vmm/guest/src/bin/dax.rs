@@ -8,7 +8,6 @@ use std::env;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
-use std::path::PathBuf;
 use std::process::{Command, exit};
 use std::sync::atomic::Ordering;
 use std::thread::{sleep, yield_now};
@@ -16,15 +15,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::fs::OFlags;
-use rustix::mount::{MountFlags, mount};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use vmm_guest::dax::*;
 use vmm_guest::mapping::{Mapping, Stores};
 use vmm_guest::pattern::{difference, pattern};
 use vmm_guest::ports::{Vmm, init, load};
+use vmm_guest::share::{expect, mapped, mount_share, path, same};
 use vmm_guest::work;
-
-const MOUNT: &str = "/mnt";
 
 /// The longest wait for the other guest, which has much to do before: as long as the VMM's for
 /// this one, on a slow machine.
@@ -98,20 +95,6 @@ fn second(vmm: &Vmm) -> Result<()> {
     vmm.call(Step::Done, [0, 0])
 }
 
-fn path(name: &str) -> PathBuf {
-    PathBuf::from(MOUNT).join(name)
-}
-
-fn mount_share() -> Result<()> {
-    let options = Some(c"dax=always");
-    mount(TAG, MOUNT, "virtiofs", MountFlags::empty(), options).context("mount")?;
-    let mounts = fs::read_to_string("/proc/mounts")?;
-    let found = mounts.lines().find(|line| line.contains(" virtiofs "));
-    let found = found.context("nothing is mounted")?;
-    ensure!(found.contains("dax=always"), "mounted without DAX: {found}");
-    Ok(())
-}
-
 /// Opens a file for reading and writing, which may not exist yet.
 fn open(name: &str) -> Result<File> {
     let mut options = OpenOptions::new();
@@ -119,37 +102,6 @@ fn open(name: &str) -> Result<File> {
     options
         .open(path(name))
         .with_context(|| format!("cannot open {name}"))
-}
-
-fn mapped(content: Content, stores: Stores) -> Result<Mapping> {
-    let file = match stores {
-        Stores::None => File::open(path(content.name)),
-        _ => OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(path(content.name)),
-    };
-    let file = file.with_context(|| format!("cannot open {}", content.name))?;
-    Mapping::new(&file, content.length, stores)
-}
-
-/// Compares a part of a mapping with the content that it should have.
-fn expect(content: Content, mapping: &Mapping, range: std::ops::Range<usize>) -> Result<()> {
-    let should = pattern(content.file, range.start as u64, range.len());
-    same(content.name, range.start, &mapping.bytes(range)?, &should)
-}
-
-fn same(name: &str, start: usize, is: &[u8], should: &[u8]) -> Result<()> {
-    if let Some(at) = difference(is, should) {
-        let end = |bytes: &[u8]| bytes.len().min(at + 8);
-        bail!(
-            "{name} has at {:#x} {:x?} and not {:x?}",
-            start + at,
-            &is[at..end(is)],
-            &should[at..end(should)]
-        );
-    }
-    Ok(())
 }
 
 fn read(vmm: &Vmm) -> Result<()> {
