@@ -2,6 +2,7 @@
 
 //! The process of a vhost-user device: start, connect, watch, stop.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -95,6 +96,11 @@ impl Daemon {
         Ok(flags & PF_EXITING != 0)
     }
 
+    /// Where it listens.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     /// A file descriptor that is readable once it has ended.
     pub fn pidfd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
@@ -124,6 +130,18 @@ impl Daemon {
     pub fn kill(&mut self) -> Result<ExitStatus> {
         self.child.kill()?;
         self.wait()
+    }
+
+    /// How many sockets it has open.
+    pub fn sockets(&self) -> Result<usize> {
+        let mut sockets = BTreeSet::new();
+        for entry in fs::read_dir(format!("/proc/{}/fd", self.id()))? {
+            let link = fs::read_link(entry?.path())?;
+            let link = link.to_string_lossy().into_owned();
+            // With the inode's number: a duplicate is the same socket.
+            sockets.extend(link.starts_with("socket:").then_some(link));
+        }
+        Ok(sockets.len())
     }
 
     /// What it holds of the guest's memory: lines of /proc/PID/maps, and links of

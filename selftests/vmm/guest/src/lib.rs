@@ -5,6 +5,7 @@
 #![warn(rust_2018_idioms, clippy::undocumented_unsafe_blocks)]
 
 pub mod dax;
+pub mod desk;
 pub mod fault_log;
 pub mod iommu;
 pub mod mailbox;
