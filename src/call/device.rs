@@ -32,7 +32,8 @@ use crate::{
     },
     sys::{
         file_operations,
-        mapping::Mapping, //
+        mapping::Mapping,
+        module, //
     },
 };
 
@@ -43,7 +44,8 @@ pub(crate) struct Device;
 impl MiscDevice for Device {
     type Ptr = KBox<Device>;
 
-    fn open(_file: &File, _misc: &MiscDeviceRegistration<Self>) -> Result<Self::Ptr> {
+    fn open(file: &File, _misc: &MiscDeviceRegistration<Self>) -> Result<Self::Ptr> {
+        module::keep_while_open(file)?;
         Ok(KBox::new(Device, GFP_KERNEL)?)
     }
 

@@ -29,6 +29,25 @@
 /* The module! macro of the kernel crate has no place for it. */
 MODULE_VERSION(ADDRESS_SPACE_VERSION_TEXT);
 
+/*
+ * Before 7.3 the operations of the kernel crate's devices have no owner, so that the module
+ * could be unloaded while the device is open. misc_mtx is held, which an unload waits for before
+ * it takes the device away: all write the same here.
+ */
+int address_space_helper_own_device(struct file *file)
+{
+	static struct file_operations owned;
+
+	if (file->f_op->owner)
+		return 0;
+	if (!try_module_get(THIS_MODULE))
+		return -ENODEV;
+	owned = *file->f_op;
+	owned.owner = THIS_MODULE;
+	replace_fops(file, &owned);
+	return 0;
+}
+
 void address_space_helper_init_rwlock(rwlock_t *lock)
 {
 	rwlock_init(lock);

@@ -14,6 +14,9 @@
 #include <linux/mmu_notifier.h>
 #include <linux/workqueue.h>
 
+/* The module. */
+int address_space_helper_own_device(struct file *file);
+
 /* Locks. */
 void address_space_helper_init_rwlock(rwlock_t *lock);
 void address_space_helper_read_lock(rwlock_t *lock);

@@ -32,7 +32,7 @@
 #define SERVED	msecs_to_jiffies(20)
 
 /* Whether bringing in a page of the VMA may wait for whoever serves its file. */
-static bool is_slow(const struct vm_area_struct *vma)
+static bool is_slow(struct vm_area_struct *vma)
 {
 	return !vma_is_anonymous(vma) && !address_space_helper_is_mapped_at_once(vma->vm_file);
 }
@@ -42,7 +42,7 @@ static bool is_slow(const struct vm_area_struct *vma)
  * -EFAULT or -EACCES. To write to a shared file is to ask its file system, which may take as
  * long as it likes.
  */
-static int check(const struct vm_area_struct *vma, bool write)
+static int check(struct vm_area_struct *vma, bool write)
 {
 	if (vma->vm_flags & (VM_IO | VM_PFNMAP | VM_MIXEDMAP | VM_SHADOW_STACK))
 		return -EFAULT;

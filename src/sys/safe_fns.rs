@@ -113,6 +113,7 @@ safe_fns! {
 
     fn simple_setattr(idmap: &IdMap, dentry: &Dentry, attributes: &Attributes) -> c_int;
     fn inc_nlink(inode: &Inode) -> ();
+    fn address_space_helper_own_device(file: &File) -> c_int;
     fn address_space_helper_touch_inode(inode: &Inode) -> ();
     fn address_space_helper_inode_size(inode: &Inode) -> loff_t;
     fn address_space_helper_set_inode_size(inode: &Inode, size: loff_t) -> ();
