@@ -15,7 +15,7 @@ endif
 
 help:
 	@echo 'make            build address_space.ko for the stock Debian kernel'
-	@echo 'make KDIR=DIR   build it for another Rust-enabled kernel, 7.3 or later,'
+	@echo 'make KDIR=DIR   build it for another Rust-enabled kernel, 7.2 or later,'
 	@echo '                with the toolchain of this machine'
 	@echo 'make demo       run a KVM guest on memory composed of several files'
 	@echo 'make demo-viommu   run unmodified devices behind an enforced IOMMU'
