@@ -24,10 +24,7 @@ use crate::{
     },
     segment::frame::HUGE_ORDER,
     space::resolve::Resolved,
-    sys::{
-        bindings,
-        errno::EOPNOTSUPP, //
-    },
+    sys::bindings,
 };
 
 /// What ptrace and the like copy from or to.
@@ -162,7 +159,7 @@ impl<T: VmOperations> Shims<T> {
         // mbind(): the pages are the files', which are asked for a policy themselves.
         #[cfg(CONFIG_NUMA)]
         attachment fn set_policy(_policy: *mut bindings::mempolicy) -> c_int =
-            |_attachment| EOPNOTSUPP.to_errno();
+            |_attachment| crate::sys::errno::EOPNOTSUPP.to_errno();
         attachment fn open() -> () = |attachment| T::open(attachment);
         attachment fn close() -> () = |attachment| T::close(attachment);
         context fn fault() -> VmFault = |context| T::fault(context);
