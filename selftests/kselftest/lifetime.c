@@ -334,6 +334,75 @@ TEST_F(space, create_and_close_leak_no_module_reference)
 	EXPECT_STREQ(before, after);
 }
 
+#define MAKERS		8
+#define MADE		12
+
+struct maker {
+	pthread_t thread;
+	int first;	/* what its first file begins with */
+	int asfd[MADE], file[MADE];
+	char *mem[MADE];
+	bool failed;
+};
+
+static bool shows_its_files(const struct maker *maker)
+{
+	for (unsigned int i = 0; i < MADE; i++)
+		if (peek(maker->mem[i]) != maker->first + (int)i ||
+		    peek(maker->mem[i] + PAGE) != maker->first + (int)i + 1)
+			return false;
+	return true;
+}
+
+static void *make_spaces(void *arg)
+{
+	struct maker *maker = arg;
+
+	for (unsigned int i = 0; i < MADE; i++) {
+		maker->asfd[i] = as_create(2 * PAGE);
+		maker->file[i] = memfd_pages("made", 2, maker->first + i);
+		maker->mem[i] = attach(maker->asfd[i], 0, 2 * PAGE, RW);
+		if (!maker->mem[i] || 
+		    as_map(maker->asfd[i], 0, maker->file[i], 0, 2 * PAGE, RW, 0)) {
+			maker->failed = true;
+			return NULL;
+		}
+	}
+	maker->failed = !shows_its_files(maker);
+	return NULL;
+}
+
+/* More at once than the module makes at a time. One that had the mm of another would lose it. */
+TEST(spaces_made_at_once_are_different_ones)
+{
+	static struct maker makers[MAKERS];
+
+	for (unsigned int i = 0; i < MAKERS; i++) {
+		makers[i].first = 1 + i * MADE;
+		ASSERT_EQ(0, pthread_create(&makers[i].thread, NULL, make_spaces, &makers[i]));
+	}
+	for (unsigned int i = 0; i < MAKERS; i++)
+		ASSERT_EQ(0, pthread_join(makers[i].thread, NULL));
+	for (unsigned int i = 0; i < MAKERS; i++) {
+		ASSERT_FALSE(makers[i].failed);
+		/* the others of every second maker go */
+		if (i % 2)
+			continue;
+		for (unsigned int j = 0; j < MADE; j++) {
+			ASSERT_EQ(0, munmap(makers[i].mem[j], 2 * PAGE));
+			ASSERT_EQ(0, close(makers[i].asfd[j]));
+		}
+	}
+	for (unsigned int i = 1; i < MAKERS; i += 2) {
+		for (unsigned int j = 0; j < MADE; j++)
+			ASSERT_EQ(0, as_unmap(makers[i].asfd[j], 0, 2 * PAGE));
+		for (unsigned int j = 0; j < MADE; j++)
+			ASSERT_EQ(0, as_map(makers[i].asfd[j], 0, makers[i].file[j], 0, 2 * PAGE,
+					    RW, 0));
+		ASSERT_TRUE(shows_its_files(&makers[i]));
+	}
+}
+
 static int try_rmmod(void)
 {
 	return syscall(SYS_delete_module, "address_space", O_NONBLOCK) ? -errno : 0;

@@ -10,8 +10,9 @@
 //!
 //! Nothing outside this file knows which it was. Either way the mm is charged to a memory cgroup of
 //! the caller's choice, its own: spaces are cheap to make, and a caller that makes a hundred
-//! thousand pays for them. One mm at a time, under a mutex that is acquired with nothing held but
-//! that of the list of arenas, and inside which nothing of the module is.
+//! thousand pays for them. A few are made at a time; who comes then waits for a mutex that is
+//! acquired with nothing held but that of the list of arenas, and inside which nothing of the
+//! module is.
 
 use core::ptr::NonNull;
 
@@ -82,6 +83,7 @@ mod exec {
                 Atomic, //
             },
             global_lock,
+            GlobalGuard,
             SetOnce, //
         },
         task::Task,
@@ -105,13 +107,62 @@ mod exec {
     /// user space, whatever the root file system looks like.
     const PATH: &CStr = c"/proc/1/exe";
 
-    /// The task whose exec gives its mm, or null.
-    static TASK: Atomic<*mut task_struct> = Atomic::new(null_mut());
-    /// What it gave.
-    static MM: Atomic<*mut mm_struct> = Atomic::new(null_mut());
+    /// So many mms are made at a time. Every exec on the machine looks at all of them.
+    const AT_ONCE: usize = 4;
+
+    /// An exec that gives its mm.
+    struct Birth {
+        /// Whether somebody has it; not used of the last one, which has [`LAST`].
+        taken: Atomic<i32>,
+        /// The task whose exec it is, or null.
+        task: Atomic<*mut task_struct>,
+        /// What it gave.
+        mm: Atomic<*mut mm_struct>,
+    }
+
+    static BIRTHS: [Birth; AT_ONCE] = [const {
+        Birth {
+            taken: Atomic::new(0),
+            task: Atomic::new(null_mut()),
+            mm: Atomic::new(null_mut()),
+        }
+    }; AT_ONCE];
+
+    /// A birth that nobody else has.
+    enum Turn {
+        Taken(&'static Birth),
+        Waited { _last: GlobalGuard<LAST> },
+    }
+
+    impl Turn {
+        /// Takes one, or waits for the last one.
+        fn take() -> Turn {
+            let free = |birth: &&Birth| birth.taken.cmpxchg(0, 1, Acquire).is_ok();
+            match BIRTHS[..AT_ONCE - 1].iter().find(free) {
+                Some(birth) => Turn::Taken(birth),
+                None => Turn::Waited { _last: LAST.lock() },
+            }
+        }
+
+        fn birth(&self) -> &'static Birth {
+            match self {
+                Turn::Taken(birth) => birth,
+                Turn::Waited { .. } => &BIRTHS[AT_ONCE - 1],
+            }
+        }
+    }
+
+    impl Drop for Turn {
+        fn drop(&mut self) {
+            if let Turn::Taken(birth) = self {
+                birth.taken.store(0, Release);
+            }
+        }
+    }
 
     /// What a helper is started for; stays until the helper's exec has been tried.
     struct Request {
+        birth: &'static Birth,
         /// The memory cgroup that pays. The helper may charge it until it has exited.
         payer: MemCgroup,
         /// The helper, once it runs.
@@ -120,7 +171,7 @@ mod exec {
 
     global_lock! {
         // SAFETY: Initialised in `Format::register`, before anything can use it.
-        unsafe(uninit) static ONE_AT_A_TIME: Mutex<()> = ();
+        unsafe(uninit) static LAST: Mutex<()> = ();
     }
 
     /// A `struct linux_binfmt` in static memory, which only C looks into.
@@ -152,7 +203,7 @@ mod exec {
             // format is static and not registered yet. At the head, or another format might know
             // /proc/1/exe first.
             unsafe {
-                ONE_AT_A_TIME.init();
+                LAST.init();
                 bindings::__register_binfmt(BINFMT.0.get(), 1);
             }
             // INVARIANT: Just registered.
@@ -173,18 +224,22 @@ mod exec {
     ///
     /// Called by exec with a valid `bprm` of the current task.
     unsafe extern "C" fn load_binary(bprm: *mut bindings::linux_binprm) -> c_int {
-        if TASK.load(Relaxed) != Task::current_raw() {
+        let current = Task::current_raw();
+        let Some(birth) = BIRTHS
+            .iter()
+            .find(|birth| birth.task.load(Relaxed) == current)
+        else {
             return -(bindings::ENOEXEC as c_int);
-        }
+        };
         // SAFETY: A format may change `bprm` while it is asked. Without an mm it is what it was
         // before exec made one, which freeing it allows for.
         unsafe {
-            MM.store((*bprm).mm, Release);
+            birth.mm.store((*bprm).mm, Release);
             (*bprm).mm = null_mut();
             // What the helper still allocates is its own.
             bindings::address_space_helper_set_active_memcg(null_mut());
         }
-        TASK.store(null_mut(), Relaxed);
+        birth.task.store(null_mut(), Relaxed);
         TAKEN
     }
 
@@ -205,8 +260,8 @@ mod exec {
             let request: &Request = &*(*info).data.cast();
             request.helper.populate((&**current).into());
             bindings::address_space_helper_set_active_memcg(request.payer.as_raw());
+            request.birth.task.store(Task::current_raw(), Relaxed);
         }
-        TASK.store(Task::current_raw(), Relaxed);
         0
     }
 
@@ -220,8 +275,10 @@ mod exec {
     }
 
     pub(super) fn borrow_mm(payer: MemCgroup) -> Result<*mut mm_struct> {
-        let _guard = ONE_AT_A_TIME.lock();
+        let turn = Turn::take();
+        let birth = turn.birth();
         let request = Request {
+            birth,
             payer,
             helper: SetOnce::new(),
         };
@@ -247,8 +304,8 @@ mod exec {
             }
             bindings::call_usermodehelper_exec(info, bindings::UMH_WAIT_EXEC as c_int)
         };
-        TASK.store(null_mut(), Relaxed);
-        let mm = MM.xchg(null_mut(), Acquire);
+        birth.task.store(null_mut(), Relaxed);
+        let mm = birth.mm.xchg(null_mut(), Acquire);
         if !mm.is_null() {
             return Ok(mm);
         }

@@ -5,9 +5,10 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::thread;
 
 use address_space::{AddressSpace, Window};
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use rig::READ_WRITE;
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -391,30 +392,53 @@ impl Beside for Pieces {
     }
 }
 
-/// What it takes to make an address space, one after the other.
+/// What it takes to make an address space, one after the other and two at a time.
 fn births(bench: &mut Bench) -> Result<()> {
     const BURST: usize = 100;
+    let space = || AddressSpace::new(PAGE as u64);
     let contenders = vec![
         ours("one of 100 address spaces", |clock| {
-            let mut made = Vec::with_capacity(BURST);
-            let took = clock.time(|| {
-                for _ in 0..BURST {
-                    made.push(AddressSpace::new(PAGE as u64)?);
-                }
-                Ok(())
-            })?;
-            Ok(took / BURST as f64)
+            burst(clock, BURST, space)
         }),
         other("one of 100 memfds", |clock| {
-            let mut made = Vec::with_capacity(BURST);
-            let took = clock.time(|| {
-                for _ in 0..BURST {
-                    made.push(sparse(PAGE)?);
-                }
-                Ok(())
-            })?;
-            Ok(took / BURST as f64)
+            burst(clock, BURST, || sparse(PAGE))
         }),
     ];
-    bench.compare('k', "make and keep", 10, contenders, &[])
+    bench.compare('k', "make and keep", 10, contenders, &[])?;
+
+    let together = |clock: Clock| {
+        let mut kept = Vec::with_capacity(2);
+        clock.time(|| {
+            thread::scope(|scope| {
+                let maker = || -> Result<Vec<_>> { (0..BURST).map(|_| Ok(space()?)).collect() };
+                let both = [scope.spawn(maker), scope.spawn(maker)];
+                for made in both {
+                    kept.push(made.join().map_err(|_| anyhow!("a panic"))??);
+                }
+                Ok(())
+            })
+        })
+    };
+    let contenders = vec![
+        ours("by two threads", |clock| {
+            Ok(together(clock)? / (2 * BURST) as f64)
+        }),
+        other("by one thread", |clock| burst(clock, 2 * BURST, space)),
+    ];
+    bench.compare('k', "make and keep 200 address spaces", 10, contenders, &[])
+}
+
+/// What it takes to make one of so many, which are kept until all are there.
+fn burst<T, E>(clock: Clock, count: usize, make: impl Fn() -> Result<T, E>) -> Result<f64>
+where
+    anyhow::Error: From<E>,
+{
+    let mut made = Vec::with_capacity(count);
+    let took = clock.time(|| {
+        for _ in 0..count {
+            made.push(make()?);
+        }
+        Ok(())
+    })?;
+    Ok(took / count as f64)
 }
