@@ -400,7 +400,7 @@ impl<T: FileOperations> Shims<T> {
             addr: c_ulong, length: c_ulong, first: c_ulong, flags: c_ulong
         ) -> c_ulong = |state, file| {
             let first = state.huge_page_offset(first);
-            safe_fns::thp_get_unmapped_area(file, addr, length, first, flags)
+            safe_fns::address_space_helper_get_unmapped_area(file, addr, length, first, flags)
         };
 
         fn fsync(

@@ -565,6 +565,18 @@ bool address_space_helper_is_written_back(struct file *file)
 	return mapping_can_writeback(file->f_mapping);
 }
 
+unsigned long address_space_helper_get_unmapped_area(struct file *file, unsigned long addr,
+						     unsigned long len, unsigned long pgoff,
+						     unsigned long flags)
+{
+	/* A kernel without huge pages has not even the function. */
+#ifdef CONFIG_TRANSPARENT_HUGEPAGE
+	return thp_get_unmapped_area(file, addr, len, pgoff, flags);
+#else
+	return mm_get_unmapped_area(file, addr, len, pgoff, flags);
+#endif
+}
+
 unsigned long address_space_helper_filesystem(struct file *file)
 {
 	return (unsigned long)file_inode(file)->i_sb;

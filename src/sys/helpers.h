@@ -144,6 +144,9 @@ bool address_space_helper_is_unmappable(struct file *file);
 bool address_space_helper_is_mapped_at_once(struct file *file);
 bool address_space_helper_is_written_back(struct file *file);
 unsigned long address_space_helper_filesystem(struct file *file);
+unsigned long address_space_helper_get_unmapped_area(struct file *file, unsigned long addr,
+						     unsigned long len, unsigned long pgoff,
+						     unsigned long flags);
 bool address_space_helper_seq_is_full(struct seq_file *out);
 bool address_space_helper_is_anon_file(struct file *file, const char *name);
 

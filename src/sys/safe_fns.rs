@@ -135,7 +135,7 @@ safe_fns! {
     fn vfs_fadvise(file: &File, offset: loff_t, length: loff_t, advice: c_int) -> c_int;
     fn vfs_fsync_range(file: &File, start: loff_t, last: loff_t, datasync: c_int) -> c_int;
     fn fixed_size_llseek(file: &File, offset: loff_t, whence: c_int, size: loff_t) -> loff_t;
-    fn thp_get_unmapped_area(
+    fn address_space_helper_get_unmapped_area(
         file: &File, addr: usize, length: usize, first: usize, flags: usize
     ) -> usize;
     fn address_space_helper_seq_is_full(out: &SeqFile) -> bool;
