@@ -3,6 +3,7 @@
 from the console how the guest fares."""
 
 import argparse
+import contextlib
 import glob
 import os
 import re
@@ -135,17 +136,47 @@ def image(args):
     if args.kernel != "stock":
         # All drivers are built in; only init= needs the initramfs, see below.
         return ["--kimg", f"{args.kernel_folder}/build/vmlinux", "--mods=none", "--force-initramfs"]
+    return ["--kimg", f"/usr/lib/modules/{release()}/vmlinuz", "--mods=auto"]
+
+
+def release():
+    """That of the stock kernel."""
     with open(f"{ENV}/release") as file:
-        release = file.read().strip()
-    return ["--kimg", f"/usr/lib/modules/{release}/vmlinuz", "--mods=auto"]
+        return file.read().strip()
+
+
+# What the VM sees of this machine, by the tags that vm-init mounts.
+SHARES = {"as.root": "/", "as.top": TOP}
+
+
+def has_9p(args):
+    """Whether the kernel has 9p: those for clouds have not, but virtiofs. Under emulation a
+    request to virtiofsd takes much longer."""
+    return args.kernel != "stock" or bool(glob.glob(f"/usr/lib/modules/{release()}/kernel/fs/9p/*"))
+
+
+@contextlib.contextmanager
+def servers(args, run):
+    """A virtiofsd for each share, if the kernel wants one."""
+    started = []
+    try:
+        for tag, path in SHARES.items() if not has_9p(args) else ():
+            started.append(subprocess.Popen(
+                ["/usr/libexec/virtiofsd", "--socket-path", f"{run}/{tag}", "--shared-dir", path,
+                 "--sandbox", "none", "--announce-submounts", "--log-level", "error"],
+                stdin=subprocess.DEVNULL, start_new_session=True))
+        yield
+    finally:
+        for server in started:
+            server.kill()
+            server.wait()
 
 
 def virtme(args, run):
     words = [
         "virtme-run", *image(args),
         "--root", "/", "--rw", "--memory", args.memory, "--cpus", str(args.cpus),
-        # Under emulation a request to virtiofsd takes much longer than one to 9p.
-        "--disable-microvm", "--force-9p", "--blk-disk", f"ext4={run}/disk",
+        "--disable-microvm", *(["--force-9p"] if has_9p(args) else []), "--blk-disk", f"ext4={run}/disk",
     ]
     options = ["-no-reboot", "-monitor", f"unix:{run}/monitor,server=on,wait=off"]
     # Why it ended, where the kernel could not say so: a triple fault is logged with the registers.
@@ -161,9 +192,13 @@ def virtme(args, run):
     if args.command:
         words += ["--script-sh", "true", "--show-boot-console"]
     # vm-init mounts these two, each with the caching that it needs.
-    for tag, path in (("as.root", "/"), ("as.top", TOP)):
-        options += ["-fsdev", f"local,id={tag},path={path},security_model=none,multidevs=remap",
-                    "-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag}"]
+    for tag, path in SHARES.items():
+        if has_9p(args):
+            options += ["-fsdev", f"local,id={tag},path={path},security_model=none,multidevs=remap",
+                        "-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag}"]
+        else:
+            options += ["-chardev", f"socket,id={tag},path={run}/{tag}",
+                        "-device", f"vhost-user-fs-pci,chardev={tag},tag={tag}"]
     for name in ("control", "stdout", "stderr"):
         options += ["-device", "virtio-serial-pci", "-chardev", f"file,id=as.{name},path={run}/{name}",
                     "-device", f"virtserialport,name=as.{name},chardev=as.{name}"]
@@ -384,7 +419,8 @@ def shell(args, log):
         open(f"{guest.run}/{name}", "w").close()
     say("booting; Ctrl-D ends the shell and the VM, Ctrl-A x stops it at once")
     try:
-        subprocess.call(virtme(args, guest.run), stderr=log)
+        with servers(args, guest.run):
+            subprocess.call(virtme(args, guest.run), stderr=log)
         with open(f"{guest.run}/stderr", "rb") as file:
             sys.stderr.buffer.write(file.read())
     finally:
@@ -421,7 +457,8 @@ def main():
             return shell(args, log)
         for attempt in (1, 2):
             guest = Guest(args, log)
-            status, why = guest.boot()
+            with servers(args, guest.run):
+                status, why = guest.boot()
             if attempt == 2 or why is None:
                 break
             if guest.state == "boot":
