@@ -163,7 +163,7 @@ def servers(args, run):
         for tag, path in SHARES.items() if not has_9p(args) else ():
             started.append(subprocess.Popen(
                 ["/usr/libexec/virtiofsd", "--socket-path", f"{run}/{tag}", "--shared-dir", path,
-                 "--sandbox", "none", "--announce-submounts", "--log-level", "error"],
+                 "--sandbox", "none", "--no-announce-submounts", "--log-level", "error"],
                 stdin=subprocess.DEVNULL, start_new_session=True))
         yield
     finally:
