@@ -34,7 +34,7 @@ FIXTURE_TEARDOWN(pre_fault)
 	space_free(&self->s);
 }
 
-/* Of bytes @first to @last of the slot: how many it has entered, or -errno. */
+/* Of bytes @first to @last of the slot: how many bytes it has entered, or -errno. */
 static int64_t pre_fault(struct vm *vm, uint64_t first, uint64_t last)
 {
 	struct kvm_pre_fault_memory range = { .gpa = SLOT_GPA + first, .size = last - first };

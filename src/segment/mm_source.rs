@@ -111,6 +111,11 @@ mod exec {
     const AT_ONCE: usize = 4;
 
     /// An exec that gives its mm.
+    ///
+    /// # Invariants
+    ///
+    /// Between two uses `task` and `mm` are null. In use it belongs to whoever has its [`Turn`];
+    /// only the helper that was started for that writes to the two meanwhile.
     struct Birth {
         /// Whether somebody has it; not used of the last one, which has [`LAST`].
         taken: Atomic<i32>,
