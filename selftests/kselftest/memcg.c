@@ -2,12 +2,13 @@
 /*
  * Memory that is first accessed through an address space belongs to its creator: it
  * is charged to the creator's cgroup, whichever process accesses it, and also after
- * the creator has exited. So are private copies.
+ * the creator has exited. So are private copies, and what the module needs for the
+ * ranges that are mapped, until they are unmapped.
  */
 #include <sys/wait.h>
 
 #include "kselftest_harness.h"
-#include "lib/as_util.h"
+#include "lib/as_ops.h"
 
 #define CREATOR	CGROUP_ROOT "/address_space_creator"
 #define TOUCHER	CGROUP_ROOT "/address_space_toucher"
@@ -264,6 +265,72 @@ TEST(reserved_huge_pages_are_charged_to_the_caller)
 	ASSERT_EQ(pid, waitpid(pid, &status, 0));
 	EXPECT_EQ(0, status >> 8);
 	write_text(POOL, was);
+}
+
+#define RANGES	(64UL * 1024)
+
+/* Ranges of a page each, with a hole after each. */
+static int map_ranges(int asfd, int file)
+{
+	static struct address_space_op ops[1024];
+	uint64_t i;
+
+	for (i = 0; i < RANGES; i++) {
+		ops[i % ARRAY_SIZE(ops)] = op_map(2 * i * PAGE, file, 0, PAGE, PROT_READ, 0);
+		if ((i + 1) % ARRAY_SIZE(ops) == 0 && as_batch(asfd, ops, ARRAY_SIZE(ops), NULL))
+			return -1;
+	}
+	return 0;
+}
+
+/* 0, or which step failed. */
+static int unmap_ranges_in_group(void)
+{
+	long before, mapped, left;
+	int asfd, file, round;
+
+	if (enter_group((void *)CREATOR))
+		return 1;
+	file = memfd_pages("shown", 1, 'a');
+	asfd = as_create(2 * RANGES * PAGE);
+	if (file < 0 || asfd < 0)
+		return 2;
+	before = memory_of(CREATOR);
+	for (round = 0; round < 3; round++) {
+		if (map_ranges(asfd, file))
+			return 3;
+		mapped = memory_of(CREATOR) - before;
+		/* all but a few, which stay where they are */
+		if (as_unmap(asfd, PAGE, (2 * RANGES - 3) * PAGE))
+			return 4;
+		left = memory_of(CREATOR) - before;
+		if (mapped < (long)RANGES * 100)
+			return 5;
+		if (left > mapped / 4) {
+			printf("# %ld bytes with %lu ranges, %ld with two\n", mapped, RANGES, left);
+			return 6;
+		}
+		if (as_unmap(asfd, 0, 2 * RANGES * PAGE))
+			return 7;
+	}
+	return 0;
+}
+
+TEST(memory_of_unmapped_ranges_goes_back)
+{
+	int status;
+	pid_t pid;
+
+	if (!have_memory_controller())
+		SKIP(return, "no memory controller in cgroup2 at " CGROUP_ROOT);
+	ASSERT_EQ(0, make_group(CREATOR));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (pid == 0)
+		_exit(unmap_ranges_in_group());
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_EQ(0, status >> 8);
+	rmdir(CREATOR);
 }
 
 TEST_HARNESS_MAIN

@@ -19,6 +19,7 @@
 //! A search is O(log n) for each range that it finds, and a change of a summary O(log n).
 
 use super::{
+    chunks::Store,
     node::{
         wide,
         Links,
@@ -30,10 +31,7 @@ use super::{
         SegmentPage,
         SpacePage, //
     },
-    pool::{
-        Pool,
-        Store, //
-    },
+    pool::Pool,
     tree::{
         Order,
         Tree, //

@@ -22,6 +22,7 @@
 //! Only the owner's own search for a hole pays for the owner's changes.
 
 use super::{
+    chunks::Store,
     node::{
         Links,
         Node,
@@ -31,10 +32,7 @@ use super::{
         Pages,
         SpacePage, //
     },
-    pool::{
-        Pool,
-        Store, //
-    },
+    pool::Pool,
     tree::{
         Order,
         Tree, //

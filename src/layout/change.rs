@@ -10,9 +10,9 @@
 //! for each range that it removes.
 
 use super::{
+    chunks::Store,
     node::NIL,
     page::SpacePage,
-    pool::Store,
     tree::Place,
     Layout,
     Prot,

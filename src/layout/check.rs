@@ -5,6 +5,7 @@
 use super::{
     by_segment::BySegment,
     by_space::BySpace,
+    chunks::Store,
     node::{
         wide,
         NIL, //
@@ -13,7 +14,6 @@ use super::{
         SegmentPage,
         SpacePage, //
     },
-    pool::Store,
     tree::{
         Order,
         Tree, //

@@ -10,6 +10,7 @@ use super::{
     by_segment::BySegment,
     by_space::BySpace,
     change::Error,
+    chunks::Store,
     node::{
         corrupt,
         wide,
@@ -19,7 +20,6 @@ use super::{
         SegmentPage,
         SpacePage, //
     },
-    pool::Store,
     tree::{
         Order,
         Place,

@@ -30,8 +30,17 @@
 //! drop(spare);
 //! ```
 //!
-//! A batch asks for the sum. Nodes that a change frees serve the changes after it; their memory
-//! stays until the layout is dropped.
+//! A batch asks for the sum. Nodes that a change frees serve the changes after it. Memory of which
+//! nothing is in use goes back when there is more of it than of the rest
+//! ([`Layout::has_surplus()`]):
+//!
+//! ```ignore
+//! let mut surplus = Surplus::new();
+//! // With the lock:
+//! let more = layout.shed(&mut surplus);
+//! // Without it:
+//! surplus.free();
+//! ```
 //!
 //! # Defects
 //!
@@ -41,8 +50,8 @@
 //!
 //! # Inside
 //!
-//! The ranges are nodes (`layout/node.rs`) of a pool (`layout/pool.rs`), linked into a list and two
-//! trees: by space page (`layout/by_space.rs`), for faults and holes, and by segment page
+//! The ranges are nodes (`layout/node.rs`) of a pool (`layout/pool.rs`), whose memory comes in chunks
+//! (`layout/chunks.rs`), linked into a list and two trees: by space page (`layout/by_space.rs`), for faults and holes, and by segment page
 //! (`layout/by_segment.rs`), for revocations that come from the segment. Both are the same treap
 //! (`layout/tree.rs`). The changes are in `layout/change.rs`, and their steps in `layout/edit.rs`.
 
@@ -51,6 +60,7 @@ mod by_space;
 mod change;
 #[cfg(test)]
 mod check;
+mod chunks;
 mod edit;
 mod few;
 mod installed;
@@ -64,6 +74,14 @@ mod tree;
 pub(crate) use self::check::PARTS;
 pub(crate) use self::{
     change::Error,
+    chunks::{
+        Chunk,
+        Need,
+        Slot,
+        Spare,
+        Store,
+        Surplus, //
+    },
     few::FewRanges,
     installed::Installed,
     node::{
@@ -75,12 +93,6 @@ pub(crate) use self::{
         Pages,
         SegmentPage,
         SpacePage, //
-    },
-    pool::{
-        Chunk,
-        Need,
-        Spare,
-        Store, //
     },
     range_set::RangeSet,
 };
@@ -295,6 +307,21 @@ impl<M: Store> Layout<M> {
     /// each chunk over the layout's life.
     pub(crate) fn refill(&mut self, spare: &mut Spare<M>) {
         self.pool.refill(spare);
+    }
+
+    /// Whether there is memory that [`Self::shed()`] would give back. O(1).
+    pub(crate) fn has_surplus(&self) -> bool {
+        self.pool.has_surplus()
+    }
+
+    /// Moves memory of which nothing is in use into `surplus`, which is empty and is to be freed
+    /// without the lock, and says whether to go on. Some thousand instructions at most.
+    ///
+    /// Of memory that was used once and is so no longer, what remains in the end is no more than
+    /// the rest and 256 KiB, besides what still holds a range or more: one range keeps 4 KiB. And
+    /// the directory, 24 bytes for each 4 KiB.
+    pub(crate) fn shed(&mut self, surplus: &mut Surplus<M>) -> bool {
+        self.pool.shed(surplus)
     }
 
     fn range(&self, index: u32) -> Option<&Range<M::Segment>> {

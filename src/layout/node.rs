@@ -73,7 +73,7 @@ pub(crate) struct Node<M: Client> {
     pub(super) gap: u64,
     /// In the tree by space page.
     pub(super) space: Links,
-    /// The node after this one by space page, or [`NIL`]; of a vacant node, the next vacant one.
+    /// The node after this one by space page, or [`NIL`].
     pub(super) next: u32,
     /// Of both trees: no node has a higher one than its parent.
     pub(super) priority: u32,

@@ -26,15 +26,13 @@
 //!   split ([`Order::narrowed`]), and those above a node that goes ([`Order::lost`]).
 
 use super::{
+    chunks::Store,
     node::{
         Links,
         Node,
         NIL, //
     },
-    pool::{
-        Pool,
-        Store, //
-    },
+    pool::Pool,
 };
 use core::marker::PhantomData;
 

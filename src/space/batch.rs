@@ -271,7 +271,7 @@ impl Batch {
         // A notifier that looked while something was away has missed it, though it is back: so it
         // is zapped in its place.
         let revoke = any && (refused.is_none() || hold.was_let_go());
-        hold.finish(revoke);
+        let surplus = hold.finish(revoke);
         drop(spare);
         drop(journal);
 
@@ -286,6 +286,9 @@ impl Batch {
         let made = steps.iter().take(made).map(|step| &step.change);
         space.wake(ops, made, &changes);
         space.release_unused(ops, removed);
+        if surplus {
+            space.shed(ops);
+        }
         if let Some(refused) = refused {
             return Err(refused);
         }

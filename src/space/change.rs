@@ -25,7 +25,8 @@ use crate::{
         Pages,
         Prot,
         SpacePage,
-        Spare, //
+        Spare,
+        Surplus, //
     },
     segment::{
         frame::HUGE_PAGES,
@@ -356,6 +357,16 @@ impl Space {
         Ok((shown, Some(spare)))
     }
 
+    /// Frees memory of the layout that nothing is in any more, without the lock. After a change has
+    /// reached everybody: whoever waits for it to do so does not wait for this.
+    #[cold]
+    pub(super) fn shed(&self, _ops: &Ops) {
+        let mut surplus = Surplus::new();
+        while self.install.write().layout.shed(&mut surplus) {
+            surplus.free();
+        }
+    }
+
     /// Makes one change, which may show what `pins` has; the errors are those of its kind, and
     /// `ENOMEM`.
     pub(crate) fn change(self: &Arc<Self>, ops: &mut Ops, change: &Change, pins: &Pins) -> Result {
@@ -411,7 +422,7 @@ impl Space {
         }
         let [zap, there] = &zaps;
         let revoke = !(zap.is_empty() && there.is_empty());
-        hold.finish(revoke);
+        let surplus = hold.finish(revoke);
         drop(spare);
         if revoke {
             self.zap(ops, zap);
@@ -420,6 +431,9 @@ impl Space {
         }
         let made = changed.is_ok().then_some(change);
         self.wake(ops, made.into_iter(), &changes);
+        if surplus {
+            self.shed(ops);
+        }
         match changed {
             Ok(()) => {
                 change.trace(self, revoke);

@@ -120,8 +120,9 @@ impl<'a> Hold<'a> {
         self.spend(ranges / 8);
     }
 
-    /// Lets the lock go, with what is changed noted as being revoked if it is to be zapped.
-    pub(super) fn finish(mut self, revoke: bool) {
+    /// Lets the lock go, with what is changed noted as being revoked if it is to be zapped. Says
+    /// whether the layout has memory to give back: see [`Space::shed`].
+    pub(super) fn finish(mut self, revoke: bool) -> bool {
         let changes = self.changes;
         let shown = self.shown();
         if revoke {
@@ -129,5 +130,6 @@ impl<'a> Hold<'a> {
         } else if !shown.revoking.is_empty() {
             shown.revoking = FewRanges::none();
         }
+        shown.layout.has_surplus()
     }
 }

@@ -31,7 +31,7 @@ impl layout::Client for Kernel {
 
 impl layout::Store for Kernel {
     type Chunk = KBox<layout::Chunk<Kernel>>;
-    type Directory = KVVec<Self::Chunk>;
+    type Directory = KVVec<layout::Slot<Self::Chunk>>;
     type Error = Error;
 
     fn chunk() -> Result<Self::Chunk> {
@@ -49,13 +49,13 @@ impl layout::Store for Kernel {
         directory.capacity()
     }
 
-    fn push(directory: &mut Self::Directory, chunk: Self::Chunk) {
-        if directory.push_within_capacity(chunk).is_err() {
+    fn push(directory: &mut Self::Directory, slot: layout::Slot<Self::Chunk>) {
+        if directory.push_within_capacity(slot).is_err() {
             Self::corrupt("a directory is full");
         }
     }
 
-    fn pop(directory: &mut Self::Directory) -> Option<Self::Chunk> {
+    fn pop(directory: &mut Self::Directory) -> Option<layout::Slot<Self::Chunk>> {
         directory.pop()
     }
 }

@@ -35,7 +35,7 @@ impl layout::Client for Heap {
 
 impl layout::Store for Heap {
     type Chunk = Box<layout::Chunk<Heap>>;
-    type Directory = Vec<Self::Chunk>;
+    type Directory = Vec<layout::Slot<Self::Chunk>>;
     type Error = Infallible;
 
     fn chunk() -> Result<Self::Chunk, Infallible> {
@@ -50,15 +50,15 @@ impl layout::Store for Heap {
         directory.capacity()
     }
 
-    fn push(directory: &mut Self::Directory, chunk: Self::Chunk) {
+    fn push(directory: &mut Self::Directory, slot: layout::Slot<Self::Chunk>) {
         assert!(
             directory.len() < directory.capacity(),
             "this would allocate"
         );
-        directory.push(chunk);
+        directory.push(slot);
     }
 
-    fn pop(directory: &mut Self::Directory) -> Option<Self::Chunk> {
+    fn pop(directory: &mut Self::Directory) -> Option<layout::Slot<Self::Chunk>> {
         directory.pop()
     }
 }
@@ -96,6 +96,20 @@ pub(crate) fn refill(layout: &mut Layout, nodes: usize) {
     let Ok(mut spare) = layout::Spare::new(layout.need(nodes));
     layout.refill(&mut spare);
     assert!(layout.need(nodes).is_none());
+}
+
+/// Has `layout` give back what it does not need, and returns how many nodes there is memory for.
+pub(crate) fn shed(layout: &mut Layout) -> usize {
+    if layout.has_surplus() {
+        let mut surplus = layout::Surplus::new();
+        while layout.shed(&mut surplus) {
+            surplus.free();
+        }
+    }
+    let room = (0..)
+        .step_by(32)
+        .take_while(|&nodes| layout.need(nodes).is_none());
+    layout.len() + room.last().unwrap_or(0)
 }
 
 /// A space with memory for so many nodes.
