@@ -34,6 +34,7 @@ mod row_i;
 mod row_j;
 mod row_j_restore;
 mod row_k;
+mod row_k_fork;
 mod row_l;
 mod row_l_guest;
 mod row_m;
@@ -86,7 +87,7 @@ impl Row {
             Row::H => row_h::run(bench),
             Row::I => row_i::run(bench),
             Row::J => row_j::run(bench).and_then(|()| row_j_restore::run(bench)),
-            Row::K => row_k::run(bench),
+            Row::K => row_k::run(bench).and_then(|()| row_k_fork::run(bench)),
             Row::L => row_l::run(bench).and_then(|()| row_l_guest::run(bench)),
             Row::M => row_m::run(bench),
         }
