@@ -32,7 +32,7 @@ MODULE_VERSION(ADDRESS_SPACE_VERSION_TEXT);
 /*
  * Before 7.3 the operations of the kernel crate's devices have no owner, so that the module
  * could be unloaded while the device is open. misc_mtx is held, which an unload waits for before
- * it takes the device away: all write the same here.
+ * it takes the device away: all write the same here. The file of anybody else is -EINVAL.
  */
 int address_space_helper_own_device(struct file *file)
 {
@@ -40,6 +40,8 @@ int address_space_helper_own_device(struct file *file)
 
 	if (file->f_op->owner)
 		return 0;
+	if (!within_module((unsigned long)file->f_op, THIS_MODULE))
+		return -EINVAL;
 	if (!try_module_get(THIS_MODULE))
 		return -ENODEV;
 	owned = *file->f_op;
