@@ -357,8 +357,9 @@ impl Space {
         Ok((shown, Some(spare)))
     }
 
-    /// Frees memory of the layout that nothing is in any more, without the lock. After a change has
-    /// reached everybody: whoever waits for it to do so does not wait for this.
+    /// Frees memory of the layout that nothing is in any more, without the install lock. To be
+    /// called when a change has reached everybody, so that no revocation waits for it; other
+    /// changes of the owner's do.
     #[cold]
     pub(super) fn shed(&self, _ops: &Ops) {
         let mut surplus = Surplus::new();
