@@ -36,8 +36,6 @@ use super::{
         Order,
         Tree, //
     },
-    Range,
-    Segment, //
 };
 use core::ops;
 
@@ -106,12 +104,6 @@ impl Order for BySegment {
 }
 
 impl BySegment {
-    /// The key of a node with the range `range`.
-    #[inline]
-    pub(super) fn key_of<S: Segment>(range: &Range<S>) -> <Self as Order>::Key {
-        (wide(range.segment.id(), range.offset), range.start)
-    }
-
     /// Computes the summary of the subtree under `index` anew from the node itself and from its
     /// children's summaries, and returns whether it changed. O(1).
     pub(super) fn summarize<M: Store>(pool: &mut Pool<M>, index: u32) -> bool {

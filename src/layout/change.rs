@@ -176,8 +176,10 @@ impl<M: Store> Layout<M> {
 
     /// Keeps ranges from being joined until [`Self::release_joins()`] was called as often as this.
     ///
-    /// For [`Self::next_showing()`]. A range that is not joined costs a node, and nothing else.
+    /// For [`Self::next_showing()`]. A range that is not joined costs a node, and nothing else. What
+    /// waits is added to the tree by segment page, and nothing waits then.
     pub(crate) fn hold_joins(&mut self) {
+        self.add_waiting();
         self.holds = self.holds.saturating_add(1);
     }
 

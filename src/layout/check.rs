@@ -18,9 +18,11 @@ use super::{
         Order,
         Tree, //
     },
+    waiting::MOST,
     Layout,
     Segment, //
 };
+use std::vec::Vec;
 
 impl<M: Store> Layout<M> {
     /// Panics if the layout is not sound in itself.
@@ -28,8 +30,13 @@ impl<M: Store> Layout<M> {
     /// If joins were never held, `joined` is set: then no two neighbours may be one mapping.
     pub(crate) fn check(&mut self, joined: bool) {
         self.pool.check();
-        self.check_tree(&self.space);
-        self.check_tree(&self.segments);
+        self.check_tree(&self.space, self.len());
+        let waiting = self.waiting.count();
+        self.check_tree(&self.segments, self.len() - waiting);
+        assert!(waiting <= if self.holds == 0 { MOST } else { 0 });
+        let listed: Vec<u32> = self.waiting.iter(&self.pool).collect();
+        assert_eq!(listed.len(), waiting, "nodes that wait");
+        assert!(listed.into_iter().all(|index| self.waits(index)));
         self.check_bounds(false);
         self.check_reach();
 
@@ -56,7 +63,7 @@ impl<M: Store> Layout<M> {
 
     /// Links lead back to where they came from, keys ascend from left to right, priorities do not
     /// from the root down, copies are what they are copies of, and all nodes are there.
-    fn check_tree<O: Order>(&self, tree: &Tree<O>) {
+    fn check_tree<O: Order>(&self, tree: &Tree<O>, nodes: usize) {
         let mut index = tree.root();
         if index != NIL {
             assert_eq!(Tree::<O>::links(&self.pool, index).parent, NIL);
@@ -87,7 +94,7 @@ impl<M: Store> Layout<M> {
             }
             index = next;
         }
-        assert_eq!(count, self.len(), "nodes in the tree");
+        assert_eq!(count, nodes, "nodes in the tree");
     }
 
     /// The list by space page is in the order of the tree; no hole is longer than the bound of its

@@ -13,7 +13,7 @@ use super::{
     chunks::Store,
     node::{
         corrupt,
-        wide,
+        Node,
         NIL, //
     },
     page::{
@@ -27,8 +27,7 @@ use super::{
     },
     Layout,
     Prot,
-    Range,
-    Segment, //
+    Range, //
 };
 use core::ops;
 
@@ -73,16 +72,14 @@ impl<M: Store> Layout<M> {
             }
         }
         let (space, gap) = self.space.add(&mut self.pool, taken, place, after);
-        let key = BySegment::key_of(&range);
-        let own = wide(range.segment.id(), range.offset_end());
-        let place = self.segments.find(&self.pool, &key);
-        let (segment, reach) = self.segments.add(&mut self.pool, taken, place, own);
+        let (segment, reach) = self.wait(index);
         let node = self.pool.get_mut(index);
         node.next = next;
         node.priority = priority;
         (node.space, node.gap) = (space, gap);
         (node.segment, node.reach) = (segment, reach);
         node.fill(range);
+        self.add_overdue();
         Ok(())
     }
 
@@ -150,23 +147,31 @@ impl<M: Store> Layout<M> {
         index: u32,
         range: Range<M::Segment>,
     ) -> Option<Range<M::Segment>> {
-        self.remove_from_segment(index);
-        let node = self.pool.get_mut(index);
-        let old = node.range.take();
-        node.fill(range);
-        self.add_to_segment(index);
+        let mut old = None;
+        self.rekey(index, |node| {
+            old = node.range.take();
+            node.fill(range);
+        });
         old
     }
 
-    /// Removes a node from the tree by segment page.
-    #[inline(never)]
-    fn remove_from_segment(&mut self, index: u32) {
-        self.segments.remove(&mut self.pool, index);
+    /// Changes what a node shows of which segment.
+    fn rekey(&mut self, index: u32, change: impl FnOnce(&mut Node<M>)) {
+        if self.waits(index) {
+            change(self.pool.get_mut(index));
+            return;
+        }
+        self.remove_by_segment(index);
+        change(self.pool.get_mut(index));
+        let (segment, reach) = self.wait(index);
+        let node = self.pool.get_mut(index);
+        (node.segment, node.reach) = (segment, reach);
+        self.add_overdue();
     }
 
     /// Adds a node to the tree by segment page.
     #[inline(never)]
-    fn add_to_segment(&mut self, index: u32) {
+    pub(super) fn add_to_tree(&mut self, index: u32) {
         let node = self.pool.get(index);
         let (key, own) = (BySegment::key(node), node.own_reach());
         let taken = (index, node.priority);
@@ -195,7 +200,7 @@ impl<M: Store> Layout<M> {
                 Tree::<BySpace>::raise(&mut self.pool, previous, hole);
             }
         }
-        self.segments.remove(&mut self.pool, index);
+        self.remove_by_segment(index);
         let removed = self.pool.put(index);
         let pages = removed.as_ref().map_or(0, Range::pages);
         self.mapped = self.mapped.wrapping_sub(pages);
@@ -204,6 +209,7 @@ impl<M: Store> Layout<M> {
 
     /// Moves the end of a range. It must not run into another range that stays.
     fn set_end(&mut self, index: u32, end: SpacePage) {
+        let waits = self.waits(index);
         let node = self.pool.get_mut(index);
         let old = node.own_reach();
         let Some(range) = &mut node.range else { return };
@@ -214,10 +220,13 @@ impl<M: Store> Layout<M> {
         self.mapped = self.mapped.wrapping_sub(range.pages());
         range.end = end;
         let reach = node.own_reach();
-        if reach > old {
+        let grew = reach > old;
+        if grew && !waits {
             Tree::<BySegment>::raise(&mut self.pool, index, reach);
-        } else {
+        } else if !waits {
             BySegment::lower(&mut self.pool, index, old);
+        }
+        if !grew {
             Tree::<BySpace>::hole_grew(&mut self.pool, index);
         }
     }
@@ -225,21 +234,22 @@ impl<M: Store> Layout<M> {
     /// Moves the start of a range, the one after `previous`, which it must not run into; `offset`
     /// is what it shows there.
     fn set_start(&mut self, previous: u32, index: u32, start: SpacePage, offset: SegmentPage) {
+        let mut mapped = self.mapped;
         // Its place among the ranges of its segment may change.
-        self.remove_from_segment(index);
-        let node = self.pool.get_mut(index);
-        node.start = start;
-        if let Some(range) = &mut node.range {
-            if start > range.start {
-                range.installed = range.installed.within(&(start..range.end));
+        self.rekey(index, |node| {
+            node.start = start;
+            if let Some(range) = &mut node.range {
+                if start > range.start {
+                    range.installed = range.installed.within(&(start..range.end));
+                }
+                mapped = mapped.wrapping_add(range.end - start);
+                mapped = mapped.wrapping_sub(range.pages());
+                range.start = start;
+                range.offset = offset;
             }
-            self.mapped = self.mapped.wrapping_add(range.end - start);
-            self.mapped = self.mapped.wrapping_sub(range.pages());
-            range.start = start;
-            range.offset = offset;
-        }
+        });
+        self.mapped = mapped;
         Tree::<BySpace>::hole_grew(&mut self.pool, previous);
-        self.add_to_segment(index);
     }
 
     /// The range that must be cut before `page` so that what is on one side of it can have the

@@ -39,23 +39,24 @@ impl FewRanges {
             return;
         }
         self.hull = self.hull.clone().hull(pages.clone());
-        // What an added range costs in pages that were not.
-        let extends = |range: &Range<SpacePage>| {
-            let hull = range.clone().hull(pages.clone());
-            hull.count() - range.count().min(hull.count())
-        };
-        let touches = |range: &&mut Range<SpacePage>| {
-            !range.is_empty() && range.start <= pages.end && pages.start <= range.end
-        };
-        if let Some(range) = self.ranges.iter_mut().find(touches) {
-            *range = range.clone().hull(pages.clone());
-            return;
+        // The one that it extends least, if it touches none and no place is free.
+        let (mut nearest, mut least) = (0, u64::MAX);
+        for (index, range) in self.ranges.iter_mut().enumerate() {
+            if range.is_empty() {
+                *range = pages.clone();
+                return;
+            }
+            let before = (pages.start..range.start).count();
+            let after = (range.end..pages.end).count();
+            if range.start <= pages.end && pages.start <= range.end {
+                *range = range.clone().hull(pages.clone());
+                return;
+            }
+            if before + after < least {
+                (nearest, least) = (index, before + after);
+            }
         }
-        if let Some(range) = self.ranges.iter_mut().find(|range| range.is_empty()) {
-            *range = pages.clone();
-            return;
-        }
-        if let Some(range) = self.ranges.iter_mut().min_by_key(|range| extends(range)) {
+        if let Some(range) = self.ranges.get_mut(nearest) {
             *range = range.clone().hull(pages.clone());
             self.exact = false;
         }

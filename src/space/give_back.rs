@@ -33,7 +33,7 @@ impl Space {
         let mut rest = pages;
         while !rest.is_empty() {
             let next = {
-                let shown = self.install.read();
+                let mut shown = self.install.write();
                 shown
                     .layout
                     .next_unshown(segment.id(), rest.clone(), PASSED)

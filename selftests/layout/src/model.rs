@@ -24,9 +24,25 @@ type Page = Option<(u64, u64, Prot)>;
 pub(crate) enum Change {
     Insert(Shown),
     Replace(Shown),
-    Remove { start: u64, end: u64 },
-    Protect { start: u64, end: u64, prot: Prot },
-    Install { start: u64, end: u64 },
+    Remove {
+        start: u64,
+        end: u64,
+    },
+    Protect {
+        start: u64,
+        end: u64,
+        prot: Prot,
+    },
+    Install {
+        start: u64,
+        end: u64,
+    },
+    /// No change: a search for what is not shown of a segment, which prepares for it.
+    Search {
+        id: u64,
+        start: u64,
+        end: u64,
+    },
     Hold,
     Release,
 }
@@ -90,6 +106,7 @@ fn changes_and_more() -> impl Strategy<Value = Change> {
         30 => changes(),
         1 => Just(Change::Hold),
         1 => Just(Change::Release),
+        2 => (spans(), 0..=SEGMENTS).prop_map(|((start, end), id)| Change::Search { id, start, end }),
     ]
 }
 
@@ -141,7 +158,7 @@ impl Pair {
             Change::Replace(_) => Layout::REPLACE_NODES,
             Change::Remove { .. } => Layout::REMOVE_NODES,
             Change::Protect { .. } => Layout::PROTECT_NODES,
-            Change::Install { .. } | Change::Hold | Change::Release => 0,
+            Change::Install { .. } | Change::Search { .. } | Change::Hold | Change::Release => 0,
         };
         if !frugal {
             refill(&mut self.layout, nodes);
@@ -213,6 +230,7 @@ impl Pair {
                     page.2 = *prot;
                 }
             }
+            Change::Search { id, start, end } => self.check_unshown(*id, *start..*end),
             Change::Hold => {
                 self.layout.hold_joins();
                 self.joined = false;
@@ -410,27 +428,19 @@ impl Pair {
         expected.sort_unstable_by_key(|shown| shown.0);
         assert_eq!(shown, expected, "{id} {wanted:?}");
 
-        let mut after = None;
-        let stepped = std::iter::from_fn(|| {
-            let piece = self
-                .layout
-                .next_showing(id, of_segment(wanted.clone()), after)?;
-            after = Some(piece.cursor);
-            Some(piece)
-        });
-        assert_eq!(stepped.collect::<Vec<_>>(), pieces);
-        self.check_unshown(id, wanted);
         let shows = self.pages.iter().flatten().any(|page| page.0 == id);
         assert_eq!(self.layout.shows(id), shows);
     }
 
-    fn check_unshown(&self, id: u64, wanted: core::ops::Range<u64>) {
+    fn check_unshown(&mut self, id: u64, wanted: core::ops::Range<u64>) {
         let wanted = wanted.start..wanted.end.min(wanted.start.saturating_add(4 * PAGES));
-        let is_shown = |at: &u64| {
-            let mut pages = self.pages.iter().flatten();
-            pages.any(|(segment, offset, _)| *segment == id && offset == at)
+        let expected: Vec<_> = {
+            let is_shown = |at: &u64| {
+                let mut pages = self.pages.iter().flatten();
+                pages.any(|(segment, offset, _)| *segment == id && offset == at)
+            };
+            wanted.clone().filter(|at| !is_shown(at)).collect()
         };
-        let expected: Vec<_> = wanted.clone().filter(|at| !is_shown(at)).collect();
         // One range at a time: it goes on where it was left.
         let (mut found, mut rest) = (Vec::new(), of_segment(wanted));
         loop {
