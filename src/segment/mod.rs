@@ -25,14 +25,12 @@ pub(crate) mod invalidation;
 mod jobs;
 pub(crate) mod lend;
 pub(crate) mod list;
+mod memory;
 pub(crate) mod mm_source;
 pub(crate) mod notifier;
 pub(crate) mod source;
 
-use core::{
-    mem::MaybeUninit,
-    ops::Range, //
-};
+use core::ops::Range;
 
 use kernel::{
     fs::File,
@@ -43,7 +41,6 @@ use kernel::{
         ListLinks,
         TryNewListArc, //
     },
-    mm::MmWithUser,
     page::{
         PAGE_SHIFT,
         PAGE_SIZE, //
@@ -79,19 +76,13 @@ use crate::{
         lend::Lend,
         notifier::{
             Event,
-            From,
             Notifier,
-            Seen,
             Watch, //
         },
         source::Source,
     },
     sys::{
         file,
-        mm::{
-            Locks,
-            NoPage, //
-        },
         rwlock::WriteGuard, //
     },
 };
@@ -355,14 +346,6 @@ impl Segment {
         pages
     }
 
-    /// Has nothing of some of its pages present where it is mapped: copies go, and what is of the
-    /// file is mapped again when it is touched. What is lent stays as it is. Says whether it could
-    /// be done; see [`Arena::zap`].
-    pub(crate) fn zap(&self, pages: &Range<SegmentPage>) -> bool {
-        let length = (pages.count() << PAGE_SHIFT) as usize;
-        self.is_lent() || length == 0 || self.arena.zap(self.addr_of(pages.start), length)
-    }
-
     /// See [`Revoke::cut_off`].
     fn cut_off(self: &Arc<Self>) {
         self.owner.clone().cut_off(self);
@@ -463,108 +446,9 @@ impl Segment {
         self.addr + page.as_usize() * PAGE_SIZE
     }
 
-    /// Has the arena map a page that is in memory already, and those in `around` it, without
-    /// waiting for anything slow; says whether the page is mapped. See [`Arena::map_resident`].
-    ///
-    /// A lender is not asked for a page so: its memory cgroup may be full, and then it takes long.
-    /// And what is mapped so is the file's, where a copy is to be made for a `write`.
-    pub(crate) fn map_around(
-        &self,
-        page: SegmentPage,
-        around: &Range<SegmentPage>,
-        write: bool,
-    ) -> bool {
-        if self.is_lent() || write && self.is_private() {
-            return false;
-        }
-        let before = page - around.start.min(page);
-        let after = around.end.clamp(page + 1, self.pages().end) - page;
-        self.arena.map_resident(
-            self.file(),
-            self.file_page(page),
-            self.addr_of(page),
-            before as usize,
-            after as usize,
-        )
-    }
-
-    /// Has a page made present where it is mapped, writable if `write`, which may take as long as
-    /// the file does, or the lender. It must be pinned. See [`Arena::fault_in`] and
-    /// [`Lend::fault_in`].
-    pub(crate) fn fault_in(
-        &self,
-        page: SegmentPage,
-        write: bool,
-        locks: Locks,
-    ) -> Result<(), NoPage> {
-        let addr = self.addr_of(page);
-        match self.lend() {
-            None => self.arena.fault_in(addr, write, locks),
-            Some(lend) => {
-                lend.settle(&self.notifier);
-                lend.fault_in(addr, write, locks)
-            }
-        }
-    }
-
-    /// What is present of page `page` and of those from page `first` on that are around it, a page
-    /// for each of `words`; see [`Look::read`] for the errors, and `EAGAIN` also where the notifier
-    /// would have to be waited for. `Ok(None)`: the notifier does not watch any more.
-    ///
-    /// Locks may be waited for only where it is of lent memory, and no lock is held.
-    pub(crate) fn look<'a>(
-        &'a self,
-        page: SegmentPage,
-        first: SegmentPage,
-        words: &'a mut [MaybeUninit<usize>],
-        locks: Locks,
-    ) -> Result<Option<Seen<'a, Segment>>> {
-        let addr = self.addr_of(first);
-        let Some(lend) = self.lend() else {
-            let mm = self.arena.mm();
-            let Some(look) = self.notifier.begin(mm) else {
-                return Ok(None);
-            };
-            let vma = self.arena.try_lock_vma(addr).ok_or(EAGAIN)?;
-            return look.read(mm, From::Vma(&vma), addr, words).map(Some);
-        };
-        if locks == Locks::Wait {
-            lend.settle(&self.notifier);
-        }
-        let from = From::Lent(self.addr_of(page), locks);
-        let look = |mm: &MmWithUser| {
-            let look = self.notifier.try_begin().ok_or(EAGAIN)?;
-            look.read(mm, from, addr, words).map(Some)
-        };
-        lend.with_mm(look).unwrap_or(Err(EFAULT))
-    }
-
     /// Whether it can serve for `wanted`.
     pub(crate) fn serves(&self, wanted: &Source) -> bool {
         self.source.covers(wanted)
-    }
-
-    /// Has the file make a hole of some of the pages; see [`file::punch_hole`].
-    pub(crate) fn punch_hole(&self, pages: &Range<SegmentPage>) -> Result {
-        let start = self.file_page(pages.start).get() << PAGE_SHIFT;
-        file::punch_hole(self.file(), start, pages.count() << PAGE_SHIFT)
-    }
-
-    /// Has the file begin to read some of the pages; see [`file::read_ahead`].
-    pub(crate) fn read_ahead(&self, pages: &Range<SegmentPage>) -> Result {
-        let start = self.file_page(pages.start).get() << PAGE_SHIFT;
-        file::read_ahead(self.file(), start, pages.count() << PAGE_SHIFT)
-    }
-
-    /// Has the file write some of the pages; see [`file::fsync_range`]. Nothing is kept elsewhere
-    /// of what is lent.
-    pub(crate) fn sync(&self, pages: Range<SegmentPage>, datasync: bool) -> Result {
-        if self.is_lent() {
-            return Ok(());
-        }
-        let start = self.file_page(pages.start).get() << PAGE_SHIFT;
-        let end = self.file_page(pages.end).get() << PAGE_SHIFT;
-        file::fsync_range(self.file(), start, end - 1, datasync)
     }
 
     /// Whether it has all of the pages `part` of the file.
