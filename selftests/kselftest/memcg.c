@@ -3,7 +3,8 @@
  * Memory that is first accessed through an address space belongs to its creator: it
  * is charged to the creator's cgroup, whichever process accesses it, and also after
  * the creator has exited. So are private copies, and what the module needs for the
- * ranges that are mapped, until they are unmapped.
+ * ranges that are mapped, until they are unmapped; and for pages that are known, which
+ * is little where they are few and far between.
  */
 #include <sys/wait.h>
 
@@ -328,6 +329,90 @@ TEST(memory_of_unmapped_ranges_goes_back)
 	ASSERT_LE(0, pid);
 	if (pid == 0)
 		_exit(unmap_ranges_in_group());
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_EQ(0, status >> 8);
+	rmdir(CREATOR);
+}
+
+#define SPARSE	(16UL << 30)
+#define STEP	(2UL << 20)	/* a page of each has a page table of its own */
+#define STEPS	(SPARSE / STEP)
+#define EACH	64		/* bytes, beside the page tables */
+
+/* The kernel's memory of the group but for page tables. */
+static long kernel_memory(void)
+{
+	long kernel = -1, tables = -1;
+	char text[8192], *at;
+
+	if (read_text(CREATOR "/memory.stat", text, sizeof(text)))
+		return -1;
+	at = strstr(text, "\nkernel ");
+	if (at)
+		kernel = atol(at + strlen("\nkernel "));
+	at = strstr(text, "\npagetables ");
+	if (at)
+		tables = atol(at + strlen("\npagetables "));
+	return kernel < 0 || tables < 0 ? -1 : kernel - tables;
+}
+
+/* 0, or which step failed. */
+static int touch_sparsely_in_group(void)
+{
+	unsigned long at;
+	int asfd, file;
+	long before;
+	char *mem;
+
+	file = memfd_pages("sparse", 0, -1);
+	if (file < 0 || ftruncate(file, SPARSE))
+		return 1;
+	/* its own memory is charged to where we come from */
+	for (at = 0; at < SPARSE; at += STEP)
+		if (pwrite(file, "x", 1, at + at / STEP % 512 * PAGE) != 1)
+			return 2;
+	if (enter_group((void *)CREATOR))
+		return 3;
+	asfd = as_create(SPARSE);
+	if (asfd < 0 || as_map(asfd, 0, file, 0, SPARSE, RW, 0))
+		return 4;
+	mem = mmap(NULL, SPARSE, RW, MAP_SHARED, asfd, 0);
+	if (mem == MAP_FAILED)
+		return 5;
+	before = kernel_memory();
+	for (at = 0; at < SPARSE; at += STEP)
+		if (peek(mem + at + at / STEP % 512 * PAGE) != 'x')
+			return 6;
+	if (before < 0 || kernel_memory() - before > (long)(STEPS * EACH)) {
+		printf("# %ld bytes before, %ld with %lu pages\n", before, kernel_memory(), STEPS);
+		return 7;
+	}
+	/* a second page, and a third, of each is found beside the first */
+	for (at = 0; at < SPARSE; at += SPARSE / 16)
+		if (peek(mem + at + PAGE) || peek(mem + at + 2 * PAGE) ||
+		    peek(mem + at + at / STEP % 512 * PAGE) != 'x')
+			return 8;
+	/* and all of them go */
+	if (fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, SPARSE))
+		return 9;
+	for (at = 0; at < SPARSE; at += SPARSE / 64)
+		if (peek(mem + at + at / STEP % 512 * PAGE))
+			return 10;
+	return 0;
+}
+
+TEST(table_of_a_sparse_file_is_small)
+{
+	int status;
+	pid_t pid;
+
+	if (!have_memory_controller())
+		SKIP(return, "no memory controller in cgroup2 at " CGROUP_ROOT);
+	ASSERT_EQ(0, make_group(CREATOR));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (pid == 0)
+		_exit(touch_sparsely_in_group());
 	ASSERT_EQ(pid, waitpid(pid, &status, 0));
 	EXPECT_EQ(0, status >> 8);
 	rmdir(CREATOR);

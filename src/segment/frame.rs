@@ -26,7 +26,8 @@ impl Frame {
     pub(crate) const PRESENT: usize = bindings::ADDRESS_SPACE_FRAME_PRESENT as usize;
     pub(crate) const WRITABLE: usize = bindings::ADDRESS_SPACE_FRAME_WRITABLE as usize;
     const HUGE: usize = bindings::ADDRESS_SPACE_FRAME_HUGE as usize;
-    const SHIFT: u32 = bindings::ADDRESS_SPACE_FRAME_SHIFT;
+    /// How far the number is shifted in a word.
+    pub(super) const SHIFT: u32 = bindings::ADDRESS_SPACE_FRAME_SHIFT;
 
     /// The frame as a word, which is never 0; `sys/helpers.h` has the format.
     pub(crate) fn pack(self) -> usize {

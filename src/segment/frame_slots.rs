@@ -26,30 +26,40 @@ use kernel::{
 
 use crate::{
     layout::SegmentPage,
-    segment::frame::HUGE_PAGES, //
+    segment::{
+        frame::HUGE_PAGES,
+        frame_entry::{
+            Slot,
+            Word, //
+        },
+    },
 };
 
-/// An entry: a packed frame, or 0.
-pub(super) type Word = Atomic<usize>;
 /// The entries of [`HUGE_PAGES`] single pages.
 type Chunk = [Word; HUGE_PAGES];
 
-/// A relaxed load. The kernel crate's own is a call, which costs as much as all else that is
-/// done for a page.
-pub(super) fn peek(word: &Word) -> usize {
-    // SAFETY: Valid and aligned for as long as it is borrowed; a volatile load of a word is what
-    // the kernel's atomics make of a relaxed one.
-    unsafe { word.as_ptr().read_volatile() }
+/// What room is to be made for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// The huge page that a page lies in.
+    Huge,
+    /// A page, which may be the only one that is known around there.
+    Lone,
+    /// A page among others.
+    Single,
 }
 
 /// The places of all entries.
 ///
 /// A *slot* is a naturally aligned run of [`HUGE_PAGES`] pages of the arena. It is known as a huge
 /// page or as single pages, not both at once, since the arena does not map both: between the two
-/// there is an invalidation, which removes what was there. So many slots are a *group*. The memory
-/// for either kind is there as soon as any slot of the group is known so: 8 bytes a slot for huge
-/// pages, and for single pages 16 bytes a slot and 8 bytes a page of those slots of which any was
-/// known.
+/// there is an invalidation, which removes what was there.
+///
+/// So many slots are a *group*. A slot has a word for its huge page: 8 bytes for each of a group,
+/// as soon as any is known so. The same word serves for a single page as long as no other of the
+/// slot is known, since one page here and there is what a sparse file has. From the second on there
+/// is a chunk, of 8 bytes for each page of the slot, and 16 bytes for each slot of the group; the
+/// first stays where it is.
 ///
 /// Groups are in blocks of [`BLOCK`], of which there are those in which anything was known: all of
 /// a process's memory may be lent, of which it uses little, here and there.
@@ -68,8 +78,8 @@ const BLOCK: usize = 256;
 
 /// [`HUGE_PAGES`] slots, or as many as there are.
 struct Group {
-    /// A slot each: the huge page that it is.
-    huge: SetOnce<KVec<Word>>,
+    /// A slot each: the huge page that it is, or a single page of it.
+    words: SetOnce<KVec<Word>>,
     /// A slot each: the single pages that it has.
     singles: SetOnce<KVec<SetOnce<KBox<Chunk>>>>,
 }
@@ -77,13 +87,13 @@ struct Group {
 impl Group {
     const fn new() -> Group {
         Group {
-            huge: SetOnce::new(),
+            words: SetOnce::new(),
             singles: SetOnce::new(),
         }
     }
 
     fn is_empty(&self) -> bool {
-        self.huge.as_ref().is_none() && self.singles.as_ref().is_none()
+        self.words.as_ref().is_none() && self.singles.as_ref().is_none()
     }
 }
 
@@ -157,17 +167,20 @@ impl Slots {
         next * HUGE_PAGES
     }
 
-    /// Where the huge page is entered that a slot is.
-    pub(super) fn huge(&self, slot: usize) -> Option<&Word> {
-        self.group(slot)?.huge.as_ref()?.get(slot % HUGE_PAGES)
-    }
-
-    /// Where the single pages of a slot are entered; none where there is no memory for them.
-    pub(super) fn singles(&self, slot: usize) -> &[Word] {
-        let chunk = self
-            .group(slot)
-            .and_then(|group| group.singles.as_ref()?.get(slot % HUGE_PAGES)?.as_ref());
-        chunk.map_or(&[], |chunk| &chunk[..])
+    /// The entries of a slot.
+    pub(super) fn get(&self, slot: usize) -> Slot<'_> {
+        let Some(group) = self.group(slot) else {
+            return Slot {
+                word: None,
+                singles: &[],
+            };
+        };
+        let index = slot % HUGE_PAGES;
+        let chunk = || group.singles.as_ref()?.get(index)?.as_ref();
+        Slot {
+            word: group.words.as_ref().and_then(|words| words.get(index)),
+            singles: chunk().map_or(&[], |chunk| &chunk[..]),
+        }
     }
 
     /// The first page of a slot that is not the first.
@@ -188,9 +201,9 @@ impl Slots {
         start >= self.lead && start + HUGE_PAGES <= self.lead + self.pages
     }
 
-    /// Makes room for the entry of `page`: of the huge page that it lies in, or of itself.
-    /// Allocates if there is none: no install lock may be held. `ENOMEM`.
-    pub(super) fn reserve(&self, page: SegmentPage, huge: bool) -> Result<(), AllocError> {
+    /// Makes room for the entry of `page`. Allocates if there is none: no install lock may be
+    /// held. `ENOMEM`.
+    pub(super) fn reserve(&self, page: SegmentPage, room: Room) -> Result<(), AllocError> {
         let Some((slot, _)) = self.locate(page) else {
             return Ok(());
         };
@@ -212,11 +225,13 @@ impl Slots {
             return Ok(());
         };
         let slots = (self.count() - slot / HUGE_PAGES * HUGE_PAGES).min(HUGE_PAGES);
-        if huge {
-            if group.huge.as_ref().is_none() {
-                group.huge.populate(many(slots, || Atomic::new(0))?);
+        if room != Room::Single {
+            if group.words.as_ref().is_none() {
+                group.words.populate(many(slots, || Atomic::new(0))?);
             }
-            return Ok(());
+            if self.has_room(page, room) {
+                return Ok(());
+            }
         }
         if group.singles.as_ref().is_none() {
             group.singles.populate(many(slots, SetOnce::new)?);
@@ -235,11 +250,15 @@ impl Slots {
     }
 
     /// Whether [`Slots::reserve`] has nothing to do.
-    pub(super) fn has_room(&self, page: SegmentPage, huge: bool) -> bool {
-        match self.locate(page) {
-            Some((slot, _)) if huge => self.huge(slot).is_some(),
-            Some((slot, _)) => !self.singles(slot).is_empty(),
-            None => true,
+    pub(super) fn has_room(&self, page: SegmentPage, room: Room) -> bool {
+        let Some((slot, index)) = self.locate(page) else {
+            return true;
+        };
+        let slot = self.get(slot);
+        match room {
+            Room::Huge => slot.word.is_some(),
+            Room::Lone => slot.place(index).is_some(),
+            Room::Single => !slot.singles.is_empty(),
         }
     }
 
@@ -248,13 +267,13 @@ impl Slots {
         let Some((slot, index)) = self.locate(page) else {
             return end;
         };
-        if self.huge(slot).is_some_and(|word| peek(word) != 0) {
-            return end.min(self.first_of(slot + 1));
+        let last = (end - page).min((HUGE_PAGES - index) as u64);
+        let entries = self.get(slot);
+        if entries.huge().is_some() {
+            return page + last;
         }
-        let singles = self.singles(slot);
-        let last = (end - page).min(singles.len().saturating_sub(index) as u64) as usize;
-        let mut among = singles.iter().skip(index).take(last);
-        page + among.rposition(|single| peek(single) != 0).unwrap_or(0) as u64 + 1
+        let last = entries.last(index..index + last as usize);
+        page + (last.unwrap_or(index) - index) as u64 + 1
     }
 
     /// Looks for the first entry in `pages`, as long as there are looks left.
@@ -267,18 +286,15 @@ impl Slots {
             let next = match self.group(slot).filter(|group| !group.is_empty()) {
                 None => self.first_of(self.next_group(slot)),
                 Some(_) => {
-                    if let Some(word) = self.huge(slot).filter(|word| peek(word) != 0) {
+                    let entries = self.get(slot);
+                    let last = (pages.end - page).min((HUGE_PAGES - index) as u64) as usize;
+                    if let Some(word) = entries.word.filter(|_| entries.huge().is_some()) {
                         return Search::Found(word, page);
                     }
-                    let singles = self.singles(slot);
-                    let last = (pages.end - page).min((HUGE_PAGES - index) as u64);
-                    let among = singles.iter().skip(index).take(last as usize);
-                    for (step, single) in among.enumerate() {
-                        if peek(single) != 0 {
-                            return Search::Found(single, page + step as u64);
-                        }
+                    if let Some((found, word)) = entries.first(index..index + last) {
+                        return Search::Found(word, page + (found - index) as u64);
                     }
-                    *looks = looks.saturating_sub(singles.len() * SINGLES / HUGE_PAGES);
+                    *looks = looks.saturating_sub(entries.singles.len() * SINGLES / HUGE_PAGES);
                     self.first_of(slot + 1)
                 }
             };

@@ -32,12 +32,17 @@ use crate::{
             HUGE_ORDER,
             HUGE_PAGES, //
         },
+        frame_entry::{
+            peek,
+            Of,
+            Slot,
+            Word, //
+        },
         frame_ref::FrameRef,
         frame_slots::{
-            peek,
+            Room,
             Search,
             Slots,
-            Word,
             LOOKS, //
         },
         notifier::Confirmed, //
@@ -66,21 +71,22 @@ impl Frames {
         }
     }
 
-    /// The huge page that a slot is, if it is known as one.
-    fn huge(&self, slot: usize) -> Option<Frame> {
-        Frame::unpack(peek(self.slots.huge(slot)?))
-    }
-
     /// The frame of `page`, if it is known.
     pub(crate) fn get(&self, page: SegmentPage) -> Option<Frame> {
         let (slot, index) = self.slots.locate(page)?;
-        if let Some(huge) = self.huge(slot) {
+        let entries = self.slots.get(slot);
+        if let Some(huge) = Self::huge(entries) {
             return Some(Frame {
                 pfn: huge.pfn + index,
                 ..huge
             });
         }
-        Frame::unpack(peek(self.slots.singles(slot).get(index)?))
+        Frame::unpack(entries.single(index))
+    }
+
+    /// The huge page that a slot is, if it is known as one.
+    fn huge(entries: Slot<'_>) -> Option<Frame> {
+        Frame::unpack(entries.huge()?)
     }
 
     /// Copies what is known of the pages from `page` on, a packed frame for each of `words`, which
@@ -109,18 +115,25 @@ impl Frames {
             let (now, later) = rest.split_at_mut(rest.len().min(HUGE_PAGES - index));
             page = page + now.len() as u64;
             rest = later;
-            if let Some(huge) = self.huge(slot) {
+            let entries = self.slots.get(slot);
+            if let Some(huge) = Self::huge(entries) {
                 for (pfn, into) in (huge.pfn + index..).zip(now) {
                     *into = word(Frame { pfn, ..huge }.pack());
                 }
                 continue;
             }
-            let singles = self.slots.singles(slot).get(index..).unwrap_or(&[]);
+            let singles = entries.singles.get(index..).unwrap_or(&[]);
             let (known, unknown) = now.split_at_mut(now.len().min(singles.len()));
             for (into, single) in known.iter_mut().zip(singles) {
                 *into = word(peek(single));
             }
             unknown.fill(MaybeUninit::new(0));
+            if let Some((lone, frame)) = entries.lone() {
+                let place = lone.checked_sub(index);
+                if let Some(into) = place.and_then(|place| now.get_mut(place)) {
+                    *into = word(frame);
+                }
+            }
         }
         rest.fill(MaybeUninit::new(0));
         // SAFETY: Each word has been written above: all known ones, and 0 for the others.
@@ -133,7 +146,7 @@ impl Frames {
         if index != 0 {
             return None;
         }
-        self.huge(slot)
+        Self::huge(self.slots.get(slot))
     }
 
     /// Whether a huge page can begin at `page`.
@@ -146,15 +159,15 @@ impl Frames {
         self.slots.holds_huge(page)
     }
 
-    /// Makes room for the entry of `page`: of the huge page that it lies in, or of itself.
-    /// Allocates if there is none: no install lock may be held. `ENOMEM`.
-    pub(crate) fn reserve(&self, page: SegmentPage, huge: bool) -> Result<(), AllocError> {
-        self.slots.reserve(page, huge)
+    /// Makes room for the entry of `page`. Allocates if there is none: no install lock may be
+    /// held. `ENOMEM`.
+    pub(crate) fn reserve(&self, page: SegmentPage, room: Room) -> Result<(), AllocError> {
+        self.slots.reserve(page, room)
     }
 
     /// Whether [`Frames::reserve`] has nothing to do.
-    pub(crate) fn has_room(&self, page: SegmentPage, huge: bool) -> bool {
-        self.slots.has_room(page, huge)
+    pub(crate) fn has_room(&self, page: SegmentPage, room: Room) -> bool {
+        self.slots.has_room(page, room)
     }
 
     /// Enters what the arena maps, as far as there is room: pages from `page` on, which `confirmed`
@@ -167,14 +180,20 @@ impl Frames {
         while let Some((slot, index)) = place(done).filter(|_| done < count) {
             let now = done..done + (count - done).min(HUGE_PAGES - index);
             done = now.end;
-            let singles = self.slots.singles(slot);
-            let singles = singles.get(index..index + now.len()).unwrap_or(&[]);
-            if !singles.is_empty() && singles.iter().all(|single| peek(single) == 0) {
+            let entries = self.slots.get(slot);
+            let places = index..index + now.len();
+            let singles = entries.singles.get(places.clone()).unwrap_or(&[]);
+            let none = |words: &[Word]| words.iter().all(|word| peek(word) == 0);
+            let lone = entries
+                .lone()
+                .is_some_and(|(lone, _)| places.contains(&lone));
+            if !singles.is_empty() && none(singles) && !lone {
                 // All are new: one call takes all references.
                 if let Some(references) = FrameRef::get_all(confirmed, now.clone()) {
                     for (word, reference) in singles.iter().zip(references) {
                         if let Some(reference) = reference {
-                            Self::enter(word, reference.frame(), || Some(reference));
+                            let entry = (Of::PLACE, reference.frame());
+                            Self::enter(word, entry, || Some(reference));
                         }
                     }
                     continue;
@@ -184,10 +203,10 @@ impl Frames {
                 let Some(entry) = confirmed.seen().at(index) else {
                     continue;
                 };
-                if let Some((word, frame)) =
+                if let Some((word, entry)) =
                     self.place(page + index as u64, entry.frame, entry.order)
                 {
-                    Self::enter(word, frame, || FrameRef::get(confirmed, index));
+                    Self::enter(word, entry, || FrameRef::get(confirmed, index));
                 }
             }
         }
@@ -196,22 +215,27 @@ impl Frames {
     /// Where a frame of `1 << order` pages around `page` is entered, and as what; `frame` is that
     /// of `page` itself. As a huge page only if it lies as one in the arena and the segment holds
     /// all of it.
-    fn place(&self, page: SegmentPage, frame: Frame, order: u32) -> Option<(&Word, Frame)> {
+    fn place(&self, page: SegmentPage, frame: Frame, order: u32) -> Option<(&Word, (Of, Frame))> {
         let (slot, index) = self.slots.locate(page)?;
+        let entries = self.slots.get(slot);
         if order >= HUGE_ORDER && self.slots.holds_huge(page) && frame.pfn % HUGE_PAGES == index {
             let pfn = frame.pfn - index;
-            return Some((self.slots.huge(slot)?, Frame { pfn, ..frame }));
+            return Some((entries.word?, (Of::PLACE, Frame { pfn, ..frame })));
         }
-        Some((self.slots.singles(slot).get(index)?, frame))
+        let (word, of) = entries.place(index)?;
+        Some((word, (of, frame)))
     }
 
     /// Enters a frame where it says more than what is there, with the reference that `get` takes,
     /// which is to the same folio.
-    fn enter(word: &Word, frame: Frame, get: impl FnOnce() -> Option<FrameRef>) {
+    fn enter(word: &Word, entry: (Of, Frame), get: impl FnOnce() -> Option<FrameRef>) {
+        let (of, frame) = entry;
         // Otherwise it is known already. (Another page cannot be there: an invalidation
         // removes the entry before the arena can map another.)
-        let says_more = |old| match Frame::unpack(old) {
+        // Or another single page of the slot has the place.
+        let says_more = |old| match Frame::unpack(Of::frame(old)) {
             None => true,
+            Some(_) if Of::entry(old) != of => false,
             Some(known) => known.pfn == frame.pfn && frame.writable && !known.writable,
         };
         let mut old = peek(word);
@@ -222,7 +246,7 @@ impl Frames {
         while says_more(old) {
             // Relaxed: a reader uses the frame's number alone, and the code that removes it, and
             // may put the reference, holds the install lock for writing.
-            match word.cmpxchg(old, frame.pack(), Relaxed) {
+            match word.cmpxchg(old, of.pack(frame), Relaxed) {
                 // INVARIANT: The entry owns the reference from here on.
                 Ok(0) => return reference.into_entry(),
                 // The same page with more rights: the entry's reference stays.
@@ -241,7 +265,7 @@ impl Frames {
     ) -> Range<SegmentPage> {
         let huge_at = |page: SegmentPage| {
             let place = self.slots.locate(page);
-            place.filter(|&(slot, _)| self.huge(slot).is_some())
+            place.filter(|&(slot, _)| self.slots.get(slot).huge().is_some())
         };
         let mut wide = pages.clone();
         if pages.is_empty() {
@@ -297,9 +321,10 @@ impl Frames {
         for place in taken {
             match self.slots.find(&rest, &mut looks) {
                 Search::Found(word, page) => {
+                    let entry = Of::frame(word.xchg(0, Relaxed));
                     // SAFETY: The entry has it no longer, and had the reference by the type's
                     // invariant.
-                    *place = unsafe { FrameRef::from_entry(word.xchg(0, Relaxed), page) };
+                    *place = unsafe { FrameRef::from_entry(entry, page) };
                     rest.start = page;
                 }
                 Search::Nothing => return None,

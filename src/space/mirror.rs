@@ -20,6 +20,7 @@ use crate::{
             HUGE_ORDER,
             HUGE_PAGES, //
         },
+        frame_slots::Room,
         Segment, //
     },
     space::{
@@ -77,15 +78,23 @@ impl Space {
             Some(entry) if entry.frame.writable || !write => (),
             _ => return Ok(Mirrored::Missing),
         }
-        for page in [start, end - 1] {
-            let huge = seen
-                .at((page - start) as usize)
+        // A file that is sparse has one here and there.
+        let present = (0..seen.len()).filter(|&index| seen.at(index).is_some());
+        let alone = present.take(2).count() == 1;
+        for end in [start, end - 1] {
+            let is_huge = seen
+                .at((end - start) as usize)
                 .is_some_and(|entry| entry.order >= HUGE_ORDER)
-                && segment.frames.holds_huge(page);
-            if !segment.frames.has_room(page, huge) {
+                && segment.frames.holds_huge(end);
+            let (page, room) = match (is_huge, alone) {
+                (true, _) => (end, Room::Huge),
+                (false, true) => (page, Room::Lone),
+                (false, false) => (end, Room::Single),
+            };
+            if !segment.frames.has_room(page, room) {
                 segment
                     .arena()
-                    .charge(|| segment.frames.reserve(page, huge))?;
+                    .charge(|| segment.frames.reserve(page, room))?;
             }
         }
 

@@ -5,6 +5,7 @@
 //! is not counted.
 
 use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 
 use address_space::{AddressSpace, Window};
 use anyhow::{Context as _, Result};
@@ -22,6 +23,7 @@ const MAPPINGS: usize = 500_000;
 const CHUNK: usize = 1 << 15;
 const LENGTH: usize = 256 << 20;
 const REGISTERED: usize = 64 << 30;
+const SPARSE: usize = 64 << 30;
 /// How often the huge pages are attached: the charge is in pages of 4 KiB, which is too
 /// coarse for the few huge pages that fit into memory.
 const ATTACHMENTS: usize = 16;
@@ -51,7 +53,15 @@ pub fn run(bench: &mut Bench) -> Result<()> {
         "per attached page",
         LENGTH / PAGE,
         Some(8.0),
-        attached(&file, PAGE, 1)?,
+        attached(&file, LENGTH, PAGE, 1)?,
+    );
+    drop(file);
+    let file = resident_here_and_there()?;
+    add(
+        "per page of a file with one in each 2 MiB, attached",
+        SPARSE / HUGE - 1,
+        Some(16.0),
+        attached(&file, SPARSE, HUGE, 1)?,
     );
     drop(file);
     let file = huge::resident(Huge::Thp, LENGTH)?;
@@ -59,7 +69,7 @@ pub fn run(bench: &mut Bench) -> Result<()> {
         "per attached huge page",
         (LENGTH / HUGE - 1) * ATTACHMENTS,
         Some(8.0),
-        attached(&file, HUGE, ATTACHMENTS)?,
+        attached(&file, LENGTH, HUGE, ATTACHMENTS)?,
     );
     Ok(())
 }
@@ -162,15 +172,24 @@ fn registered() -> Result<Used> {
     })
 }
 
+/// A file that has a page in each 2 MiB.
+fn resident_here_and_there() -> Result<File> {
+    let file = sparse(SPARSE)?;
+    for at in (0..SPARSE).step_by(HUGE) {
+        file.write_all_at(b"x", at as u64)?;
+    }
+    Ok(file)
+}
+
 /// Of a file that was shown and not touched, each page of `size` but the first, which also
 /// allocates what there is once.
-fn attached(file: &File, size: usize, attachments: usize) -> Result<Used> {
-    let space = AddressSpace::new(LENGTH as u64)?;
-    let map = space.map(file).length(LENGTH as u64);
+fn attached(file: &File, length: usize, size: usize, attachments: usize) -> Result<Used> {
+    let space = AddressSpace::new(length as u64)?;
+    let map = space.map(file).length(length as u64);
     map.at(0).prot(READ_WRITE).commit()?;
-    let attach = |_| Ok(space.attach(0..LENGTH as u64, READ_WRITE)?);
+    let attach = |_| Ok(space.attach(0..length as u64, READ_WRITE)?);
     let windows: Vec<Window> = (0..attachments).map(attach).collect::<Result<_>>()?;
-    let pages: Vec<_> = in_order(LENGTH / size)
+    let pages: Vec<_> = in_order(length / size)
         .iter()
         .map(|page| page * (size / PAGE) as u32)
         .collect();
