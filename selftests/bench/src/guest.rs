@@ -215,6 +215,11 @@ impl Vcpu {
         Ok(())
     }
 
+    /// Has KVM enter so many bytes of the memory before the program touches them.
+    pub fn pre_fault(&self, length: usize) -> Result<()> {
+        flat::pre_fault(&self.fd, WINDOW, length as u64)
+    }
+
     /// Runs the program until it ends or meets a hole; run again, it goes on there.
     pub fn run(&mut self) -> Result<End> {
         let end = flat::run(&mut self.fd, |exit| match exit {

@@ -21,6 +21,8 @@ const LENGTH: usize = 64 << 20;
 
 const OURS: &str = "guest on an address space";
 const PLAIN: &str = "guest on a plain memory slot";
+const OURS_BEFORE: &str = "guest on an address space, KVM_PRE_FAULT_MEMORY before it";
+const PLAIN_BEFORE: &str = "guest on a plain memory slot, KVM_PRE_FAULT_MEMORY before it";
 
 pub fn run(bench: &mut Bench) -> Result<()> {
     let file = resident(LENGTH)?;
@@ -45,16 +47,25 @@ pub fn run(bench: &mut Bench) -> Result<()> {
 }
 
 fn compare(bench: &mut Bench, name: String, file: &File, list: &[u32], touch: Touch) -> Result<()> {
-    let mut attached = Attached::new(file, list)?;
-    let mut plain = Slot::new(list)?;
+    let [mut attached, mut attached_before] =
+        [Attached::new(file, list)?, Attached::new(file, list)?];
+    let [mut plain, mut plain_before] = [Slot::new(list)?, Slot::new(list)?];
     let contenders = vec![
         ours(OURS, |clock| {
             attached.show(file)?;
             run_list(&mut attached.vcpu, clock, list, touch)
         }),
+        ours(OURS_BEFORE, |clock| {
+            attached_before.show(file)?;
+            run_entered(&mut attached_before.vcpu, clock, list, touch)
+        }),
         other(PLAIN, |clock| {
             plain.memory.map_at(0, file, 0, LENGTH)?;
             run_list(&mut plain.vcpu, clock, list, touch)
+        }),
+        other(PLAIN_BEFORE, |clock| {
+            plain_before.memory.map_at(0, file, 0, LENGTH)?;
+            run_entered(&mut plain_before.vcpu, clock, list, touch)
         }),
     ];
     bench.compare('c', name, 10, contenders, &[])
@@ -123,6 +134,12 @@ impl Slot {
 
 pub fn offsets(list: &[u32]) -> Vec<u32> {
     list.iter().map(|page| page * PAGE as u32).collect()
+}
+
+/// As [`run_list`], with all of it entered before, which is measured too.
+fn run_entered(vcpu: &mut Vcpu, clock: Clock, list: &[u32], touch: Touch) -> Result<f64> {
+    let (entered, ()) = clock.measure(|| vcpu.pre_fault(LENGTH))?;
+    Ok(entered / list.len() as f64 + run_list(vcpu, clock, list, touch)?)
 }
 
 pub fn run_list(vcpu: &mut Vcpu, clock: Clock, list: &[u32], touch: Touch) -> Result<f64> {

@@ -10,11 +10,12 @@ use std::ops::ControlFlow;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use kvm_bindings::{
-    KVM_CAP_EXIT_ON_EMULATION_FAILURE, kvm_enable_cap, kvm_regs, kvm_segment, kvm_sregs,
-    kvm_userspace_memory_region,
+    KVM_CAP_EXIT_ON_EMULATION_FAILURE, KVMIO, kvm_enable_cap, kvm_pre_fault_memory, kvm_regs,
+    kvm_segment, kvm_sregs, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use serde::{Deserialize, Serialize};
+use vmm_sys_util::ioctl::ioctl_with_mut_ref;
 
 use crate::plain::Plain;
 
@@ -259,6 +260,33 @@ impl CpuState {
     }
 }
 
+/// Calls of KVM that kvm-ioctls has not.
+mod calls {
+    use super::{KVMIO, kvm_pre_fault_memory};
+
+    vmm_sys_util::ioctl_iowr_nr!(KVM_PRE_FAULT_MEMORY, KVMIO, 0xd5, kvm_pre_fault_memory);
+}
+
+/// Has KVM enter what is mapped in `length` bytes from `guest_phys_addr` on, as a read of the
+/// guest would.
+pub fn pre_fault(vcpu: &VcpuFd, guest_phys_addr: u64, length: u64) -> Result<()> {
+    let mut range = kvm_pre_fault_memory {
+        gpa: guest_phys_addr,
+        size: length,
+        ..Default::default()
+    };
+    while range.size > 0 {
+        // SAFETY: The call reads the struct, and writes how far it has come.
+        let done = unsafe { ioctl_with_mut_ref(vcpu, calls::KVM_PRE_FAULT_MEMORY(), &mut range) };
+        let error = std::io::Error::last_os_error();
+        ensure!(
+            done == 0 || error.kind() == std::io::ErrorKind::Interrupted,
+            "KVM_PRE_FAULT_MEMORY: {error}"
+        );
+    }
+    Ok(())
+}
+
 /// Runs a vCPU until `exit` breaks with a result. `None`: it met a hole, where `KVM_RUN`
 /// fails with EFAULT; run again, it makes the same access again.
 ///
@@ -272,15 +300,26 @@ pub fn run<T>(
         match vcpu.run() {
             // A kernel may or may not say where.
             Ok(VcpuExit::MemoryFault { .. }) => return Ok(None),
-            Ok(reason) => {
-                if let ControlFlow::Break(result) = exit(reason)? {
-                    return Ok(Some(result));
-                }
-            }
+            Ok(reason) => match exit(reason) {
+                Ok(ControlFlow::Break(result)) => return Ok(Some(result)),
+                Ok(ControlFlow::Continue(())) => {}
+                Err(error) => return Err(error).with_context(|| place(vcpu)),
+            },
             Err(error) if error.errno() == libc::EFAULT => return Ok(None),
             Err(error) if error.errno() == libc::EINTR => {}
             Err(error) => return Err(error).context("KVM_RUN"),
         }
+    }
+}
+
+/// Where a vCPU is.
+fn place(vcpu: &VcpuFd) -> String {
+    match vcpu.get_regs() {
+        Ok(regs) => format!(
+            "at {:#x} with RAX {:#x}, RCX {:#x}, RSI {:#x} and RDI {:#x}",
+            regs.rip, regs.rax, regs.rcx, regs.rsi, regs.rdi
+        ),
+        Err(error) => format!("its registers cannot be read: {error}"),
     }
 }
 
