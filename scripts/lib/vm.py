@@ -57,6 +57,8 @@ class Complaints:
 COMPLAINTS = Complaints()
 # The last line of a report by KASAN or KCSAN.
 BAR = b"=" * 66
+# A VM says each second that it is alive: when it is late.
+LATE = 5
 # What the emulator prints on the same console.
 NOISE = re.compile(rb"TCG doesn't support requested feature|`file` is not installed|virtme-ng may fail to detect kernel version")
 
@@ -304,19 +306,34 @@ class Guest:
                 break
         return self.lines[mark:]
 
-    def say_where_cpus_are(self, process):
-        """For the log, where not even an NMI is answered: the registers of the CPUs, or that the
-        emulator does not answer either; and what its threads do."""
+    def press_a_key(self):
+        """Has the emulator look for interrupts. QEMU before 10.2 loses one, as that of the timer,
+        if it comes while VMRUN notes another in the same word, without the lock: then the CPU
+        stays in its guest until the next comes, which with one CPU is never."""
+        try:
+            with socket.socket(socket.AF_UNIX) as monitor:
+                monitor.settimeout(1)
+                monitor.connect(f"{self.run}/monitor")
+                monitor.sendall(b"sendkey shift\n")
+                time.sleep(0.1)
+        except OSError:
+            pass
+
+    def where_cpus_are(self, process):
+        """The registers of the CPUs, twice, or that the emulator does not answer either; and
+        what its threads do."""
         answer = b""
         try:
             with socket.socket(socket.AF_UNIX) as monitor:
                 monitor.settimeout(3)
                 monitor.connect(f"{self.run}/monitor")
                 monitor.sendall(b"info registers -a\n")
+                time.sleep(0.5)
+                monitor.sendall(b"info registers -a\n")
                 while data := monitor.recv(65536):
                     answer += data
         except OSError:
-            # It waits for more orders than this one.
+            # It waits for more orders than these.
             pass
         threads = []
         for pid in [process.pid, *children(process.pid)]:
@@ -329,8 +346,7 @@ class Guest:
                 except OSError:
                     continue
         registers = answer.decode(errors="replace") if b"RIP=" in answer else "the emulator does not answer"
-        self.log.write(("\n".join([registers, "threads of the emulator:", *threads]) + "\n").encode())
-        say(f"no answer to an NMI: {'the registers are' if b'RIP=' in answer else 'nor from the emulator, whose threads are'} in the log")
+        return ("\n".join([registers, "threads of the emulator:", *threads]) + "\n").encode()
 
     def boot(self):
         """Returns (exit status, reason or None)."""
@@ -344,9 +360,12 @@ class Guest:
         try:
             status, why = self.watch(process, readers)
             if status == HANG and why is not None and self.state != "boot":
+                # First, since a VM that hangs may end by the keys or the NMI.
+                where = self.where_cpus_are(process)
                 self.hung = self.ask_for_blocked_tasks(readers)
                 if not self.hung:
-                    self.say_where_cpus_are(process)
+                    self.log.write(where)
+                    say("no answer to keys nor to an NMI: where the CPUs were before is in the log")
             return status, why
         finally:
             try:
@@ -363,7 +382,7 @@ class Guest:
         for name, fd in readers.items():
             os.set_blocking(fd, False)
             selector.register(fd, selectors.EVENT_READ, name)
-        start = heard = alive = time.monotonic()
+        start = heard = alive = pressed = time.monotonic()
         fatal = None
         while True:
             ended = process.poll() is not None
@@ -404,6 +423,10 @@ class Guest:
             slower = SLOWER[self.args.kernel] * (10 if self.args.icount else 1)
             if now - alive > (60 if self.state != "boot" else 120) * slower:
                 return HANG, "the VM hangs: no sign of life"
+            if self.state != "boot" and not self.args.icount and now - max(alive, pressed) > LATE:
+                pressed = now
+                self.log.write(f"scripts/vm: no sign of life for {now - alive:.0f} s: a key is pressed\n".encode())
+                self.press_a_key()
             if now - heard > self.args.silence:
                 return HANG, f"no output for {self.args.silence:.0f} s"
             if now - start > self.args.limit:
