@@ -7,8 +7,8 @@
 //! and to take it out is O(1). It goes to the tree when more than [`MOST`] wait, the oldest first,
 //! and when a walk begins ([`Layout::hold_joins()`]). While one is under way nothing waits.
 //!
-//! The links are those that a node has in the tree later. A node that waits has the reach 0, which
-//! none in the tree has: a range ends after page 0 of its segment.
+//! The links are those that a node has in the tree later. A node that waits has a reach that none in
+//! the tree has, even one that has lost its range.
 
 use super::{
     chunks::Store,
@@ -25,8 +25,9 @@ use super::{
 /// are added to it when a walk begins, with the lock held. (Fewer in tests, whose spaces are small.)
 pub(super) const MOST: usize = if cfg!(test) { 6 } else { 64 };
 
-/// The reach of a node that waits.
-pub(super) const WAITS: Wide = 0;
+/// The reach of a node that waits: no range ends before the first page of its segment, and where a
+/// node has lost its range, no segment has the last id.
+pub(super) const WAITS: Wide = Wide::MAX << 64;
 
 /// In [`Links::child`], the node that came after this one.
 const NEWER: usize = 0;
@@ -85,10 +86,15 @@ impl Waiting {
             Some(node) => node.segment.child[NEWER] = newer,
             None => self.oldest = newer,
         }
-        self.count = self.count.wrapping_sub(1);
+        self.count = self.count.saturating_sub(1);
     }
 
-    /// The nodes, the newest first. No more than there are, whatever their links say.
+    /// How many there are at most, whatever the links of a corrupt layout say.
+    fn bound(&self) -> usize {
+        self.count.min(MOST + 1)
+    }
+
+    /// The nodes, the newest first.
     pub(super) fn iter<'a, M: Store>(
         &'a self,
         pool: &'a Pool<M>,
@@ -98,7 +104,7 @@ impl Waiting {
             let node = pool.linked(index)?;
             Some(core::mem::replace(&mut index, node.segment.child[OLDER]))
         };
-        core::iter::from_fn(next).take(self.count)
+        core::iter::from_fn(next).take(self.bound())
     }
 }
 
@@ -138,7 +144,7 @@ impl<M: Store> Layout<M> {
 
     /// Adds all that wait to the tree.
     pub(super) fn add_waiting(&mut self) {
-        for _ in 0..self.waiting.count() {
+        for _ in 0..self.waiting.bound() {
             self.add_oldest();
         }
     }
