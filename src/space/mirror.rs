@@ -81,20 +81,21 @@ impl Space {
         // A file that is sparse has one here and there.
         let present = (0..seen.len()).filter(|&index| seen.at(index).is_some());
         let alone = present.take(2).count() == 1;
-        for end in [start, end - 1] {
+        let ends = if alone { [page; 2] } else { [start, end - 1] };
+        for at in ends {
             let is_huge = seen
-                .at((end - start) as usize)
+                .at((at - start) as usize)
                 .is_some_and(|entry| entry.order >= HUGE_ORDER)
-                && segment.frames.holds_huge(end);
-            let (page, room) = match (is_huge, alone) {
-                (true, _) => (end, Room::Huge),
-                (false, true) => (page, Room::Lone),
-                (false, false) => (end, Room::Single),
+                && segment.frames.holds_huge(at);
+            let room = match (is_huge, alone) {
+                (true, _) => Room::Huge,
+                (false, true) => Room::Lone,
+                (false, false) => Room::Single,
             };
-            if !segment.frames.has_room(page, room) {
+            if !segment.frames.has_room(at, room) {
                 segment
                     .arena()
-                    .charge(|| segment.frames.reserve(page, room))?;
+                    .charge(|| segment.frames.reserve(at, room))?;
             }
         }
 
