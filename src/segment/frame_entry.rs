@@ -100,11 +100,13 @@ impl<'a> Slot<'a> {
         Some((Of::entry(word).lone_index()?, Of::frame(word)))
     }
 
-    /// The packed frame of a single page, or 0.
+    /// The packed frame of a single page, or 0. If two faults at once have entered it in both
+    /// places, it is the same frame, with the rights of either.
     pub(super) fn single(self, index: usize) -> usize {
+        let single = self.singles.get(index).map_or(0, peek);
         match self.lone() {
-            Some((lone, frame)) if lone == index => frame,
-            _ => self.singles.get(index).map_or(0, peek),
+            Some((lone, frame)) if lone == index => frame | single,
+            _ => single,
         }
     }
 

@@ -128,10 +128,10 @@ impl Frames {
                 *into = word(peek(single));
             }
             unknown.fill(MaybeUninit::new(0));
-            if let Some((lone, frame)) = entries.lone() {
+            if let Some((lone, _)) = entries.lone() {
                 let place = lone.checked_sub(index);
                 if let Some(into) = place.and_then(|place| now.get_mut(place)) {
-                    *into = word(frame);
+                    *into = word(entries.single(lone));
                 }
             }
         }
