@@ -77,6 +77,20 @@ static int make_group(const char *group)
 	return mkdir(group, 0755) && errno != EEXIST ? -errno : 0;
 }
 
+/* What a step returns in a process of its own: 0, or which part of it failed. */
+static int in_child(int (*step)(void))
+{
+	int status;
+	pid_t pid;
+
+	pid = fork();
+	if (pid == 0)
+		_exit(step());
+	if (pid < 0 || waitpid(pid, &status, 0) != pid || !WIFEXITED(status))
+		return -1;
+	return WEXITSTATUS(status);
+}
+
 static long create(void *arg)
 {
 	(void)arg;
@@ -250,8 +264,6 @@ static int reserve_in_group(void)
 TEST(reserved_huge_pages_are_charged_to_the_caller)
 {
 	char was[32];
-	int status;
-	pid_t pid;
 
 	write_text(CGROUP_ROOT "/cgroup.subtree_control", "+hugetlb");
 	ASSERT_EQ(0, make_group(CREATOR));
@@ -259,12 +271,7 @@ TEST(reserved_huge_pages_are_charged_to_the_caller)
 		SKIP(return, "no hugetlb controller");
 	ASSERT_EQ(0, read_text(POOL, was, sizeof(was)));
 	ASSERT_EQ(0, write_text(POOL, "8"));
-	pid = fork();
-	ASSERT_LE(0, pid);
-	if (pid == 0)
-		_exit(reserve_in_group());
-	ASSERT_EQ(pid, waitpid(pid, &status, 0));
-	EXPECT_EQ(0, status >> 8);
+	EXPECT_EQ(0, in_child(reserve_in_group));
 	write_text(POOL, was);
 }
 
@@ -319,47 +326,48 @@ static int unmap_ranges_in_group(void)
 
 TEST(memory_of_unmapped_ranges_goes_back)
 {
-	int status;
-	pid_t pid;
-
 	if (!have_memory_controller())
 		SKIP(return, "no memory controller in cgroup2 at " CGROUP_ROOT);
 	ASSERT_EQ(0, make_group(CREATOR));
-	pid = fork();
-	ASSERT_LE(0, pid);
-	if (pid == 0)
-		_exit(unmap_ranges_in_group());
-	ASSERT_EQ(pid, waitpid(pid, &status, 0));
-	EXPECT_EQ(0, status >> 8);
+	EXPECT_EQ(0, in_child(unmap_ranges_in_group));
 	rmdir(CREATOR);
 }
 
 #define SPARSE	(16UL << 30)
 #define STEP	(2UL << 20)	/* a page of each has a page table of its own */
 #define STEPS	(SPARSE / STEP)
+#define SOME	37		/* steps, so that their pages are at many places */
 #define EACH	64		/* bytes, beside the page tables */
 
-/* The kernel's memory of the group but for page tables. */
-static long kernel_memory(void)
+/* A number in the group's memory.stat, or -1. */
+static long stat_of_group(const char *name)
 {
-	long kernel = -1, tables = -1;
 	char text[8192], *at;
 
 	if (read_text(CREATOR "/memory.stat", text, sizeof(text)))
 		return -1;
-	at = strstr(text, "\nkernel ");
-	if (at)
-		kernel = atol(at + strlen("\nkernel "));
-	at = strstr(text, "\npagetables ");
-	if (at)
-		tables = atol(at + strlen("\npagetables "));
+	at = strstr(text, name);
+	return at ? atol(at + strlen(name)) : -1;
+}
+
+/* The kernel's memory of the group but for page tables. */
+static long kernel_memory(void)
+{
+	long kernel = stat_of_group("\nkernel "), tables = stat_of_group("\npagetables ");
+
 	return kernel < 0 || tables < 0 ? -1 : kernel - tables;
+}
+
+/* A page of a step: that which is in the file, or so many after it; another in each step. */
+static unsigned long page_of(unsigned long step, unsigned long after)
+{
+	return step * STEP + (step + after) % (STEP / PAGE) * PAGE;
 }
 
 /* 0, or which step failed. */
 static int touch_sparsely_in_group(void)
 {
-	unsigned long at;
+	unsigned long step, after;
 	int asfd, file;
 	long before;
 	char *mem;
@@ -368,8 +376,8 @@ static int touch_sparsely_in_group(void)
 	if (file < 0 || ftruncate(file, SPARSE))
 		return 1;
 	/* its own memory is charged to where we come from */
-	for (at = 0; at < SPARSE; at += STEP)
-		if (pwrite(file, "x", 1, at + at / STEP % 512 * PAGE) != 1)
+	for (step = 0; step < STEPS; step++)
+		if (pwrite(file, "x", 1, page_of(step, 0)) != 1)
 			return 2;
 	if (enter_group((void *)CREATOR))
 		return 3;
@@ -380,41 +388,33 @@ static int touch_sparsely_in_group(void)
 	if (mem == MAP_FAILED)
 		return 5;
 	before = kernel_memory();
-	for (at = 0; at < SPARSE; at += STEP)
-		if (peek(mem + at + at / STEP % 512 * PAGE) != 'x')
+	for (step = 0; step < STEPS; step++)
+		if (peek(mem + page_of(step, 0)) != 'x')
 			return 6;
 	if (before < 0 || kernel_memory() - before > (long)(STEPS * EACH)) {
 		printf("# %ld bytes before, %ld with %lu pages\n", before, kernel_memory(), STEPS);
 		return 7;
 	}
-	/* a second page, and a third, of each is found beside the first */
-	for (at = 0; at < SPARSE; at += SPARSE / 16)
-		if (peek(mem + at + PAGE) || peek(mem + at + 2 * PAGE) ||
-		    peek(mem + at + at / STEP % 512 * PAGE) != 'x')
-			return 8;
+	/* a second page of a step, and a third, are found beside the first */
+	for (step = 0; step < STEPS; step += SOME)
+		for (after = 0; after < 3; after++)
+			if (peek(mem + page_of(step, 2 - after)) != (after == 2 ? 'x' : 0))
+				return 8;
 	/* and all of them go */
 	if (fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, SPARSE))
 		return 9;
-	for (at = 0; at < SPARSE; at += SPARSE / 64)
-		if (peek(mem + at + at / STEP % 512 * PAGE))
+	for (step = 0; step < STEPS; step += SOME)
+		if (peek(mem + page_of(step, 0)))
 			return 10;
 	return 0;
 }
 
 TEST(table_of_a_sparse_file_is_small)
 {
-	int status;
-	pid_t pid;
-
 	if (!have_memory_controller())
 		SKIP(return, "no memory controller in cgroup2 at " CGROUP_ROOT);
 	ASSERT_EQ(0, make_group(CREATOR));
-	pid = fork();
-	ASSERT_LE(0, pid);
-	if (pid == 0)
-		_exit(touch_sparsely_in_group());
-	ASSERT_EQ(pid, waitpid(pid, &status, 0));
-	EXPECT_EQ(0, status >> 8);
+	EXPECT_EQ(0, in_child(touch_sparsely_in_group));
 	rmdir(CREATOR);
 }
 
