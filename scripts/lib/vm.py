@@ -57,7 +57,7 @@ class Complaints:
 COMPLAINTS = Complaints()
 # The last line of a report by KASAN or KCSAN.
 BAR = b"=" * 66
-# A VM says each second that it is alive: when it is late.
+# A VM says each second that it is alive. It is late after so many seconds.
 LATE = 5
 # What the emulator prints on the same console.
 NOISE = re.compile(rb"TCG doesn't support requested feature|`file` is not installed|virtme-ng may fail to detect kernel version")
@@ -286,10 +286,7 @@ class Guest:
         mark = len(self.lines)
         for orders in (("sendkey alt-sysrq-w", "sendkey alt-sysrq-l"), ("nmi",)):
             try:
-                with socket.socket(socket.AF_UNIX) as monitor:
-                    # An emulator that hangs accepts no connection.
-                    monitor.settimeout(3)
-                    monitor.connect(f"{self.run}/monitor")
+                with self.monitor(3) as monitor:
                     for order in orders:
                         monitor.sendall(order.encode() + b"\n")
                         time.sleep(0.5)
@@ -306,14 +303,23 @@ class Guest:
                 break
         return self.lines[mark:]
 
+    def monitor(self, timeout):
+        """A connection to the emulator's monitor. One that hangs accepts none: OSError."""
+        monitor = socket.socket(socket.AF_UNIX)
+        monitor.settimeout(timeout)
+        try:
+            monitor.connect(f"{self.run}/monitor")
+        except OSError:
+            monitor.close()
+            raise
+        return monitor
+
     def press_a_key(self):
         """Has the emulator look for interrupts. QEMU before 10.2 loses one, as that of the timer,
         if it comes while VMRUN notes another in the same word, without the lock: then the CPU
         stays in its guest until the next comes, which with one CPU is never."""
         try:
-            with socket.socket(socket.AF_UNIX) as monitor:
-                monitor.settimeout(1)
-                monitor.connect(f"{self.run}/monitor")
+            with self.monitor(1) as monitor:
                 monitor.sendall(b"sendkey shift\n")
                 time.sleep(0.1)
         except OSError:
@@ -324,9 +330,7 @@ class Guest:
         what its threads do."""
         answer = b""
         try:
-            with socket.socket(socket.AF_UNIX) as monitor:
-                monitor.settimeout(3)
-                monitor.connect(f"{self.run}/monitor")
+            with self.monitor(3) as monitor:
                 monitor.sendall(b"info registers -a\n")
                 time.sleep(0.5)
                 monitor.sendall(b"info registers -a\n")

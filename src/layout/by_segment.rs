@@ -16,7 +16,8 @@
 //! as long as none of the others below them reaches as far. A node that loses a part of its subtree
 //! when another goes above it is summarized anew if that part reaches as far as it did.
 //!
-//! A search is O(log n) for each range that it finds, and a change of a summary O(log n).
+//! A search is O(log n) for each range that it finds, and a change of a summary O(log n). The newest
+//! ranges are not here yet (`layout/waiting.rs`).
 
 use super::{
     chunks::Store,

@@ -34,6 +34,7 @@ impl<M: Store> Layout<M> {
         let waiting = self.waiting.count();
         self.check_tree(&self.segments, self.len() - waiting);
         assert!(waiting <= if self.holds == 0 { MOST } else { 0 });
+        self.waiting.check(&self.pool);
         let listed: Vec<u32> = self.waiting.iter(&self.pool).collect();
         assert_eq!(listed.len(), waiting, "nodes that wait");
         assert!(listed.into_iter().all(|index| self.waits(index)));

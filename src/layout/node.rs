@@ -77,9 +77,9 @@ pub(crate) struct Node<M: Client> {
     pub(super) next: u32,
     /// Of both trees: no node has a higher one than its parent.
     pub(super) priority: u32,
-    /// In the tree by segment page.
+    /// In the tree by segment page, or in the list of those that wait to be added to it.
     pub(super) segment: Links,
-    /// The highest (segment id, end page in it) of the subtree by segment page.
+    /// The highest (segment id, end page in it) of the subtree by segment page, or that it waits.
     pub(super) reach: Wide,
     /// The id of the range's segment, which would otherwise be a pointer away.
     pub(super) segment_id: u64,

@@ -108,6 +108,19 @@ impl Waiting {
     }
 }
 
+#[cfg(test)]
+impl Waiting {
+    /// Panics unless the links back lead where those from the newest on come from.
+    pub(super) fn check<M: Store>(&self, pool: &Pool<M>) {
+        let mut newer = NIL;
+        for index in self.iter(pool) {
+            assert_eq!(pool.get(index).segment.child[NEWER], newer);
+            newer = index;
+        }
+        assert_eq!(self.oldest, newer, "the oldest that waits");
+    }
+}
+
 impl<M: Store> Layout<M> {
     /// Whether the node waits.
     #[inline]
@@ -115,8 +128,8 @@ impl<M: Store> Layout<M> {
         self.pool.get(index).reach == WAITS
     }
 
-    /// Has a new node wait, and returns its links and its reach, which the caller stores in it;
-    /// then calls [`Self::add_overdue()`].
+    /// Has a new node wait, and returns its links and its reach. The caller stores them in it, and
+    /// the range, and then calls [`Self::add_overdue()`].
     #[inline]
     #[must_use]
     pub(super) fn wait(&mut self, index: u32) -> (Links, Wide) {

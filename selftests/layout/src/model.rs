@@ -106,7 +106,7 @@ fn changes_and_more() -> impl Strategy<Value = Change> {
         30 => changes(),
         1 => Just(Change::Hold),
         1 => Just(Change::Release),
-        2 => (spans(), 0..=SEGMENTS).prop_map(|((start, end), id)| Change::Search { id, start, end }),
+        4 => (spans(), 0..=SEGMENTS).prop_map(|((start, end), id)| Change::Search { id, start, end }),
     ]
 }
 
@@ -488,6 +488,12 @@ proptest! {
         for change in &changes {
             pair.change(change, frugal);
             pair.check();
+        }
+        // Last, since they add all that waits to the tree.
+        for id in 0..=SEGMENTS {
+            for (start, end) in [(0, u64::MAX), (0, 3), (7, 8), (10, 30), (20, 20), (45, 60)] {
+                pair.check_unshown(id, start..end);
+            }
         }
     }
 }
