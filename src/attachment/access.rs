@@ -34,6 +34,7 @@ use crate::{
         resolve::Resolved,
         retry::{
             Obstacle,
+            Reach,
             Retry, //
         },
         Space, //
@@ -162,8 +163,8 @@ fn with_shown_page(
             }
         }
     };
-    let attempt = || space.with_frame(page, access, &mut use_frame);
-    let found = Retry::new(write, 0, 1)
+    let attempt = |_| space.with_frame(page, access, &mut use_frame);
+    let found = Retry::new(write, Reach::ALONE)
         .without_mapping()
         .run(space, attempt, policy)?;
     found.ok_or(NoAccess::Error(EAGAIN))

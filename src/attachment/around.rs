@@ -37,7 +37,10 @@ use crate::{
             MOST, //
         },
         resolve::Miss,
-        retry::Retry,
+        retry::{
+            Reach,
+            Retry, //
+        },
         Space, //
     },
     sys::bindings,
@@ -57,24 +60,37 @@ impl Around {
     /// Those of a fault.
     pub(crate) fn of(context: &FaultContext<'_>, access: Prot) -> Self {
         let page = context.page();
-        let attachment = context.attachment();
         let count = context.space().readahead.count(page);
-        let shown = attachment.pages();
-        let addr = context.address();
-        let in_table = (addr % HUGE_SIZE >> PAGE_SHIFT) as u64;
-        let first = page - page.get() % AROUND;
-        let start = first.max(shown.start).max(page - in_table.min(page.get()));
         // For a write too: where a page is known that may be written, it counts as written already.
-        let end = (page + count)
-            .max(first + AROUND)
-            .min(shown.end)
-            .min(page + install::pages_to_end_of_table(addr));
+        let near = aligned(page, AROUND);
         Around {
-            pages: start..end,
+            pages: clip(context, near.start..near.end.max(page + count)),
             count,
             alone: alone(context, access),
         }
     }
+}
+
+/// The pages to be installed instead where readahead does not go on, and the arena lacks pages of
+/// this segment again and again: as with accesses at random to a file that is in memory.
+pub(crate) fn wider(context: &FaultContext<'_>) -> Range<SpacePage> {
+    clip(context, aligned(context.page(), MOST as u64))
+}
+
+/// The aligned run of so many pages that has `page`.
+fn aligned(page: SpacePage, pages: u64) -> Range<SpacePage> {
+    let first = page - page.get() % pages;
+    first..first + pages
+}
+
+/// What of `pages` lies in the VMA of a fault, and in the page table.
+fn clip(context: &FaultContext<'_>, pages: Range<SpacePage>) -> Range<SpacePage> {
+    let (page, addr) = (context.page(), context.address());
+    let shown = context.attachment().pages();
+    let in_table = (addr % HUGE_SIZE >> PAGE_SHIFT) as u64;
+    let start = pages.start.max(shown.start);
+    let end = pages.end.min(shown.end);
+    start.max(page - in_table.min(page.get()))..end.min(page + install::pages_to_end_of_table(addr))
 }
 
 /// What may be accessed so has no neighbours, nor huge entries: those of another page might be to
@@ -136,11 +152,11 @@ fn install_piece(
 ) -> u64 {
     let write = access.contains(Prot::WRITE);
     // Once to find it unknown, and once more for each way to know it.
-    let mut retry = Retry::new(write, 0, piece.count()).tries(3);
+    let mut retry = Retry::new(write, Reach::ahead(piece.count())).tries(3);
     retry.missing = *missing;
     let installed = retry.run(
         space,
-        || install_run(space, table, piece.start, piece, access, None),
+        |_| install_run(space, table, piece.start, piece, access, None),
         |_| ControlFlow::Break(()),
     );
     *missing = retry.missing;

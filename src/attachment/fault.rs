@@ -18,10 +18,7 @@
 //! for reading where there may be one for writing: a read fault asks for a writable entry first.
 //! Any attachment of a process that has a VM may be a slot: nothing says which are.
 
-use core::ops::{
-    ControlFlow,
-    Range, //
-};
+use core::ops::ControlFlow;
 
 use kernel::{
     page::PAGE_SIZE,
@@ -70,6 +67,7 @@ use crate::{
         resolve::Miss,
         retry::{
             Obstacle,
+            Reach,
             Retry, //
         },
         watch::Wait,
@@ -318,8 +316,13 @@ impl<'a> Fault<'a> {
         } = Around::of(&self.context, self.access);
         let first = pages.start..pages.end.min(pages.start + MOST as u64);
         let space = self.space();
-        let found = self.look(&first, || {
-            around::install_run(space, &table, page, &first, self.access, alone)
+        let wider = || Reach::new(page, &around::wider(&self.context));
+        let mut retry = Retry::new(self.write(), Reach::new(page, &first));
+        if count == 1 {
+            retry = retry.wider(&wider);
+        }
+        let found = self.look(retry, |reach| {
+            around::install_run(space, &table, page, &reach.around(page), self.access, alone)
         });
         let mut installed = match found {
             Ok(installed) => installed.unwrap_or(0),
@@ -334,7 +337,7 @@ impl<'a> Fault<'a> {
                 installed += around::install_ahead(space, &table, &rest, self.access);
             }
             let next = page + installed;
-            let whole = if next == pages.end { count } else { 0 };
+            let whole = if next >= pages.end { count } else { 0 };
             space.readahead.note(next, installed.max(whole));
         }
         Answer::Now(NOPAGE)
@@ -344,7 +347,7 @@ impl<'a> Fault<'a> {
     /// reading.
     fn install_writable(&self) -> Answer {
         let page = self.page();
-        let found = self.look(&(page..page + 1), || {
+        let found = self.look(Retry::new(self.write(), Reach::ALONE), |_| {
             self.space().with_frame(page, self.access, |_| ())
         });
         match found {
@@ -376,7 +379,7 @@ impl<'a> Fault<'a> {
             return Answer::BackOff;
         }
         let alone = around::alone(&self.context, self.access);
-        let attempt = || {
+        let attempt = |_| {
             let found = self
                 .space()
                 .with_huge_frame(first, self.access, alone, |frame| {
@@ -412,10 +415,9 @@ impl<'a> Fault<'a> {
             }
             _ => ControlFlow::Break(NO),
         };
-        let found =
-            Retry::new(self.write(), 0, 1)
-                .without_mapping()
-                .run(self.space(), attempt, policy);
+        let found = Retry::new(self.write(), Reach::ALONE)
+            .without_mapping()
+            .run(self.space(), attempt, policy);
         match found {
             Ok(Some(ret)) => Answer::Now(ret),
             Ok(None) => NO,
@@ -423,17 +425,14 @@ impl<'a> Fault<'a> {
         }
     }
 
-    /// Has `attempt` try until it finds the page that is touched; the pages `around` it are of
-    /// interest too. `Ok(None)`: the access is to be tried again.
+    /// Has `attempt` try until it finds the page that is touched. `Ok(None)`: the access is to be
+    /// tried again.
     fn look<T>(
         &self,
-        around: &Range<SpacePage>,
-        attempt: impl FnMut() -> Result<T, Miss>,
+        mut retry: Retry<'_>,
+        attempt: impl FnMut(Reach) -> Result<T, Miss>,
     ) -> Result<Option<T>, Answer> {
-        let before = self.page() - around.start;
-        let after = around.end - self.page();
-        Retry::new(self.write(), before, after)
-            .run(self.space(), attempt, |obstacle| self.meet(obstacle))
+        retry.run(self.space(), attempt, |obstacle| self.meet(obstacle))
     }
 
     /// What a fault does about an obstacle.

@@ -191,9 +191,13 @@ impl Frames {
                 // All are new: one call takes all references.
                 if let Some(references) = FrameRef::get_all(confirmed, now.clone()) {
                     for (word, reference) in singles.iter().zip(references) {
-                        if let Some(reference) = reference {
-                            let entry = (Of::PLACE, reference.frame());
-                            Self::enter(word, entry, || Some(reference));
+                        let Some(reference) = reference else { continue };
+                        let frame = reference.frame();
+                        // Nothing was there just now. Relaxed, as in `enter`.
+                        match word.cmpxchg(0, Of::PLACE.pack(frame), Relaxed) {
+                            // INVARIANT: The entry owns the reference from here on.
+                            Ok(_) => reference.into_entry(),
+                            Err(_) => Self::enter(word, (Of::PLACE, frame), || Some(reference)),
                         }
                     }
                     continue;

@@ -15,7 +15,8 @@ use core::{
 use kernel::{
     mm::MmWithUser,
     page::PAGE_SHIFT,
-    prelude::*, //
+    prelude::*,
+    sync::atomic::ordering::*, //
 };
 
 use crate::{
@@ -63,6 +64,12 @@ impl Segment {
             before as usize,
             after as usize,
         )
+    }
+
+    /// The arena lacks a page of it; says whether it has lacked another before. One page that is
+    /// touched says nothing about others, but a second one does.
+    pub(crate) fn lacks_pages_again(&self) -> bool {
+        self.lacked.load(Relaxed) || self.lacked.xchg(true, Relaxed)
     }
 
     /// Has a page made present where it is mapped, writable if `write`, which may take as long as

@@ -152,6 +152,8 @@ pub(crate) struct Segment {
     pub(crate) late: Atomic<bool>,
     /// Whether it is on no list any more, and to be ended.
     pub(crate) ending: Atomic<bool>,
+    /// Whether the arena has lacked a page of it.
+    lacked: Atomic<bool>,
     pub(crate) frames: Frames,
     pub(crate) invalidation: Invalidation,
     #[pin]
@@ -296,6 +298,7 @@ impl Segment {
                 overdue: Atomic::new(false),
                 late: Atomic::new(false),
                 ending: Atomic::new(false),
+                lacked: Atomic::new(false),
                 frames,
                 invalidation: Invalidation::new(),
                 notifier <- Notifier::new(),

@@ -30,6 +30,7 @@ use crate::{
         resolve::Miss,
         retry::{
             Obstacle,
+            Reach,
             Retry, //
         },
         Space, //
@@ -141,10 +142,10 @@ impl Space {
     ) -> Result {
         let write = prot.contains(Prot::WRITE);
         let ahead = (part.end - page).min(MOST as u64);
-        Retry::new(write, 0, ahead)
+        Retry::new(write, Reach::ahead(ahead))
             .run(
                 self,
-                || match is_known(pinned.segment(), page, prot) {
+                |_| match is_known(pinned.segment(), page, prot) {
                     true => Ok(()),
                     false => Err(Miss::Unknown(pinned.clone(), page)),
                 },

@@ -6,12 +6,18 @@
 //!
 //! Takes no lock itself, and holds none while the policy is asked.
 
-use core::ops::ControlFlow;
+use core::ops::{
+    ControlFlow,
+    Range, //
+};
 
 use kernel::prelude::*;
 
 use crate::{
-    layout::SegmentPage,
+    layout::{
+        SegmentPage,
+        SpacePage, //
+    },
     segment::list::Pinned,
     space::{
         mirror::Mirrored,
@@ -40,13 +46,50 @@ pub(crate) enum Obstacle<'a> {
     NoMemory,
 }
 
-/// What is wanted of a page, and how far the loop has come.
-pub(crate) struct Retry {
-    /// Whether it is to be written.
-    write: bool,
-    /// How many pages before it, and from it on, are mirrored with it.
+/// How many pages are of interest with one: so many before it, and from it on.
+#[derive(Clone, Copy)]
+pub(crate) struct Reach {
     before: u64,
     after: u64,
+}
+
+impl Reach {
+    /// The page alone.
+    pub(crate) const ALONE: Reach = Reach::ahead(1);
+
+    /// So many pages from the page on.
+    pub(crate) const fn ahead(after: u64) -> Reach {
+        Reach { before: 0, after }
+    }
+
+    /// Pages `around`, which `page` is one of.
+    pub(crate) fn new(page: SpacePage, around: &Range<SpacePage>) -> Reach {
+        Reach {
+            before: page - around.start,
+            after: around.end - page,
+        }
+    }
+
+    /// Those around `page`.
+    pub(crate) fn around(self, page: SpacePage) -> Range<SpacePage> {
+        page - self.before..page + self.after
+    }
+
+    /// The same of a segment.
+    fn in_segment(self, page: SegmentPage) -> Range<SegmentPage> {
+        let first = page.get().saturating_sub(self.before);
+        SegmentPage::new(first)..page + self.after
+    }
+}
+
+/// What is wanted of a page, and how far the loop has come.
+pub(crate) struct Retry<'a> {
+    /// Whether it is to be written.
+    write: bool,
+    /// What is mirrored with it.
+    reach: Reach,
+    /// Says what becomes of that where the arena lacks pages again and again.
+    wider: Option<&'a dyn Fn() -> Reach>,
     tries: usize,
     /// Whether what the arena lacks is mapped there if it is in memory.
     maps: bool,
@@ -55,17 +98,25 @@ pub(crate) struct Retry {
     pub(crate) missing: bool,
 }
 
-impl Retry {
-    /// Looks for a page, with `before` pages before it and `after` from it on, to be written if
-    /// `write`.
-    pub(crate) fn new(write: bool, before: u64, after: u64) -> Self {
+impl<'a> Retry<'a> {
+    /// Looks for a page, to be written if `write`, and for those that are of interest with it.
+    pub(crate) fn new(write: bool, reach: Reach) -> Self {
         Retry {
             write,
-            before,
-            after,
+            reach,
+            wider: None,
             tries: TRIES,
             maps: true,
             missing: false,
+        }
+    }
+
+    /// For more pages where the arena lacks the page, and lacked another of the same segment before:
+    /// to have it map one takes long, and with each of its neighbours a little longer.
+    pub(crate) fn wider(self, reach: &'a dyn Fn() -> Reach) -> Self {
+        Retry {
+            wider: Some(reach),
+            ..self
         }
     }
 
@@ -82,18 +133,19 @@ impl Retry {
         }
     }
 
-    /// Calls `attempt` until it succeeds. `policy` is asked what to do about each obstacle: go on,
-    /// having done something about it, or stop. `Ok(None)` where the number of tries is used up.
+    /// Calls `attempt` until it succeeds, with what has been looked for with the page. `policy` is
+    /// asked what to do about each obstacle: go on, having done something about it, or stop.
+    /// `Ok(None)` where the number of tries is used up.
     pub(crate) fn run<T, S>(
         &mut self,
         space: &Space,
-        mut attempt: impl FnMut() -> Result<T, Miss>,
+        mut attempt: impl FnMut(Reach) -> Result<T, Miss>,
         mut policy: impl FnMut(Obstacle<'_>) -> ControlFlow<S>,
     ) -> Result<Option<T>, S> {
         // Once: a write may want more than a page that is there.
         let mut may_map = self.maps;
         for _ in 0..self.tries {
-            let met = match attempt() {
+            let met = match attempt(self.reach) {
                 Ok(done) => return Ok(Some(done)),
                 Err(Miss::Hole) => policy(Obstacle::Hole),
                 Err(Miss::Denied) => policy(Obstacle::Denied),
@@ -113,36 +165,40 @@ impl Retry {
     }
 
     /// Has the table know a page, if that needs no waiting. `Ok` also where things have changed.
-    fn look<'a>(
+    fn look<'p>(
         &mut self,
         space: &Space,
-        pinned: &'a Pinned,
+        pinned: &'p Pinned,
         page: SegmentPage,
         may_map: &mut bool,
-    ) -> Result<(), Obstacle<'a>> {
+    ) -> Result<(), Obstacle<'p>> {
         let (segment, write) = (pinned.segment(), self.write);
-        let first = page.get().saturating_sub(self.before);
-        let around = SegmentPage::new(first)..page + self.after;
-        let map = |may_map: &mut bool| {
+        let map = |reach: Reach, may_map: &mut bool| {
             *may_map = false;
-            segment.map_around(page, &around, write)
+            segment.map_around(page, &reach.in_segment(page), write)
         };
         if self.missing && *may_map {
-            self.missing = map(may_map);
+            self.missing = map(self.reach, may_map);
         }
-        match space.mirror(segment, page, &around, self.write, Locks::Try) {
-            Ok(Mirrored::Again) => Ok(()),
-            Ok(Mirrored::Invalidating) => Err(Obstacle::Invalidating),
-            Ok(Mirrored::Busy) => Err(Obstacle::Busy(pinned, page)),
-            Ok(Mirrored::Missing) if *may_map => {
-                self.missing = map(may_map);
-                if self.missing {
-                    return Ok(());
+        loop {
+            let around = self.reach.in_segment(page);
+            return match space.mirror(segment, page, &around, write, Locks::Try) {
+                Ok(Mirrored::Again) => Ok(()),
+                Ok(Mirrored::Invalidating) => Err(Obstacle::Invalidating),
+                Ok(Mirrored::Busy) => Err(Obstacle::Busy(pinned, page)),
+                Ok(Mirrored::Missing) if *may_map => {
+                    if let Some(wider) = self.wider.filter(|_| segment.lacks_pages_again()) {
+                        self.reach = wider();
+                    }
+                    self.missing = map(self.reach, may_map);
+                    if self.missing {
+                        continue;
+                    }
+                    Err(Obstacle::Missing(pinned, page))
                 }
-                Err(Obstacle::Missing(pinned, page))
-            }
-            Ok(Mirrored::Missing) => Err(Obstacle::Missing(pinned, page)),
-            Err(_) => Err(Obstacle::NoMemory),
+                Ok(Mirrored::Missing) => Err(Obstacle::Missing(pinned, page)),
+                Err(_) => Err(Obstacle::NoMemory),
+            };
         }
     }
 }
