@@ -139,7 +139,7 @@ static long open_as_user(const char *path, int flags)
 		int fd = -1;
 
 		if (!setgid(USER) && !setuid(USER))
-			fd = open(path, flags | O_CLOEXEC);
+			fd = open(path, flags | O_CLOEXEC, 0600);
 		_exit(fd < 0 ? errno : 0);
 	}
 	if (waitpid(pid, &status, 0) != pid || !WIFEXITED(status))
@@ -204,6 +204,109 @@ TEST_F(named, mode_owner_and_acl_decide_who_may_open_it)
 	ASSERT_EQ(0, fstat(fd, &st));
 	EXPECT_EQ(0640, (int)st.st_mode & 07777);
 	close(fd);
+}
+
+static bool lists(const char *path, const char *name)
+{
+	char names[256];
+	ssize_t len = listxattr(path, names, sizeof(names));
+
+	for (ssize_t at = 0; at < len; at += strlen(names + at) + 1)
+		if (!strcmp(names + at, name))
+			return true;
+	return false;
+}
+
+/* as programs find it that copy or show a directory */
+TEST_F(named, acl_is_listed_if_there_is_one)
+{
+	EXPECT_FALSE(lists(self->path, "system.posix_acl_access"));
+	ASSERT_EQ(0, allow_user(self->path, "system.posix_acl_access", 6));
+	EXPECT_TRUE(lists(self->path, "system.posix_acl_access"));
+	EXPECT_FALSE(lists(self->dir, "system.posix_acl_default"));
+	ASSERT_EQ(0, allow_user(self->dir, "system.posix_acl_default", 6));
+	EXPECT_TRUE(lists(self->dir, "system.posix_acl_default"));
+	ASSERT_EQ(0, removexattr(self->path, "system.posix_acl_access"));
+	EXPECT_FALSE(lists(self->path, "system.posix_acl_access"));
+}
+
+/* a user namespace in which @user is user @inside */
+static int user_namespace(unsigned int inside, unsigned int user)
+{
+	char path[64], map[64];
+	int ready[2], fd = -EIO, maps;
+	pid_t pid;
+	char byte;
+
+	if (pipe(ready))
+		return -errno;
+	pid = fork();
+	if (!pid) {
+		byte = unshare(CLONE_NEWUSER) ? 'n' : 'y';
+		if (write(ready[1], &byte, 1) == 1)
+			pause();
+		_exit(0);
+	}
+	snprintf(map, sizeof(map), "%u %u 1", inside, user);
+	if (read(ready[0], &byte, 1) == 1 && byte == 'y') {
+		fd = 0;
+		for (unsigned int i = 0; i < 2 && !fd; i++) {
+			snprintf(path, sizeof(path), "/proc/%d/%cid_map", pid, "ug"[i]);
+			maps = open(path, O_WRONLY | O_CLOEXEC);
+			if (maps < 0 || write(maps, map, strlen(map)) < 0)
+				fd = -errno;
+			close(maps);
+		}
+		snprintf(path, sizeof(path), "/proc/%d/ns/user", pid);
+		if (!fd)
+			fd = open(path, O_RDONLY | O_CLOEXEC);
+	}
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	close(ready[0]);
+	close(ready[1]);
+	return fd;
+}
+
+/* what root owns is the user's there, and what the user makes there is root's */
+TEST_F(named, mount_with_mapped_ids_has_other_owners)
+{
+	struct mount_attr attr = {
+		.attr_set = MOUNT_ATTR_IDMAP,
+	};
+	char dir[] = "/tmp/mapped.XXXXXX", path[80];
+	struct stat st;
+	int tree, ns = user_namespace(0, USER);
+
+	ASSERT_LE(0, ns);
+	attr.userns_fd = (unsigned int)ns;
+	ASSERT_NE(NULL, mkdtemp(dir));
+	tree = open_tree(AT_FDCWD, self->dir, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+	ASSERT_LE(0, tree);
+	ASSERT_EQ(0, mount_setattr(tree, "", AT_EMPTY_PATH, &attr, sizeof(attr)));
+	ASSERT_EQ(0, move_mount(tree, "", AT_FDCWD, dir, MOVE_MOUNT_F_EMPTY_PATH));
+
+	snprintf(path, sizeof(path), "%s/ram", dir);
+	ASSERT_EQ(0, stat(path, &st));
+	EXPECT_EQ((uid_t)USER, st.st_uid);
+	EXPECT_EQ(0, open_as_user(path, O_RDWR));
+	EXPECT_EQ(-EACCES, open_as_user(self->path, O_RDWR));
+	/* who is nobody there makes nothing */
+	snprintf(path, sizeof(path), "%s/of-root", dir);
+	EXPECT_EQ(-1, open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+	EXPECT_EQ(EOVERFLOW, errno);
+	snprintf(path, sizeof(path), "%s/of-user", dir);
+	EXPECT_EQ(0, open_as_user(path, O_RDWR | O_CREAT));
+	ASSERT_EQ(0, stat(path, &st));
+	EXPECT_EQ((uid_t)USER, st.st_uid);
+	snprintf(path, sizeof(path), "%s/of-user", self->dir);
+	ASSERT_EQ(0, stat(path, &st));
+	EXPECT_EQ(0U, st.st_uid);
+
+	close(tree);
+	ASSERT_EQ(0, umount2(dir, 0));
+	rmdir(dir);
+	close(ns);
 }
 
 TEST_F(named, opened_for_reading_changes_nothing)

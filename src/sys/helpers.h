@@ -57,6 +57,7 @@ loff_t address_space_helper_inode_size(struct inode *inode);
 void address_space_helper_set_inode_size(struct inode *inode, loff_t size);
 void address_space_helper_touch_inode(struct inode *inode);
 void address_space_helper_posix_acl_release(struct posix_acl *acl);
+extern const struct xattr_handler *const address_space_helper_acls[];
 
 /* The mmu notifier and HMM. */
 unsigned long address_space_helper_interval_seq(struct mmu_interval_notifier *sub);

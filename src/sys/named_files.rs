@@ -138,6 +138,7 @@ impl<T: NamedFile> FileSystem<T> {
         rmdir: Some(bindings::simple_rmdir),
         rename: Some(bindings::simple_rename),
         setattr: Some(Self::set_attributes),
+        listxattr: Some(bindings::generic_listxattr),
         set_acl: inode::SET_ACL,
         ..pin_init::zeroed()
     };
@@ -145,6 +146,7 @@ impl<T: NamedFile> FileSystem<T> {
     const FILE: bindings::inode_operations = bindings::inode_operations {
         setattr: Some(Self::set_attributes),
         getattr: file_operations::get_attributes::<T>(),
+        listxattr: Some(bindings::generic_listxattr),
         set_acl: inode::SET_ACL,
         ..pin_init::zeroed()
     };
@@ -183,6 +185,7 @@ impl<T: NamedFile> FileSystem<T> {
                 (*raw).s_time_gran = 1;
                 (*raw).s_flags |= bindings::ADDRESS_SPACE_POSIX_ACL;
                 (*raw).s_op = &Self::SUPER;
+                (*raw).s_xattr = (&raw const bindings::address_space_helper_acls).cast();
             }
             from_result(|| {
                 let options = Options::of(sb);

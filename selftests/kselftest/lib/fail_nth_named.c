@@ -23,6 +23,25 @@ static int spaces_mounted(struct fail_ctx *c)
 	return c->other < 0 ? -errno : 0;
 }
 
+/* to mount another, with options; it goes with its fd */
+static int mount_run(struct fail_ctx *c)
+{
+	int fs = fsopen("address_space", FSOPEN_CLOEXEC), ret = 0;
+
+	if (fs < 0)
+		return -errno;
+	if (fsconfig(fs, FSCONFIG_SET_STRING, "mode", "0700", 0) ||
+	    fsconfig(fs, FSCONFIG_SET_STRING, "holes", "absorb", 0) ||
+	    fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0))
+		ret = -errno;
+	if (!ret) {
+		c->other = fsmount(fs, FSMOUNT_CLOEXEC, 0);
+		ret = c->other < 0 ? -errno : 0;
+	}
+	close(fs);
+	return ret;
+}
+
 static int name_run(struct fail_ctx *c)
 {
 	c->fd = openat(c->other, "ram", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
@@ -46,6 +65,12 @@ static int named_works(struct fail_ctx *c)
 	return value == 'A' ? 0 : -EIO;
 }
 
+static int mounted_works(struct fail_ctx *c)
+{
+	return name_run(c) ?: named_works(c);
+}
+
+CALL(mount, .run = mount_run, .verify = mounted_works);
 CALL(name, .prepare = spaces_mounted, .run = name_run, .verify = named_works);
 
 static int file_made(struct fail_ctx *c)

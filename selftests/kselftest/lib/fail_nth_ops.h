@@ -48,7 +48,7 @@ long module_users(void);
 int module_users_within(long users, unsigned int ms);
 
 #define FAIL_OPS(each)							\
-	each(create) each(name) each(give_length) each(layout)		\
+	each(create) each(mount) each(name) each(give_length) each(layout)	\
 	each(map) each(map_again) each(map_registered)			\
 	each(map_replace) each(map_anywhere) each(map_populate)		\
 	each(unmap) each(unmap_in_two)		\
