@@ -106,8 +106,8 @@ impl Order for BySegment {
 
 impl BySegment {
     /// Computes the summary of the subtree under `index` anew from the node itself and from its
-    /// children's summaries, and returns whether it changed. O(1).
-    pub(super) fn summarize<M: Store>(pool: &mut Pool<M>, index: u32) -> bool {
+    /// children's summaries. O(1).
+    fn summarize<M: Store>(pool: &mut Pool<M>, index: u32) {
         let node = pool.get(index);
         let mut reach = node.own_reach();
         for below in node.segment.child {
@@ -115,17 +115,32 @@ impl BySegment {
                 reach = reach.max(below.reach);
             }
         }
-        let old = &mut pool.get_mut(index).reach;
-        let changed = *old != reach;
-        *old = reach;
-        changed
+        pool.get_mut(index).reach = reach;
     }
 
     /// Corrects the summaries of `index` and of the nodes above it, below which something has
     /// changed that reached as far as `old` and no longer does. O(log n).
     pub(super) fn lower<M: Store>(pool: &mut Pool<M>, mut index: u32, old: Wide) {
-        while index != NIL && pool.get(index).reach == old && Self::summarize(pool, index) {
-            index = pool.get(index).segment.parent;
+        // The node that was corrected last, which need not be looked at again from above.
+        let (mut last, mut last_reach) = (NIL, 0);
+        while let Some(node) = pool.linked(index) {
+            let Links { parent, child } = node.segment;
+            let mut reach = node.own_reach();
+            if node.reach != old || reach == old {
+                return;
+            }
+            for below in child {
+                if below == last {
+                    reach = reach.max(last_reach);
+                } else if let Some(below) = pool.linked(below) {
+                    reach = reach.max(below.reach);
+                }
+            }
+            if reach == old {
+                return;
+            }
+            pool.get_mut(index).reach = reach;
+            (last, last_reach, index) = (index, reach, parent);
         }
     }
 }
