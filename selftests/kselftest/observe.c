@@ -8,6 +8,7 @@
 #include <ctype.h>
 #include <libgen.h>
 #include <sys/mount.h>
+#include <sys/utsname.h>
 
 #include "kselftest_harness.h"
 #include "lib/as_util.h"
@@ -289,6 +290,16 @@ TEST_F(small_print, errors_are_those_that_are_documented)
 	EXPECT_EQ(EINVAL, errno);
 }
 
+/* Before 7.3 mincore() passes over PFN maps, and says that nothing is there. */
+static bool mincore_sees_pfn_maps(void)
+{
+	unsigned int major, minor;
+	struct utsname name;
+
+	return !uname(&name) && sscanf(name.release, "%u.%u", &major, &minor) == 2 &&
+	       (major > 7 || (major == 7 && minor >= 3));
+}
+
 TEST_F(small_print, mincore_sees_what_this_process_has_accessed)
 {
 	unsigned char pages[4];
@@ -307,7 +318,7 @@ TEST_F(small_print, mincore_sees_what_this_process_has_accessed)
 	EXPECT_EQ(0, pages[0] & 1);
 	EXPECT_EQ('a', peek(mem));
 	ASSERT_EQ(0, mincore(mem, 4 * PAGE, pages));
-	EXPECT_EQ(1, pages[0] & 1);
+	EXPECT_EQ(mincore_sees_pfn_maps(), pages[0] & 1);
 	ASSERT_EQ(0, as_unmap(self->s.asfd, 0, PAGE));
 	ASSERT_EQ(0, mincore(mem, 4 * PAGE, pages));
 	EXPECT_EQ(0, pages[0] & 1);

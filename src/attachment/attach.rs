@@ -118,19 +118,19 @@ impl VmOperations for Operations {
 pub(crate) fn attach(new: &NewVma<'_, Terms>, first: SpacePage, prot: Prot) -> Result {
     let vma = new.vma();
     use bindings::{
+        ADDRESS_SPACE_MAYSHARE,
         VM_DONTDUMP,
         VM_DONTEXPAND,
         VM_EXEC,
         VM_IO,
         VM_MAYEXEC,
-        VM_MAYSHARE,
         VM_MAYWRITE,
         VM_PFNMAP,
         VM_WRITE, //
     };
     // Not VM_SHARED: the kernel clears it for a shared mapping of a file that is open for reading
     // only.
-    if vma.flags() & VM_MAYSHARE == 0 {
+    if vma.flags() & ADDRESS_SPACE_MAYSHARE == 0 {
         return Err(EINVAL);
     }
     let mut refused = 0;

@@ -24,3 +24,6 @@
 /* What mseal() sets; and that an inode may have ACLs. Macros that bindgen does not understand. */
 const vm_flags_t ADDRESS_SPACE_SEALED = VM_SEALED;
 const unsigned long ADDRESS_SPACE_POSIX_ACL = SB_POSIXACL;
+
+/* What a shared mapping has; the kernel crate of 7.2 has the value of VM_MAYEXEC for it. */
+const vm_flags_t ADDRESS_SPACE_MAYSHARE = VM_MAYSHARE;
