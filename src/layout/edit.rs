@@ -27,7 +27,8 @@ use super::{
     },
     Layout,
     Prot,
-    Range, //
+    Range,
+    Segment, //
 };
 use core::ops;
 
@@ -72,7 +73,7 @@ impl<M: Store> Layout<M> {
             }
         }
         let (space, gap) = self.space.add(&mut self.pool, taken, place, after);
-        let (segment, reach) = self.wait(index);
+        let (segment, reach) = self.wait(index, range.segment.id());
         let node = self.pool.get_mut(index);
         node.next = next;
         node.priority = priority;
@@ -158,12 +159,14 @@ impl<M: Store> Layout<M> {
     /// Changes what a node shows of which segment.
     fn rekey(&mut self, index: u32, change: impl FnOnce(&mut Node<M>)) {
         if self.waits(index) {
-            change(self.pool.get_mut(index));
+            self.change_waiting(index, change);
             return;
         }
         self.remove_by_segment(index);
-        change(self.pool.get_mut(index));
-        let (segment, reach) = self.wait(index);
+        let node = self.pool.get_mut(index);
+        change(node);
+        let id = node.segment_id;
+        let (segment, reach) = self.wait(index, id);
         let node = self.pool.get_mut(index);
         (node.segment, node.reach) = (segment, reach);
         self.add_overdue();

@@ -116,7 +116,7 @@ impl<M: Store> Layout<M> {
             let node = self.pool.linked(index);
             node.is_some_and(|node| node.segment_id == id)
         };
-        self.waiting.iter(&self.pool).any(shows)
+        self.waiting.showing(&self.pool, id).any(shows)
             || shows(self.segments.lower_bound(&self.pool, &first_of(id)))
     }
 
@@ -171,7 +171,7 @@ impl<M: Store> Layout<M> {
         from: &<BySegment as Order>::Key,
     ) -> u32 {
         let mut before = self.pool.linked(index).map(BySegment::key);
-        for waiting in self.waiting.iter(&self.pool) {
+        for waiting in self.waiting.showing(&self.pool, id) {
             let node = self.pool.get(waiting);
             if node.segment_id != id || !node.segment_pages().overlaps(pages) {
                 continue;

@@ -14,6 +14,7 @@ use super::{
     chunks::Store,
     node::{
         Links,
+        Node,
         Wide,
         NIL, //
     },
@@ -34,11 +35,26 @@ const NEWER: usize = 0;
 /// And the one that came before it.
 const OLDER: usize = 1;
 
+/// Of how many kinds segments are, by their ids.
+const KINDS: usize = 256;
+
+/// Of which kind a segment is: as if by chance, since those whose ids follow one another, which
+/// wait together, must not all have the kinds of others.
+#[inline]
+fn kind(id: u64) -> usize {
+    const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mixed = id.wrapping_mul(MIX);
+    let mixed = (mixed ^ mixed >> 32).wrapping_mul(MIX);
+    (mixed >> (u64::BITS - KINDS.ilog2())) as usize
+}
+
 /// The list.
 pub(super) struct Waiting {
     newest: u32,
     oldest: u32,
     count: usize,
+    /// How many show segments of each kind: where it is none, nobody looks through the list.
+    kinds: [u8; KINDS],
 }
 
 impl Waiting {
@@ -48,6 +64,7 @@ impl Waiting {
             newest: NIL,
             oldest: NIL,
             count: 0,
+            kinds: [0; KINDS],
         }
     }
 
@@ -56,11 +73,27 @@ impl Waiting {
         self.count
     }
 
-    /// The links and the reach of the node `index`, which the caller stores in it and which waits
-    /// from now on.
+    /// Notes that one more shows the segment `id`. There are never more than [`MOST`] and one.
+    #[inline]
+    fn note(&mut self, id: u64) {
+        if let Some(count) = self.kinds.get_mut(kind(id)) {
+            *count = count.wrapping_add(1);
+        }
+    }
+
+    /// Notes that one less shows it.
+    #[inline]
+    fn forget(&mut self, id: u64) {
+        if let Some(count) = self.kinds.get_mut(kind(id)) {
+            *count = count.wrapping_sub(1);
+        }
+    }
+
+    /// The links and the reach of the node `index`, which the caller stores in it, and which waits
+    /// from now on and shows the segment `id`.
     #[inline]
     #[must_use]
-    fn add<M: Store>(&mut self, pool: &mut Pool<M>, index: u32) -> (Links, Wide) {
+    fn add<M: Store>(&mut self, pool: &mut Pool<M>, index: u32, id: u64) -> (Links, Wide) {
         let links = Links {
             parent: NIL,
             child: [NIL, self.newest],
@@ -71,13 +104,15 @@ impl Waiting {
         }
         self.newest = index;
         self.count = self.count.wrapping_add(1);
+        self.note(id);
         (links, WAITS)
     }
 
     /// Takes the node `index` out.
     #[inline]
     fn remove<M: Store>(&mut self, pool: &mut Pool<M>, index: u32) {
-        let [newer, older] = pool.get(index).segment.child;
+        let node = pool.get(index);
+        let ([newer, older], id) = (node.segment.child, node.segment_id);
         match pool.linked_mut(newer) {
             Some(node) => node.segment.child[OLDER] = older,
             None => self.newest = older,
@@ -87,6 +122,7 @@ impl Waiting {
             None => self.oldest = newer,
         }
         self.count = self.count.saturating_sub(1);
+        self.forget(id);
     }
 
     /// How many there are at most, whatever the links of a corrupt layout say.
@@ -106,18 +142,35 @@ impl Waiting {
         };
         core::iter::from_fn(next).take(self.bound())
     }
+
+    /// Those among which are all that show the segment `id`: none, where it is known that there
+    /// are none.
+    #[inline]
+    pub(super) fn showing<'a, M: Store>(
+        &'a self,
+        pool: &'a Pool<M>,
+        id: u64,
+    ) -> impl Iterator<Item = u32> + 'a {
+        let any = self.kinds.get(kind(id)).is_some_and(|count| *count != 0);
+        any.then(|| self.iter(pool)).into_iter().flatten()
+    }
 }
 
 #[cfg(test)]
 impl Waiting {
-    /// Panics unless the links back lead where those from the newest on come from.
+    /// Panics unless the links back lead where those from the newest on come from, and the kinds
+    /// are counted right.
     pub(super) fn check<M: Store>(&self, pool: &Pool<M>) {
         let mut newer = NIL;
+        let mut kinds = [0; KINDS];
         for index in self.iter(pool) {
-            assert_eq!(pool.get(index).segment.child[NEWER], newer);
+            let node = pool.get(index);
+            assert_eq!(node.segment.child[NEWER], newer);
             newer = index;
+            kinds[kind(node.segment_id)] += 1;
         }
         assert_eq!(self.oldest, newer, "the oldest that waits");
+        assert_eq!(self.kinds, kinds, "the kinds of those that wait");
     }
 }
 
@@ -128,12 +181,22 @@ impl<M: Store> Layout<M> {
         self.pool.get(index).reach == WAITS
     }
 
-    /// Has a new node wait, and returns its links and its reach. The caller stores them in it, and
-    /// the range, and then calls [`Self::add_overdue()`].
+    /// Has a new node wait, which is to show the segment `id`, and returns its links and its reach.
+    /// The caller stores them in it, and the range, and then calls [`Self::add_overdue()`].
     #[inline]
     #[must_use]
-    pub(super) fn wait(&mut self, index: u32) -> (Links, Wide) {
-        self.waiting.add(&mut self.pool, index)
+    pub(super) fn wait(&mut self, index: u32, id: u64) -> (Links, Wide) {
+        self.waiting.add(&mut self.pool, index, id)
+    }
+
+    /// Changes what a node that waits shows of which segment.
+    pub(super) fn change_waiting(&mut self, index: u32, change: impl FnOnce(&mut Node<M>)) {
+        let node = self.pool.get_mut(index);
+        let old = node.segment_id;
+        change(node);
+        let new = node.segment_id;
+        self.waiting.forget(old);
+        self.waiting.note(new);
     }
 
     /// Removes a node from where it is searched for by segment page.
