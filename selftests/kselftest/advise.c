@@ -165,6 +165,8 @@ TEST_F(advise, dontneed_ends_at_what_is_shown_of_a_huge_page)
 
 	if (variant->kind == EXT4)
 		SKIP(return, "files on a disk have no huge pages here");
+	if (!have_huge_pages())
+		SKIP(return, "no huge pages in this kernel");
 	ASSERT_LE(0, asfd);
 	ASSERT_EQ(0, own_mounts());
 	ASSERT_EQ(0, mount_tmpfs(dir, "huge=always,size=64m"));

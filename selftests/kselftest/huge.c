@@ -328,6 +328,8 @@ TEST_F(huge_page, is_not_copied_by_fork)
 	struct agent child;
 	long long before;
 
+	if (!have_huge_pages())
+		SKIP(return, "no huge pages in attachments of this kernel");
 	EXPECT_HUGE(self->mem);
 	EXPECT_EQ(0, poke(self->mem + 1, 'w'));
 	before = fdinfo_value(self->asfd, "faults");
@@ -348,6 +350,8 @@ TEST_F(huge_page, is_not_moved_by_mremap)
 	char *to = attach_at(self->asfd, 0, LEN, RW, 0), *moved;
 	long long before;
 
+	if (!have_huge_pages())
+		SKIP(return, "no huge pages in attachments of this kernel");
 	EXPECT_HUGE(self->mem);
 	before = fdinfo_value(self->asfd, "faults");
 	moved = mremap(self->mem, LEN, LEN, MREMAP_MAYMOVE | MREMAP_FIXED, to);

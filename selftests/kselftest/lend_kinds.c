@@ -32,11 +32,14 @@ TEST_F(lent, merged_memory_is_shown_and_copied_when_written)
 
 TEST_F(lent, huge_pages_come_and_go)
 {
-	int fd = agent_fd(&self->lender, agent_call(&self->lender, lend_huge, NULL));
-	int asfd = as_create(HUGE_LEN);
-	char *mem;
 	unsigned long at;
+	int fd, asfd;
+	char *mem;
 
+	if (!have_huge_pages())
+		SKIP(return, "no huge pages in this kernel");
+	fd = agent_fd(&self->lender, agent_call(&self->lender, lend_huge, NULL));
+	asfd = as_create(HUGE_LEN);
 	ASSERT_LE(0, fd);
 	ASSERT_EQ(0, as_map(asfd, 0, fd, 0, HUGE_LEN, RW, 0));
 	mem = attach(asfd, 0, HUGE_LEN, RW);

@@ -172,6 +172,8 @@ FIXTURE_SETUP(memory_in_use)
 		self->file = memfd_pages("hot", 0, -1);
 		break;
 	case HUGE_MEMORY:
+		if (!have_huge_pages())
+			SKIP(return, "no huge pages in this kernel");
 		ASSERT_EQ(0, own_mounts());
 		ASSERT_EQ(0, mount_tmpfs(dir, "huge=always,size=64m"));
 		self->file = file_pages(dir, 0, -1);
@@ -382,6 +384,10 @@ TEST_F_TIMEOUT(memory_in_use, survives_collapse_and_split, 170)
 	if (variant->kind == DISK) {
 		stop_users(self);
 		SKIP(return, "not every kernel has huge pages of files on a disk");
+	}
+	if (!have_huge_pages()) {
+		stop_users(self);
+		SKIP(return, "no huge pages in this kernel");
 	}
 	snprintf(what, sizeof(what), "%d,%#lx,%#lx", getpid(), (long)plain,
 		 (long)(plain + LEN - HUGE));

@@ -527,6 +527,8 @@ TEST(write_to_a_huge_page_copies_one_page)
 	char dir[128], *mem;
 	unsigned long at;
 
+	if (!have_huge_pages())
+		SKIP(return, "no huge pages in this kernel");
 	ASSERT_LE(0, asfd);
 	ASSERT_EQ(0, own_mounts());
 	ASSERT_EQ(0, mount_tmpfs(dir, "huge=always,size=64m"));

@@ -170,6 +170,15 @@ int agent_stop(struct agent *a);
 
 /* File systems: in a mount namespace of the test, which ends with it. */
 int own_mounts(void);
+
+/*
+ * Whether memory other than hugetlb, and attachments, can have huge pages: some kernels are
+ * configured without, as those for real time.
+ */
+static inline bool have_huge_pages(void)
+{
+	return !access("/sys/kernel/mm/transparent_hugepage", F_OK);
+}
 int mount_tmpfs(char *dir, const char *options);
 /* the module's; nothing is left where it fails */
 int mount_spaces(char *dir, const char *options);
