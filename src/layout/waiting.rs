@@ -44,7 +44,7 @@ const KINDS: usize = 256;
 fn kind(id: u64) -> usize {
     const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
     let mixed = id.wrapping_mul(MIX);
-    let mixed = (mixed ^ mixed >> 32).wrapping_mul(MIX);
+    let mixed = (mixed ^ (mixed >> 32)).wrapping_mul(MIX);
     (mixed >> (u64::BITS - KINDS.ilog2())) as usize
 }
 
