@@ -114,6 +114,20 @@ def say(text):
     print(f"scripts/vm: {text}", file=sys.stderr, flush=True)
 
 
+def say_if_old(module):
+    """Nothing builds the module for a kernel but who asks for it: one from before may be there."""
+    path = os.path.join(TOP, module)
+    if not os.path.exists(path):
+        return
+    built = os.path.getmtime(path)
+    for folder in ("src", "uapi/include"):
+        for parent, _, names in os.walk(os.path.join(TOP, folder)):
+            for name in names:
+                source = os.path.join(parent, name)
+                if name.endswith((".rs", ".c", ".h")) and not name.endswith("_generated.rs") and os.path.getmtime(source) > built:
+                    return say(f"{module} is older than {os.path.relpath(source, TOP)}")
+
+
 def show(title, lines):
     say(title)
     sys.stderr.buffer.write(b"\n".join(lines) + b"\n")
@@ -479,6 +493,7 @@ def main():
     args.silence = args.silence or 300 * SLOWER[args.kernel]
     for signum in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, lambda *_: sys.exit(1))
+    say_if_old(MODULE[args.kernel])
     with open_log() as log:
         if not args.command:
             return shell(args, log)

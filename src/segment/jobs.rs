@@ -82,8 +82,13 @@ struct Turn {
 pub(crate) struct Jobs {
     #[pin]
     turn: Mutex<Turn>,
+    /// Notified when there is no job. Of those who wait for their turn one is woken: a thousand may
+    /// wait, and all but one would wait again.
     #[pin]
-    changed: CondVar,
+    idle: CondVar,
+    /// Notified when a job is done, for which its caller waits.
+    #[pin]
+    done: CondVar,
     /// Whether the files may take their time.
     slow: bool,
 }
@@ -116,7 +121,8 @@ impl Jobs {
                     },
                     "Jobs::turn"
                 ),
-                changed <- new_condvar!("Jobs::changed"),
+                idle <- new_condvar!("Jobs::idle"),
+                done <- new_condvar!("Jobs::done"),
                 slow,
             }),
             GFP_KERNEL_ACCOUNT,
@@ -158,9 +164,11 @@ impl Jobs {
             }
             _ => None,
         };
-        if let Err(error) = wait_killable(&self.turn, &self.changed, is_idle) {
-            if let Kind::Unmap(..) = job.kind {
-                self.leave(job);
+        if let Err(error) = wait_killable(&self.turn, &self.idle, is_idle) {
+            match job.kind {
+                Kind::Unmap(..) => self.leave(job),
+                // It may have been woken for its turn, which is the next one's then.
+                Kind::Map(_) => self.go_on(),
             }
             return Err(error);
         }
@@ -172,7 +180,7 @@ impl Jobs {
             }
             _ => None,
         };
-        let result = match wait_killable(&self.turn, &self.changed, is_done) {
+        let result = match wait_killable(&self.turn, &self.done, is_done) {
             Ok(result) => result,
             Err(error) => {
                 let mut turn = self.turn.lock();
@@ -197,19 +205,21 @@ impl Jobs {
         self.go_on();
     }
 
-    /// The turn of the last job is over.
+    /// Something has become of the turn, or of what was left: whoever it is for hears of it.
     fn go_on(&self) {
         let mut turn = self.turn.lock();
-        if let State::Idle = turn.state {
-            if let Some(job) = turn.left.pop_front() {
-                turn.state = State::Abandoned;
-                drop(turn);
-                self.start(job.into_arc());
-                return;
-            }
+        match turn.state {
+            State::Idle => match turn.left.pop_front() {
+                Some(job) => {
+                    turn.state = State::Abandoned;
+                    drop(turn);
+                    self.start(job.into_arc());
+                }
+                None => self.idle.notify_one(),
+            },
+            State::Done(_) => self.done.notify_one(),
+            State::Running | State::Abandoned => (),
         }
-        drop(turn);
-        self.changed.notify_all();
     }
 
     /// Queues the job whose turn it is.

@@ -81,7 +81,8 @@ pub(crate) fn sleep(
 }
 
 /// Waits until `ready` makes something of what the mutex guards; `changed` must be notified of
-/// every change of that. `EINTR`: a fatal signal came.
+/// every change of that. `EINTR`: a fatal signal came; where one of several who wait is notified,
+/// it may have been this one, which is to notify the next then.
 pub(crate) fn wait_killable<T: Unpin, R>(
     mutex: &Mutex<T>,
     changed: &CondVar,
