@@ -23,22 +23,16 @@ FIXTURE(named_rights)
 
 FIXTURE_SETUP(named_rights)
 {
-	ASSERT_EQ(0, own_mounts());
-	ASSERT_EQ(0, mount_spaces(self->dir, ""));
-	snprintf(self->path, sizeof(self->path), "%s/ram", self->dir);
-	self->fd = open(self->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0640);
+	self->fd = named_space(self->dir, self->path, sizeof(self->path));
 	ASSERT_LE(0, self->fd);
-	ASSERT_EQ(0, ftruncate(self->fd, SPACE_LEN));
 	self->a = memfd_pages("a", FILE_PAGES, 'a');
 	ASSERT_LE(0, self->a);
 }
 
 FIXTURE_TEARDOWN(named_rights)
 {
-	close(self->fd);
+	end_named_space(self->fd, self->dir);
 	close(self->a);
-	umount2(self->dir, MNT_DETACH);
-	rmdir(self->dir);
 }
 
 static long open_as_user(const char *path, int flags)

@@ -46,6 +46,24 @@ int mount_spaces(char *dir, const char *options)
 	return ret;
 }
 
+int named_space(char *dir, char *path, size_t size)
+{
+	int fd, ret = own_mounts() ?: mount_spaces(dir, "");
+
+	if (ret)
+		return ret;
+	snprintf(path, size, "%s/ram", dir);
+	fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0640);
+	return fd < 0 || ftruncate(fd, SPACE_LEN) ? -errno : fd;
+}
+
+void end_named_space(int fd, const char *dir)
+{
+	close(fd);
+	umount2(dir, MNT_DETACH);
+	rmdir(dir);
+}
+
 int own_tmpfs_file(char *dir, unsigned int pages, int first)
 {
 	int ret = own_mounts() ?: mount_tmpfs(dir, "size=1m");

@@ -182,6 +182,9 @@ static inline bool have_huge_pages(void)
 int mount_tmpfs(char *dir, const char *options);
 /* the module's; nothing is left where it fails */
 int mount_spaces(char *dir, const char *options);
+/* a space of SPACE_LEN with the name @path, in a mount of its own at @dir, which go with it */
+int named_space(char *dir, char *path, size_t size);
+void end_named_space(int fd, const char *dir);
 /* a file on a tmpfs that only the test has, mounted at @dir; file_pages() can make more */
 int own_tmpfs_file(char *dir, unsigned int pages, int first);
 /*
