@@ -106,15 +106,21 @@ impl<'a> Batch<'a> {
     }
 
     /// Unmaps a range, as [`AddressSpace::unmap()`] does.
-    pub fn unmap(self, range: impl RangeBounds<u64>) -> Self {
+    pub fn unmap(mut self, range: impl RangeBounds<u64>) -> Self {
         let range = self.bytes_of(range);
-        self.add(sys::address_space_op {
+        self.push_unmap(&range);
+        self
+    }
+
+    /// Adds an unmap in place, for callers that add many.
+    pub(crate) fn push_unmap(&mut self, range: &Range<u64>) {
+        self.push(sys::address_space_op {
             opcode: sys::ADDRESS_SPACE_OP_MUNMAP,
             fd: -1,
-            length: length_of(&range),
+            length: length_of(range),
             addr: range.start,
             ..Default::default()
-        })
+        });
     }
 
     /// Changes the protection of a range, as [`AddressSpace::protect()`] does.

@@ -94,8 +94,9 @@ unsafe impl<T: Argument> Ioctl for Call<'_, T> {
 pub(crate) fn call<T: Argument>(fd: impl AsFd, argument: &mut T) -> Result<c_int> {
     // SAFETY: The ioctls do no more to the caller's memory than to write to the
     // argument, to read the operations that a batch points to (EFAULT if there is no
-    // memory), to write the array that a layout points to, which is the caller's, to create an attachment where nothing is mapped, and to remove one that
-    // such an ioctl created: `KvmWindow` ensures that it is not used afterwards.
+    // memory), to write the array that a layout points to, which is the caller's, to create
+    // an attachment where nothing is mapped, and to remove one that such an ioctl created:
+    // `KvmWindow` ensures that it is not used afterwards.
     // On any other file the ioctl is ENOTTY: no other driver has this type.
     unsafe { ioctl(fd, Call(argument)) }
 }

@@ -120,7 +120,7 @@ mod translation;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::{AddressSpace, Batch, Errno, Error, Holes, Prot, Result, View, page_size};
+use crate::{AddressSpace, Errno, Error, Holes, Prot, Result, View, page_size};
 pub use faults::{Fault, Faults, Reason};
 use joined::joined;
 use pending::Pending;
@@ -314,7 +314,7 @@ impl Domain {
             }
         }
         if meets_pending {
-            batch = pending.unmap_all(batch);
+            pending.unmap_all(&mut batch);
         }
         for mapping in mappings {
             let range = self.offsets(mapping.iova, mapping.length)?;
@@ -366,11 +366,11 @@ impl Domain {
             }
             offsets.push(self.offsets(iova, length)?);
         }
-        let batch = self.inner.space.batch();
-        joined(offsets)
-            .into_iter()
-            .fold(batch, Batch::unmap)
-            .commit()?;
+        let mut batch = self.inner.space.batch();
+        for range in joined(offsets) {
+            batch.push_unmap(&range);
+        }
+        batch.commit()?;
         for range in ranges {
             state.table.remove(range);
             self.translate_no_more(range.start, range.end - range.start);
@@ -417,7 +417,9 @@ impl Domain {
     }
 
     fn flush_all(&self, state: &mut State) -> Result<()> {
-        state.pending.unmap_all(self.inner.space.batch()).commit()?;
+        let mut batch = self.inner.space.batch();
+        state.pending.unmap_all(&mut batch);
+        batch.commit()?;
         state.pending.clear();
         Ok(())
     }

@@ -6,8 +6,8 @@ use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
 use address_space::iommu::{Domain, Mapping};
 use address_space::{AddressSpace, Error, Holes, Prot, View, page_size};
-use vm_memory::iommu::IommuMemory;
-use vm_memory::{Bytes as _, FileOffset, GuestAddress, GuestMemoryMmap};
+use vm_memory::iommu::{Iommu as _, IommuMemory};
+use vm_memory::{Bytes as _, FileOffset, GuestAddress, GuestMemoryMmap, Permissions};
 
 mod common;
 
@@ -82,6 +82,40 @@ fn device_in_the_vmm_translates_what_another_handle_maps() {
     assert_eq!(read(2), Some(b'd'));
     domain.remove_ram(0, gpa(4)).unwrap();
     assert_eq!(read(2), None);
+}
+
+#[test]
+fn first_translation_misses_no_change() {
+    const ROUNDS: usize = 200;
+    let reads = |domain: &Domain, page| {
+        let at = GuestAddress(iova(page));
+        domain.translate(at, 1, Permissions::Read).is_ok()
+    };
+    let ram = file("abcd");
+    for round in 0..ROUNDS {
+        let domain = Domain::new(BASE..iova(16)).unwrap();
+        domain.add_ram(0, &ram, 0, gpa(4)).unwrap();
+        domain.map(iova(15), 0, gpa(1), Prot::READ).unwrap();
+        domain.unmap_later(iova(15), gpa(1)).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for page in 0..8 {
+                    domain.map(iova(page), 0, gpa(1), Prot::READ).unwrap();
+                    domain.unmap(iova(page), gpa(1)).unwrap();
+                    domain.map(iova(page + 8), 0, gpa(1), Prot::READ).unwrap();
+                }
+            });
+            // Somewhere among the changes.
+            for _ in 0..round % 20 {
+                std::thread::yield_now();
+            }
+            let _ = reads(&domain, 0);
+        });
+        for page in 0..8 {
+            assert!(!reads(&domain, page), "round {round}, page {page}");
+            assert!(reads(&domain, page + 8), "round {round}, page {page}");
+        }
+    }
 }
 
 #[test]

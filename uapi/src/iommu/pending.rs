@@ -43,8 +43,11 @@ impl Pending {
         self.ranges.iter().map(|(&start, &end)| start..end)
     }
 
-    pub(super) fn unmap_all<'a>(&self, batch: Batch<'a>) -> Batch<'a> {
-        self.all().fold(batch, Batch::unmap)
+    /// Adds the unmaps of all of them to a batch.
+    pub(super) fn unmap_all(&self, batch: &mut Batch<'_>) {
+        for range in self.all() {
+            batch.push_unmap(&range);
+        }
     }
 
     pub(super) fn clear(&mut self) {

@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A domain as a `vm_memory::Iommu`: a table of what is mapped, updated with each
-//! change of the domain, for devices in the VMM itself.
+//! A domain as a `vm_memory::Iommu`, for devices in the VMM itself: a second table of what
+//! is mapped, in the form that vm-memory wants. The first translation makes it, and from
+//! then on it is updated with each change of the domain. A domain through which nothing
+//! translates, as where all devices are other processes, never has it.
+//!
+//! Its lock is inside that of the domain's state, under which it is made and changed. A
+//! translation takes that of the state the first time, before its own.
 
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use vm_memory::iommu::{Error as IommuError, Iommu, Iotlb, IotlbIterator, IovaRange};
 use vm_memory::{GuestAddress, Permissions};
@@ -15,28 +20,31 @@ use crate::{Prot, Result};
 /// cache.
 #[derive(Debug, Default)]
 pub(super) struct Translation {
-    table: RwLock<Iotlb>,
+    table: OnceLock<RwLock<Iotlb>>,
 }
 
 impl Translation {
-    fn write(&self) -> RwLockWriteGuard<'_, Iotlb> {
-        self.table.write().unwrap_or_else(PoisonError::into_inner)
+    /// The table, if anything has been translated.
+    fn write(&self) -> Option<RwLockWriteGuard<'_, Iotlb>> {
+        let table = self.table.get()?;
+        Some(table.write().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 impl Domain {
     /// Adds mappings, after the kernel has mapped them.
     pub(super) fn translate_also(&self, mappings: &[Mapping]) {
-        set(&mut self.inner.translation.write(), mappings);
+        if let Some(mut table) = self.inner.translation.write() {
+            set(&mut table, mappings.iter().cloned());
+        }
     }
 
     /// Removes a range that devices cannot reach any more, or soon will not. Waits for
     /// translations that are under way.
     pub(super) fn translate_no_more(&self, iova: u64, length: u64) {
-        self.inner
-            .translation
-            .write()
-            .invalidate_mapping(GuestAddress(iova), length as usize);
+        if let Some(mut table) = self.inner.translation.write() {
+            table.invalidate_mapping(GuestAddress(iova), length as usize);
+        }
     }
 
     /// Replaces all mappings, together with the kernel's step: a translation sees both
@@ -46,15 +54,33 @@ impl Domain {
         mappings: &[Mapping],
         step: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
-        let mut table = self.inner.translation.write();
+        let Some(mut table) = self.inner.translation.write() else {
+            return step();
+        };
         step()?;
         table.invalidate_all();
-        set(&mut table, mappings);
+        set(&mut table, mappings.iter().cloned());
         Ok(())
+    }
+
+    /// The table, which is made if this is the first translation.
+    fn table(&self) -> RwLockReadGuard<'_, Iotlb> {
+        let made = &self.inner.translation.table;
+        let table = made.get().unwrap_or_else(|| {
+            // Whoever changes the domain holds this lock and sees the new table, or has not
+            // changed it yet.
+            let state = self.state();
+            made.get_or_init(|| {
+                let mut table = Iotlb::default();
+                set(&mut table, state.table.all());
+                RwLock::new(table)
+            })
+        });
+        table.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn set(table: &mut Iotlb, mappings: &[Mapping]) {
+fn set(table: &mut Iotlb, mappings: impl IntoIterator<Item = Mapping>) {
     for mapping in mappings {
         // This cannot fail.
         let _ = table.set_mapping(
@@ -86,13 +112,7 @@ impl Iommu for Domain {
         if iova.0.checked_add(length as u64).is_none() {
             return Err(failed("the range ends beyond 2^64".into()));
         }
-        let table = self
-            .inner
-            .translation
-            .table
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        Iotlb::lookup(table, iova, length, access).map_err(|fails| {
+        Iotlb::lookup(self.table(), iova, length, access).map_err(|fails| {
             failed(if fails.misses.is_empty() {
                 "the mapping does not allow the access".into()
             } else {
