@@ -93,6 +93,20 @@ static void wait_briefly(void)
 	leave();
 }
 
+#ifdef CONFIG_PREEMPT_RT
+/* There the lock of a page table is one that sleeps. */
+static void slow_lock(spinlock_t *lock)
+{
+	wait_long();
+	rt_spin_lock(lock);
+}
+
+static void slow_unlock(spinlock_t *lock)
+{
+	wait_briefly();
+	rt_spin_unlock(lock);
+}
+#else
 static void slow_lock(raw_spinlock_t *lock)
 {
 	wait_long();
@@ -104,6 +118,7 @@ static void slow_unlock(raw_spinlock_t *lock)
 	wait_briefly();
 	_raw_spin_unlock(lock);
 }
+#endif
 
 #ifdef CONFIG_DEBUG_LOCK_ALLOC
 static void slow_lock_nested(raw_spinlock_t *lock, int subclass)
@@ -177,8 +192,13 @@ static const struct detour starts[] = {
 };
 
 static const struct detour steps[] = {
+#ifdef CONFIG_PREEMPT_RT
+	{ "rt_spin_lock", slow_lock },
+	{ "rt_spin_unlock", slow_unlock },
+#else
 	{ "_raw_spin_lock", slow_lock },
 	{ "_raw_spin_unlock", slow_unlock },
+#endif
 #ifdef CONFIG_DEBUG_LOCK_ALLOC
 	{ "_raw_spin_lock_nested", slow_lock_nested },
 #endif
@@ -193,7 +213,7 @@ static const struct detour steps[] = {
 static const struct {
 	const char *name;
 	const struct detour *detours;
-	bool inlined;	/* perhaps */
+	bool inlined;	/* perhaps, or not in this kernel */
 } functions[] = {
 	{ "dup_mmap", starts },
 	{ "copy_vma_and_data", starts, true },
@@ -203,12 +223,12 @@ static const struct {
 	{ "copy_page_range", steps, true },
 	{ "copy_pmd_range", steps, true },
 	{ "copy_pte_range", steps, true },
-	{ "copy_huge_pmd", steps },
+	{ "copy_huge_pmd", steps, !IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE) },
 	{ "move_page_tables", steps, true },
 	{ "move_pgt_entry", steps, true },
 	{ "move_normal_pmd", steps, true },
 	{ "move_ptes", steps, true },
-	{ "move_huge_pmd", steps },
+	{ "move_huge_pmd", steps, !IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE) },
 	{ "__pmd_trans_huge_lock", steps, true },
 };
 
