@@ -135,6 +135,38 @@ TEST_F(part, reaches_nothing_outside)
 	EXPECT_EQ('J', peek(self->mem + PART_LEN));
 }
 
+/* The kernel has the VMA copy all that is wanted, also where the VMA is shorter. */
+TEST_F(part, ends_for_debuggers_where_its_mapping_ends)
+{
+	int mem = open("/proc/self/mem", O_RDWR | O_CLOEXEC);
+	int view = as_view(self->s.asfd, FIRST, PAGE, RW);
+	char *room = mmap(NULL, 2 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *page = mmap(room, PAGE, RW, MAP_SHARED | MAP_FIXED, view, 0);
+	off_t last = (uintptr_t)page + PAGE - 1;
+	char buf[PAGE], *both;
+
+	ASSERT_LE(0, mem);
+	ASSERT_EQ(room, page);
+	ASSERT_EQ(0, munmap(room + PAGE, PAGE));
+	ASSERT_EQ(0, as_map(self->s.asfd, FIRST, self->s.a, 0, 2 * PAGE, RW, 0));
+	EXPECT_EQ(1, pread(mem, buf, PAGE, last));
+	EXPECT_EQ(1, pwrite(mem, "xy", 2, last));
+	EXPECT_EQ('x', file_byte(self->s.a, PAGE - 1));
+	EXPECT_EQ('b', file_byte(self->s.a, PAGE));
+
+	/* a mapping of which a part is read-only is two */
+	both = attach(self->s.asfd, FIRST, 2 * PAGE, RW);
+	ASSERT_NE(NULL, both);
+	ASSERT_EQ(0, mprotect(both + PAGE, PAGE, PROT_READ));
+	last = (uintptr_t)both + PAGE - 1;
+	EXPECT_EQ(1, pwrite(mem, "zz", 2, last));
+	EXPECT_EQ('z', file_byte(self->s.a, PAGE - 1));
+	EXPECT_EQ('b', file_byte(self->s.a, PAGE));
+	EXPECT_EQ(PAGE, (unsigned long)pread(mem, buf, PAGE, last));
+	EXPECT_EQ('z', buf[0]);
+	EXPECT_EQ('b', buf[1]);
+}
+
 TEST_F(part, finds_no_room_outside)
 {
 	EXPECT_REFUSED(self->s.asfd, EOPNOTSUPP,

@@ -53,7 +53,8 @@ use crate::{
 const PAUSE: Delta = Delta::from_micros(50);
 
 /// Copies between the attachment at `addr` and the buffer; returns how many bytes, which may be
-/// fewer than wanted. `EACCES`; `EFAULT` for none.
+/// fewer than wanted: none behind the end of the VMA, whatever the space shows there. `EACCES`;
+/// `EFAULT` for none.
 pub(super) fn access(
     attachment: Attachment<'_>,
     addr: usize,
@@ -67,12 +68,15 @@ pub(super) fn access(
     if attachment.vma().flags() & flag == 0 {
         return Err(EACCES);
     }
+    // The kernel asks for all that is wanted, and goes on with the next VMA, for which other
+    // rights hold, where less was copied.
+    let wanted_bytes = buffer.len().min(attachment.vma().end() - addr);
     let first = attachment.pages().start;
     let mut done = 0;
-    while done < buffer.len() {
+    while done < wanted_bytes {
         let at = addr + done - attachment.vma().start();
         let offset = at % PAGE_SIZE;
-        let chunk = (PAGE_SIZE - offset).min(buffer.len() - done);
+        let chunk = (PAGE_SIZE - offset).min(wanted_bytes - done);
         let page = first + (at >> PAGE_SHIFT) as u64;
         let copied = with_page(attachment, page, wanted, |frame| {
             buffer.copy(done, &frame, offset, chunk);
