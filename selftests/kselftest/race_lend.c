@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * A lender exits, calls exec, forks, and maps anew while others access what it has lent,
- * and create virtual machines. Each test runs for race_ms(), and for a minimum of rounds.
+ * and create virtual machines; and one lends while its writes are tracked. Each test runs for race_ms(), and for a minimum of rounds.
  */
+#include <linux/fs.h>
 #include <sched.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -464,6 +466,65 @@ TEST_F_TIMEOUT(race, flips_between_attachment_and_memory, 600)
 	pthread_join(reader, NULL);
 	munmap(AREA, LEN);
 	close(fd);
+}
+
+static void *clear_soft_dirty(void *arg)
+{
+	struct shared *shared = arg;
+	int fd = open("/proc/self/clear_refs", O_WRONLY | O_CLOEXEC);
+
+	while (!shared->stop)
+		if (write(fd, "4", 1) != 1)
+			shared->odd++;
+	close(fd);
+	return NULL;
+}
+
+static void *protect_what_was_written(void *arg)
+{
+	struct shared *shared = arg;
+	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	struct page_region regions[4];
+
+	while (!shared->stop) {
+		struct pm_scan_arg scan = {
+			.size = sizeof(scan),
+			.flags = PM_SCAN_WP_MATCHING,
+			.start = 0,
+			.end = (uintptr_t)AREA + LEN,
+			.vec = (uintptr_t)regions,
+			.vec_len = ARRAY_SIZE(regions),
+			.category_mask = PAGE_IS_WRITTEN,
+			.return_mask = PAGE_IS_WRITTEN,
+		};
+
+		if (ioctl(fd, PAGEMAP_SCAN, &scan) < 0)
+			shared->odd++;
+	}
+	close(fd);
+	return NULL;
+}
+
+/* Both invalidate all there is from address 0 on, as who checkpoints a process does. */
+TEST_F_TIMEOUT(race, lend_and_tracking_of_writes, 600)
+{
+	pthread_t clears, protects;
+
+	ASSERT_NE(MAP_FAILED, mmap(AREA, LEN, RW,
+				   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0));
+	ASSERT_EQ(0, pthread_create(&clears, NULL, clear_soft_dirty, self->shared));
+	ASSERT_EQ(0, pthread_create(&protects, NULL, protect_what_was_written, self->shared));
+	while (go_on(self->shared, self->until)) {
+		int fd = as_lend(AREA, LEN, RW);
+
+		ASSERT_LE(0, fd);
+		close(fd);
+		self->shared->rounds++;
+	}
+	self->shared->stop = true;
+	pthread_join(clears, NULL);
+	pthread_join(protects, NULL);
+	munmap(AREA, LEN);
 }
 
 TEST_HARNESS_MAIN

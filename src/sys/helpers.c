@@ -162,13 +162,20 @@ void address_space_helper_lockdep_on(void)
 	lockdep_on();
 }
 
+static bool minds_nothing(struct mmu_interval_notifier *notifier,
+			  const struct mmu_notifier_range *range, unsigned long seq)
+{
+	return true;
+}
+
 /*
  * The first interval notifier of an mm takes its mmap lock, and nothing ends the wait for
- * that: have it done while nobody else has the mm.
+ * that: have it done where that may be waited for. A lender's mm is in use, and some calls
+ * invalidate all of it, also where nothing is mapped.
  */
 int address_space_helper_prepare_notifiers(struct mm_struct *mm)
 {
-	static const struct mmu_interval_notifier_ops none;
+	static const struct mmu_interval_notifier_ops none = { .invalidate = minds_nothing };
 	struct mmu_interval_notifier first = {};
 	const int err = mmu_interval_notifier_insert(&first, mm, 0, PAGE_SIZE, &none);
 
