@@ -151,9 +151,14 @@ static int fault_in(struct mm_struct *mm, unsigned long addr, bool write, bool w
 	ret = vma ? check(vma, write) : -EFAULT;
 	if (!ret && is_slow(vma)) {
 		*index = linear_page_index(vma, addr);
-		if (!has_page(vma->vm_file, *index)) {
+		if (has_page(vma->vm_file, *index)) {
+			/* the fault finds it, or that the file has ended */
+		} else if (vma->vm_file->f_mapping->a_ops->read_folio) {
 			*file = get_file(vma->vm_file);
 			ret = -EBUSY;
+		} else {
+			/* its pages come from elsewhere, as those of selinuxfs do */
+			ret = -EFAULT;
 		}
 	}
 	if (!ret) {
