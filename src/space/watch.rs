@@ -199,11 +199,11 @@ impl Inner {
         Some(waiter)
     }
 
-    /// The first task that waits at any of `pages`.
-    fn first(&self, pages: &Range<SpacePage>) -> Option<Key> {
-        let cursor = self.waiters.cursor_lower_bound(&(pages.start, 0))?;
+    /// The first task from `from` on that waits at a page before `end`.
+    fn first(&self, from: Key, end: SpacePage) -> Option<Key> {
+        let cursor = self.waiters.cursor_lower_bound(&from)?;
         let (key, _) = cursor.current();
-        (key.0 < pages.end).then_some(*key)
+        (key.0 < end).then_some(*key)
     }
 }
 
@@ -315,18 +315,28 @@ impl Watch {
         }
     }
 
+    /// Wakes the tasks that wait at any of `pages` by now. Not those that begin meanwhile, or who
+    /// is woken only to wait again could keep this from ending: they see what has been changed.
     fn wake_range(&self, pages: &Range<SpacePage>) {
+        let mut inner = self.inner.lock();
+        // The numbers of all that are in the list are smaller.
+        let begun = self.last.load(Relaxed);
+        let mut from = (pages.start, 0);
         loop {
-            let mut inner = self.inner.lock();
             for _ in 0..WOKEN {
-                let Some(key) = inner.first(pages) else {
+                let Some(key) = inner.first(from, pages.end) else {
                     return;
                 };
-                if let Some(waiter) = inner.remove(key) {
+                if key.1 >= begun {
+                    // So are all behind it at the page.
+                    from = (key.0 + 1, 0);
+                } else if let Some(waiter) = inner.remove(key) {
                     self.waiting.fetch_sub(1, Relaxed);
                     waiter.task.wake_up();
                 }
             }
+            drop(inner);
+            inner = self.inner.lock();
         }
     }
 
