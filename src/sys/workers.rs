@@ -51,8 +51,8 @@ impl Workers {
     pub(crate) fn start() -> Result<Workers> {
         let names = [
             c"address_space",
-            c"address_space_jobs",
             c"address_space_files",
+            c"address_space_jobs",
         ];
         // INVARIANT: Set below, or it is dropped at once; unset only in drop.
         let workers = Workers(());
@@ -69,8 +69,9 @@ impl Workers {
 
 impl Drop for Workers {
     fn drop(&mut self) {
-        // What waits for a file may have a revocation to queue when it is done, and no other way
-        // round.
+        // Work may queue more of it on its own queue, and on those before it in the list: of an
+        // arena that is about to go, what clears it on what takes down its files, and what waits
+        // for a file on what revokes. None does the other way round.
         for place in QUEUES.iter().rev() {
             let queue = place.load(Acquire);
             if !queue.is_null() {
@@ -91,12 +92,12 @@ pub(crate) fn queue() -> &'static Queue {
 
 /// The queue for what maps and unmaps files that need not be waited for.
 pub(crate) fn jobs() -> &'static Queue {
-    get(&QUEUES[1])
+    get(&QUEUES[2])
 }
 
 /// The queue for what may wait for as long as a file takes.
 pub(crate) fn files() -> &'static Queue {
-    get(&QUEUES[2])
+    get(&QUEUES[1])
 }
 
 fn get(queue: &Pointer) -> &'static Queue {
