@@ -247,6 +247,27 @@ static bool in_mounts(const char *dir, const char *options)
 	return found;
 }
 
+/* A view is no file of the mount, so it would not be asked when the view is mapped. */
+TEST_F(named_rights, noexec_mount_has_no_views_for_executing)
+{
+	const int rx = PROT_READ | PROT_EXEC;
+	int reader = open(self->path, O_RDONLY | O_CLOEXEC);
+	int view = as_view(self->fd, 0, PAGE, rx);
+
+	ASSERT_LE(0, reader);
+	ASSERT_LE(0, view);
+	ASSERT_EQ(0, mount(NULL, self->dir, NULL, MS_REMOUNT | MS_NOEXEC | MS_BIND, NULL));
+	EXPECT_EQ(MAP_FAILED, mmap(NULL, PAGE, rx, MAP_SHARED, self->fd, 0));
+	EXPECT_EQ(EPERM, errno);
+	EXPECT_EQ(-EPERM, as_view(self->fd, 0, PAGE, rx));
+	EXPECT_EQ(-EPERM, as_view(reader, 0, PAGE, rx));
+	/* one that was made before is what it was, and so are views for anything else */
+	EXPECT_NE(NULL, attach(view, 0, PAGE, rx));
+	EXPECT_LE(0, as_view(reader, 0, PAGE, PROT_READ));
+	close(reader);
+	close(view);
+}
+
 TEST(mount_says_what_holes_answer_and_who_may_use_the_root)
 {
 	const struct {

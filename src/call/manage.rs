@@ -240,6 +240,10 @@ impl Manager<'_> {
         if prot == Prot::NONE {
             return Err(EINVAL);
         }
+        // The view is no file of that mount, so nobody would ask again.
+        if prot.contains(Prot::EXEC) && file::is_noexec(self.file) {
+            return Err(EPERM);
+        }
         let range = self.part.range(arg.offset, arg.length)?;
         let fd = FileDescriptorReservation::get_unused_fd_flags(O_CLOEXEC)?;
         let name = uapi::Name::read(c"address_space_view", arg.name)?;

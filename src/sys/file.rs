@@ -48,6 +48,11 @@ pub(crate) fn mmap_limits(file: &File) -> u32 {
     safe_fns::address_space_helper_mmap_limits(file)
 }
 
+/// Whether its mount is noexec.
+pub(crate) fn is_noexec(file: &File) -> bool {
+    safe_fns::address_space_helper_is_noexec(file)
+}
+
 /// The size of its huge pages in bytes where it consists of such (hugetlb); else 0.
 pub(crate) fn huge_page_size(file: &File) -> usize {
     safe_fns::address_space_helper_huge_page_size(file)

@@ -113,6 +113,11 @@ unsigned long address_space_helper_huge_page_size(struct file *file)
 	return is_file_hugepages(file) ? huge_page_size(hstate_file(file)) : 0;
 }
 
+bool address_space_helper_is_noexec(struct file *file)
+{
+	return READ_ONCE(file->f_path.mnt->mnt_flags) & MNT_NOEXEC;
+}
+
 /*
  * What mmap() looks at and what can change while a file is open: seals, and whether
  * it may be executed.
@@ -128,7 +133,7 @@ unsigned int address_space_helper_mmap_limits(struct file *file)
 	else if (is_file_hugepages(file))
 		limits = READ_ONCE(HUGETLBFS_I(inode)->seals);
 #endif
-	if (READ_ONCE(file->f_path.mnt->mnt_flags) & MNT_NOEXEC)
+	if (address_space_helper_is_noexec(file))
 		limits |= 1U << 31;
 	return limits;
 }

@@ -139,6 +139,7 @@ loff_t address_space_helper_file_size(struct file *file);
 unsigned long address_space_helper_file_ino(struct file *file);
 unsigned int address_space_helper_file_device(struct file *file);
 unsigned long address_space_helper_huge_page_size(struct file *file);
+bool address_space_helper_is_noexec(struct file *file);
 unsigned int address_space_helper_mmap_limits(struct file *file);
 bool address_space_helper_is_resident(struct file *file, pgoff_t index);
 bool address_space_helper_is_unmappable(struct file *file);

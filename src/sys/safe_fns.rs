@@ -123,6 +123,7 @@ safe_fns! {
     fn address_space_helper_set_file_size(file: &File, size: loff_t) -> ();
     fn address_space_helper_file_ino(file: &File) -> usize;
     fn address_space_helper_file_device(file: &File) -> c_uint;
+    fn address_space_helper_is_noexec(file: &File) -> bool;
     fn address_space_helper_mmap_limits(file: &File) -> c_uint;
     fn address_space_helper_huge_page_size(file: &File) -> usize;
     fn address_space_helper_is_resident(file: &File, index: usize) -> bool;

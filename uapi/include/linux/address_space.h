@@ -506,6 +506,9 @@ struct address_space_munmap {
  *    @name is too long.
  *  - EACCES: issued on a view that does not allow @prot, or on a file
  *    descriptor that is not open for it.
+ *  - EPERM: @prot contains PROT_EXEC and the file descriptor is of a mount that
+ *    is noexec, as for mmap(); or ADDRESS_SPACE_HOLE_KERNEL without
+ *    CAP_SYS_PTRACE.
  *  - EMFILE, ENFILE: the process or the system has too many open files.
  *  - ENOMEM: there is not enough memory.
  */
