@@ -280,6 +280,13 @@ TEST_F(space, unmappable_file_cannot_be_registered)
 		{ 0, PAGE + 1, EINVAL },
 		{ -PAGE, PAGE, EOVERFLOW },
 		{ PAGE, -PAGE, EOVERFLOW },
+		/* up to the end of 64 bits, of 63 and beyond, and what no mm has room for */
+		{ 0, -PAGE, EOVERFLOW },
+		{ 0, -HUGE, EOVERFLOW },
+		{ 0, 1UL << 63, EOVERFLOW },
+		{ PAGE, (1UL << 63) - PAGE, EOVERFLOW },
+		{ 0, (1UL << 63) - PAGE, ENOMEM },
+		{ 0, 1UL << 48, ENOMEM },
 	};
 	int dir = open("/tmp", O_RDONLY | O_DIRECTORY);
 	int path = open("/tmp", O_PATH);

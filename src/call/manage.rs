@@ -202,6 +202,7 @@ impl Manager<'_> {
             length => length,
         };
         let part = request::file_range(arg.offset, length)?;
+        request::check_end_in_file(arg.offset, length)?;
         let space = self.space;
         let pinned = space.register(backing, part.clone(), prot, self.terms.id)?;
         if arg.flags & uapi::REGISTER_POPULATE != 0 {

@@ -102,6 +102,15 @@ pub(crate) fn file_range(start: u64, length: u64) -> Result<Range<FilePage>> {
     Ok(first..first + count)
 }
 
+/// That a file can have so many bytes from `offset` on: `EOVERFLOW`. None is longer than an
+/// [`i64`] says, and with more an arena's addresses could not be counted.
+pub(crate) fn check_end_in_file(offset: u64, length: u64) -> Result {
+    match offset.checked_add(length) {
+        Some(end) if end <= i64::MAX as u64 => Ok(()),
+        _ => Err(EOVERFLOW),
+    }
+}
+
 /// The part of a space that a file shows, and of which its calls speak: their offsets begin with
 /// it.
 pub(crate) struct Part {
@@ -226,10 +235,7 @@ impl MapRequest {
         let prot = within.prot(op.prot)?;
         let part = file_range(op.offset, op.length)?;
         let target = within.range(op.addr, op.length)?;
-        // No file is longer.
-        if op.offset + op.length > i64::MAX as u64 {
-            return Err(EOVERFLOW);
-        }
+        check_end_in_file(op.offset, op.length)?;
         Ok(MapRequest {
             fd: op.fd,
             part,

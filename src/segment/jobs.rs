@@ -317,7 +317,9 @@ impl Kind {
 impl Map {
     fn perform(&self) -> Result<usize> {
         // With a page before and one after.
-        let room = mm::find_room(self.length + self.align + 2 * PAGE_SIZE)? + PAGE_SIZE;
+        let around = self.align + 2 * PAGE_SIZE;
+        let room = self.length.checked_add(around).ok_or(ENOMEM)?;
+        let room = mm::find_room(room)? + PAGE_SIZE;
         let addr = room.next_multiple_of(self.align) + self.offset % self.align;
         let addr = match addr - self.align {
             lower if lower >= room => lower,
