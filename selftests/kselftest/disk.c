@@ -168,6 +168,32 @@ TEST_F(disk, msync_success_means_data_is_on_disk)
 	}
 }
 
+/* Of a view, which does not begin where the space does; its first and its second half. */
+TEST_F(disk, msync_of_a_view_reaches_its_pages)
+{
+	const struct { uint64_t offset, length; } views[] = {
+		{ PAGE, 3 * PAGE }, { 3 * PAGE, 2 * PAGE },
+	};
+	char value = '0';
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(views); i++) {
+		int view = as_view(self->asfd, views[i].offset, views[i].length, RW);
+		char *mem = attach(view, 0, views[i].length, RW);
+
+		ASSERT_NE(NULL, mem);
+		for (uint64_t at = 0; at < views[i].length; at += PAGE) {
+			ASSERT_EQ(0, poke(mem + at, ++value));
+			EXPECT_EQ(0, msync(mem + at, PAGE, MS_SYNC));
+			EXPECT_EQ(value, disk_byte(self->file, views[i].offset + at));
+			ASSERT_EQ(0, poke(mem + at, ++value));
+			EXPECT_EQ(0, fsync(view));
+			EXPECT_EQ(value, disk_byte(self->file, views[i].offset + at));
+		}
+		munmap(mem, views[i].length);
+		close(view);
+	}
+}
+
 TEST_F(disk, agrees_with_direct_io)
 {
 	static char block[PAGE] __attribute__((aligned(PAGE)));

@@ -133,11 +133,17 @@ impl<T: SpaceFile> FileOperations for T {
     }
 
     fn fsync(&self, bytes: Range<u64>, datasync: bool) -> Result {
+        let ours = self.terms().first;
         let first = bytes.start >> PAGE_SHIFT;
-        let end = bytes.end.div_ceil(1 << PAGE_SHIFT).min(self.pages());
-        if first < end {
-            let range = self.terms().first + first..self.terms().first + end;
-            self.space().sync(range, datasync)?;
+        let end = bytes.end.div_ceil(1 << PAGE_SHIFT);
+        // Pages of the file: or of the space, from msync(), which takes them from the VMA. Nothing
+        // says which, so it is done for both.
+        let of_space = |page: u64| page.saturating_sub(ours.get());
+        for (first, end) in [(first, end), (of_space(first), of_space(end))] {
+            let end = end.min(self.pages());
+            if first < end {
+                self.space().sync(ours + first..ours + end, datasync)?;
+            }
         }
         Ok(())
     }
