@@ -4,6 +4,8 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
+#include <sys/wait.h>
 
 #include "kselftest_harness.h"
 #include "lib/as_util.h"
@@ -401,6 +403,63 @@ TEST(spaces_made_at_once_are_different_ones)
 					    RW, 0));
 		ASSERT_TRUE(shows_its_files(&makers[i]));
 	}
+}
+
+static void nothing(int sig __attribute__((unused)))
+{
+}
+
+/* 0, or -errno: handles a signal every so many microseconds; 0 for no more */
+static int signals_every(unsigned int us, int flags)
+{
+	const struct sigaction action = { .sa_handler = nothing, .sa_flags = flags };
+	const struct itimerval timer = { .it_interval.tv_usec = us, .it_value.tv_usec = us };
+
+	return sigaction(SIGALRM, &action, NULL) || setitimer(ITIMER_REAL, &timer, NULL) ?
+		-errno : 0;
+}
+
+/* A helper is waited for meanwhile, longer than it takes until the next signal. */
+TEST(space_is_made_while_signals_come)
+{
+	int fd;
+
+	ASSERT_EQ(0, signals_every(500, 0));
+	for (unsigned int i = 0; i < 50; i++) {
+		fd = as_create(PAGE);
+		ASSERT_LE(0, fd);
+		close(fd);
+	}
+	ASSERT_EQ(0, signals_every(0, 0));
+}
+
+static long lend_first(void *arg)
+{
+	int fd, ret = signals_every(500, SA_RESTART);
+
+	for (unsigned int i = 0; !ret && i < 50; i++) {
+		pid_t pid = fork();
+
+		if (!pid) {
+			/* timers are not inherited */
+			ret = signals_every(500, SA_RESTART);
+			fd = ret ?: as_lend(arg, PAGE, RW);
+			_exit(fd < 0 ? -fd : 0);
+		}
+		while (waitpid(pid, &ret, 0) < 0 && errno == EINTR)
+			;
+		ret = -WEXITSTATUS(ret);
+	}
+	signals_every(0, 0);
+	return ret;
+}
+
+TEST(first_lend_is_restarted_when_signals_come)
+{
+	char *mem = mmap(NULL, PAGE, RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	ASSERT_NE(MAP_FAILED, (void *)mem);
+	EXPECT_EQ(0, lend_first(mem));
 }
 
 static int try_rmmod(void)

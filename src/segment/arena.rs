@@ -113,7 +113,6 @@ impl Arena {
     fn make(owner: ARef<Task>, payer: MemCgroup, slow: bool) -> Result<Arc<Arena>> {
         let mm = mm_source::new_mm(payer)?;
         let jobs = Jobs::new(slow)?;
-        mm::prepare_notifiers(&mm)?;
         // SAFETY: Nothing else has the mm, and `owner` is kept as long as it.
         unsafe { bindings::address_space_helper_adopt_mm(mm.as_raw(), owner.as_ptr()) };
         let end = mm::task_size();
@@ -135,6 +134,8 @@ impl Arena {
         // There is an arena already: where a signal ends the wait, the worker still uses the mm,
         // and to drop the arena disowns it.
         arena.jobs.clear(&arena.mm, end)?;
+        // With no VMA left: for those the kernel asks whether a signal is pending.
+        mm::prepare_notifiers(&arena.mm)?;
         Ok(arena)
     }
 

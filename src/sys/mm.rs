@@ -275,9 +275,12 @@ pub(crate) fn anonymous_pages(mm: &MmWithUser) -> usize {
 }
 
 /// Prepares an mm for notifiers, which are then registered without its locks. Takes the mmap lock.
-/// `ENOMEM`.
+/// `ENOMEM`; `ERESTARTSYS` for any signal that is pending, where the mm has a VMA.
 pub(crate) fn prepare_notifiers(mm: &MmWithUser) -> Result {
-    to_result(safe_fns::address_space_helper_prepare_notifiers(mm))
+    match to_result(safe_fns::address_space_helper_prepare_notifiers(mm)) {
+        Err(EINTR) => Err(ERESTARTSYS),
+        done => done,
+    }
 }
 
 /// Has the page at `addr` of memory that was lent made present, writable if `write`, as if its

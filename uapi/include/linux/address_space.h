@@ -201,6 +201,8 @@ struct address_space_create {
  *  - EOPNOTSUPP: @prot contains PROT_EXEC.
  *  - EMFILE, ENFILE: the process or the system has too many open files.
  *  - ENOMEM: there is not enough memory.
+ *  - EINTR: a signal came whose handler has no SA_RESTART, at the first lend of
+ *    a process.
  * Of ADDRESS_SPACE_MMAP, ADDRESS_SPACE_REGISTER and ADDRESS_SPACE_BATCH, with a
  * lend file descriptor:
  *  - EINVAL: the range of the file descriptor is not within @length.
