@@ -310,6 +310,8 @@ TEST(mount_says_what_holes_answer_and_who_may_use_the_root)
 	}
 	EXPECT_EQ(-EINVAL, mount_spaces(dir, "holes=maybe"));
 	EXPECT_EQ(-EINVAL, mount_spaces(dir, "size=1m"));
+	EXPECT_EQ(-EINVAL, mount_spaces(dir, "denied"));
+	EXPECT_EQ(-EINVAL, mount_spaces(dir, "denied,holes=signal"));
 	EXPECT_EQ(-EINVAL, mount_spaces(dir, "mode=9"));
 }
 

@@ -39,6 +39,18 @@ pub(crate) struct Holes {
     pub(crate) denied: bool,
 }
 
+impl Holes {
+    /// Whether a file can be made with them.
+    pub(super) fn go_together(&self) -> bool {
+        !self.denied
+            || [
+                bindings::ADDRESS_SPACE_HOLE_ABSORB,
+                bindings::ADDRESS_SPACE_HOLE_WAIT,
+            ]
+            .contains(&self.policy)
+    }
+}
+
 /// The options of a mount.
 pub(super) struct Options {
     /// Permissions of the root.

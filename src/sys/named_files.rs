@@ -189,6 +189,9 @@ impl<T: NamedFile> FileSystem<T> {
             }
             from_result(|| {
                 let options = Options::of(sb);
+                if !options.holes.go_together() {
+                    return Err(EINVAL);
+                }
                 let mode = bindings::S_IFDIR as u16 | options.mode;
                 let mut root = NewInode::new(sb, mode)?;
                 root.set_directory(file_system::next_number(), &Self::DIRECTORY);
