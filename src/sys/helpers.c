@@ -292,7 +292,8 @@ void address_space_helper_frames_get(const unsigned long *frames, unsigned long 
 
 /*
  * Whether the file system must be asked before the folio is made dirty: it writes
- * folios back, and has to have a place for them.
+ * folios back, and has to have a place for them. With RCU held: of lent memory nobody here
+ * has the file, whose inode may go at any time, and stays as long.
  */
 static bool is_written_back(struct folio *folio)
 {
@@ -305,6 +306,7 @@ bool address_space_helper_frame_is_clean(unsigned long pfn)
 {
 	struct folio *folio = page_folio(pfn_to_page(pfn));
 
+	guard(rcu)();
 	return is_written_back(folio) && !folio_test_dirty(folio);
 }
 
@@ -316,8 +318,11 @@ void address_space_helper_frame_put(unsigned long pfn, bool dirty)
 		return;
 	/* What hugetlb has is never cleaned, and on no list to be aged. */
 	if (!folio_test_hugetlb(folio)) {
-		if (dirty && !is_written_back(folio))
-			folio_mark_dirty(folio);
+		scoped_guard(rcu) {
+			/* where nothing is written back this sets a bit, and does not sleep */
+			if (dirty && !is_written_back(folio))
+				folio_mark_dirty(folio);
+		}
 		folio_mark_accessed(folio);
 	}
 	folio_put(folio);
