@@ -3,8 +3,9 @@
 //! Makes the ioctls.
 
 use std::ffi::{CString, c_int, c_void};
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use rustix::fs::{FileType, fstat, fstatfs, major};
 use rustix::io::{Errno, Result};
 use rustix::ioctl::{Ioctl, IoctlOutput, NoArg, Opcode, ioctl};
 
@@ -25,8 +26,29 @@ pub(crate) unsafe trait Argument {
 ///
 /// # Safety
 ///
-/// On success the ioctl must return a file descriptor that has no other owner.
-pub(crate) unsafe trait MakesFd: Argument {}
+/// On success the ioctl must return a file descriptor that has no other owner, on every file
+/// for which `is_ours` is true.
+pub(crate) unsafe trait MakesFd: Argument {
+    /// Whether a file is one of those that take the ioctl. Any other file's driver may have
+    /// an ioctl of the same number, and one may be a FUSE server's, which answers what it
+    /// likes: a file descriptor of the caller's that has an owner already.
+    fn is_ours(fd: BorrowedFd<'_>) -> bool;
+}
+
+/// Whether it is a device of the kind that `/dev/address_space` is: its ioctls are those of a
+/// driver in the kernel, and none of these drivers has another one of the same type.
+fn is_device(fd: BorrowedFd<'_>) -> bool {
+    const MISC: u32 = 10;
+    fstat(fd).is_ok_and(|stat| {
+        FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+            && major(stat.st_rdev) == MISC
+    })
+}
+
+/// Whether it is an asfd or a view: a file of the module's own file system.
+fn is_of_space(fd: BorrowedFd<'_>) -> bool {
+    fstatfs(fd).is_ok_and(|stat| stat.f_type as u64 == u64::from(sys::ADDRESS_SPACE_MAGIC))
+}
 
 macro_rules! arguments {
     ($($argument:ident => $opcode:ident),* $(,)?) => { $(
@@ -59,14 +81,24 @@ arguments! {
     address_space_kvm_unmap => ADDRESS_SPACE_KVM_UNMAP,
 }
 
-// SAFETY: The header: "returns an asfd".
-unsafe impl MakesFd for sys::address_space_create {}
-// SAFETY: The header: "returns a lend file descriptor".
-unsafe impl MakesFd for sys::address_space_lend {}
-// SAFETY: The header: "Returns a view".
-unsafe impl MakesFd for sys::address_space_view {}
-// SAFETY: The header: "returns an events file descriptor".
-unsafe impl MakesFd for sys::address_space_events {}
+macro_rules! makers {
+    ($($argument:ident on $is_ours:ident),* $(,)?) => { $(
+        // SAFETY: The header: "returns an asfd", "a lend file descriptor", "a view", "an events
+        // file descriptor"; of the file itself see `is_ours`.
+        unsafe impl MakesFd for sys::$argument {
+            fn is_ours(fd: BorrowedFd<'_>) -> bool {
+                $is_ours(fd)
+            }
+        }
+    )* };
+}
+
+makers! {
+    address_space_create on is_device,
+    address_space_lend on is_device,
+    address_space_view on is_of_space,
+    address_space_events on is_of_space,
+}
 
 struct Call<'a, T>(&'a mut T);
 
@@ -97,12 +129,17 @@ pub(crate) fn call<T: Argument>(fd: impl AsFd, argument: &mut T) -> Result<c_int
     // memory), to write the array that a layout points to, which is the caller's, to create
     // an attachment where nothing is mapped, and to remove one that such an ioctl created:
     // `KvmWindow` ensures that it is not used afterwards.
-    // On any other file the ioctl is ENOTTY: no other driver has this type.
+    // On any other file the ioctl is ENOTTY, or does what the file's own driver or server
+    // makes of a number with that argument; which writes nothing but the argument, since the
+    // number has no size, and gives no file descriptor that is taken for one.
     unsafe { ioctl(fd, Call(argument)) }
 }
 
-/// Makes an ioctl that returns a file descriptor.
+/// Makes an ioctl that returns a file descriptor. ENOTTY on other files.
 pub(crate) fn call_for_fd<T: MakesFd>(fd: impl AsFd, mut argument: T) -> Result<OwnedFd> {
+    if !T::is_ours(fd.as_fd()) {
+        return Err(Errno::NOTTY);
+    }
     let fd = call(fd, &mut argument)?;
     // SAFETY: By `MakesFd`, this is a new file descriptor.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
@@ -128,4 +165,25 @@ pub(crate) fn revoke(fd: impl AsFd) -> Result<()> {
 pub(crate) const fn size_field<T: Argument>() -> u32 {
     // Tens of bytes: cannot truncate.
     size_of::<T>() as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{MemfdFlags, memfd_create};
+    use std::fs::File;
+
+    #[test]
+    fn files_of_others_are_not_asked_for_file_descriptors() {
+        let memfd = memfd_create("file", MemfdFlags::CLOEXEC).unwrap();
+        let null = File::open("/dev/null").unwrap();
+        for file in [memfd.as_fd(), null.as_fd()] {
+            assert!(!is_device(file));
+            assert!(!is_of_space(file));
+        }
+        // Any other device of the kind that the module's is: both are made by misc_register().
+        if let Ok(fuse) = File::open("/dev/fuse") {
+            assert!(is_device(fuse.as_fd()));
+        }
+    }
 }

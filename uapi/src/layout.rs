@@ -120,7 +120,12 @@ impl AddressSpace {
                 let range = range.clone();
                 Error::Layout { range, errno }
             })?;
-            let told = &place[..argument.nr_ranges as usize];
+            // No address space answers so; another file may answer anything.
+            let told = place.get(..argument.nr_ranges as usize);
+            let Some(told) = told.filter(|_| argument.next > addr) else {
+                let errno = Errno::NOTTY;
+                return Err(Error::Layout { range, errno });
+            };
             found.extend(told.iter().map(Mapped::from));
             addr = argument.next;
             if addr >= range.end {

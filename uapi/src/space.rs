@@ -391,10 +391,12 @@ impl AsFd for AddressSpace {
     }
 }
 
-/// For an asfd that was received from another process. What it is of is not checked: on
-/// another file all calls are ENOTTY but [`length()`](AddressSpace::length),
-/// [`id()`](AddressSpace::id) and [`attach()`](AddressSpace::attach), which work on any
-/// file that can be mapped.
+/// For an asfd that was received from another process. What it is of is not checked here: on
+/// another file calls are ENOTTY (or whatever its driver, or the server of its file system,
+/// makes of them) but for [`length()`](AddressSpace::length), [`id()`](AddressSpace::id),
+/// [`attach()`](AddressSpace::attach) and [`sync_all()`](AddressSpace::sync_all), which work
+/// on other files too, and [`info()`](AddressSpace::info), which is EINVAL. Those that return
+/// something new, as [`view()`](AddressSpace::view), are made on an address space only.
 impl From<OwnedFd> for AddressSpace {
     fn from(fd: OwnedFd) -> Self {
         AddressSpace { fd }
