@@ -41,7 +41,7 @@ use rustix::fs::fstat;
 
 use crate::{AddressSpace, Prot, page_size};
 pub use error::Error;
-use files::{Files, Held};
+use files::{Files, Held, section};
 
 /// A range of an address space, and the files that a server shows there.
 ///
@@ -101,9 +101,10 @@ impl Window {
     /// - [`Error::OutOfWindow`] (EINVAL) if the place is empty, not aligned to pages, or
     ///   not within the window.
     /// - [`Error::Open`] if `open` fails, with its errno.
-    /// - [`Error::Space`] for the errors of [`Map::commit()`](crate::Map::commit).
+    /// - [`Error::Space`] for the errors of [`Map::commit()`](crate::Map::commit). The file is
+    ///   closed then, as by [`forget()`](Window::forget).
     ///
-    /// Nothing has changed then.
+    /// What is mapped has not changed then.
     pub fn map(
         &mut self,
         file: u64,
@@ -125,7 +126,12 @@ impl Window {
         };
         // EOVERFLOW of the map itself if there is no end.
         if let Some(end) = offset.checked_add(length) {
-            register(&self.space, held, end);
+            register(
+                &self.space,
+                held,
+                &(offset..end),
+                section(self.range.end - self.range.start),
+            );
         }
         let map = self.space.map(&held.fd).offset(offset).length(length);
         let done = map.at(place.start).prot(prot(write)).replace().commit();
@@ -225,20 +231,19 @@ fn prot(write: bool) -> Prot {
     if write { Prot::READ_WRITE } else { Prot::READ }
 }
 
-/// Registers as much of the file as a map up to `end` needs, and more, for the next.
-fn register(space: &AddressSpace, held: &mut Held, end: u64) {
-    let size = || fstat(&held.fd).map_or(0, |stat| u64::try_from(stat.st_size).unwrap_or(0));
-    let Some(range) = held.missing(end, size) else {
-        return;
-    };
-    let registration = space
-        .register(&held.fd)
-        .offset(range.start)
-        .length(range.end - range.start);
-    // Without it the map only takes longer; where it cannot succeed, it says why.
-    match registration.prot(prot(held.writable)).commit() {
-        Ok(()) => held.registered = range.end,
-        Err(_) => held.registered = u64::MAX,
+/// Registers what a map of a part of the file needs, and more, for the next.
+fn register(space: &AddressSpace, held: &mut Held, part: &Range<u64>, section: u64) {
+    let stat = fstat(&held.fd);
+    let size = || stat.map_or(0, |stat| u64::try_from(stat.st_size).unwrap_or(0));
+    for range in held.missing(part, section, size) {
+        let registration = space
+            .register(&held.fd)
+            .offset(range.start)
+            .length(range.end - range.start);
+        // Without it the map only takes longer; where it cannot succeed, it says why.
+        if registration.prot(prot(held.writable)).commit().is_err() {
+            held.failed = true;
+        }
     }
 }
 

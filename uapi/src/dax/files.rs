@@ -7,9 +7,15 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 
-/// What a guest's kernel maps at a time. A range between two multiples is registered as a
-/// whole, so that no map lies across the end of one.
+/// What a guest's kernel maps at a time. Ranges begin and end at multiples, so that no map of
+/// that lies across the end of one.
 const UNIT: u64 = 2 << 20;
+
+/// In how many sections of a file ranges are registered. A range takes as many addresses of the
+/// address space as it is long, of which there are 2^47, however little of it is mapped; and
+/// where in how long a file something is mapped is the guest's choice. Maps of what is not
+/// registered take longer.
+const MOST_SECTIONS: usize = 8;
 
 /// An open file.
 #[derive(Debug)]
@@ -17,8 +23,11 @@ pub(super) struct Held {
     pub(super) fd: OwnedFd,
     /// Whether it is open for writing too.
     pub(super) writable: bool,
-    /// Up to where it is registered, in bytes; `u64::MAX` if that failed.
-    pub(super) registered: u64,
+    /// In which sections of it, all of which are as long, ranges are registered: the number of
+    /// each, and up to where.
+    registered: Vec<(u64, u64)>,
+    /// Whether registering has failed.
+    pub(super) failed: bool,
     /// When it was used last, by the clock of [`Files`].
     used: u64,
 }
@@ -28,22 +37,62 @@ impl Held {
         Held {
             fd,
             writable,
-            registered: 0,
+            registered: Vec::new(),
+            failed: false,
             used: 0,
         }
     }
 
-    /// What must be registered before a map of a range that ends at `end`; `size` says how
-    /// long the file is. Nothing for most maps; and a file that grows is registered in few
-    /// ranges, since each is at least as long as all before it.
-    pub(super) fn missing(&self, end: u64, size: impl FnOnce() -> u64) -> Option<Range<u64>> {
-        if end <= self.registered {
+    /// What must be registered before a map of a part of the file, which is not empty, with
+    /// sections of `section` bytes ([`section()`]); `size` says how long the file is. Nothing
+    /// for most maps; and a section of a file that grows is registered in few ranges, since
+    /// each is at least as long as all before it.
+    pub(super) fn missing(
+        &mut self,
+        part: &Range<u64>,
+        section: u64,
+        size: impl Fn() -> u64,
+    ) -> Vec<Range<u64>> {
+        (part.start / section..=(part.end - 1) / section)
+            .filter_map(|number| self.missing_of(number, part.end, section, &size))
+            .collect()
+    }
+
+    /// The same, of a section.
+    fn missing_of(
+        &mut self,
+        number: u64,
+        end: u64,
+        section: u64,
+        size: impl Fn() -> u64,
+    ) -> Option<Range<u64>> {
+        let start = number * section;
+        // The kernel refuses what ends beyond 2^63, as it does a map there.
+        let behind = start.checked_add(section)?;
+        let known = self.registered.iter().position(|at| at.0 == number);
+        let from = known.map_or(start, |at| self.registered[at].1);
+        if self.failed || end.min(behind) <= from {
             return None;
         }
-        let wanted = end.max(size()).max(self.registered.saturating_mul(2));
-        // No file is longer than 2^63 bytes, and the kernel refuses what is.
-        Some(self.registered..wanted.checked_next_multiple_of(UNIT).unwrap_or(end))
+        let wanted = end.max(size()).max(from + (from - start));
+        let upto = wanted.min(behind).next_multiple_of(UNIT);
+        match known {
+            Some(at) => self.registered[at].1 = upto,
+            None if self.registered.len() == MOST_SECTIONS => return None,
+            None => self.registered.push((number, upto)),
+        }
+        Some(from..upto)
     }
+}
+
+/// The least length of a section.
+const LEAST: u64 = 1 << 30;
+
+/// How long a section is for a window of so many bytes: at least as long, so that a map lies
+/// in two at most, and a file that fits the window is registered at once.
+pub(super) fn section(window: u64) -> u64 {
+    let window = window.max(LEAST);
+    window.checked_next_multiple_of(UNIT).unwrap_or(window)
 }
 
 /// The open files, at most so many, by number.
@@ -155,24 +204,29 @@ mod tests {
         assert_eq!(closed + files.drain().count(), 100);
     }
 
+    const SECTION: u64 = 1024 * UNIT;
+
     #[test]
     fn whole_file_is_registered_at_once() {
         let mut held = held(false);
-        let range = held.missing(4096, || 5 * UNIT + 1).unwrap();
-        assert_eq!(range, 0..6 * UNIT);
-        held.registered = range.end;
-        assert_eq!(held.missing(6 * UNIT, || unreachable!()), None);
+        let size = || 5 * UNIT + 1;
+        assert_eq!(
+            held.missing(&(0..4096), SECTION, size).first(),
+            Some(&(0..6 * UNIT))
+        );
+        let all = 4096..6 * UNIT;
+        assert_eq!(held.missing(&all, SECTION, || unreachable!()), []);
     }
 
     #[test]
     fn file_that_grows_is_registered_in_few_ranges() {
         let mut held = held(true);
-        let mut ranges = 0;
+        let (mut ranges, mut registered) = (0, 0);
         for size in (UNIT..=1000 * UNIT).step_by(UNIT as usize) {
-            if let Some(range) = held.missing(size, || size) {
-                assert_eq!(range.start, held.registered);
+            for range in held.missing(&(size - UNIT..size), SECTION, || size) {
+                assert_eq!(range.start, registered);
                 assert!(range.end >= size && range.end % UNIT == 0);
-                held.registered = range.end;
+                registered = range.end;
                 ranges += 1;
             }
         }
@@ -180,15 +234,48 @@ mod tests {
     }
 
     #[test]
+    fn longer_file_is_registered_where_it_is_mapped() {
+        let mut held = held(true);
+        let size = || 10 * SECTION;
+        let both = 3 * SECTION - UNIT..3 * SECTION + UNIT;
+        let sections = [2 * SECTION..3 * SECTION, 3 * SECTION..4 * SECTION];
+        assert_eq!(held.missing(&both, SECTION, size), sections);
+        assert_eq!(held.missing(&both, SECTION, || unreachable!()), []);
+        let next = 4 * SECTION - UNIT..4 * SECTION + UNIT;
+        assert_eq!(
+            held.missing(&next, SECTION, size).last(),
+            Some(&(4 * SECTION..5 * SECTION))
+        );
+    }
+
+    #[test]
+    fn few_sections_of_a_file_are_registered() {
+        let mut held = held(true);
+        let mut of = |at: u64| {
+            let part = at * SECTION..at * SECTION + UNIT;
+            held.missing(&part, SECTION, || u64::MAX).len()
+        };
+        assert_eq!((0..1000).map(&mut of).sum::<usize>(), MOST_SECTIONS);
+        assert_eq!(of(0), 0);
+    }
+
+    #[test]
     fn registering_that_failed_is_not_tried_again() {
         let mut held = held(false);
-        held.registered = u64::MAX;
-        assert_eq!(held.missing(UNIT, || unreachable!()), None);
+        held.failed = true;
+        assert_eq!(held.missing(&(0..UNIT), SECTION, || unreachable!()), []);
     }
 
     #[test]
     fn no_end_overflows() {
-        let range = held(false).missing(u64::MAX - 1, || 0).unwrap();
-        assert_eq!(range, 0..u64::MAX - 1);
+        let part = u64::MAX - 4096..u64::MAX;
+        assert_eq!(held(false).missing(&part, SECTION, || u64::MAX), []);
+    }
+
+    #[test]
+    fn section_is_as_long_as_the_window() {
+        assert_eq!(section(4096), LEAST);
+        assert_eq!(section(LEAST + UNIT), LEAST + UNIT);
+        assert_eq!(section(LEAST + 1), LEAST + UNIT);
     }
 }
