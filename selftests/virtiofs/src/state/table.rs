@@ -182,19 +182,27 @@ impl Table {
         }
     }
 
-    /// Removes a node that neither the guest nor a name needs, and its names.
+    /// Removes a node that neither the guest nor a name needs, and its names; and then the
+    /// directories that had no more than these.
     fn drop_unused(&mut self, node: u64) {
-        let unused = |known: &mut Node| known.count == 0 && known.children == 0;
-        if !self.nodes.get_mut(&node).is_some_and(unused) {
-            return;
-        }
-        let names = self
-            .nodes
-            .remove(&node)
-            .map_or(Vec::new(), |node| node.names);
-        for place in names {
-            self.by_place.remove(&place);
-            self.leave(place.parent);
+        // Not by recursion: a guest makes directories as deep as it likes.
+        let mut todo = vec![node];
+        while let Some(node) = todo.pop() {
+            let unused = |known: &mut Node| known.count == 0 && known.children == 0;
+            if !self.nodes.get_mut(&node).is_some_and(unused) {
+                continue;
+            }
+            let names = self
+                .nodes
+                .remove(&node)
+                .map_or(Vec::new(), |node| node.names);
+            for place in names {
+                self.by_place.remove(&place);
+                if let Some(directory) = self.nodes.get_mut(&place.parent) {
+                    directory.children -= 1;
+                    todo.push(place.parent);
+                }
+            }
         }
     }
 
@@ -238,6 +246,7 @@ impl Table {
     fn add_known(&self, node: u64, done: &mut HashSet<u64>, known: &mut Vec<Known>) {
         // Not by recursion: a guest makes directories as deep as it likes.
         let mut todo = vec![node];
+        let mut begun = HashSet::from([node]);
         while let Some(&node) = todo.last() {
             let Some(found) = self.nodes.get(&node).filter(|_| !done.contains(&node)) else {
                 todo.pop();
@@ -245,8 +254,8 @@ impl Table {
             };
             // A directory in itself is what remains of two renames that passed each other.
             let missing: Vec<_> = (found.names.iter().map(|place| place.parent))
-                .filter(|parent| !done.contains(parent) && !todo.contains(parent))
-                .filter(|parent| self.nodes.contains_key(parent))
+                .filter(|parent| !done.contains(parent) && self.nodes.contains_key(parent))
+                .filter(|parent| begun.insert(*parent))
                 .collect();
             if !missing.is_empty() {
                 todo.extend(missing);
@@ -340,6 +349,26 @@ mod tests {
         assert_eq!(names(&table), expected);
         check(&table);
         forget(&mut table, 2, 1);
+        assert_eq!(table, Table::default());
+    }
+
+    #[test]
+    fn directories_may_be_as_deep_as_a_guest_likes() {
+        const DEPTH: u64 = 200_000;
+        let mut table = Table::default();
+        look(&mut table, ROOT, "d", ROOT + 1);
+        for parent in ROOT + 1..ROOT + DEPTH {
+            look(&mut table, parent, "d", parent + 1);
+            forget(&mut table, parent, 1);
+        }
+        let known = table.known();
+        assert!(
+            known
+                .iter()
+                .map(|known| known.node)
+                .eq(ROOT + 1..=ROOT + DEPTH)
+        );
+        forget(&mut table, ROOT + DEPTH, 1);
         assert_eq!(table, Table::default());
     }
 
