@@ -16,6 +16,8 @@ pub struct Mapping {
     pub end: u64,
     /// `rwx`, with dashes.
     pub prot: String,
+    /// Whether what is written is written to copies that only the address space has.
+    pub private: bool,
     /// Where the range of the file begins, in bytes.
     pub offset: u64,
     /// The path of the file.
@@ -110,12 +112,18 @@ pub fn range(text: &str) -> Option<Range<u64>> {
 fn mapping(line: &str) -> Option<Mapping> {
     let mut words = line.splitn(4, ' ');
     let range = range(words.next()?)?;
-    let prot = words.next()?.strip_suffix('s')?;
+    let (prot, sharing) = words.next()?.split_at_checked(3)?;
+    let private = match sharing {
+        "s" => false,
+        "p" => true,
+        _ => return None,
+    };
     let offset = u64::from_str_radix(words.next()?, 16).ok()?;
     Some(Mapping {
         start: range.start,
         end: range.end,
         prot: prot.into(),
+        private,
         offset,
         path: words.next().unwrap_or("").into(),
     })
@@ -145,7 +153,7 @@ mod tests {
         creator:\t812\nlength:\t1048576\nmappings:\t2\nholes:\tsignal\n\
         last-hole:\t0x20000\nslots:\t1\nslot:\tpid 812 vm 1 slot 3 00001000-00002000\n\
         00000000-00001000 r--s 00000000 /etc/os-release\n\
-        00010000-00015000 rw-s 00002000 /memfd:two words (deleted)\n";
+        00010000-00015000 rw-p 00002000 /memfd:two words (deleted)\n";
 
     #[test]
     fn of_asfd_has_values_slots_and_layout() {
@@ -168,6 +176,7 @@ mod tests {
         assert_eq!(info.layout.len(), 2);
         assert_eq!(info.layout[1].path, "/memfd:two words (deleted)");
         assert_eq!(info.layout[1].prot, "rw-");
+        assert_eq!([0, 1].map(|at| info.layout[at].private), [false, true]);
         assert_eq!(info.mapped(), 0x6000);
     }
 

@@ -14,6 +14,7 @@ use serde::Serialize;
 use crate::fdinfo::FdInfo;
 use crate::maps::{self, Attachment};
 use crate::mounts::{self, Device};
+use crate::table::printable;
 
 /// A file descriptor of an asfd or a view.
 #[derive(Clone, Debug, Serialize)]
@@ -60,7 +61,7 @@ impl Space {
     pub fn title(&self) -> String {
         match self.name.as_str() {
             "" => format!("{}", self.id),
-            name => format!("{} ({name})", self.id),
+            name => format!("{} ({})", self.id, printable(name)),
         }
     }
 
@@ -68,7 +69,7 @@ impl Space {
     pub fn creator(&self) -> String {
         match self.info.as_ref().map_or(0, |info| info.number("creator")) {
             0 => "-".into(),
-            pid => format!("{pid} ({})", command(pid as u32)),
+            pid => format!("{pid} ({})", printable(&command(pid as u32))),
         }
     }
 }

@@ -105,7 +105,7 @@ pub fn run(options: &Options) -> Result<()> {
             format!("{:#x}", mapping.start),
             format!("{:#x}", mapping.end),
             size(mapping.length()),
-            mapping.prot.clone(),
+            format!("{}{}", mapping.prot, if mapping.private { "p" } else { "" }),
             format!("{:#x}", mapping.offset),
             mapping.path.clone(),
         ]);

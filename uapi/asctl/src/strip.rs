@@ -66,6 +66,7 @@ mod tests {
             start,
             end,
             prot: "rw-".into(),
+            private: false,
             offset: 0,
             path: path.into(),
         }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tables whose columns are as wide as what is in them, and sizes as people write them.
+//! Tables whose columns are as wide as what is in them, and sizes and names as people write
+//! them.
 
 use std::io::{self, Write};
 
@@ -27,9 +28,10 @@ impl Table {
         }
     }
 
-    /// Adds a row.
+    /// Adds a row. What a terminal would not print but obey is escaped in it.
     pub fn row(&mut self, cells: Vec<String>) {
-        self.rows.push(cells);
+        let printable = |cell: String| printable(&cell);
+        self.rows.push(cells.into_iter().map(printable).collect());
     }
 
     /// Prints it.
@@ -54,6 +56,19 @@ impl Table {
         }
         Ok(())
     }
+}
+
+/// A text for a terminal. Names of address spaces, files and programs are whatever their users
+/// have chosen, and who looks at them may be root.
+pub fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c.is_control() {
+            true => out.extend(c.escape_default()),
+            false => out.push(c),
+        }
+    }
+    out
 }
 
 /// Bytes with the largest unit that leaves a whole number or one decimal.
@@ -83,6 +98,16 @@ mod tests {
         assert_eq!(size(1 << 30), "1 GiB");
         assert_eq!(size(3 << 19), "1.5 MiB");
         assert_eq!(size(1 << 46), "64 TiB");
+    }
+
+    #[test]
+    fn nothing_in_a_row_is_obeyed_by_a_terminal() {
+        let mut table = Table::new(&["NAME"]);
+        table.row(vec!["\x1b[2Jä\n\u{9b}".into()]);
+        let mut out = Vec::new();
+        table.print(&mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(text, "NAME\n\\u{1b}[2Jä\\n\\u{9b}\n");
     }
 
     #[test]

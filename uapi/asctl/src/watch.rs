@@ -14,6 +14,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use crate::proc;
+use crate::table::printable;
 
 #[derive(Args)]
 pub struct Options {
@@ -123,7 +124,7 @@ pub fn run(options: &Options) -> Result<()> {
             if wanted.as_deref().is_some_and(|wanted| wanted != space) {
                 continue;
             }
-            writeln!(out, "{shown}")?;
+            writeln!(out, "{}", printable(&shown))?;
             out.flush()?;
             seen += 1;
             if Some(seen) == options.count {

@@ -103,6 +103,28 @@ fn show_draws_the_layout_to_scale() {
 }
 
 #[test]
+fn show_has_what_is_private_and_what_a_terminal_would_obey() {
+    let space = space("sh\x1b[2Jown");
+    let file = memfd_create("copied", MemfdFlags::CLOEXEC).unwrap();
+    ftruncate(&file, page_size()).unwrap();
+    let map = space.map(&file).private().prot(Prot::READ_WRITE);
+    map.at(32 * page_size()).commit().unwrap();
+    let id = space.id().unwrap().to_string();
+    let shown = json(&["show", "--json", &id]);
+    let layout = shown["layout"].as_array().unwrap();
+    assert_eq!(
+        [0, 1].map(|at| layout[at]["private"] == true),
+        [false, true]
+    );
+    assert_eq!(shown["mapped"], (PAGES / 4 + 1) * page_size());
+    for text in [asctl(&["show", &id]), asctl(&["list"])] {
+        assert!(text.contains("sh\\u{1b}[2Jown"), "{text}");
+        assert!(!text.contains('\x1b'), "{text}");
+    }
+    assert!(asctl(&["show", &id]).contains("  rw-p  "));
+}
+
+#[test]
 fn who_has_every_file_descriptor_and_attachment() {
     let space = space("held");
     let view = space
