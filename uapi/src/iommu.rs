@@ -383,12 +383,13 @@ impl Domain {
     /// the guest must not yet use that memory for anything that they must not see or
     /// change.
     ///
-    /// At most 1024 such ranges are pending: one more flushes all of them.
+    /// At most 1024 such ranges are pending: one more flushes all of them first.
     ///
     /// # Errors
     ///
     /// [`Error::OutOfAperture`]; [`Error::Unmap`]: EINVAL if a number is not a
-    /// multiple of the page size or the length is 0; and those of a flush.
+    /// multiple of the page size or the length is 0; and those of a flush. The range is
+    /// mapped as before then.
     pub fn unmap_later(&self, iova: u64, length: u64) -> Result<()> {
         let mut state = self.state();
         let range = self.offsets(iova, length)?;
@@ -397,12 +398,13 @@ impl Domain {
             let errno = Errno::INVAL;
             return Err(Error::Unmap { range, errno });
         }
+        // Before anything is changed, since it may fail.
+        if state.pending.count() >= MOST_PENDING {
+            self.flush_all(&mut state)?;
+        }
         state.table.remove(&(iova..iova + length));
         self.translate_no_more(iova, length);
         state.pending.add(range);
-        if state.pending.count() > MOST_PENDING {
-            self.flush_all(&mut state)?;
-        }
         Ok(())
     }
 
@@ -467,8 +469,8 @@ impl Domain {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Consistent after a panic too: it is changed only after the kernel has
-        // succeeded, by code that cannot fail.
+        // Consistent after a panic too: it is changed only by code that cannot fail, after
+        // all that can.
         self.inner
             .state
             .lock()

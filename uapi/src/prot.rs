@@ -17,8 +17,7 @@ bitflags::bitflags! {
         const READ = 1 << 0;
         /// Writing is allowed.
         const WRITE = 1 << 1;
-        /// Executing is allowed. Present kernels do not let a process attach an
-        /// address space with it (EPERM).
+        /// Executing is allowed, where the file's mount and the attachment allow it too.
         const EXEC = 1 << 2;
     }
 }

@@ -130,6 +130,9 @@ impl Memory {
         buffer: *mut u8,
         length: usize,
     ) -> Result<()> {
+        // Not that of the process: its first thread may have ended.
+        // SAFETY: It only returns a number.
+        let own = unsafe { libc::gettid() };
         let mut done = 0;
         while done < length {
             let part = |start: *mut u8| libc::iovec {
@@ -141,12 +144,8 @@ impl Memory {
             // window meanwhile, that is as with any system call.
             let copied = unsafe {
                 match copy {
-                    Copy::FromWindow => {
-                        libc::process_vm_writev(libc::getpid(), &local, 1, &remote, 1, 0)
-                    }
-                    Copy::ToWindow => {
-                        libc::process_vm_readv(libc::getpid(), &local, 1, &remote, 1, 0)
-                    }
+                    Copy::FromWindow => libc::process_vm_writev(own, &local, 1, &remote, 1, 0),
+                    Copy::ToWindow => libc::process_vm_readv(own, &local, 1, &remote, 1, 0),
                 }
             };
             let errno = match usize::try_from(copied) {

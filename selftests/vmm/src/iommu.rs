@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use address_space::iommu::{Domain, Mapping};
 use address_space::{Errno, Holes, Prot, View, page_size};
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use rig::READ_WRITE;
 use rig::ram::Ram;
 use virtio_queue::{Queue as VirtQueue, QueueT as _};
@@ -409,7 +409,12 @@ impl virtio::Device for Iommu {
     fn stop(&mut self) -> Result<()> {
         self.requests = None;
         self.faults.stop();
-        self.attach(None);
+        // Or the device would go on with what the driver had mapped.
+        let status = self.attach(None);
+        ensure!(
+            status == Status::Ok,
+            "the device keeps its mappings: {status:?}"
+        );
         Ok(())
     }
 

@@ -43,7 +43,7 @@ impl Error {
             Error::View { range, prot, .. } => of_range(range).or(without_read(*prot)),
             Error::Move {
                 range, new_addr, ..
-            } => of_range(range).or(of_destination(range, *new_addr)),
+            } => of_range(range).or_else(|| of_destination(range, *new_addr)),
             Error::Attach { range, .. } => {
                 if range.is_empty() {
                     return Some("the range is empty");
@@ -152,9 +152,10 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::reversed_empty_ranges)]
     fn move_says_what_is_wrong_with_the_destination() {
-        let advice = |new_addr| {
-            let (range, errno) = (PAGE..3 * PAGE, Errno::INVAL);
+        let advice = |range: Range<u64>, new_addr| {
+            let errno = Errno::INVAL;
             let error = Error::Move {
                 range,
                 new_addr,
@@ -162,10 +163,12 @@ mod tests {
             };
             error.advice().unwrap()
         };
-        assert!(advice(2 * PAGE).contains("overlap"));
-        assert!(advice(0).contains("overlap"));
-        assert!(advice(3 * PAGE + 1).contains("destination"));
-        assert!(advice(3 * PAGE).contains("ends beyond"));
+        let range = PAGE..3 * PAGE;
+        assert!(advice(range.clone(), 2 * PAGE).contains("overlap"));
+        assert!(advice(range.clone(), 0).contains("overlap"));
+        assert!(advice(range.clone(), 3 * PAGE + 1).contains("destination"));
+        assert!(advice(range, 3 * PAGE).contains("ends beyond"));
+        assert!(advice(3 * PAGE..PAGE, 0).contains("empty"));
     }
 
     #[test]

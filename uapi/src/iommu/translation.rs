@@ -95,7 +95,8 @@ fn set(table: &mut Iotlb, mappings: impl IntoIterator<Item = Mapping>) {
 /// Translates what the kernel enforces, except for ranges that are pending after
 /// [`Domain::unmap_later()`]: they are not translated any more.
 ///
-/// Changes of the domain wait while an iterator exists.
+/// Changes of the domain wait while an iterator exists. So a thread that has one must neither
+/// change the domain nor translate anything else: it could wait for a change that waits for it.
 impl Iommu for Domain {
     type IotlbGuard<'a> = RwLockReadGuard<'a, Iotlb>;
 
