@@ -159,6 +159,41 @@ TEST_F(batch, applies_nothing_if_one_operation_fails)
 	EXPECT_EQ('A', peek(self->mem + 6 * PAGE));
 }
 
+/*
+ * So many operations that the layout's lock is let go, and what they had changed is zapped
+ * when they are undone; one behind that which failed was never looked at.
+ */
+TEST_F(batch, that_fails_forgets_no_hole_that_was_absorbed)
+{
+	enum { MANY = 130, HOLE = MANY + 1 };
+	struct address_space_op ops[MANY + 2];
+	int asfd = as_create((HOLE + 1) * PAGE);
+	int view = as_view_flags(asfd, 0, (HOLE + 1) * PAGE, RW, ADDRESS_SPACE_HOLE_ABSORB);
+	char *mem = attach(view, 0, (HOLE + 1) * PAGE, RW);
+	uint32_t failed = 0;
+	unsigned int i;
+
+	ASSERT_NE(NULL, mem);
+	for (i = 0; i < MANY; i++) {
+		ops[i] = op_map(i * PAGE, self->s.a, 0, PAGE, RW, ADDRESS_SPACE_MAP_REPLACE);
+		ASSERT_EQ(0, as_map(asfd, i * PAGE, self->s.a, 0, PAGE, RW, 0));
+		ASSERT_EQ('a', peek(mem + i * PAGE));
+	}
+	ops[MANY] = op_map(0, self->s.a, 0, PAGE, RW, 0);
+	ops[MANY + 1] = op_map(MANY * PAGE, self->s.a, PAGE, 2 * PAGE, RW, 0);
+	ASSERT_EQ(0, poke(mem + HOLE * PAGE, 'x'));
+	ASSERT_EQ('x', peek(mem + HOLE * PAGE));
+	EXPECT_EQ(-EEXIST, as_batch(asfd, ops, MANY + 2, &failed));
+	EXPECT_EQ((uint32_t)MANY, failed);
+	ASSERT_EQ(0, as_map(asfd, HOLE * PAGE, self->s.a, 2 * PAGE, PAGE, RW, 0));
+	EXPECT_EQ('c', peek(mem + HOLE * PAGE));
+	EXPECT_EQ(0, poke(mem + HOLE * PAGE, '!'));
+	EXPECT_EQ('!', file_byte(self->s.a, 2 * PAGE));
+	munmap(mem, (HOLE + 1) * PAGE);
+	close(view);
+	close(asfd);
+}
+
 TEST_F(batch, that_fails_releases_its_files)
 {
 	struct address_space_op ops[2];

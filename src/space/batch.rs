@@ -280,7 +280,10 @@ impl Batch {
             for step in steps.iter() {
                 space.zap(ops, &step.zap);
             }
-            space.end_revoking(ops, &changes);
+            // Of a batch that was refused not all was looked at.
+            let none = FewRanges::none();
+            let zapped = if refused.is_none() { &changes } else { &none };
+            space.end_revoking(ops, zapped);
         }
         let made = if refused.is_none() { steps.len() } else { 0 };
         let made = steps.iter().take(made).map(|step| &step.change);

@@ -463,10 +463,10 @@ impl Space {
         }
     }
 
-    /// What was being revoked has been zapped, in all of `changes` where it was installed.
-    pub(super) fn end_revoking(&self, _ops: &Ops, changes: &FewRanges) {
+    /// What was being revoked has been zapped: all that was installed, and absorbed, in `zapped`.
+    pub(super) fn end_revoking(&self, _ops: &Ops, zapped: &FewRanges) {
         let mut shown = self.install.write();
-        self.absorbed.forget(changes, &mut shown);
+        self.absorbed.forget(zapped, &mut shown);
         shown.revoking = FewRanges::none();
     }
 
