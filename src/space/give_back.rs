@@ -100,7 +100,9 @@ impl Space {
             let is_shown = {
                 let shown = self.install.read();
                 let piece = shown.layout.next_showing(segment.id(), pages.clone(), None);
-                piece.is_some()
+                // Or a change is being made, which may have it away for a moment: one that removes
+                // it gives it back when it has been made, and finds the copy.
+                piece.is_some() || !shown.revoking.is_empty()
             };
             if !is_shown && !segment.is_registered() {
                 segment.zap(&pages);
