@@ -132,7 +132,9 @@ impl Revoke for Space {
         if segment.late.load(Relaxed) {
             self.finish_draining(segment);
         }
-        if segment.ending.load(Relaxed) {
+        // Once: what is unmapped may be mapped anew at the same addresses. A worker that is at what
+        // is late may meet the end here before whoever had it attended for that.
+        if segment.ending.xchg(false, Full) {
             self.end_segment(segment, |addr, length| {
                 segment.arena().unmap_here(addr, length)
             });
