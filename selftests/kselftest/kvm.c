@@ -100,6 +100,24 @@ TEST_F(guest, writes_by_any_instruction_after_mprotect)
 	EXPECT_FSTP_AFTER_MPROTECT(&self->vm, self->mem);
 }
 
+/* A protection key has all entries made anew, with what was writable before. */
+TEST_F(guest, writes_by_any_instruction_after_pkey_mprotect)
+{
+	int key = pkey_alloc(0, 0);
+
+	if (key < 0)
+		SKIP(return, "no protection keys: %s", strerror(errno));
+	MAP_A(RW);
+	EXPECT_EQ('a', guest_read(&self->vm, 0));
+	EXPECT_EQ('b', guest_read(&self->vm, PAGE));
+	EXPECT_EQ('c', peek(self->mem + 2 * PAGE));
+	ASSERT_EQ(0, pkey_mprotect(self->mem, SLOT_LEN, RW, key));
+	EXPECT_EQ(FSTP_BYTE, guest_fstp(&self->vm, 0));
+	EXPECT_EQ('!', guest_write(&self->vm, PAGE, '!'));
+	EXPECT_EQ(FSTP_BYTE, guest_fstp(&self->vm, 2 * PAGE));
+	EXPECT_EQ(0, pkey_free(key));
+}
+
 TEST_F(guest, writes_by_any_instruction_after_mprotect_to_disk_file)
 {
 	char dir[128];

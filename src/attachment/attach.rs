@@ -97,9 +97,9 @@ impl VmOperations for Operations {
         end: usize,
         flags: bindings::vm_flags_t,
     ) -> Result {
-        let gains = flags & !attachment.vma().flags();
-        let gains_write = attachment.has_secondary_mmu() && gains & bindings::VM_WRITE != 0;
-        if gains_write || flags & bindings::VM_EXEC != 0 {
+        // Also where it was writable before: a new protection key has the entries made anew.
+        let write = attachment.has_secondary_mmu() && flags & bindings::VM_WRITE != 0;
+        if write || flags & bindings::VM_EXEC != 0 {
             attachment.zap_exclusively(start, end);
         }
         Ok(())
