@@ -293,6 +293,67 @@ TEST_F(events, of_a_quiet_view_are_not_lost_for_a_loud_one)
 	EXPECT_TRUE(told);
 }
 
+/* Whoever manages a part can make as many views of it as it likes. */
+TEST_F(events, of_a_quiet_view_are_not_lost_for_views_that_a_loud_one_makes)
+{
+	int part = as_view_flags(self->s.asfd, 0, SPACE_LEN, RW, ADDRESS_SPACE_VIEW_MANAGE);
+	unsigned int i, kept = 0;
+	bool told = false;
+	event_t event;
+	char *mem;
+	int view;
+
+	ASSERT_LE(0, part);
+	for (i = 0; i < 2 * KEPT; i++) {
+		mem = view_of(part, 0, &view);
+		ASSERT_NE(NULL, mem);
+		ASSERT_EQ(-SIGBUS, peek(mem));
+		munmap(mem, SPACE_LEN);
+		close(view);
+	}
+	mem = view_of(self->s.asfd, 0, &view);
+	ASSERT_NE(NULL, mem);
+	ASSERT_EQ(-SIGBUS, peek(mem + PAGE));
+	while ((event = next(self->fd)).type) {
+		kept += event.type == ADDRESS_SPACE_EVENT_HOLE;
+		told |= event.view == ino(view) && event.offset == PAGE;
+	}
+	EXPECT_TRUE(told);
+	EXPECT_EQ(KEPT / 2U + 1, kept);
+	close(part);
+}
+
+/* Somebody may make tasks wait as fast as they are told of. */
+TEST_F(events, of_refused_accesses_are_not_held_back_by_waits)
+{
+	pthread_t threads[4];
+	unsigned int i, type;
+	struct access a[4];
+	char *mem;
+	int view;
+
+	mem = view_of(self->s.asfd, WAIT, &view);
+	ASSERT_NE(NULL, mem);
+	for (i = 0; i < ARRAY_SIZE(a); i++) {
+		a[i].at = mem + i * PAGE;
+		ASSERT_EQ(0, pthread_create(&threads[i], NULL, make_access, &a[i]));
+	}
+	while (fdinfo_value(self->s.asfd, "waiting") != ARRAY_SIZE(a))
+		sleep_ms(1);
+	ASSERT_EQ(-SIGBUS, peek(self->s.mem));
+	for (i = 0; i < 2; i++) {
+		type = next(self->fd).type;
+		if (type == ADDRESS_SPACE_EVENT_HOLE)
+			break;
+		EXPECT_EQ((unsigned int)ADDRESS_SPACE_EVENT_WAIT, type);
+	}
+	EXPECT_GT(2U, i);
+	ASSERT_EQ(0, as_map(self->s.asfd, 0, self->s.a, 0, FILE_LEN, RW, 0));
+	for (i = 0; i < ARRAY_SIZE(a); i++)
+		pthread_join(threads[i], NULL);
+	close(view);
+}
+
 TEST_F(events, are_read_as_many_as_fit)
 {
 	void *none = mmap(NULL, PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

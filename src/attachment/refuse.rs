@@ -113,6 +113,7 @@ impl Fault<'_> {
             access: self.context.access(),
             tid: current_tid(),
             view: self.context.terms().id,
+            share_of: self.context.terms().share_of,
         }
     }
 

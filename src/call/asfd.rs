@@ -37,7 +37,7 @@ pub(crate) struct Asfd {
 impl Asfd {
     /// The file of all of a space. `ENOMEM`.
     pub(crate) fn new(handle: Handle, policy: Policy, id: u64) -> Result<Self> {
-        let terms = Terms::new(handle, SpacePage::new(0), policy, id)?;
+        let terms = Terms::new(handle, SpacePage::new(0), policy, id, None)?;
         Ok(Asfd { terms })
     }
 }

@@ -38,6 +38,8 @@ pub(crate) struct Event {
     pub(crate) tid: u32,
     /// The file through which it was: see [`Terms::id`](crate::space::terms::Terms::id).
     pub(crate) view: u64,
+    /// Whose share of the queue it takes: see [`Terms`](crate::space::terms::Terms).
+    pub(crate) share_of: u64,
 }
 
 impl Event {
@@ -49,15 +51,16 @@ impl Event {
             access: Prot::NONE,
             tid: 0,
             view: 0,
+            share_of: 0,
         }
     }
 }
 
 /// Events that have not been read.
 ///
-/// One view cannot keep those of others out: it has a place only as long as it has fewer than are
-/// free. So of `n` views that tell as much as they can each has a share of `n + 1`, and as much is
-/// free for the next.
+/// One view, with those that were made through it, cannot keep those of others out: it has a place
+/// only as long as it has fewer than are free. So of `n` views that tell as much as they can each
+/// has a share of `n + 1`, and as much is free for the next.
 pub(super) struct Queue {
     /// A ring, all of it there.
     ring: KVec<Option<Event>>,
@@ -86,7 +89,7 @@ impl Queue {
 
     /// Adds an event, or counts it as lost.
     pub(super) fn push(&mut self, event: Event) {
-        let same = |kept: &&Event| kept.view == event.view;
+        let same = |kept: &&Event| kept.share_of == event.share_of;
         let own = self.ring.iter().flatten().filter(same).count();
         let place = (self.first + self.len) % KEPT;
         match self.ring.get_mut(place) {

@@ -38,23 +38,28 @@ pub(crate) struct Terms {
     pub(crate) policy: Policy,
     /// By which events name the file: the number of its inode.
     pub(crate) id: u64,
+    /// Whose share of what a space keeps for its files is used: that of the file, or for a view
+    /// that was made through another one, of that. So whoever can make views has no more.
+    pub(crate) share_of: u64,
     /// Accesses through the file that were refused.
     pub(crate) refusals: Arc<Refusals>,
 }
 
 impl Terms {
-    /// `ENOMEM`.
+    /// Those of a new file, with a share of its own unless it has that of another one. `ENOMEM`.
     pub(crate) fn new(
         handle: Handle,
         first: SpacePage,
         policy: Policy,
         id: u64,
+        share_of: Option<u64>,
     ) -> Result<Arc<Self>> {
         let terms = Terms {
             handle,
             first,
             policy,
             id,
+            share_of: share_of.unwrap_or(id),
             refusals: Arc::pin_init(Refusals::new(), GFP_KERNEL_ACCOUNT)?,
         };
         Ok(Arc::new(terms, GFP_KERNEL_ACCOUNT)?)
@@ -67,6 +72,7 @@ impl Terms {
             first: self.first,
             policy,
             id: self.id,
+            share_of: self.share_of,
             refusals: self.refusals.clone(),
         };
         Ok(Arc::new(terms, GFP_KERNEL_ACCOUNT)?)

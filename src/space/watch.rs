@@ -92,6 +92,8 @@ pub(crate) struct Watcher {
     /// each does.
     pub(super) untold: RBTree<u64, SpacePage>,
     queue: Queue,
+    /// Whether the queue is next, after a wait: so that neither holds the other back.
+    queue_is_next: bool,
     poisoned: RangeSet<POISONED>,
 }
 
@@ -136,6 +138,7 @@ impl Watcher {
             reader,
             untold: RBTree::new(),
             queue: Queue::new()?,
+            queue_is_next: false,
             poisoned: RangeSet::none(),
         };
         Ok(KBox::new(watcher, GFP_KERNEL_ACCOUNT)?)
@@ -358,11 +361,17 @@ impl Watch {
         let mut inner = self.inner.lock();
         let Inner { watcher, waiters } = &mut *inner;
         let watcher = watcher.as_mut()?;
+        if core::mem::take(&mut watcher.queue_is_next) {
+            if let Some(event) = watcher.queue.pop() {
+                return Some(Next { event, wait: None });
+            }
+        }
         while let Some(cursor) = watcher.untold.cursor_front_mut() {
             let (id, page) = cursor.current();
             let key = (*page, *id);
             let (_, place) = cursor.remove_current();
             if let Some(waiter) = waiters.get(&key) {
+                watcher.queue_is_next = true;
                 return Some(Next {
                     event: waiter.event,
                     wait: Some((key, place)),

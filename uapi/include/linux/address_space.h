@@ -936,7 +936,8 @@ struct address_space_events {
  * ADDRESS_SPACE_EVENT_INTERRUPTED - A signal has ended a wait in KVM_RUN.
  *
  * ADDRESS_SPACE_EVENT_OVERFLOW - @offset events were lost. 256 are kept, and no
- * asfd or view can take the places of all others by many events of its own.
+ * asfd or view can take the places of all others by many events of its own, or
+ * of views that are made through it.
  */
 #define ADDRESS_SPACE_EVENT_WAIT		1
 #define ADDRESS_SPACE_EVENT_HOLE		2
