@@ -137,14 +137,20 @@ impl<T: SpaceFile> FileOperations for T {
         let first = bytes.start >> PAGE_SHIFT;
         let end = bytes.end.div_ceil(1 << PAGE_SHIFT);
         // Pages of the file: or of the space, from msync(), which takes them from the VMA. Nothing
-        // says which, so it is done for both.
-        let of_space = |page: u64| page.saturating_sub(ours.get());
-        for (first, end) in [(first, end), (of_space(first), of_space(end))] {
-            let end = end.min(self.pages());
-            if first < end {
-                self.space().sync(ours + first..ours + end, datasync)?;
-            }
+        // says which, so it is done for both where they differ.
+        let [of_space, of_file] = [ours.get(), 0].map(|before| {
+            first.saturating_sub(before)..end.saturating_sub(before).min(self.pages())
+        });
+        let sync = |pages: &Range<u64>| match pages.is_empty() {
+            true => Ok(()),
+            false => self
+                .space()
+                .sync(ours + pages.start..ours + pages.end, datasync),
+        };
+        let synced = sync(&of_space);
+        if of_file == of_space {
+            return synced;
         }
-        Ok(())
+        synced.and(sync(&of_file))
     }
 }
