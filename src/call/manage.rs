@@ -249,7 +249,8 @@ impl Manager<'_> {
         let fd = FileDescriptorReservation::get_unused_fd_flags(O_CLOEXEC)?;
         let name = uapi::Name::read(c"address_space_view", arg.name)?;
         let file = View::open(name.as_cstr(), range.count(), prot, manages, |file| {
-            let share_of = (!self.is_owner).then_some(self.terms.share_of);
+            let is_owner = self.is_owner && request::may_change(self.file).is_ok();
+            let share_of = (!is_owner).then_some(self.terms.share_of);
             let handle = self.terms.share();
             Terms::new(handle, range.start, policy, file::ino(file), share_of)
         })?;
