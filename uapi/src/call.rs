@@ -32,22 +32,22 @@ pub(crate) unsafe trait MakesFd: Argument {
     /// Whether a file is one of those that take the ioctl. Any other file's driver may have
     /// an ioctl of the same number, and one may be a FUSE server's, which answers what it
     /// likes: a file descriptor of the caller's that has an owner already.
-    fn is_ours(fd: BorrowedFd<'_>) -> bool;
+    fn is_ours(fd: BorrowedFd<'_>) -> Result<bool>;
 }
 
 /// Whether it is a device of the kind that `/dev/address_space` is: its ioctls are those of a
 /// driver in the kernel, and none of these drivers has another one of the same type.
-fn is_device(fd: BorrowedFd<'_>) -> bool {
+fn is_device(fd: BorrowedFd<'_>) -> Result<bool> {
     const MISC: u32 = 10;
-    fstat(fd).is_ok_and(|stat| {
-        FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
-            && major(stat.st_rdev) == MISC
-    })
+    let stat = fstat(fd)?;
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    Ok(kind == FileType::CharacterDevice && major(stat.st_rdev) == MISC)
 }
 
 /// Whether it is an asfd or a view: a file of the module's own file system.
-fn is_of_space(fd: BorrowedFd<'_>) -> bool {
-    fstatfs(fd).is_ok_and(|stat| stat.f_type as u64 == u64::from(sys::ADDRESS_SPACE_MAGIC))
+pub(crate) fn is_of_space(fd: BorrowedFd<'_>) -> Result<bool> {
+    let stat = fstatfs(fd)?;
+    Ok(stat.f_type as u64 == u64::from(sys::ADDRESS_SPACE_MAGIC))
 }
 
 macro_rules! arguments {
@@ -86,7 +86,7 @@ macro_rules! makers {
         // SAFETY: The header: "returns an asfd", "a lend file descriptor", "a view", "an events
         // file descriptor"; of the file itself see `is_ours`.
         unsafe impl MakesFd for sys::$argument {
-            fn is_ours(fd: BorrowedFd<'_>) -> bool {
+            fn is_ours(fd: BorrowedFd<'_>) -> Result<bool> {
                 $is_ours(fd)
             }
         }
@@ -137,7 +137,7 @@ pub(crate) fn call<T: Argument>(fd: impl AsFd, argument: &mut T) -> Result<c_int
 
 /// Makes an ioctl that returns a file descriptor. ENOTTY on other files.
 pub(crate) fn call_for_fd<T: MakesFd>(fd: impl AsFd, mut argument: T) -> Result<OwnedFd> {
-    if !T::is_ours(fd.as_fd()) {
+    if !T::is_ours(fd.as_fd())? {
         return Err(Errno::NOTTY);
     }
     let fd = call(fd, &mut argument)?;
@@ -178,12 +178,12 @@ mod tests {
         let memfd = memfd_create("file", MemfdFlags::CLOEXEC).unwrap();
         let null = File::open("/dev/null").unwrap();
         for file in [memfd.as_fd(), null.as_fd()] {
-            assert!(!is_device(file));
-            assert!(!is_of_space(file));
+            assert_eq!(is_device(file), Ok(false));
+            assert_eq!(is_of_space(file), Ok(false));
         }
         // Any other device of the kind that the module's is: both are made by misc_register().
         if let Ok(fuse) = File::open("/dev/fuse") {
-            assert!(is_device(fuse.as_fd()));
+            assert_eq!(is_device(fuse.as_fd()), Ok(true));
         }
     }
 }

@@ -233,8 +233,7 @@ fn prot(write: bool) -> Prot {
 
 /// Registers what a map of a part of the file needs, and more, for the next.
 fn register(space: &AddressSpace, held: &mut Held, part: &Range<u64>, section: u64) {
-    let stat = fstat(&held.fd);
-    let size = || stat.map_or(0, |stat| u64::try_from(stat.st_size).unwrap_or(0));
+    let size = |fd: &OwnedFd| fstat(fd).map_or(0, |stat| stat.st_size.max(0) as u64);
     for range in held.missing(part, section, size) {
         let registration = space
             .register(&held.fd)

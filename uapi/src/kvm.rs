@@ -6,13 +6,13 @@ mod region;
 mod unmap_error;
 
 use std::ops::{Deref, Range};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::{Mutex, PoisonError};
 
 use rustix::io::fcntl_dupfd_cloexec;
 
-use crate::call::{call, size_field};
+use crate::call::{call, is_of_space, size_field};
 use crate::window::Memory;
 use crate::{Errno, Error, Prot, Result, sys};
 pub use unmap_error::KvmUnmapError;
@@ -126,7 +126,12 @@ impl KvmWindow {
             offset: range.start,
             window: 0,
         };
-        call(&owned.fd, &mut argument).map_err(error)?;
+        // Whatever another file answers must not be taken for an attachment.
+        match is_of_space(owned.fd.as_fd()) {
+            Ok(true) => call(&owned.fd, &mut argument).map_err(error)?,
+            Ok(false) => return Err(error(Errno::NOTTY)),
+            Err(errno) => return Err(error(errno)),
+        };
 
         // The kernel attached the range with the protection that the slot needs.
         let prot = match flags.contains(KvmFlags::READONLY) {

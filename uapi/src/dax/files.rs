@@ -51,7 +51,7 @@ impl Held {
         &mut self,
         part: &Range<u64>,
         section: u64,
-        size: impl Fn() -> u64,
+        size: impl Fn(&OwnedFd) -> u64,
     ) -> Vec<Range<u64>> {
         (part.start / section..=(part.end - 1) / section)
             .filter_map(|number| self.missing_of(number, part.end, section, &size))
@@ -64,7 +64,7 @@ impl Held {
         number: u64,
         end: u64,
         section: u64,
-        size: impl Fn() -> u64,
+        size: impl Fn(&OwnedFd) -> u64,
     ) -> Option<Range<u64>> {
         let start = number * section;
         // The kernel refuses what ends beyond 2^63, as it does a map there.
@@ -74,7 +74,7 @@ impl Held {
         if self.failed || end.min(behind) <= from {
             return None;
         }
-        let wanted = end.max(size()).max(from + (from - start));
+        let wanted = end.max(size(&self.fd)).max(from + (from - start));
         let upto = wanted.min(behind).next_multiple_of(UNIT);
         match known {
             Some(at) => self.registered[at].1 = upto,
@@ -209,13 +209,13 @@ mod tests {
     #[test]
     fn whole_file_is_registered_at_once() {
         let mut held = held(false);
-        let size = || 5 * UNIT + 1;
+        let size = |_: &OwnedFd| 5 * UNIT + 1;
         assert_eq!(
             held.missing(&(0..4096), SECTION, size).first(),
             Some(&(0..6 * UNIT))
         );
         let all = 4096..6 * UNIT;
-        assert_eq!(held.missing(&all, SECTION, || unreachable!()), []);
+        assert_eq!(held.missing(&all, SECTION, |_| unreachable!()), []);
     }
 
     #[test]
@@ -223,7 +223,7 @@ mod tests {
         let mut held = held(true);
         let (mut ranges, mut registered) = (0, 0);
         for size in (UNIT..=1000 * UNIT).step_by(UNIT as usize) {
-            for range in held.missing(&(size - UNIT..size), SECTION, || size) {
+            for range in held.missing(&(size - UNIT..size), SECTION, |_| size) {
                 assert_eq!(range.start, registered);
                 assert!(range.end >= size && range.end % UNIT == 0);
                 registered = range.end;
@@ -236,11 +236,11 @@ mod tests {
     #[test]
     fn longer_file_is_registered_where_it_is_mapped() {
         let mut held = held(true);
-        let size = || 10 * SECTION;
+        let size = |_: &OwnedFd| 10 * SECTION;
         let both = 3 * SECTION - UNIT..3 * SECTION + UNIT;
         let sections = [2 * SECTION..3 * SECTION, 3 * SECTION..4 * SECTION];
         assert_eq!(held.missing(&both, SECTION, size), sections);
-        assert_eq!(held.missing(&both, SECTION, || unreachable!()), []);
+        assert_eq!(held.missing(&both, SECTION, |_| unreachable!()), []);
         let next = 4 * SECTION - UNIT..4 * SECTION + UNIT;
         assert_eq!(
             held.missing(&next, SECTION, size).last(),
@@ -253,7 +253,7 @@ mod tests {
         let mut held = held(true);
         let mut of = |at: u64| {
             let part = at * SECTION..at * SECTION + UNIT;
-            held.missing(&part, SECTION, || u64::MAX).len()
+            held.missing(&part, SECTION, |_| u64::MAX).len()
         };
         assert_eq!((0..1000).map(&mut of).sum::<usize>(), MOST_SECTIONS);
         assert_eq!(of(0), 0);
@@ -263,13 +263,13 @@ mod tests {
     fn registering_that_failed_is_not_tried_again() {
         let mut held = held(false);
         held.failed = true;
-        assert_eq!(held.missing(&(0..UNIT), SECTION, || unreachable!()), []);
+        assert_eq!(held.missing(&(0..UNIT), SECTION, |_| unreachable!()), []);
     }
 
     #[test]
     fn no_end_overflows() {
         let part = u64::MAX - 4096..u64::MAX;
-        assert_eq!(held(false).missing(&part, SECTION, || u64::MAX), []);
+        assert_eq!(held(false).missing(&part, SECTION, |_| u64::MAX), []);
     }
 
     #[test]
