@@ -11,6 +11,11 @@
 
 use core::ops::Range;
 
+use kernel::time::{
+    delay::fsleep,
+    Delta, //
+};
+
 use crate::{
     layout::SegmentPage,
     segment::{
@@ -26,6 +31,9 @@ use crate::{
 
 /// How many ranges are passed with the install lock held.
 const PASSED: usize = 128;
+
+/// How long to wait for a change that is being made, before another look.
+const PAUSE: Delta = Delta::from_micros(50);
 
 impl Space {
     /// Gives back the copies that a private segment has of those of `pages` that nothing shows.
@@ -97,12 +105,20 @@ impl Space {
         if write && segment.is_private() {
             let pages = page..page + 1;
             // After the copy is there: whoever removes the page from now on finds it.
-            let is_shown = {
+            let look = || {
                 let shown = self.install.read();
                 let piece = shown.layout.next_showing(segment.id(), pages.clone(), None);
-                // Or a change is being made, which may have it away for a moment: one that removes
-                // it gives it back when it has been made, and finds the copy.
-                piece.is_some() || !shown.revoking.is_empty()
+                match piece.is_some() {
+                    true => Some(true),
+                    // A change that is being made may have the page away for a moment.
+                    false => shown.revoking.is_empty().then_some(false),
+                }
+            };
+            let is_shown = loop {
+                match look() {
+                    Some(is_shown) => break is_shown,
+                    None => fsleep(PAUSE),
+                }
             };
             if !is_shown && !segment.is_registered() {
                 segment.zap(&pages);
