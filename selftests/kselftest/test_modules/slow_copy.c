@@ -22,6 +22,7 @@
 #include <linux/sched.h>
 #include <linux/spinlock.h>
 #include <linux/string.h>
+#include <linux/stringify.h>
 #include <linux/unaligned.h>
 #include <linux/wait_bit.h>
 #include <asm/text-patching.h>
@@ -95,30 +96,26 @@ static void wait_briefly(void)
 
 #ifdef CONFIG_PREEMPT_RT
 /* There the lock of a page table is one that sleeps. */
-static void slow_lock(spinlock_t *lock)
-{
-	wait_long();
-	rt_spin_lock(lock);
-}
-
-static void slow_unlock(spinlock_t *lock)
-{
-	wait_briefly();
-	rt_spin_unlock(lock);
-}
+typedef spinlock_t table_lock_t;
+#define LOCK	rt_spin_lock
+#define UNLOCK	rt_spin_unlock
 #else
-static void slow_lock(raw_spinlock_t *lock)
+typedef raw_spinlock_t table_lock_t;
+#define LOCK	_raw_spin_lock
+#define UNLOCK	_raw_spin_unlock
+#endif
+
+static void slow_lock(table_lock_t *lock)
 {
 	wait_long();
-	_raw_spin_lock(lock);
+	LOCK(lock);
 }
 
-static void slow_unlock(raw_spinlock_t *lock)
+static void slow_unlock(table_lock_t *lock)
 {
 	wait_briefly();
-	_raw_spin_unlock(lock);
+	UNLOCK(lock);
 }
-#endif
 
 #ifdef CONFIG_DEBUG_LOCK_ALLOC
 static void slow_lock_nested(raw_spinlock_t *lock, int subclass)
@@ -192,13 +189,8 @@ static const struct detour starts[] = {
 };
 
 static const struct detour steps[] = {
-#ifdef CONFIG_PREEMPT_RT
-	{ "rt_spin_lock", slow_lock },
-	{ "rt_spin_unlock", slow_unlock },
-#else
-	{ "_raw_spin_lock", slow_lock },
-	{ "_raw_spin_unlock", slow_unlock },
-#endif
+	{ __stringify(LOCK), slow_lock },
+	{ __stringify(UNLOCK), slow_unlock },
 #ifdef CONFIG_DEBUG_LOCK_ALLOC
 	{ "_raw_spin_lock_nested", slow_lock_nested },
 #endif
