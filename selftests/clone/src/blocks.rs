@@ -7,7 +7,8 @@
 //! Who writes where that is not allowed yet waits, and an event tells the manager of it: a
 //! device always, a guest where it has no entry for the page. Where it has one, KVM has its
 //! VMM do the write. If it cannot, it does not say where: then nobody may access what is not for
-//! writing, until the events have told.
+//! writing, until the events have told. An instruction may read a page first and write to it
+//! then, which KVM cannot do once more: so what it has read is allowed, the last page first.
 //!
 //! Locks: what is allowed. The manager's thread and the CPU's take it for one call.
 
@@ -41,9 +42,19 @@ pub struct Counts {
 /// What is allowed.
 struct Allowed {
     blocks: Vec<bool>,
-    /// Whether what is not allowed to be written cannot be read either.
-    searching: bool,
+    /// While what is not allowed to be written cannot be read either.
+    search: Option<Search>,
     counts: Counts,
+}
+
+/// A search for the page that an instruction writes to.
+#[derive(Default)]
+struct Search {
+    /// The pages that may be read since it began.
+    read: Vec<u64>,
+    /// Whether one of these has been allowed, and it is not known yet whether it was the right
+    /// one.
+    guessed: bool,
 }
 
 /// The memory of a clone.
@@ -69,7 +80,7 @@ impl Blocks {
         let events = space.watch(0..length, None)?;
         let allowed = Allowed {
             blocks: vec![false; LENGTH.div_ceil(block)],
-            searching: false,
+            search: None,
             counts: Counts::default(),
         };
         let blocks = Arc::new(Blocks {
@@ -103,11 +114,18 @@ impl Blocks {
     }
 
     /// Makes the instruction wait that the guest executes next, wherever it writes, so that an
-    /// event tells where.
+    /// event tells where. Or allows what it has read, if that is where it writes: no event tells
+    /// of that, since KVM has an entry for reading.
     pub fn search(&self) -> Result<()> {
         let mut allowed = self.allowed();
+        if let Some(search) = &mut allowed.search {
+            if let Some(page) = search.read.pop() {
+                search.guessed = true;
+                return self.allow_block(&mut allowed, page as usize / self.block);
+            }
+        }
         allowed.counts.searches += 1;
-        allowed.searching = true;
+        allowed.search = Some(Search::default());
         self.protect_rest(&allowed, Prot::empty())
     }
 
@@ -136,16 +154,27 @@ impl Blocks {
         if event.access.contains(Prot::WRITE) {
             allowed.counts.waited += 1;
             self.allow_block(&mut allowed, event.offset as usize / self.block)?;
-            if allowed.searching {
-                allowed.searching = false;
-                self.protect_rest(&allowed, Prot::READ)?;
+            self.end_search(&mut allowed)
+        } else {
+            match &mut allowed.search {
+                None => Ok(()),
+                // Another page is read only if the instruction is done.
+                Some(search) if search.guessed => self.end_search(&mut allowed),
+                Some(search) => {
+                    search.read.push(event.offset);
+                    // This page alone: what is installed with it must not be what it writes.
+                    let page = event.offset..event.offset + PAGE as u64;
+                    Ok(self.space.protect(page, Prot::READ)?)
+                }
             }
-        } else if allowed.searching {
-            // This page alone: what is installed with it must not be what it writes.
-            let page = event.offset..event.offset + PAGE as u64;
-            self.space.protect(page, Prot::READ)?;
         }
-        Ok(())
+    }
+
+    fn end_search(&self, allowed: &mut Allowed) -> Result<()> {
+        match allowed.search.take() {
+            Some(_) => self.protect_rest(allowed, Prot::READ),
+            None => Ok(()),
+        }
     }
 
     fn allow_block(&self, allowed: &mut Allowed, block: usize) -> Result<()> {
