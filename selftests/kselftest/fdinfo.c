@@ -209,6 +209,25 @@ TEST_F(fdinfo, counts_revocations)
 	EXPECT_LT(before, fdinfo_value(self->s.asfd, "revocations"));
 }
 
+TEST_F(fdinfo, counts_what_was_accessed_as_memory)
+{
+	int asfd = self->s.asfd;
+
+	EXPECT_EQ(0, fdinfo_value(asfd, "memory"));
+	ASSERT_EQ(0, as_map(asfd, 0, self->s.a, 0, FILE_LEN, RW, 0));
+	EXPECT_EQ(0, fdinfo_value(asfd, "memory"));
+	ASSERT_EQ(0, as_advise(asfd, 0, FILE_LEN, ADDRESS_SPACE_POPULATE_READ));
+	EXPECT_EQ((long long)FILE_LEN, fdinfo_value(asfd, "memory"));
+	/* copies in place of the file's own, and beside them */
+	ASSERT_EQ(0, as_map(asfd, FILE_LEN, self->s.b, 0, FILE_LEN, RW,
+			    ADDRESS_SPACE_MAP_PRIVATE));
+	ASSERT_EQ(0, as_advise(asfd, FILE_LEN, FILE_LEN, ADDRESS_SPACE_POPULATE_WRITE));
+	EXPECT_EQ(2 * (long long)FILE_LEN, fdinfo_value(asfd, "memory"));
+	EXPECT_EQ((long long)FILE_LEN, fdinfo_value(asfd, "copies"));
+	ASSERT_EQ(0, ftruncate(self->s.a, PAGE));
+	EXPECT_EQ((long long)(FILE_LEN + PAGE), fdinfo_value(asfd, "memory"));
+}
+
 TEST_F(fdinfo, of_view_has_its_range_and_protection)
 {
 	static const struct {

@@ -80,6 +80,8 @@ pub(crate) fn show_space(asfd: &impl SpaceFile, out: &SeqFile) {
         count(&space.counts.invalidations)
     );
     seq_print!(out, "deferred:\t{}\n", count(&space.counts.deferred));
+    let memory = space.arenas.in_memory() as u64;
+    seq_print!(out, "memory:\t{}\n", bytes(memory));
     let copies = space.arenas.copies() as u64;
     seq_print!(out, "copies:\t{}\n", bytes(copies));
     show_terms(asfd.terms(), out);

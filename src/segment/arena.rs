@@ -213,6 +213,11 @@ impl Arena {
         mm::anonymous_pages(&self.mm)
     }
 
+    /// How many pages it shows that are in memory, but those of hugetlb.
+    pub(crate) fn in_memory(&self) -> usize {
+        mm::pages_in_memory(&self.mm)
+    }
+
     /// As [`Arena::unmap`], on one of the module's workers, which needs no other.
     pub(crate) fn unmap_here(&self, addr: usize, length: usize) {
         task::with_mm(&self.mm, || drop(CurrentMapping::adopt(addr, length)));

@@ -96,11 +96,21 @@ impl Arenas {
         &self.main
     }
 
+    /// The sum of a count over all of them.
+    fn sum(&self, count: impl Fn(&Arena) -> usize) -> usize {
+        let others = self.others.lock();
+        let of_others: usize = others.iter().map(|(_, arena)| count(arena)).sum();
+        count(&self.main) + of_others
+    }
+
     /// How many pages there are in memory that are copies which belong to the space.
     pub(crate) fn copies(&self) -> usize {
-        let others = self.others.lock();
-        let of_others: usize = others.iter().map(|(_, arena)| arena.copies()).sum();
-        self.main.copies() + of_others
+        self.sum(Arena::copies)
+    }
+
+    /// How many pages they show that are in memory, copies among them.
+    pub(crate) fn in_memory(&self) -> usize {
+        self.sum(Arena::in_memory)
     }
 
     /// That of a segment of a file, or of what was `lent` with it. Errors as for making an mm.

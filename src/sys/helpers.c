@@ -117,6 +117,11 @@ unsigned long address_space_helper_anonymous_pages(struct mm_struct *mm)
 	return get_mm_counter_sum(mm, MM_ANONPAGES);
 }
 
+unsigned long address_space_helper_pages_in_memory(struct mm_struct *mm)
+{
+	return get_mm_rss_sum(mm);
+}
+
 void address_space_helper_i_mmap_lock_read(struct address_space *mapping)
 {
 	i_mmap_lock_read(mapping);

@@ -26,6 +26,7 @@ void address_space_helper_write_unlock(rwlock_t *lock);
 int address_space_helper_mmap_read_lock_killable(struct mm_struct *mm);
 bool address_space_helper_zap(struct mm_struct *mm, unsigned long addr, unsigned long length);
 unsigned long address_space_helper_anonymous_pages(struct mm_struct *mm);
+unsigned long address_space_helper_pages_in_memory(struct mm_struct *mm);
 struct vm_area_struct *address_space_helper_lock_vma(struct mm_struct *mm, unsigned long addr,
 						     vm_flags_t need, bool wait);
 void address_space_helper_i_mmap_lock_read(struct address_space *mapping);

@@ -274,6 +274,11 @@ pub(crate) fn anonymous_pages(mm: &MmWithUser) -> usize {
     safe_fns::address_space_helper_anonymous_pages(mm)
 }
 
+/// How many pages an mm has in memory: its RSS, in which hugetlb is not.
+pub(crate) fn pages_in_memory(mm: &MmWithUser) -> usize {
+    safe_fns::address_space_helper_pages_in_memory(mm)
+}
+
 /// Prepares an mm for notifiers, which are then registered without its locks. Takes the mmap lock.
 /// `ENOMEM`; `ERESTARTSYS` for any signal that is pending, where the mm has a VMA.
 pub(crate) fn prepare_notifiers(mm: &MmWithUser) -> Result {

@@ -153,6 +153,7 @@ safe_fns! {
     fn address_space_helper_task_size() -> usize;
     fn address_space_helper_zap(mm: &MmWithUser, addr: usize, length: usize) -> bool;
     fn address_space_helper_anonymous_pages(mm: &MmWithUser) -> usize;
+    fn address_space_helper_pages_in_memory(mm: &MmWithUser) -> usize;
     fn address_space_helper_prepare_notifiers(mm: &MmWithUser) -> c_int;
     fn address_space_helper_fault_in_lent(
         mm: &Mm, addr: usize, write: bool, wait: bool
