@@ -44,23 +44,23 @@ TRACE_DEFINE_ENUM(VM_FAULT_FALLBACK);
 
 /* The owner changed what a range shows; prot is 0 for an unmap. */
 TRACE_EVENT(address_space_change,
-	TP_PROTO(unsigned long ino, u64 start, u64 end, unsigned int prot, bool revoked),
-	TP_ARGS(ino, start, end, prot, revoked),
+	TP_PROTO(unsigned long space, u64 start, u64 end, unsigned int prot, bool revoked),
+	TP_ARGS(space, start, end, prot, revoked),
 	TP_STRUCT__entry(
-		__field(unsigned long, ino)
+		__field(unsigned long, space)
 		__field(u64, start)
 		__field(u64, end)
 		__field(unsigned int, prot)
 		__field(bool, revoked)
 	),
 	TP_fast_assign(
-		__entry->ino = ino;
+		__entry->space = space;
 		__entry->start = start;
 		__entry->end = end;
 		__entry->prot = prot;
 		__entry->revoked = revoked;
 	),
-	TP_printk("space=%lu pages=%#llx-%#llx prot=%s revoked=%d", __entry->ino,
+	TP_printk("space=%lu pages=%#llx-%#llx prot=%s revoked=%d", __entry->space,
 		  __entry->start, __entry->end, address_space_show_prot(__entry->prot),
 		  __entry->revoked)
 );
@@ -70,23 +70,23 @@ TRACE_EVENT(address_space_change,
  * view is the file that was mapped: an asfd is known by the number of the space.
  */
 TRACE_EVENT(address_space_fault,
-	TP_PROTO(unsigned long ino, u64 view, u64 page, unsigned int access, unsigned int ret),
-	TP_ARGS(ino, view, page, access, ret),
+	TP_PROTO(unsigned long space, u64 view, u64 page, unsigned int access, unsigned int ret),
+	TP_ARGS(space, view, page, access, ret),
 	TP_STRUCT__entry(
-		__field(unsigned long, ino)
+		__field(unsigned long, space)
 		__field(u64, view)
 		__field(u64, page)
 		__field(unsigned int, access)
 		__field(unsigned int, ret)
 	),
 	TP_fast_assign(
-		__entry->ino = ino;
+		__entry->space = space;
 		__entry->view = view;
 		__entry->page = page;
 		__entry->access = access;
 		__entry->ret = ret;
 	),
-	TP_printk("space=%lu view=%llu page=%#llx access=%s ret=%s", __entry->ino,
+	TP_printk("space=%lu view=%llu page=%#llx access=%s ret=%s", __entry->space,
 		  __entry->view, __entry->page, address_space_show_prot(__entry->access),
 		  address_space_show_answer(__entry->ret))
 );
@@ -96,23 +96,23 @@ TRACE_EVENT(address_space_fault,
  * By the notifier at once, or deferred to the worker.
  */
 TRACE_EVENT(address_space_invalidate,
-	TP_PROTO(unsigned long ino, u64 segment, u64 start, u64 end, bool deferred),
-	TP_ARGS(ino, segment, start, end, deferred),
+	TP_PROTO(unsigned long space, u64 segment, u64 start, u64 end, bool deferred),
+	TP_ARGS(space, segment, start, end, deferred),
 	TP_STRUCT__entry(
-		__field(unsigned long, ino)
+		__field(unsigned long, space)
 		__field(u64, segment)
 		__field(u64, start)
 		__field(u64, end)
 		__field(bool, deferred)
 	),
 	TP_fast_assign(
-		__entry->ino = ino;
+		__entry->space = space;
 		__entry->segment = segment;
 		__entry->start = start;
 		__entry->end = end;
 		__entry->deferred = deferred;
 	),
-	TP_printk("space=%lu segment=%llu pages=%#llx-%#llx deferred=%d", __entry->ino,
+	TP_printk("space=%lu segment=%llu pages=%#llx-%#llx deferred=%d", __entry->space,
 		  __entry->segment, __entry->start, __entry->end, __entry->deferred)
 );
 

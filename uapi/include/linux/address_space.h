@@ -474,10 +474,11 @@ struct address_space_munmap {
  *
  * ADDRESS_SPACE_VIEW_MANAGE - The view can also be used to change what is
  * mapped in its range, and to make views of it: all ioctls of an asfd can be
- * issued on it. @addr and @offset of their arguments are relative to the start
- * of the view, what is beyond its range is EINVAL, and a protection that the
- * view does not allow is EACCES. ADDRESS_SPACE_MAP_ANYWHERE is EOPNOTSUPP,
- * unless the view has the whole address space.
+ * issued on it but ADDRESS_SPACE_EVENTS and ADDRESS_SPACE_POISON (ENOTTY).
+ * @addr and @offset of their arguments are relative to the start of the view,
+ * what is beyond its range is EINVAL, and a protection that the view does not
+ * allow is EACCES. ADDRESS_SPACE_MAP_ANYWHERE is EOPNOTSUPP, unless the view
+ * has the whole address space.
  */
 #define ADDRESS_SPACE_VIEW_MANAGE	(1U << 0)
 
