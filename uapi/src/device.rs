@@ -27,7 +27,8 @@ impl Device {
     /// [`Error::Open`]: ENOENT if the module is not loaded, EACCES if the user may
     /// not open the device.
     pub fn open() -> Result<Device> {
-        let flags = OFlags::RDWR | OFlags::CLOEXEC;
+        // To read is all that the calls of the device need.
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         match open("/dev/address_space", flags, Mode::empty()) {
             Ok(fd) => Ok(Device { fd }),
             Err(errno) => Err(Error::Open { errno }),

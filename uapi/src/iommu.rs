@@ -58,7 +58,7 @@
 //! on the device: qemu-storage-daemon copies it by hand, and dies. The faults are reported
 //! all the same.
 //!
-//! O_DIRECT does not work on such memory.
+//! O_DIRECT does not work on such memory, but where it reads a hole of a file.
 //!
 //! # In a VMM
 //!

@@ -33,6 +33,9 @@ bitflags::bitflags! {
         const HOLES_ABSORB = sys::ADDRESS_SPACE_HOLE_ABSORB;
         /// [`Holes::WAIT`](crate::Holes::WAIT).
         const HOLES_WAIT = sys::ADDRESS_SPACE_HOLE_WAIT;
+        /// [`Holes::KERNEL`](crate::Holes::KERNEL), with `HOLES_WAIT`: for KVM's own
+        /// accesses. EPERM without CAP_SYS_PTRACE.
+        const HOLES_KERNEL = sys::ADDRESS_SPACE_HOLE_KERNEL;
         /// [`Holes::DENIED`](crate::Holes::DENIED).
         const HOLES_DENIED = sys::ADDRESS_SPACE_HOLE_DENIED;
     }

@@ -70,6 +70,9 @@ pub struct Info {
     pub revocations: u64,
     /// Changes of what is mapped that others made: truncations, reclaim and the like.
     pub invalidations: u64,
+    /// How many bytes of what it shows are in memory, and have been accessed or populated.
+    /// Pages of hugetlbfs and lent memory are not counted; with a module that does not say, 0.
+    pub memory: u64,
     /// How many bytes of private copies it has.
     pub copies: u64,
     /// How many tasks wait at holes.
@@ -213,6 +216,7 @@ impl Info {
             faults: number("faults")?,
             revocations: number("revocations")?,
             invalidations: number("invalidations")?,
+            memory: number("memory").unwrap_or(0),
             copies: number("copies")?,
             waiting: number("waiting")?,
             last_hole: number("last-hole"),
@@ -228,14 +232,15 @@ mod tests {
     fn fdinfo_is_read() {
         let text = "pos:\t0\nspace:\t5\ncreator:\t0\nlength:\t1048576\nmappings:\t2\n\
             registered:\t1\nattachments:\t3\nfaults:\t17\nrevocations:\t1\ninvalidations:\t4\n\
-            deferred:\t0\ncopies:\t8192\nholes:\tabsorb denied\nwaiting:\t0\n\
+            deferred:\t0\nmemory:\t12288\ncopies:\t8192\nholes:\tabsorb denied\nwaiting:\t0\n\
             last-hole:\t0x20000\nslots:\t0\n\
             00000000-00001000 rw-s 00000000 /a:\tb\n";
         let info = Info::parse(text).unwrap();
         assert_eq!((info.id, info.length), (5, 1 << 20));
         assert_eq!((info.mappings, info.registered), (2, 1));
         assert_eq!((info.creator, info.last_hole), (None, Some(0x20000)));
-        assert_eq!((info.copies, info.faults), (8192, 17));
+        assert_eq!((info.memory, info.copies), (12288, 8192));
+        assert_eq!(info.faults, 17);
         // That of a view has less.
         assert_eq!(Info::parse("space:\t5\nlength:\t4096\n"), None);
     }

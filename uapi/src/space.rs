@@ -20,8 +20,7 @@ use crate::{
 /// virtual machines that use it see each change at once.
 ///
 /// To give it to another process, send it like any file descriptor: it implements
-/// [`AsFd`], and converts from and into [`OwnedFd`]. On a file descriptor that is
-/// not an asfd, the first call fails with ENOTTY.
+/// [`AsFd`], and converts from and into [`OwnedFd`], which checks nothing.
 #[derive(Debug)]
 pub struct AddressSpace {
     pub(crate) fd: OwnedFd,

@@ -190,6 +190,23 @@ impl AddressSpace {
             .map(AddressSpace::from)
     }
 
+    /// The same, with a name, as [`view_named()`](AddressSpace::view_named) has it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`view_named()`](AddressSpace::view_named).
+    pub fn part_named(
+        &self,
+        called: &str,
+        range: impl RangeBounds<u64>,
+        prot: Prot,
+        holes: Holes,
+    ) -> Result<AddressSpace> {
+        let flags = sys::ADDRESS_SPACE_VIEW_MANAGE | holes.bits();
+        self.make_view(range, prot, flags, name(called).map(Some))
+            .map(AddressSpace::from)
+    }
+
     fn make_view(
         &self,
         range: impl RangeBounds<u64>,

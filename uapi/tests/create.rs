@@ -50,6 +50,11 @@ fn names_are_those_in_proc() {
         .view_named("disk", 0..page_size(), Prot::READ, Holes::empty())
         .unwrap();
     assert_eq!(path(&view), "/address_space_view:disk (deleted)");
+    let part = space
+        .part_named("server", 0..page_size(), Prot::READ_WRITE, Holes::empty())
+        .unwrap();
+    assert_eq!(path(&part), "/address_space_view:server (deleted)");
+    part.unmap(..).unwrap();
 
     for wrong in [
         "x".repeat(sys::ADDRESS_SPACE_NAME_MAX as usize + 1),

@@ -18,37 +18,37 @@ pub struct Options {
     json: bool,
 }
 
-/// What is listed of an address space; sizes in bytes.
+/// What is listed of an address space; sizes in bytes. None is what cannot be known, since
+/// only views of it can be seen.
 #[derive(Serialize)]
 struct Row<'a> {
     space: u64,
     name: &'a str,
     owner: Option<String>,
     creator: Option<u64>,
-    length: u64,
-    mapped: u64,
-    mappings: u64,
+    length: Option<u64>,
+    mapped: Option<u64>,
+    memory: Option<u64>,
+    mappings: Option<u64>,
     attachments: u64,
-    slots: u64,
-    waiting: u64,
+    slots: Option<u64>,
+    waiting: Option<u64>,
 }
 
 impl<'a> Row<'a> {
     fn of(space: &'a Space) -> Row<'a> {
-        let number = |key| space.info.as_ref().map_or(0, |info| info.number(key));
+        let number = |key| space.info.as_ref().map(|info| info.number(key));
         Row {
             space: space.id,
             name: &space.name,
             owner: space.uid.map(proc::user),
-            creator: Some(number("creator")).filter(|pid| *pid != 0),
+            creator: number("creator").filter(|pid| *pid != 0),
             length: number("length"),
-            mapped: space.info.as_ref().map_or(0, |info| info.mapped()),
+            mapped: space.info.as_ref().map(|info| info.mapped()),
+            memory: number("memory"),
             mappings: number("mappings"),
             // Without an asfd only those are known that can be seen.
-            attachments: match &space.info {
-                Some(info) => info.number("attachments"),
-                None => space.attached.len() as u64,
-            },
+            attachments: number("attachments").unwrap_or(space.attached.len() as u64),
             slots: number("slots"),
             waiting: number("waiting"),
         }
@@ -70,6 +70,7 @@ pub fn run(options: &Options) -> Result<()> {
         "CREATOR",
         ">LENGTH",
         ">MAPPED",
+        ">MEMORY",
         ">MAPPINGS",
         ">ATTACHED",
         ">SLOTS",
@@ -77,10 +78,8 @@ pub fn run(options: &Options) -> Result<()> {
     ]);
     for space in &spaces {
         let row = Row::of(space);
-        let known = |text: String| match space.info {
-            Some(_) => text,
-            None => "?".into(),
-        };
+        let bytes = |number: Option<u64>| number.map_or("?".into(), size);
+        let count = |number: Option<u64>| number.map_or("?".into(), |number| number.to_string());
         table.row(vec![
             row.space.to_string(),
             match row.name {
@@ -89,12 +88,13 @@ pub fn run(options: &Options) -> Result<()> {
             },
             row.owner.unwrap_or_else(|| "?".into()),
             space.creator(),
-            known(size(row.length)),
-            known(size(row.mapped)),
-            known(row.mappings.to_string()),
+            bytes(row.length),
+            bytes(row.mapped),
+            bytes(row.memory),
+            count(row.mappings),
             row.attachments.to_string(),
-            known(row.slots.to_string()),
-            known(row.waiting.to_string()),
+            count(row.slots),
+            count(row.waiting),
         ]);
     }
     table.print(&mut out)?;

@@ -65,6 +65,12 @@ impl Space {
         }
     }
 
+    fn is_called(&self, wanted: &str) -> bool {
+        let path = Path::new(&self.name);
+        self.name == wanted
+            || path.is_absolute() && path.file_name().is_some_and(|name| name == wanted)
+    }
+
     /// The process that created it: `PID (COMMAND)`.
     pub fn creator(&self) -> String {
         match self.info.as_ref().map_or(0, |info| info.number("creator")) {
@@ -93,11 +99,12 @@ pub fn spaces() -> Result<Vec<Space>> {
     Ok(found.finish())
 }
 
-/// The address space that is meant by a number or a name.
+/// The address space that is meant by a number or a name: of one that is a file with a path,
+/// by that, or by its last component.
 pub fn space(wanted: &str) -> Result<Space> {
     let mut spaces = spaces()?;
     let number = wanted.parse().ok();
-    spaces.retain(|space| Some(space.id) == number || space.name == wanted);
+    spaces.retain(|space| Some(space.id) == number || space.is_called(wanted));
     match spaces.len() {
         1 => Ok(spaces.remove(0)),
         0 => bail!("no address space {wanted:?} can be seen; asctl list shows those that can"),

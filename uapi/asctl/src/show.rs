@@ -63,10 +63,11 @@ pub fn run(options: &Options) -> Result<()> {
 
     writeln!(
         out,
-        "address space {}, {} of {} mapped, created by {}",
+        "address space {}, {} of {} mapped, {} in memory, created by {}",
         space.title(),
         size(info.mapped()),
         size(length),
+        size(info.number("memory")),
         space.creator()
     )?;
     let value = |key: &str| info.values.get(key).map_or("-", String::as_str);

@@ -4,12 +4,12 @@
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::process::{Command, Stdio};
 
-use address_space::{AddressSpace, Device, Errno, Holes, Prot, page_size};
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use address_space::{AddressSpace, Advice, Device, Errno, Holes, Prot, page_size};
+use rustix::fs::{MemfdFlags, fstat, ftruncate, memfd_create};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde_json::Value;
 
@@ -69,6 +69,7 @@ fn list_has_name_owner_creator_and_sizes() {
     assert_eq!(row["creator"], std::process::id());
     assert_eq!(row["length"], PAGES * page_size());
     assert_eq!(row["mapped"], PAGES / 4 * page_size());
+    assert_eq!(row["memory"], 0);
     assert_eq!(row["mappings"], 1);
 
     let text = asctl(&["list"]);
@@ -78,6 +79,46 @@ fn list_has_name_owner_creator_and_sizes() {
         "{line}"
     );
     assert!(line.contains("256 KiB"), "{line}");
+
+    let pages = 0..2 * page_size();
+    space.advise(pages, Advice::PopulateRead).unwrap();
+    let shown = json(&["show", "--json", "listed"]);
+    let memory: u64 = shown["values"]["memory"].as_str().unwrap().parse().unwrap();
+    // With what the kernel maps around it.
+    let most = PAGES / 4 * page_size();
+    assert!((2 * page_size()..=most).contains(&memory), "{memory}");
+}
+
+#[test]
+fn what_cannot_be_known_of_a_view_is_null() {
+    // Only a view is open, in another process.
+    let space = space("viewed");
+    let view = space.view(0..page_size(), Prot::READ).unwrap();
+    let id = space.id().unwrap();
+    let inode = fstat(&view).unwrap().st_ino;
+    let mut child = Command::new("sleep")
+        .arg("1000")
+        .stdin(view.as_fd().try_clone_to_owned().unwrap())
+        .spawn()
+        .unwrap();
+    drop((space, view));
+    let rows = json(&["list", "--json"]);
+    let text = asctl(&["list"]);
+    let who = json(&["who", "--json", &id.to_string()]);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let mut rows = rows.as_array().unwrap().iter();
+    let row = rows.find(|row| row["space"] == id).unwrap();
+    for key in [
+        "owner", "creator", "length", "mapped", "memory", "mappings", "slots", "waiting",
+    ] {
+        assert!(row[key].is_null(), "{key}: {row}");
+    }
+    assert_eq!(row["attachments"], 0);
+    let id = id.to_string();
+    let line = text.lines().find(|line| line.trim_start().starts_with(&id));
+    assert!(line.unwrap().contains("?"), "{text}");
+    assert_eq!(who["holders"][0]["inode"], inode);
 }
 
 #[test]
@@ -274,8 +315,10 @@ fn space_with_a_name_is_listed_whether_or_not_anybody_has_it_open() {
     assert_eq!(row["name"], name);
     assert_eq!(row["length"], PAGES * page_size());
     assert!(named.next().is_none(), "{rows}");
-    let who = json(&["who", name, "--json"]);
-    assert_eq!(who["holders"].as_array().unwrap().len(), 0, "{who}");
+    for called in [name, "ram"] {
+        let who = json(&["who", called, "--json"]);
+        assert_eq!(who["holders"].as_array().unwrap().len(), 0, "{who}");
+    }
 
     let file = File::options().read(true).write(true).open(&path).unwrap();
     let space = AddressSpace::from(OwnedFd::from(file));
