@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 # Entry points only: Kbuild, Cargo.toml and scripts/ have the rules.
 # (kbuild itself reads Kbuild, not this file.)
 
@@ -11,6 +12,8 @@ all: module
 own_kernel := $(filter debug kcsan,$(KERNEL))
 ifeq ($(own_kernel),)
 export ADDRESS_SPACE_KERNEL := $(KERNEL)
+else ifneq ($(filter-out fuzz help,$(or $(MAKECMDGOALS),all)),)
+$(error KERNEL=$(KERNEL) is for make fuzz; make check-debug and make check-kcsan run the tests)
 endif
 
 help:
@@ -42,6 +45,7 @@ help:
 	@echo 'make kselftest  the kselftests alone'
 	@echo 'make shell      a shell in a VM with the module loaded'
 	@echo 'make env        make the environment (the other targets do if necessary)'
+	@echo 'make utils      build asctl'
 	@echo 'make install    install the module, the header, asctl, its man pages and the udev'
 	@echo '                rule, below PREFIX (/usr/local) and DESTDIR; make uninstall'
 	@echo '                (one of them: make modules_install, headers_install, utils_install)'
@@ -150,6 +154,9 @@ utils_install:
 	@scripts/install utils
 
 export PREFIX DESTDIR
+ifneq ($(ADDRESS_SPACE_KERNEL),)
+install modules_install: export MODULE := build/$(ADDRESS_SPACE_KERNEL)/address_space.ko
+endif
 
 deb:
 	@scripts/build-deb
