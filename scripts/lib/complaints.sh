@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash
 # What the kernel complains of, by the list in scripts/lib/complaints. Source it from
 # the top of the checkout.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash
 # Shared by scripts/env and scripts/debug-kernel: named and timed steps, one run at a
 # time, and no step twice. Source it, set $dir to the folder to make, call

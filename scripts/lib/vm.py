@@ -1,4 +1,5 @@
 #!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
 """scripts/vm, inside the environment: boots QEMU through virtme-run, and finds out
 from the console how the guest fares."""
 
