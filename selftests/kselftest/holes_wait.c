@@ -289,6 +289,28 @@ TEST_F(waiter, ends_where_the_page_is_poisoned)
 	EXPECT_EQ('c', end_access(&a));
 }
 
+/* a batch that maps a page and unmaps it again has mapped nothing */
+TEST_F(waiter, stays_poisoned_where_nothing_is_mapped_in_the_end)
+{
+	const struct address_space_op ops[] = {
+		op_map(0, self->s.a, 0, 3 * PAGE, RW, 0),
+		op_unmap(PAGE, PAGE),
+		op_map(4 * PAGE, self->s.b, 0, PAGE, RW, 0),
+		op_unmap(4 * PAGE, PAGE),
+	};
+
+	ASSERT_EQ(0, as_poison(self->s.asfd, 0, 8 * PAGE, 0));
+	ASSERT_EQ(0, as_batch(self->s.asfd, ops, ARRAY_SIZE(ops), NULL));
+	EXPECT_EQ('a', peek(self->mem));
+	EXPECT_EQ('c', peek(self->mem + 2 * PAGE));
+	for (unsigned int page = 1; page < 8; page++)
+		if (page != 2)
+			EXPECT_EQ(-SIGBUS, peek(self->mem + page * PAGE));
+	ASSERT_EQ(0, as_unmap(self->s.asfd, 0, PAGE));
+	ASSERT_EQ(0, as_map(self->s.asfd, PAGE, self->s.b, 0, PAGE, RW, 0));
+	EXPECT_EQ('A', peek(self->mem + PAGE));
+}
+
 TEST_F(waiter, waits_in_the_watched_range_only)
 {
 	struct access a;

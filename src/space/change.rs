@@ -46,7 +46,6 @@ use crate::{
             Taken, //
         },
         store::Kernel,
-        watch::Watch,
         Shown,
         Space, //
     },
@@ -255,15 +254,13 @@ impl Change {
         Ok(())
     }
 
-    /// What is mapped is not poisoned any more.
-    fn unpoison(&self, watch: &Watch) {
-        let mapped = match self.kind {
-            Kind::Map { .. } => self.pages.clone(),
-            Kind::Move { to, .. } => to..to + self.pages.count(),
-            _ => return,
-        };
-        // An error says that nobody watches any more, or that this would leave too many ranges.
-        let _ = watch.unpoison(&mapped);
+    /// What it maps, if nothing is done to that afterwards.
+    pub(super) fn mapped(&self) -> Option<Range<SpacePage>> {
+        match self.kind {
+            Kind::Map { .. } => Some(self.pages.clone()),
+            Kind::Move { .. } => self.target(),
+            _ => None,
+        }
     }
 
     /// Hits the tracepoint.
@@ -443,23 +440,6 @@ impl Space {
             Err(ChangeError::Refused(error)) => Err(error),
             // There was no limit.
             Err(ChangeError::NoRoom) => Err(EINVAL),
-        }
-    }
-
-    /// Changes have been `made`, of no more than `all` of these pages, and what they took away was
-    /// zapped: has those look again who wait there. If none has been, because it was refused,
-    /// somebody may still have seen the pages being revoked.
-    pub(super) fn wake<'a>(
-        &self,
-        _ops: &Ops,
-        made: impl Iterator<Item = &'a Change>,
-        all: &FewRanges,
-    ) {
-        if self.watch.is_watched() {
-            for change in made {
-                change.unpoison(&self.watch);
-            }
-            self.watch.wake(all);
         }
     }
 

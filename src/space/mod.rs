@@ -77,6 +77,7 @@ pub(crate) mod segments;
 pub(crate) mod slots;
 pub(crate) mod store;
 pub(crate) mod terms;
+mod wake;
 pub(crate) mod walk;
 pub(crate) mod watch;
 

@@ -279,6 +279,13 @@ impl Watch {
         Ok(())
     }
 
+    /// Whether any of these pages is poisoned.
+    pub(super) fn is_poisoned(&self, pages: &Range<SpacePage>) -> bool {
+        let inner = self.inner.lock();
+        let watcher = inner.watcher.as_ref();
+        watcher.is_some_and(|watcher| watcher.poisoned.overlaps(pages))
+    }
+
     /// Ends that. `ENOENT` where nobody watches, `ENOSPC` where that would leave too many ranges:
     /// nothing is changed then.
     pub(crate) fn unpoison(&self, pages: &Range<SpacePage>) -> Result {

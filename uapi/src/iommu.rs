@@ -124,7 +124,7 @@ use crate::{AddressSpace, Errno, Error, Holes, Prot, Result, View, page_size};
 pub use faults::{Fault, Faults, Reason};
 use joined::joined;
 use pending::Pending;
-use ram::{Ram, RamFile, add};
+use ram::{Ram, add};
 use table::Table;
 
 /// The most deferred unmaps that can be pending: the next one flushes them.
@@ -168,8 +168,6 @@ struct Inner {
 #[derive(Debug)]
 struct State {
     ram: Vec<Ram>,
-    /// Of RAM that was removed: files that are still registered.
-    former: Vec<RamFile>,
     table: Table,
     pending: Pending,
     /// The largest mapping that is populated, in bytes.
@@ -180,7 +178,6 @@ impl Default for State {
     fn default() -> State {
         State {
             ram: Vec::new(),
-            former: Vec::new(),
             table: Table::default(),
             pending: Pending::default(),
             populated: POPULATED,

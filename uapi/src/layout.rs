@@ -146,10 +146,11 @@ impl AddressSpace {
     /// asfd.
     pub fn info(&self) -> Result<Info> {
         let path = format!("/proc/self/fdinfo/{}", self.as_raw_fd());
-        let text = std::fs::read_to_string(path).map_err(|error| Error::Info {
+        let text = std::fs::read(path).map_err(|error| Error::Info {
             errno: Errno::from_io_error(&error).unwrap_or(Errno::IO),
         })?;
-        Info::parse(&text).ok_or(Error::Info {
+        // The paths of files are of any bytes.
+        Info::parse(&String::from_utf8_lossy(&text)).ok_or(Error::Info {
             errno: Errno::INVAL,
         })
     }

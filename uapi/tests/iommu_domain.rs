@@ -6,6 +6,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
 use address_space::iommu::{Domain, Mapping};
 use address_space::{AddressSpace, Error, Holes, Prot, View, page_size};
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use vm_memory::iommu::{Iommu as _, IommuMemory};
 use vm_memory::{Bytes as _, FileOffset, GuestAddress, GuestMemoryMmap, Permissions};
 
@@ -223,6 +224,29 @@ fn file_is_registered_as_long_as_there_is_ram_in_it() {
     assert!(registered(&domain) < all);
     domain.remove_ram(gpa(8), gpa(1)).unwrap();
     assert_eq!(registered(&domain), 0);
+}
+
+#[test]
+fn ram_that_comes_and_goes_keeps_no_file_open() {
+    let domain = Domain::new(BASE..iova(16)).unwrap();
+    let ram = memfd_create("comes-and-goes", MemfdFlags::CLOEXEC).unwrap();
+    ftruncate(&ram, gpa(2)).unwrap();
+    let open = || {
+        let fds = std::fs::read_dir("/proc/self/fd").unwrap();
+        let links = fds.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok());
+        let of_it = |link: &std::path::PathBuf| link.to_string_lossy().contains("comes-and-goes");
+        links.filter(of_it).count()
+    };
+    domain.add_ram(gpa(0), &ram, 0, gpa(1)).unwrap();
+    let (before, registrations) = (open(), registered(&domain));
+    for _ in 0..20 {
+        domain.add_ram(gpa(8), &ram, gpa(1), gpa(1)).unwrap();
+        domain.map(iova(0), gpa(1), gpa(8), READ_WRITE).unwrap();
+        domain.remove_ram(gpa(8), gpa(1)).unwrap();
+        assert_eq!(open(), before);
+    }
+    assert_eq!(registered(&domain), registrations);
+    domain.map(iova(0), gpa(1), gpa(0), READ_WRITE).unwrap();
 }
 
 #[test]

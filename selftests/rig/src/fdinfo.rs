@@ -11,7 +11,9 @@ use anyhow::{Context as _, Result};
 /// The text of fdinfo for a file descriptor of this process.
 pub fn read(fd: impl AsFd) -> Result<String> {
     let path = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
-    fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))
+    let text = fs::read(&path).with_context(|| format!("cannot read {path}"))?;
+    // The paths of files are of any bytes.
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 /// The number after a key, which is hexadecimal if it begins with 0x.

@@ -95,6 +95,14 @@ impl FdInfo {
         self.values.contains_key("mappings")
     }
 
+    /// Whether the file was opened for writing: an asfd that was not manages nothing, nor does a
+    /// view.
+    pub fn may_write(&self) -> bool {
+        let flags = self.values.get("flags").map_or("", String::as_str);
+        let mode = i32::from_str_radix(flags, 8).unwrap_or(0) & libc::O_ACCMODE;
+        mode != libc::O_RDONLY
+    }
+
     /// How many bytes of the address space are mapped.
     pub fn mapped(&self) -> u64 {
         self.layout.iter().map(Mapping::length).sum()

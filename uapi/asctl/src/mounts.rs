@@ -8,6 +8,8 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::table::text_of;
+
 /// The type of the file system.
 const TYPE: &str = "address_space";
 
@@ -59,29 +61,30 @@ fn unescape(path: &str) -> String {
     whole
 }
 
-/// The files of all that this process has mounted, which it may read: each open, with its path.
-pub fn files() -> Vec<(PathBuf, fs::File)> {
-    let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+/// Calls `each` with the files of all that this process has mounted, which it may read: one is
+/// open at a time, since there may be more of them than a process may have open.
+pub fn each_file(mut each: impl FnMut(&Path, &fs::File)) {
+    let text = text_of("/proc/self/mountinfo").unwrap_or_default();
     let mut seen = BTreeSet::new();
-    let mut found = Vec::new();
     for mount in mounts(&text) {
         if seen.insert(mount.device) {
-            walk(&mount.at, &mut found);
+            walk(&mount.at, &mut each);
         }
     }
-    found
 }
 
-fn walk(folder: &Path, found: &mut Vec<(PathBuf, fs::File)>) {
+fn walk(folder: &Path, each: &mut impl FnMut(&Path, &fs::File)) {
     // Anything may be gone meanwhile, or not be ours to read.
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
         match entry.file_type() {
-            Ok(kind) if kind.is_dir() => walk(&path, found),
+            Ok(kind) if kind.is_dir() => walk(&path, each),
             Ok(kind) if kind.is_file() => {
                 let mut options = OpenOptions::new();
                 options.read(true).custom_flags(libc::O_NOFOLLOW);
-                found.extend(options.open(&path).ok().map(|file| (path, file)));
+                if let Ok(file) = options.open(&path) {
+                    each(&path, &file);
+                }
             }
             _ => {}
         }

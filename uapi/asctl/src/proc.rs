@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::fdinfo::FdInfo;
 use crate::maps::{self, Attachment};
 use crate::mounts::{self, Device};
-use crate::table::printable;
+use crate::table::{printable, text_of};
 
 /// A file descriptor of an asfd or a view.
 #[derive(Clone, Debug, Serialize)]
@@ -93,9 +93,9 @@ pub fn spaces() -> Result<Vec<Space>> {
     for pid in pids {
         found.process(pid);
     }
-    for (path, file) in mounts::files() {
-        found.named(&path, &file);
-    }
+    mounts::each_file(|path, file| {
+        found.named(path, file);
+    });
     Ok(found.finish())
 }
 
@@ -114,14 +114,14 @@ pub fn space(wanted: &str) -> Result<Space> {
 
 /// The name of a program that runs as a process.
 pub fn command(pid: u32) -> String {
-    fs::read_to_string(format!("/proc/{pid}/comm"))
+    text_of(format!("/proc/{pid}/comm"))
         .map(|comm| comm.trim_end().to_owned())
-        .unwrap_or_else(|_| "?".into())
+        .unwrap_or_else(|| "?".into())
 }
 
 /// The name of a user, or the number.
 pub fn user(uid: u32) -> String {
-    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let passwd = text_of("/etc/passwd").unwrap_or_default();
     passwd
         .lines()
         .find_map(|line| {
@@ -149,7 +149,7 @@ impl Found {
     fn mounts_of(&mut self, pid: u32) {
         let namespace = fs::read_link(format!("/proc/{pid}/ns/mnt"));
         if namespace.is_ok_and(|namespace| self.namespaces.insert(namespace)) {
-            let text = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
+            let text = text_of(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
             let mounts = mounts::mounts(&text);
             self.named.extend(mounts.iter().map(|mount| mount.device));
         }
@@ -158,7 +158,7 @@ impl Found {
     /// An address space with a name, whoever uses it.
     fn named(&mut self, path: &Path, file: &fs::File) -> Option<()> {
         let own = format!("/proc/self/fdinfo/{}", file.as_raw_fd());
-        let info = FdInfo::parse(&fs::read_to_string(own).ok()?);
+        let info = FdInfo::parse(&text_of(own)?);
         let space = self.spaces.entry(info.space()?).or_default();
         space.name = path.to_string_lossy().into_owned();
         space.uid = file.metadata().ok().map(|stat| stat.uid());
@@ -172,7 +172,7 @@ impl Found {
         for fd in numbers(&format!("{root}/fd")) {
             self.descriptor(pid, &comm, fd);
         }
-        let text = fs::read_to_string(format!("{root}/maps")).unwrap_or_default();
+        let text = text_of(format!("{root}/maps")).unwrap_or_default();
         for attachment in maps::attachments(&text, &self.named) {
             self.attached.push(Attached {
                 pid,
@@ -185,13 +185,13 @@ impl Found {
     fn descriptor(&mut self, pid: u32, comm: &str, fd: u32) -> Option<()> {
         let link = format!("/proc/{pid}/fd/{fd}");
         let path = fs::read_link(&link).ok()?;
-        let path = path.to_str()?;
-        let name = match maps::name(path) {
+        let path = path.to_string_lossy();
+        let name = match maps::name(&path) {
             Some(name) => name.to_owned(),
-            None if self.is_named(&link) => path.to_owned(),
+            None if self.is_named(&link) => path.into_owned(),
             None => return None,
         };
-        let text = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).ok()?;
+        let text = text_of(format!("/proc/{pid}/fdinfo/{fd}"))?;
         let info = FdInfo::parse(&text);
         let id = info.space()?;
         let stat = fs::metadata(&link).ok()?;
@@ -206,11 +206,12 @@ impl Found {
             is_asfd: info.is_asfd(),
             offset: info.number("offset"),
             length: info.number("length"),
-            prot: match info.is_asfd() {
-                true => "rwx".into(),
-                false => info.values.get("prot").cloned().unwrap_or_default(),
+            prot: match (info.is_asfd(), info.may_write()) {
+                (true, true) => "rwx".into(),
+                (true, false) => "r-x".into(),
+                (false, _) => info.values.get("prot").cloned().unwrap_or_default(),
             },
-            manages: info.is_asfd() || info.values.contains_key("manages"),
+            manages: info.may_write() && (info.is_asfd() || info.values.contains_key("manages")),
         });
         if info.is_asfd() {
             space.name = name;
@@ -240,7 +241,7 @@ impl Found {
         let path = format!("/proc/{}/map_files/{start:x}-{end:x}", of.pid);
         let file = fs::File::open(&path).ok()?;
         let own = format!("/proc/self/fdinfo/{}", file.as_raw_fd());
-        let info = FdInfo::parse(&fs::read_to_string(own).ok()?);
+        let info = FdInfo::parse(&text_of(own)?);
         let id = info.space()?;
         self.views.insert(of.attachment.inode, id);
         let space = self.spaces.entry(id).or_default();

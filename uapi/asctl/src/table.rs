@@ -3,7 +3,15 @@
 //! Tables whose columns are as wide as what is in them, and sizes and names as people write
 //! them.
 
+use std::fs;
 use std::io::{self, Write};
+use std::path::Path;
+
+/// What is in a file of /proc. Names in it may be of any bytes: what is no text becomes U+FFFD.
+pub fn text_of(path: impl AsRef<Path>) -> Option<String> {
+    let bytes = fs::read(path).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
 
 /// A table that is printed when it is complete.
 pub struct Table {

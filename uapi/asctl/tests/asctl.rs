@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::process::{Command, Stdio};
 
@@ -163,6 +163,29 @@ fn show_has_what_is_private_and_what_a_terminal_would_obey() {
         assert!(!text.contains('\x1b'), "{text}");
     }
     assert!(asctl(&["show", &id]).contains("  rw-p  "));
+}
+
+#[test]
+fn names_that_are_no_text_hide_nothing() {
+    let space = space("beside");
+    let file = memfd_create(c"\xff\xfe", MemfdFlags::CLOEXEC).unwrap();
+    ftruncate(&file, page_size()).unwrap();
+    space.map(&file).at(32 * page_size()).commit().unwrap();
+    // In this process's maps, too.
+    let _mapped = AddressSpace::from(file).attach(0..page_size(), Prot::READ);
+    let _window = space.attach(0..page_size(), Prot::READ).unwrap();
+    let id = space.id().unwrap().to_string();
+    let who = json(&["who", "--json", &id]);
+    assert_eq!(who["attachments"].as_array().unwrap().len(), 1, "{who}");
+    let shown = json(&["show", "--json", &id]);
+    assert_eq!(shown["mapped"], (PAGES / 4 + 1) * page_size());
+    assert!(
+        shown["layout"][1]["path"]
+            .as_str()
+            .unwrap()
+            .contains('\u{fffd}')
+    );
+    assert_eq!(space.info().unwrap().mappings, 2);
 }
 
 #[test]
@@ -330,4 +353,18 @@ fn space_with_a_name_is_listed_whether_or_not_anybody_has_it_open() {
     let attached = who["attachments"].as_array().unwrap();
     assert_eq!(attached.len(), 1, "{who}");
     assert_eq!(attached[0]["path"], name);
+    assert_eq!(
+        (&holders[0]["prot"], &holders[0]["manages"]),
+        (&"rwx".into(), &true.into())
+    );
+    // What is open for reading only manages nothing.
+    let reader = File::open(&path).unwrap();
+    let who = json(&["who", name, "--json"]);
+    let holders = who["holders"].as_array().unwrap().iter();
+    let reads = |holder: &&Value| holder["fd"] == reader.as_raw_fd();
+    let holder = holders.clone().find(reads).unwrap();
+    assert_eq!(
+        (&holder["prot"], &holder["manages"]),
+        (&"r-x".into(), &false.into())
+    );
 }

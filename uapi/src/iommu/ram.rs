@@ -8,8 +8,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::fstat;
 
+use super::Domain;
 use super::joined::joined;
-use super::{Domain, State};
 use crate::{Batch, Errno, Error, Prot, Result};
 
 /// The most operations of a batch.
@@ -65,14 +65,9 @@ impl Domain {
         if state.ram.iter().any(|ram| overlap(&ram.gpa, &gpa)) {
             return Err(Error::RamOverlaps { gpa });
         }
-        self.inner
-            .space
-            .register(&file.fd)
-            .offset(offset)
-            .length(length)
-            .prot(Prot::READ_WRITE)
-            .commit()?;
-        state.ram.push(Ram { gpa, file, offset });
+        let ram = Ram { gpa, file, offset };
+        self.register(&ram)?;
+        state.ram.push(ram);
         state.ram.sort_by_key(|ram| ram.gpa.start);
         Ok(())
     }
@@ -110,24 +105,26 @@ impl Domain {
             }
         }
         let ram = state.ram.remove(at);
-        state.former.push(ram.file);
-        self.unregister_former(&mut state);
+        // A registration is of an open file, all of which end together, and parts of RAM may
+        // share one: whether they do cannot be told of two file descriptors of the same file.
+        // ENOENT if another part has ended it.
+        let _ = self.inner.space.unregister(&ram.file.fd);
+        let others = state.ram.iter();
+        for other in others.filter(|other| other.file.id == ram.file.id) {
+            // What is not registered can be mapped all the same.
+            let _ = self.register(other);
+        }
         Ok(())
     }
 
-    /// Ends the registrations of files in which there is no RAM any more. A registration is
-    /// of an open file, all of which end together, and parts of RAM may share one: whether
-    /// they do cannot be told of two file descriptors of the same file.
-    fn unregister_former(&self, state: &mut State) {
-        let State { ram, former, .. } = state;
-        former.retain(|file| {
-            let has_ram = ram.iter().any(|ram| ram.file.id == file.id);
-            if !has_ram {
-                // ENOENT if it was the open file of another one here.
-                let _ = self.inner.space.unregister(&file.fd);
-            }
-            has_ram
-        });
+    fn register(&self, ram: &Ram) -> Result<()> {
+        self.inner
+            .space
+            .register(&ram.file.fd)
+            .offset(ram.offset)
+            .length(ram.gpa.end - ram.gpa.start)
+            .prot(Prot::READ_WRITE)
+            .commit()
     }
 }
 

@@ -2,6 +2,7 @@
 
 //! The logic of a domain, without a kernel.
 
+use super::ram::RamFile;
 use super::*;
 use std::fs::File;
 use std::os::fd::OwnedFd;
