@@ -55,8 +55,8 @@ impl AddressSpace {
     /// # Errors
     ///
     /// [`Error::Watch`]: EBUSY if the address space is watched already; EINVAL if the
-    /// range is empty, not aligned to pages, or not within the address space; ENOMEM,
-    /// EMFILE, ENFILE.
+    /// range is empty, not aligned to pages, or not within the address space; ENOTTY of a
+    /// [`part()`](AddressSpace::part), whose owner watches; ENOMEM, EMFILE, ENFILE.
     pub fn watch(&self, range: impl RangeBounds<u64>, timeout: Option<Duration>) -> Result<Events> {
         let range = self.bytes_of(range)?;
         let error = |errno| Error::Watch {
@@ -94,7 +94,7 @@ impl AddressSpace {
     ///
     /// [`Error::Poison`]: ENOENT if nobody [watches](AddressSpace::watch); ENOSPC for
     /// too many separate ranges; EINVAL if the range is empty, not aligned to pages, or
-    /// not within the address space.
+    /// not within the address space; ENOTTY of a [`part()`](AddressSpace::part).
     pub fn poison(&self, range: impl RangeBounds<u64>) -> Result<()> {
         self.poison_with(range, 0)
     }

@@ -288,7 +288,8 @@ impl Domain {
     }
 
     /// Makes several mappings in one step: all or none. Cheaper than one call for
-    /// each.
+    /// each. A step has at most 65,536 operations, of which a mapping takes one for each part
+    /// of RAM that it is in, and a pending unmap one.
     ///
     /// # Errors
     ///
@@ -424,7 +425,8 @@ impl Domain {
     }
 
     /// Unmaps everything and maps these, in one step: devices see the domain as it
-    /// was before or as it is after. Pending unmaps become final.
+    /// was before or as it is after. Pending unmaps become final. One step has a limit, see
+    /// [`map_all()`](Domain::map_all): a new domain can be filled with several calls of that.
     ///
     /// # Errors
     ///

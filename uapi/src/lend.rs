@@ -47,7 +47,8 @@ impl Lend {
     ///
     /// [`Error::Lend`]: EINVAL if address or length are not multiples of the page
     /// size, the length is 0, the range is beyond what a process can map, or `prot`
-    /// has no [`Prot::READ`]; ENOMEM, EMFILE, ENFILE. [`Error::Open`]: see
+    /// has no [`Prot::READ`]; EOPNOTSUPP if it has [`Prot::EXEC`]; ENOMEM, EMFILE,
+    /// ENFILE. [`Error::Open`]: see
     /// [`Device::open()`].
     ///
     /// # Safety

@@ -128,7 +128,9 @@ impl Map<'_> {
     /// a file that cannot be mapped or whose pages cannot be shown; ELOOP for an
     /// asfd or a view; EINVAL if a number is not a multiple of the page size, the
     /// length is 0, or the range is not within the address space; ENOSPC if no hole
-    /// is large enough; ENOMEM.
+    /// is large enough; EOPNOTSUPP without a place ([`at()`](Map::at)) in a
+    /// [`part()`](AddressSpace::part), or for private maps of hugetlbfs and lent memory;
+    /// ENOMEM.
     ///
     /// [`Error::FileLength`] if no length was given and the length of the file is
     /// not available.

@@ -149,7 +149,8 @@ impl AddressSpace {
 
     /// Makes a file descriptor with all rights to a range (bytes, multiples of the page
     /// size), and to no more: what is mapped there can be changed, for no more than
-    /// `prot`. Its offset 0 is the start of the range.
+    /// `prot`. Its offset 0 is the start of the range. Each map needs a place in it
+    /// ([`Map::at()`](crate::Map::at)); to watch and to poison stays with the whole.
     ///
     /// For a process that composes a part of what others see, such as a file server
     /// with its DAX window in the memory of a virtual machine. It is sent to the process

@@ -232,7 +232,7 @@ struct address_space_lend {
  *
  * Errors:
  *  - EOPNOTSUPP: the argument is not 0.
- *  - EPERM: the caller is not the lender.
+ *  - EPERM: the caller is not the lender, and the memory is still lent.
  */
 #define ADDRESS_SPACE_LEND_REVOKE	_IO(ADDRESS_SPACE_TYPE, 0x0B)
 
@@ -557,7 +557,7 @@ struct address_space_view {
  *
  * Errors:
  *  - EINVAL: @length is 0 and the file ends at or before @offset.
- *  - EBADF, EACCES, EPERM, ENODEV, ELOOP, EOPNOTSUPP, ENOMEM: as for
+ *  - EBADF, EACCES, EPERM, ENODEV, ELOOP, EOPNOTSUPP, EOVERFLOW, ENOMEM: as for
  *    ADDRESS_SPACE_MMAP.
  */
 struct address_space_register {

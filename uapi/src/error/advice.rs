@@ -142,8 +142,8 @@ impl Error {
                 "the range must be within the address space; or the file refuses it"
             }
             (Map { .. } | Register { .. }, Errno::OPNOTSUPP) => {
-                "hugetlbfs and lent memory cannot be private; or the loaded module is older than \
-                 this program"
+                "hugetlbfs and lent memory cannot be private; in a part of an address space a map \
+                 needs a place; or the loaded module is older than this program"
             }
 
             (WholeBatch { .. }, Errno::INVAL) => "a batch has at most 65536 operations",

@@ -117,7 +117,8 @@ impl Domain {
     /// # Errors
     ///
     /// [`Error::OutOfAperture`](crate::Error::OutOfAperture);
-    /// [`Error::Batch`](crate::Error::Batch): ENOMEM.
+    /// [`Error::Batch`](crate::Error::Batch), or [`Error::Unmap`](crate::Error::Unmap) of a
+    /// domain without RAM: ENOMEM.
     pub fn report_again(&self, iova: u64) -> Result<()> {
         let iova = iova & !(page_size() - 1);
         let page = self.offsets(iova, page_size())?;
