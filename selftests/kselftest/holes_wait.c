@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 
 #include "kselftest_harness.h"
+#include "lib/as_ops.h"
 #include "lib/as_parallel.h"
 #include "lib/kvm_guest.h"
 
