@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A lender exits, calls exec, forks, and maps anew while others access what it has lent,
- * and create virtual machines; and one lends while its writes are tracked. Each test runs for race_ms(), and for a minimum of rounds.
+ * A lender exits, calls exec, forks, and maps anew while others access what it has lent, and
+ * create virtual machines; and one lends while its writes are tracked. Each test runs for
+ * race_ms(), and for a minimum of rounds.
  */
 #include <linux/fs.h>
 #include <sched.h>

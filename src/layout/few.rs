@@ -102,6 +102,16 @@ impl FewRanges {
         parts.fold(Pages::none(), Pages::hull)
     }
 
+    /// Whether all of `other` are among them.
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        let within = |outer: &Range<SpacePage>, inner: &Range<SpacePage>| {
+            outer.start <= inner.start && inner.end <= outer.end
+        };
+        other
+            .iter()
+            .all(|inner| self.iter().any(|outer| within(outer, inner)))
+    }
+
     /// Whether there are none.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {

@@ -35,6 +35,10 @@ use kernel::{
     rbtree::RBTree,
     sync::{
         aref::ARef,
+        atomic::{
+            ordering::*,
+            Atomic, //
+        },
         new_mutex,
         new_spinlock,
         Arc,
@@ -86,9 +90,11 @@ pub(crate) struct Lend {
     addr: usize,
     pages: u64,
     prot: Prot,
-    /// The mm, until it is no longer lent: its owner has taken it back, or has ended.
+    /// The mm, until its owner has ended, or nothing shows any more what was taken back.
     #[pin]
     mm: SpinLock<Option<ARef<Mm>>>,
+    /// Whether it is being taken back, or was. Becomes true under the lock of the segments.
+    taken_back: Atomic<bool>,
     /// The segments that show some of it, by where they are.
     #[pin]
     segments: Mutex<RBTree<usize, Arc<Segment>>>,
@@ -118,6 +124,7 @@ impl Lend {
                 pages,
                 prot,
                 mm <- new_spinlock!(Some(mm), "Lend::mm"),
+                taken_back: Atomic::new(false),
                 segments <- new_mutex!(RBTree::new(), "Lend::segments"),
                 ending <- new_mutex!(List::new(), "Lend::ending"),
                 work <- new_work!("address_space::Lend"),
@@ -160,6 +167,9 @@ impl Lend {
 
     /// Whether it is the calling task's own memory, and still lent.
     pub(crate) fn is_callers(&self) -> bool {
+        if self.taken_back.load(Relaxed) {
+            return false;
+        }
         let current = current!();
         let lent = self.mm.lock();
         match (current.mm(), lent.as_ref()) {
@@ -170,14 +180,15 @@ impl Lend {
 
     /// Whether it is still lent.
     pub(crate) fn is_lent(&self) -> bool {
-        self.user().is_some()
+        !self.taken_back.load(Relaxed) && self.user().is_some()
     }
 
     /// Begins to watch for a segment of it. `ESRCH` where it is no longer lent, `ENOMEM`.
     pub(super) fn enter(&self, segment: &Arc<Segment>) -> Result {
         let mut segments = self.segments.lock();
-        // Whoever takes it back looks at the segments after it has taken the mm away, under the
-        // same lock.
+        if self.taken_back.load(Relaxed) {
+            return Err(ESRCH);
+        }
         let user = self.user().ok_or(ESRCH)?;
         let (addr, length) = segment.area();
         let key = Arc::as_ptr(segment) as usize;
@@ -196,9 +207,11 @@ impl Lend {
 
     /// Nothing shows any of it from here on, when this returns. No lock may be held.
     pub(crate) fn take_back(&self) {
-        let mm = self.mm.lock().take();
-        // With the lock released: it may be the last reference.
-        drop(mm);
+        {
+            let _segments = self.segments.lock();
+            // No more of them from here on. The mm stays: what was written is written there.
+            self.taken_back.store(true, Relaxed);
+        }
         let mut next = 0;
         loop {
             let segment = {
@@ -210,6 +223,9 @@ impl Lend {
             next = Arc::as_ptr(&segment) as usize + 1;
             segment.cut_off();
         }
+        let mm = self.mm.lock().take();
+        // With the lock released: it may be the last reference.
+        drop(mm);
     }
 
     /// The mm has ended: has a worker let go of it. May be called in a notifier.

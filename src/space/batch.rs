@@ -41,6 +41,7 @@ use crate::{
         },
         hold::Hold,
         segments::Removed,
+        zapping::Zapping,
         Space, //
     },
     sys::{
@@ -277,9 +278,11 @@ impl Batch {
 
         if revoke {
             join_zaps(space, ops, steps);
+            let mut zapping = Zapping::new();
             for step in steps.iter() {
-                space.zap(ops, &step.zap);
+                zapping.add(&step.zap, |pages| space.zap(ops, pages));
             }
+            zapping.finish(|pages| space.zap(ops, pages));
             // Of a batch that was refused not all was looked at.
             let none = FewRanges::none();
             let zapped = if refused.is_none() { &changes } else { &none };

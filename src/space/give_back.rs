@@ -23,9 +23,12 @@ use crate::{
         Segment, //
     },
     space::Space,
-    sys::mm::{
-        Locks,
-        NoPage, //
+    sys::{
+        mm::{
+            Locks,
+            NoPage, //
+        },
+        wait::is_killed,
     },
 };
 
@@ -110,13 +113,15 @@ impl Space {
                 let piece = shown.layout.next_showing(segment.id(), pages.clone(), None);
                 match piece.is_some() {
                     true => Some(true),
-                    // A change that is being made may have the page away for a moment.
-                    false => shown.revoking.is_empty().then_some(false),
+                    // A change that is half made may have the page away for a moment.
+                    false => (!shown.half_made).then_some(false),
                 }
             };
             let is_shown = loop {
                 match look() {
                     Some(is_shown) => break is_shown,
+                    // Then the copy stays until the segment ends.
+                    None if is_killed() => break true,
                     None => fsleep(PAUSE),
                 }
             };

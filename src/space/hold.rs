@@ -79,7 +79,9 @@ impl<'a> Hold<'a> {
         if self.left == 0 {
             self.left = PIECE;
             let changes = self.changes;
-            self.shown().revoking = changes.clone();
+            let shown = self.shown();
+            shown.revoking = changes.clone();
+            shown.half_made = true;
             self.shown = None;
             self.let_go = true;
         }
@@ -125,6 +127,7 @@ impl<'a> Hold<'a> {
     pub(super) fn finish(mut self, revoke: bool) -> bool {
         let changes = self.changes;
         let shown = self.shown();
+        shown.half_made = false;
         if revoke {
             shown.revoking = changes.clone();
         } else if !shown.revoking.is_empty() {

@@ -80,6 +80,7 @@ pub(crate) mod terms;
 mod wake;
 pub(crate) mod walk;
 pub(crate) mod watch;
+mod zapping;
 
 use kernel::{
     list::List,
@@ -150,6 +151,9 @@ pub(crate) struct Shown {
     /// installed there meanwhile, or an attacher could meet the new in one place and after that the
     /// old in another.
     pub(crate) revoking: FewRanges,
+    /// Whether the owner is in the middle of a change, and has let the lock go for a moment: what
+    /// is away may come back.
+    pub(crate) half_made: bool,
     /// Whether no file of the space is open any more.
     pub(crate) closed: bool,
 }
@@ -242,6 +246,7 @@ impl Space {
                     layout,
                     deferred: List::new(),
                     revoking: FewRanges::none(),
+                    half_made: false,
                     closed: false,
                 }),
                 counts: Counts {

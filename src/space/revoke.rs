@@ -38,6 +38,7 @@ use kernel::{
 
 use crate::{
     layout::{
+        FewRanges,
         SegmentPage,
         SpacePage, //
     },
@@ -50,6 +51,7 @@ use crate::{
         Segment, //
     },
     space::{
+        zapping::Zapping,
         Space,
         REVOKE, //
     },
@@ -74,6 +76,11 @@ const TRIES: usize = 5;
 /// The same where a lender ends: that is to be the end of what it has lent.
 const TRIES_AT_END: usize = 500;
 const PAUSE: Delta = Delta::from_micros(100);
+
+/// Pages of the space, as pages of the mapping.
+fn mapping_pages(pages: &Range<SpacePage>) -> Range<u64> {
+    pages.start.get()..pages.end.get()
+}
 
 impl Revoke for Space {
     fn invalidate(
@@ -114,12 +121,21 @@ impl Revoke for Space {
             &(pages.start.get()..pages.end.get()),
             attached.is_none(),
         );
-        let zapped = attached.is_some();
-        if let Some((attached, shared)) = attached {
-            self.each_known_piece(&segment, &pages, |piece| {
-                without_lockdep(|| attached.zap(piece, &shared));
-            });
-        }
+        let zapped = attached.map(|(attached, shared)| {
+            let mut zap = |piece: &Range<SpacePage>| {
+                let piece = mapping_pages(piece);
+                without_lockdep(|| attached.zap(&piece, &shared))
+            };
+            self.each_known_piece(&segment, &pages, &mut zap);
+            // What the owner has removed from the layout and has yet to zap, which may be as long
+            // as the owner likes it to be: the lender of a page is not to wait for that, nor to be
+            // told that nobody has the page.
+            let revoking = self.install.read().revoking.clone();
+            for piece in revoking.iter() {
+                zap(piece);
+            }
+            revoking
+        });
         self.end_invalidation(segment, pages, zapped);
         true
     }
@@ -142,23 +158,31 @@ impl Revoke for Space {
     }
 
     fn cut_off(self: Arc<Self>, segment: &Arc<Segment>) {
-        // Nothing more enters its table.
-        segment.end(|| self.install.write());
         // With this held nothing is removed from the layout that is still to be zapped.
         let ops = self.ops.lock();
         let pages = segment.pages();
-        {
+        let any = {
             let mut shown = self.install.write();
-            if !segment.frames.any(&pages, &shown) {
-                return;
-            }
+            // Nothing more enters its table.
             segment.invalidation.begin(&pages, &mut shown);
             shown.layout.hold_joins();
+            segment.frames.any(&pages, &shown)
+        };
+        if any {
+            self.each_known_piece(segment, &pages, |piece| self.zap_fast(&ops, piece));
         }
-        self.each_known_piece(segment, &pages, |piece| self.zap_fast(&ops, piece));
         self.install.write().layout.release_joins();
         drop(ops);
-        self.take_frames(segment, &pages, false);
+        if any {
+            // What a notifier has deferred may have been written after it was cleaned.
+            let late = segment
+                .invalidation
+                .is_deferred(&pages, &self.install.read());
+            self.take_frames(segment, &pages, late);
+        }
+        // Only now: until all is zapped the lender's fork() and writeback of its files have to be
+        // heard of.
+        segment.end(|| self.install.write());
         segment.invalidation.end(&mut self.install.write());
     }
 }
@@ -180,12 +204,13 @@ impl Space {
 
     /// Zaps pages of the space for its owner. What was removed there must be gone from the layout;
     /// no lock but `ops` may be held.
-    pub(crate) fn zap(&self, ops: &Ops, pages: &Range<SpacePage>) {
+    /// Returns how many attachments were asked.
+    pub(crate) fn zap(&self, ops: &Ops, pages: &Range<SpacePage>) -> usize {
         if pages.is_empty() {
-            return;
+            return 0;
         }
-        self.zap_fast(ops, &(pages.start.get()..pages.end.get()));
         self.counts.revocations.fetch_add(1, Relaxed);
+        self.zap_fast(ops, pages)
     }
 
     /// Zaps pages of the mapping while the owner may zap others. No lock may be held.
@@ -201,10 +226,9 @@ impl Space {
 
     /// Zaps pages of the mapping. No lock but `ops` may be held, which makes it the only one that
     /// does so in this way.
-    fn zap_fast(&self, _ops: &Ops, pages: &Range<u64>) {
-        if !pages.is_empty() {
-            self.mapping.lock().zap_fast(pages, &self.zaps);
-        }
+    fn zap_fast(&self, _ops: &Ops, pages: &Range<SpacePage>) -> usize {
+        let pages = mapping_pages(pages);
+        self.mapping.lock().zap_fast(&pages, &self.zaps)
     }
 
     /// Drops all frames of a segment that nothing shows any more, if that waits for no file: else
@@ -229,17 +253,18 @@ impl Space {
         self.each_known_piece(segment, pages, |piece| self.zap_fast(ops, piece));
     }
 
-    /// Calls `each` with the pieces of the space that may show any of `pages` of a segment to
-    /// anybody, as pages of the mapping: those whose frames are known, since all that is installed
-    /// comes from the table. So it is not what shows a file that is paid for, but what of it is in
-    /// use. An invalidation of the pages has begun, joins must be on hold, and no lock that the
-    /// caller of a fault wants is held.
+    /// Calls `zap` with the pieces of the space that may show any of `pages` of a segment to
+    /// anybody, perhaps with what is around them: those whose frames are known, since all that is
+    /// installed comes from the table. So it is not what shows a file that is paid for, but what of
+    /// it is in use. It returns how many attachments it has asked. An invalidation of the pages has
+    /// begun, joins must be on hold, and no lock that the caller of a fault wants is held.
     fn each_known_piece(
         &self,
         segment: &Segment,
         pages: &Range<SegmentPage>,
-        mut each: impl FnMut(&Range<u64>),
+        mut zap: impl FnMut(&Range<SpacePage>) -> usize,
     ) {
+        let mut zapping = Zapping::new();
         let mut rest = pages.clone();
         let mut run = rest.start..rest.start;
         loop {
@@ -249,7 +274,7 @@ impl Space {
                 Known::Pages(known) => {
                     rest.start = known.end;
                     if !run.is_empty() && known.start - run.end > NEAR {
-                        self.each_piece(segment, &run, &mut each);
+                        self.each_piece(segment, &run, |piece| zapping.add(&piece, &mut zap));
                         run = known;
                     } else if run.is_empty() {
                         run = known;
@@ -261,17 +286,18 @@ impl Space {
             }
         }
         if !run.is_empty() {
-            self.each_piece(segment, &run, &mut each);
+            self.each_piece(segment, &run, |piece| zapping.add(&piece, &mut zap));
         }
+        zapping.finish(zap);
     }
 
-    /// Calls `each` with the pieces of the space that show any of `pages` of a segment, as pages of
-    /// the mapping. What holds for [`Space::each_known_piece`] holds for this.
+    /// Calls `each` with the pieces of the space that show any of `pages` of a segment. What holds
+    /// for [`Space::each_known_piece`] holds for this.
     fn each_piece(
         &self,
         segment: &Segment,
         pages: &Range<SegmentPage>,
-        each: &mut impl FnMut(&Range<u64>),
+        mut each: impl FnMut(Range<SpacePage>),
     ) {
         let mut cursor = None;
         loop {
@@ -282,25 +308,26 @@ impl Space {
                     .next_showing(segment.id(), pages.clone(), cursor);
             let Some(piece) = piece else { break };
             cursor = Some(piece.cursor);
-            each(&(piece.start.get()..piece.end.get()));
+            each(piece.start..piece.end);
         }
     }
 
-    /// Ends an invalidation of pages that have been `zapped` wherever the layout shows them, or
-    /// defers it.
+    /// Ends an invalidation of pages that have been zapped wherever the layout shows them, and in
+    /// the ranges `zapped`, or defers it.
     fn end_invalidation(
         self: &Arc<Self>,
         segment: ArcBorrow<'_, Segment>,
         pages: Range<SegmentPage>,
-        zapped: bool,
+        zapped: Option<FewRanges>,
     ) {
         let mut shown = self.install.write();
         shown.layout.release_joins();
         // A range that the owner has just removed from the layout may still be mapped. Its zap
         // is under the ops lock; the worker waits for that.
+        let reached = zapped.is_some_and(|zapped| zapped.covers(&shown.revoking));
         // And what was deferred before may have been written since: the worker puts that, too.
         let deferred = segment.invalidation.is_deferred(&pages, &shown);
-        if !zapped || !shown.revoking.is_empty() || deferred {
+        if !reached || deferred {
             segment.invalidation.defer(&pages, &mut shown);
             if let Some(segment) = ListArc::try_from_arc_borrow(segment) {
                 shown.deferred.push_back(segment);
@@ -317,7 +344,7 @@ impl Space {
         }
         drop(shown);
         // Nothing that was in the layout when the invalidation began is left: it has been zapped
-        // here, or by the change that removed it.
+        // here, also what the change that removed it has yet to zap, or by that.
         self.take_frames(&segment, &pages, false);
         segment.invalidation.end(&mut self.install.write());
     }

@@ -164,16 +164,22 @@ impl MappingGuard<'_> {
     /// VMAs are visited in the order of the tree, as `unmap_mapping_range()` does: fork() links
     /// the child's right behind the parent's before it copies entries, so a copy is either not
     /// made yet or found.
-    pub(crate) fn zap(&self, range: &Range<u64>, _: &Shared<'_>) {
+    /// Returns how many that are.
+    pub(crate) fn zap(&self, range: &Range<u64>, _: &Shared<'_>) -> usize {
+        let mut visited = 0;
         self.visit(range, |vma, addr, length| {
+            visited += 1;
             vma.zap(addr, length, None);
         });
+        visited
     }
 
     /// The same, for whoever may be the only one to zap: what takes out many entries of a VMA is
     /// faster alone. Others may zap meanwhile.
-    pub(crate) fn zap_fast(&self, range: &Range<u64>, zaps: &Zaps) {
+    pub(crate) fn zap_fast(&self, range: &Range<u64>, zaps: &Zaps) -> usize {
+        let mut visited = 0;
         self.visit(range, |vma, addr, length| {
+            visited += 1;
             let (mut addr, end) = (addr, addr + length);
             while addr < end {
                 let many = end - addr > FEW << PAGE_SHIFT;
@@ -181,6 +187,7 @@ impl MappingGuard<'_> {
                 addr = vma.zap(addr, end - addr, alone);
             }
         });
+        visited
     }
 
     /// Calls `visit` with each VMA that maps something of `range`, the address at which it does,
