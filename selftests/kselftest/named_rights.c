@@ -11,6 +11,7 @@
 
 #include "kselftest_harness.h"
 #include "lib/as_util.h"
+#include "lib/kvm_guest.h"
 
 #define USER	4242
 
@@ -266,6 +267,26 @@ TEST_F(named_rights, noexec_mount_has_no_views_for_executing)
 	EXPECT_LE(0, as_view(reader, 0, PAGE, PROT_READ));
 	close(reader);
 	close(view);
+}
+
+/* a policy of its own, for which the module makes a file that is on no mount */
+TEST_F(named_rights, noexec_mount_has_no_slots_for_executing)
+{
+	char *same, *other;
+	struct vm vm;
+
+	if (!have_kvm())
+		SKIP(return, "no KVM");
+	ASSERT_EQ(0, mount(NULL, self->dir, NULL, MS_REMOUNT | MS_NOEXEC | MS_BIND, NULL));
+	ASSERT_EQ(0, vm_create(&vm));
+	ASSERT_EQ(0, as_kvm_map(self->fd, vm.vm, 1, SLOT_GPA, PAGE, 0, 0, &same));
+	ASSERT_EQ(0, as_kvm_map(self->fd, vm.vm, 2, SLOT_GPA + SLOT_LEN, PAGE, 0,
+				ADDRESS_SPACE_HOLE_ABSORB, &other));
+	EXPECT_EQ(-1, mprotect(same, PAGE, PROT_READ | PROT_EXEC));
+	EXPECT_EQ(EACCES, errno);
+	EXPECT_EQ(-1, mprotect(other, PAGE, PROT_READ | PROT_EXEC));
+	EXPECT_EQ(EACCES, errno);
+	vm_destroy(&vm);
 }
 
 TEST(mount_says_what_holes_answer_and_who_may_use_the_root)

@@ -36,7 +36,10 @@ use crate::{
             AROUND,
             MOST, //
         },
-        resolve::Miss,
+        resolve::{
+            Caution,
+            Miss, //
+        },
         retry::{
             Reach,
             Retry, //
@@ -52,13 +55,12 @@ pub(crate) struct Around {
     pub(crate) pages: Range<SpacePage>,
     /// With how many readahead would go on but for that.
     pub(crate) count: u64,
-    /// What may be accessed so is installed alone.
-    pub(crate) alone: Option<Prot>,
+    pub(crate) caution: Caution,
 }
 
 impl Around {
     /// Those of a fault.
-    pub(crate) fn of(context: &FaultContext<'_>, access: Prot) -> Self {
+    pub(crate) fn of(context: &FaultContext<'_>, access: Prot, denied: bool) -> Self {
         let page = context.page();
         let count = context.space().readahead.count(page);
         // For a write too: where a page is known that may be written, it counts as written already.
@@ -66,7 +68,7 @@ impl Around {
         Around {
             pages: clip(context, near.start..near.end.max(page + count)),
             count,
-            alone: alone(context, access),
+            caution: caution(context, access, denied),
         }
     }
 }
@@ -93,27 +95,34 @@ fn clip(context: &FaultContext<'_>, pages: Range<SpacePage>) -> Range<SpacePage>
     start.max(page - in_table.min(page.get()))..end.min(page + install::pages_to_end_of_table(addr))
 }
 
-/// What may be accessed so has no neighbours, nor huge entries: those of another page might be to
-/// be written, and then there must be none for reading; see `fault.rs` on VMs.
-pub(crate) fn alone(context: &FaultContext<'_>, access: Prot) -> Option<Prot> {
+/// What is not to be installed for an access: neighbours might be to be written, and then there must
+/// be no entry for reading; see `fault_for_vm.rs`. Nor the page itself, if writing was `denied` and
+/// is not any more.
+pub(crate) fn caution(context: &FaultContext<'_>, access: Prot, denied: bool) -> Caution {
     let attachment = context.attachment();
-    let alone = !access.contains(Prot::WRITE)
-        && attachment.has_secondary_mmu()
-        && attachment.vma().flags() & bindings::VM_WRITE != 0;
-    alone.then_some(Prot::WRITE)
+    if access.contains(Prot::WRITE)
+        || !attachment.has_secondary_mmu()
+        || attachment.vma().flags() & bindings::VM_WRITE == 0
+    {
+        Caution::None
+    } else if denied {
+        Caution::Writable
+    } else {
+        Caution::Neighbours
+    }
 }
 
 /// Installs what is known of the pages `around`, if `page` is; returns how many from that on have
-/// been installed without a gap. What may be accessed for `alone` is installed alone.
+/// been installed without a gap.
 pub(crate) fn install_run(
     space: &Space,
     table: &PageTable<'_>,
     page: SpacePage,
     around: &Range<SpacePage>,
     access: Prot,
-    alone: Option<Prot>,
+    caution: Caution,
 ) -> Result<u64, Miss> {
-    space.with_run::<MOST, _>(page, around, access, alone, |run| {
+    space.with_run::<MOST, _>(page, around, access, caution, |run| {
         table.insert(run);
         run.ahead()
     })
@@ -156,7 +165,7 @@ fn install_piece(
     retry.missing = *missing;
     let installed = retry.run(
         space,
-        |_| install_run(space, table, piece.start, piece, access, None),
+        |_| install_run(space, table, piece.start, piece, access, Caution::None),
         |_| ControlFlow::Break(()),
     );
     *missing = retry.missing;

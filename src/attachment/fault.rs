@@ -11,12 +11,7 @@
 //! Memory for page tables and for the frame table is allocated before the install lock is
 //! acquired. (The former comes with the fault: `do_fault` has made one, if there is none.)
 //!
-//! # Virtual machines
-//!
-//! Where KVM finds an entry for reading and the guest writes, it does not fault but takes the
-//! write for one to a device. So in an attachment that may be a memory slot there must be no entry
-//! for reading where there may be one for writing: a read fault asks for a writable entry first.
-//! Any attachment of a process that has a VM may be a slot: nothing says which are.
+//! Those of attachments that a VM may show are in `fault_for_vm.rs`.
 
 use core::ops::ControlFlow;
 
@@ -64,7 +59,10 @@ use crate::{
         },
         policy::Refusal,
         readahead::MOST,
-        resolve::Miss,
+        resolve::{
+            Caution,
+            Miss, //
+        },
         retry::{
             Obstacle,
             Reach,
@@ -147,6 +145,8 @@ pub(super) struct Fault<'a> {
     pub(super) access: Prot,
     /// Whether a huge page is wanted, or else nothing.
     huge: bool,
+    /// Whether writing was asked for first, and the layout did not allow it.
+    pub(super) denied: bool,
 }
 
 impl<'a> Fault<'a> {
@@ -157,6 +157,7 @@ impl<'a> Fault<'a> {
             context,
             access,
             huge: false,
+            denied: false,
         }
     }
 
@@ -173,7 +174,7 @@ impl<'a> Fault<'a> {
     }
 
     /// The VMA's flags.
-    fn vm_flags(&self) -> bindings::vm_flags_t {
+    pub(super) fn vm_flags(&self) -> bindings::vm_flags_t {
         self.context.attachment().vma().flags()
     }
 
@@ -245,63 +246,6 @@ impl<'a> Fault<'a> {
         ret
     }
 
-    /// Installs what an attachment wants that a VM may show; see the top of the file.
-    fn install_for_vm(&mut self, install: impl Fn(&Self) -> Answer) -> Answer {
-        if self.access == Prot::READ && self.vm_flags() & bindings::VM_WRITE != 0 {
-            let shown = self.space().shown_at(self.page());
-            let waited = |write| {
-                shown.map(|(segment, page)| Waited {
-                    segment,
-                    page,
-                    write,
-                })
-            };
-            // Where reading has failed, writing had before.
-            if let Some(refusal) = waited(false).and_then(|what| self.failed(what)) {
-                return Answer::Refused(refusal);
-            }
-            self.access = Prot::WRITE;
-            match install(self) {
-                // The layout does not allow writing, or the file has no room for a page.
-                Answer::Refused(Refusal::Denied | Refusal::Failed | Refusal::NoMemory)
-                | Answer::Now(FALLBACK) => self.access = Prot::READ,
-                Answer::Refused(Refusal::DeniedByLender) => {
-                    self.access = Prot::READ;
-                    let answer = install(self);
-                    // It can be read. That it may not be written is not for the next access to
-                    // hear, before which the lender may allow it.
-                    if let (Answer::Now(NOPAGE), Some(what)) = (&answer, waited(true)) {
-                        let _ = self.space().failures.take(what);
-                    }
-                    return answer;
-                }
-                answer => return answer,
-            }
-        }
-        install(self)
-    }
-
-    /// What KVM gets for an answer.
-    ///
-    /// KVM has a page faulted in, looks, and where it finds nothing takes that for a hole, though
-    /// a revocation may only have been faster. It looks again only when the lock was released
-    /// meanwhile; so it is, once.
-    fn for_kvm(&self, answer: Answer) -> Answer {
-        match answer {
-            Answer::Now(NOPAGE)
-                if !self.context.was_tried() && self.context.may_release() && self.is_by_kvm() =>
-            {
-                Answer::LookAgain
-            }
-            answer => answer,
-        }
-    }
-
-    /// Whether KVM may have the page faulted in for a guest: no access has raised the fault.
-    pub(super) fn is_by_kvm(&self) -> bool {
-        self.context.attachment().has_secondary_mmu() && !self.context.is_by_access()
-    }
-
     /// Installs the page that is touched, and perhaps what is around.
     fn install(&self) -> Answer {
         let page = self.page();
@@ -312,8 +256,8 @@ impl<'a> Fault<'a> {
         let Around {
             pages,
             count,
-            alone,
-        } = Around::of(&self.context, self.access);
+            caution,
+        } = Around::of(&self.context, self.access, self.denied);
         let first = pages.start..pages.end.min(pages.start + MOST as u64);
         let space = self.space();
         let wider = || Reach::new(page, &around::wider(&self.context));
@@ -322,7 +266,14 @@ impl<'a> Fault<'a> {
             retry = retry.wider(&wider);
         }
         let found = self.look(retry, |reach| {
-            around::install_run(space, &table, page, &reach.around(page), self.access, alone)
+            around::install_run(
+                space,
+                &table,
+                page,
+                &reach.around(page),
+                self.access,
+                caution,
+            )
         });
         let mut installed = match found {
             Ok(installed) => installed.unwrap_or(0),
@@ -332,7 +283,7 @@ impl<'a> Fault<'a> {
             let next = page + installed;
             // With readahead also where what comes next is not known yet. (What comes next may be
             // of another range, and so have to be alone.)
-            if alone.is_none() && (next == first.end || count > 1) {
+            if caution == Caution::None && (next == first.end || count > 1) {
                 let rest = next..pages.end;
                 installed += around::install_ahead(space, &table, &rest, self.access);
             }
@@ -378,11 +329,11 @@ impl<'a> Fault<'a> {
         if self.write() && !install::is_empty(&self.context) && !attachment.zap(addr, HUGE_SIZE) {
             return Answer::BackOff;
         }
-        let alone = around::alone(&self.context, self.access);
+        let caution = around::caution(&self.context, self.access, self.denied);
         let attempt = |_| {
             let found = self
                 .space()
-                .with_huge_frame(first, self.access, alone, |frame| {
+                .with_huge_frame(first, self.access, caution, |frame| {
                     install::insert_huge(&self.context, &frame)
                 });
             match found {

@@ -14,6 +14,7 @@ pub(crate) mod access;
 pub(crate) mod around;
 pub(crate) mod attach;
 pub(crate) mod fault;
+mod fault_for_vm;
 pub(crate) mod install;
 mod operations;
 pub(crate) mod populate;

@@ -52,7 +52,10 @@ use crate::{
             Kind, //
         },
         readahead::MOST,
-        resolve::Miss,
+        resolve::{
+            Caution,
+            Miss, //
+        },
         Space, //
     },
     sys::{
@@ -240,21 +243,23 @@ fn install_next(space: &Space, tables: &mut Tables<'_>, pages: Range<SpacePage>)
         // A huge page, or nothing that can be installed.
         return end;
     };
-    let install = |access| {
+    let install = |access, caution| {
         if end - page == 1 {
-            return space.with_frame(page, access, |frame| {
+            return space.with_frame_if(page, access, caution, |frame| {
                 table.insert_one(page, &frame);
                 page + 1
             });
         }
-        space.with_run::<MOST, _>(page, &(page..end), access, None, |run| {
+        space.with_run::<MOST, _>(page, &(page..end), access, caution, |run| {
             table.insert(run);
             page + run.words.len() as u64
         })
     };
-    let installed = match writes.then(|| install(Prot::WRITE)) {
-        // The layout does not allow writing: then reading is all that there may be.
-        None | Some(Err(Miss::Denied)) => install(Prot::READ),
+    let installed = match writes.then(|| install(Prot::WRITE, Caution::None)) {
+        None => install(Prot::READ, Caution::None),
+        // The layout does not allow writing: then reading is all that there may be; but not if it
+        // does by now, since a VM would take a write to that for one to a device.
+        Some(Err(Miss::Denied)) => install(Prot::READ, Caution::Writable),
         Some(installed) => installed,
     };
     match installed {

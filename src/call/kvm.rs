@@ -83,7 +83,8 @@ pub(crate) fn map<T: SpaceFile>(of: &T, file: &File, ptr: UserPtr) -> Result<isi
         let view = View::open(
             c"address_space_slot",
             of.pages(),
-            part.limit(),
+            // The file is on no mount of the administrator's, who may have forbidden to execute.
+            part.limit() & prot,
             false,
             |_| terms.with_policy(policy),
         )?;

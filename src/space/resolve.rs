@@ -48,6 +48,19 @@ pub(crate) struct Resolved<'a> {
     _install: PhantomData<&'a Shown>,
 }
 
+/// What is not to be installed where a VM takes a write to an entry for reading for one to a
+/// device; see `attachment/fault_for_vm.rs`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Caution {
+    /// It is no such place, or the access is a write.
+    None,
+    /// An entry for reading where another may be written: what may be has no neighbours, and no
+    /// huge entry.
+    Neighbours,
+    /// Nor one where this may be written: it could not be when that was tried, a moment ago.
+    Writable,
+}
+
 /// Why there is no frame.
 pub(crate) enum Miss {
     /// Nothing is mapped there.
@@ -108,9 +121,21 @@ impl Space {
         access: Prot,
         use_frame: impl FnOnce(Resolved<'_>) -> R,
     ) -> Result<R, Miss> {
+        self.with_frame_if(page, access, Caution::None, use_frame)
+    }
+
+    /// The same, with caution.
+    pub(crate) fn with_frame_if<R>(
+        &self,
+        page: SpacePage,
+        access: Prot,
+        caution: Caution,
+        use_frame: impl FnOnce(Resolved<'_>) -> R,
+    ) -> Result<R, Miss> {
         let shown = self.install.read();
         let range = lookup(&shown, page)?;
         let at = find(&shown, range, page, access)?;
+        caution.check(range)?;
         let frame = known(range, at, access).ok_or_else(|| Miss::Unknown(pin(range), at))?;
         // As in `with_run`.
         range.installed.add(page..page + 1);
@@ -118,18 +143,19 @@ impl Space {
     }
 
     /// As [`Space::with_frame`], with what is known also of the pages `around`, as far as they may
-    /// be accessed so; `N` pages at most. What may be accessed for `alone` has no neighbours.
+    /// be accessed so; `N` pages at most.
     pub(crate) fn with_run<const N: usize, R>(
         &self,
         page: SpacePage,
         around: &ops::Range<SpacePage>,
         access: Prot,
-        alone: Option<Prot>,
+        caution: Caution,
         use_run: impl FnOnce(&Run<'_>) -> R,
     ) -> Result<R, Miss> {
         let shown = self.install.read();
         let range = lookup(&shown, page)?;
         let at = find(&shown, range, page, access)?;
+        caution.check(range)?;
         if known(range, at, access).is_none() {
             return Err(Miss::Unknown(pin(range), at));
         }
@@ -137,7 +163,7 @@ impl Space {
         let mut start = around.start.max(range.start);
         let mut end = around.end.min(range.end);
         let before = page - start;
-        if alone.is_some_and(|alone| range.prot.contains(alone))
+        if caution.wants_alone(range)
             || end - start > 1 && is_revoked(&shown, range, start, at - before, end - start)
         {
             (start, end) = (page, page + 1);
@@ -165,20 +191,20 @@ impl Space {
     }
 
     /// As [`Space::with_frame`], with the huge frame that begins at `page`, all of which the
-    /// layout must show in one piece. What may be accessed for `alone` has none.
+    /// layout must show in one piece.
     ///
     /// [`Miss::Denied`] stands for every reason why there can be none.
     pub(crate) fn with_huge_frame<R>(
         &self,
         page: SpacePage,
         access: Prot,
-        alone: Option<Prot>,
+        caution: Caution,
         use_frame: impl FnOnce(Resolved<'_>) -> R,
     ) -> Result<R, Miss> {
         let shown = self.install.read();
         let range = lookup(&shown, page)?;
         if !range.prot.contains(access)
-            || alone.is_some_and(|alone| range.prot.contains(alone))
+            || caution.wants_alone(range)
             || range.end - page < HUGE_PAGES as u64
         {
             return Err(Miss::Denied);
@@ -205,6 +231,22 @@ impl Space {
         let shown = self.install.read();
         let range = shown.layout.lookup(page)?;
         Some((range.segment.id(), range.offset_of(page)?))
+    }
+}
+
+impl Caution {
+    /// Whether nothing else is to be installed with a page of a range.
+    fn wants_alone(self, range: &Range<Arc<Segment>>) -> bool {
+        self != Caution::None && range.prot.contains(Prot::WRITE)
+    }
+
+    /// `Invalidating` where a page of it is not to be installed: that it may be written is new, and
+    /// the next try asks for that.
+    fn check(self, range: &Range<Arc<Segment>>) -> Result<(), Miss> {
+        match self == Caution::Writable && range.prot.contains(Prot::WRITE) {
+            true => Err(Miss::Invalidating),
+            false => Ok(()),
+        }
     }
 }
 
