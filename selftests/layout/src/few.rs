@@ -48,6 +48,23 @@ fn however_many_are_added_all_of_them_are_there() {
 }
 
 #[test]
+fn those_are_covered_whose_pages_are_all_there() {
+    let outer = few(&[(0, 10), (20, 30)]);
+    for inner in [
+        &[][..],
+        &[(0, 10)],
+        &[(3, 4), (29, 30)],
+        &[(20, 30), (0, 10)],
+    ] {
+        assert!(outer.covers(&few(inner)), "{inner:?}");
+    }
+    for inner in [&[(0, 11)][..], &[(15, 16)], &[(3, 4), (19, 21)], &[(0, 30)]] {
+        assert!(!outer.covers(&few(inner)), "{inner:?}");
+    }
+    assert!(!few(&[]).covers(&few(&[(1, 2)])));
+}
+
+#[test]
 fn what_is_removed_is_gone_and_nothing_else_is() {
     for (start, end) in [
         (0, 10),
