@@ -26,7 +26,6 @@ use kernel::{
     prelude::*,
     sync::{
         aref::ARef,
-        atomic::ordering::*,
         Arc, //
     },
 };
@@ -61,6 +60,7 @@ use crate::{
     sys::{
         bindings,
         mm::fault_nowait,
+        peek::peek,
         task::MemCgroup, //
     },
 };
@@ -144,7 +144,7 @@ fn install_all<'a>(space: &Space, ranges: impl Iterator<Item = &'a Range<SpacePa
     for pages in ranges.clone() {
         all = pages.clone().hull(all);
     }
-    if !all.is_empty() && space.counts.attachments.load(Relaxed) != 0 {
+    if !all.is_empty() && peek(&space.counts.attachments) != 0 {
         install_everywhere(space, &all, ranges);
     }
 }

@@ -27,10 +27,6 @@ use crate::{
     },
 };
 
-/// How many operations are read at a time: few, since their place is cleared for each batch, and
-/// most have few.
-const AT_A_TIME: usize = 4;
-
 /// [`uapi::BATCH`].
 pub(crate) fn batch(space: &Arc<Space>, within: &Part, ptr: UserPtr) -> Result<isize> {
     let arg: uapi::Batch = uapi::read(ptr)?;
@@ -39,7 +35,7 @@ pub(crate) fn batch(space: &Arc<Space>, within: &Part, ptr: UserPtr) -> Result<i
         return Err(EINVAL);
     }
     let mut batch = Batch::new();
-    read(&mut batch, &arg, within)?;
+    read(space, &mut batch, &arg, within)?;
     if let Err(refused) = batch.run(space, lend::backing) {
         drop(batch);
         if let Some(index) = refused.index {
@@ -52,31 +48,24 @@ pub(crate) fn batch(space: &Arc<Space>, within: &Part, ptr: UserPtr) -> Result<i
         return Err(refused.error);
     }
     populate(space, batch.changes(), batch.pins());
+    batch.end(space);
     Ok(0)
 }
 
 /// Reads the operations of a batch for a part of a space.
-fn read(batch: &mut Batch, arg: &uapi::Batch, within: &Part) -> Result {
+fn read(space: &Space, batch: &mut Batch, arg: &uapi::Batch, within: &Part) -> Result {
     let count = arg.nr_ops as usize;
-    batch.reserve(count)?;
-    let mut buffer = [uapi::Op::ZERO; AT_A_TIME];
-    while batch.len() < count {
-        let buffer = &mut buffer[..AT_A_TIME.min(count - batch.len())];
-        let read = arg.read_ops(batch.len(), buffer);
-        for op in buffer.iter().take(read) {
-            match request::operation(op, within) {
-                Ok(change) => batch.push(change, op.fd)?,
-                Err(error) => {
-                    batch.break_off(error);
-                    return Ok(());
-                }
+    batch.reserve(space, count)?;
+    for index in 0..count {
+        let change = arg
+            .read_op(index)
+            .and_then(|op| Ok((request::operation(&op, within)?, op.fd)));
+        match change {
+            Ok((change, fd)) => batch.push(change, fd)?,
+            Err(error) => {
+                batch.break_off(error);
+                break;
             }
-        }
-        if read < buffer.len() {
-            // Read alone, it says why.
-            let error = arg.read_op(batch.len()).err().unwrap_or(EFAULT);
-            batch.break_off(error);
-            return Ok(());
         }
     }
     Ok(())

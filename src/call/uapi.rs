@@ -14,7 +14,10 @@ use kernel::{
     uaccess::UserSlice, //
 };
 
-use crate::sys::plain::plain_structs;
+use crate::sys::{
+    plain::plain_structs,
+    user, //
+};
 
 const TYPE: u32 = 0xB9;
 
@@ -229,31 +232,13 @@ impl Batch {
         let size = self.op_size as usize;
         let start = size.checked_mul(index).ok_or(EOVERFLOW)?;
         let addr = (self.ops as usize).checked_add(start).ok_or(EFAULT)?;
+        if size == size_of::<Op>() {
+            // As long as the kernel's, and all of it is looked at.
+            let words = user::read_five(addr)?;
+            let op = Op::from_bytes(AsBytes::as_bytes(&words));
+            return op.copied().ok_or(EINVAL);
+        }
         read_sized(UserPtr::from_addr(addr), size)
-    }
-
-    /// Reads operations from `first` on; says how many can be read.
-    pub(crate) fn read_ops(&self, first: usize, ops: &mut [Op]) -> usize {
-        if self.op_size as usize == size_of::<Op>() {
-            // As long as the kernel's: all at once.
-            let start = (self.ops as usize).checked_add(first * size_of::<Op>());
-            let bytes = ops.as_bytes_mut();
-            let read = start.ok_or(EFAULT).and_then(|start| {
-                UserSlice::new(UserPtr::from_addr(start), bytes.len())
-                    .reader()
-                    .read_slice(bytes)
-            });
-            if read.is_ok() {
-                return ops.len();
-            }
-        }
-        for (index, op) in ops.iter_mut().enumerate() {
-            match self.read_op(first + index) {
-                Ok(read) => *op = read,
-                Err(_) => return index,
-            }
-        }
-        ops.len()
     }
 }
 

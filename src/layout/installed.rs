@@ -6,9 +6,12 @@
 //! can leave out what is outside, and all of the range if the hull is empty. Everything is O(1).
 
 // The kernel's, or on the host one with the same methods.
-use crate::sys::atomic::{
-    ordering::Relaxed,
-    Atomic, //
+use crate::sys::{
+    atomic::{
+        ordering::Relaxed,
+        Atomic, //
+    },
+    peek::peek, //
 };
 use core::{
     fmt,
@@ -42,8 +45,8 @@ impl Installed {
 
     /// The pages; an empty range if there are none.
     pub(crate) fn pages(&self) -> Range<SpacePage> {
-        let first = SpacePage::new(self.first.load(Relaxed));
-        let end = SpacePage::new(self.end.load(Relaxed));
+        let first = SpacePage::new(peek(&self.first));
+        let end = SpacePage::new(peek(&self.end));
         if first < end {
             first..end
         } else {
@@ -63,7 +66,7 @@ impl Installed {
 
     /// Writes `new` unless the word has a value that it is not better than.
     fn change(word: &Atomic<u64>, new: u64, better_than: impl Fn(u64) -> bool) {
-        let mut old = word.load(Relaxed);
+        let mut old = peek(word);
         while better_than(old) {
             match word.cmpxchg(old, new, Relaxed) {
                 Ok(_) => return,

@@ -8,21 +8,16 @@ use core::ops::Range;
 
 use kernel::sync::atomic::Atomic;
 
-use crate::segment::frame::{
-    Frame,
-    HUGE_PAGES, //
+use crate::{
+    segment::frame::{
+        Frame,
+        HUGE_PAGES, //
+    },
+    sys::peek::peek,
 };
 
 /// An entry: a packed frame with what it is the frame of ([`Of`]), or 0.
 pub(super) type Word = Atomic<usize>;
-
-/// A relaxed load. The kernel crate's own is a call, which costs as much as all else that is
-/// done for a page.
-pub(super) fn peek(word: &Word) -> usize {
-    // SAFETY: Valid and aligned for as long as it is borrowed; a volatile load of a word is what
-    // the kernel's atomics make of a relaxed one.
-    unsafe { word.as_ptr().read_volatile() }
-}
 
 /// What an entry is the frame of: the bits of its word above those of a packed frame.
 #[derive(Clone, Copy, PartialEq, Eq)]

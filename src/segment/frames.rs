@@ -33,7 +33,6 @@ use crate::{
             HUGE_PAGES, //
         },
         frame_entry::{
-            peek,
             Of,
             Slot,
             Word, //
@@ -47,9 +46,12 @@ use crate::{
         },
         notifier::Confirmed, //
     },
-    sys::rwlock::{
-        Held,
-        WriteGuard, //
+    sys::{
+        peek::peek,
+        rwlock::{
+            Held,
+            WriteGuard, //
+        },
     },
 };
 

@@ -29,6 +29,7 @@ use crate::{
         SegmentPage, //
     },
     sys::{
+        peek::peek,
         rwlock::{
             Held,
             WriteGuard, //
@@ -54,7 +55,7 @@ impl Hull {
     }
 
     pub(super) fn pages(&self) -> Range<SegmentPage> {
-        let (start, end) = (self.start.load(Relaxed), self.end.load(Relaxed));
+        let (start, end) = (peek(&self.start), peek(&self.end));
         SegmentPage::new(start)..SegmentPage::new(end)
     }
 
@@ -98,7 +99,7 @@ impl Invalidation {
     }
 
     fn add(counter: &Atomic<usize>, by: isize) {
-        let old = counter.load(Relaxed);
+        let old = peek(counter);
         if let Some(new) = old.checked_add_signed(by) {
             counter.store(new, Relaxed);
         } else {
@@ -116,7 +117,7 @@ impl Invalidation {
 
     /// Whether anything is being invalidated.
     pub(crate) fn any(&self, _install: &impl Held) -> bool {
-        self.in_progress.load(Relaxed) != 0
+        peek(&self.in_progress) != 0
     }
 
     /// The caller is about to zap `pages`, which are not none.
@@ -130,7 +131,7 @@ impl Invalidation {
     pub(crate) fn end<T>(&self, _install: &mut WriteGuard<'_, T>) {
         Self::add(&self.in_progress, -1);
         Self::add(&self.running_count, -1);
-        if self.running_count.load(Relaxed) == 0 {
+        if peek(&self.running_count) == 0 {
             self.running.set(Pages::none());
         }
     }

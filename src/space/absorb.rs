@@ -59,6 +59,7 @@ use crate::{
         EXPIRE, //
     },
     sys::{
+        peek::peek,
         rwlock::WriteGuard,
         workers, //
     },
@@ -110,7 +111,7 @@ impl Absorbed {
     /// The smallest range around those of `pages` that may be absorbed. The install lock must be
     /// held for writing, or have been, and the pages be revoked since.
     pub(super) fn among(&self, pages: &Range<SpacePage>) -> Range<SpacePage> {
-        if !self.any.load(Relaxed) {
+        if !peek(&self.any) {
             return Pages::none();
         }
         let notes = self.notes.lock();
@@ -124,7 +125,7 @@ impl Absorbed {
     /// Of `pages` nothing is absorbed any more: they have been zapped while they were being
     /// revoked, which they are still.
     pub(super) fn forget(&self, pages: &FewRanges, _shown: &mut WriteGuard<'_, Shown>) {
-        if !self.any.load(Relaxed) || !pages.is_exact() {
+        if !peek(&self.any) || !pages.is_exact() {
             return;
         }
         let mut notes = self.notes.lock();

@@ -12,8 +12,10 @@ use core::ops::Range;
 use kernel::{
     prelude::*,
     sync::{
+        new_spinlock,
         Arc,
-        MutexGuard, //
+        MutexGuard,
+        SpinLock, //
     },
 };
 
@@ -69,6 +71,26 @@ struct Step {
     zap: Range<SpacePage>,
 }
 
+/// The most operations whose place is kept for the next batch.
+const KEPT: usize = 128;
+
+/// The place of a batch's operations, from one batch to the next: to allocate it is to clear it.
+///
+/// Locks: a spinlock, inside which there is nothing.
+#[pin_data]
+pub(crate) struct SpareSteps {
+    #[pin]
+    steps: SpinLock<Option<KVVec<Step>>>,
+}
+
+impl SpareSteps {
+    pub(crate) fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            steps <- new_spinlock!(None, "SpareSteps"),
+        })
+    }
+}
+
 /// Why a batch was not made: which operation was refused, if it was one, and the error.
 pub(crate) struct BatchError {
     pub(crate) index: Option<usize>,
@@ -86,7 +108,7 @@ pub(crate) struct Batch {
 
 impl Batch {
     /// Nothing yet. (It is filled in its place: it is large to be moved.)
-    pub(crate) const fn new() -> Batch {
+    pub(crate) fn new() -> Batch {
         Batch {
             steps: SmallVec::new(),
             broken: None,
@@ -95,13 +117,28 @@ impl Batch {
     }
 
     /// Makes room for `count` operations in all. May sleep. `ENOMEM`.
-    pub(crate) fn reserve(&mut self, count: usize) -> Result {
-        Ok(self.steps.reserve(count)?)
+    pub(crate) fn reserve(&mut self, space: &Space, count: usize) -> Result {
+        if count <= FEW {
+            return Ok(());
+        }
+        let spare = space.spare_steps.steps.lock().take();
+        if let Some(spare) = spare {
+            self.steps.adopt(spare);
+        }
+        if self.steps.capacity() < count {
+            // Not to the caller: it may be kept.
+            space.arenas.main().charge(|| self.steps.reserve(count))?;
+        }
+        Ok(())
     }
 
-    /// How many operations it has.
-    pub(crate) fn len(&self) -> usize {
-        self.steps.len()
+    /// Ends a batch that was made, whose place may serve for another.
+    pub(crate) fn end(self, space: &Space) {
+        let place = self.steps.into_allocation();
+        if let Some(place) = place.filter(|place| place.capacity() <= KEPT) {
+            let other = space.spare_steps.steps.lock().replace(place);
+            drop(other);
+        }
     }
 
     /// Adds an operation; `fd` is the file to map, if it is a map. `ENOMEM`.

@@ -35,6 +35,7 @@
 //!   a wait queue is acquired inside it, and what poll() has there;
 //! - of `Refusals` and of `Failures`, spinlocks around a few words, acquired under 2 or with
 //!   nothing held;
+//! - of `SpareSteps`, a spinlock around a pointer, acquired with nothing held;
 //! - of `Slots`, a spinlock that a closing attachment acquires under 2;
 //! - of each arena, the mutex of its jobs; of each attendant, that of its segments; and that of
 //!   the list of attendants.
@@ -119,6 +120,7 @@ use crate::{
     },
     space::{
         absorb::Absorbed,
+        batch::SpareSteps,
         failures::Failures,
         readahead::Readahead,
         refusals::Refusals,
@@ -205,6 +207,8 @@ pub(crate) struct Space {
     /// Who waits, and who is told.
     #[pin]
     pub(crate) watch: Watch,
+    #[pin]
+    pub(crate) spare_steps: SpareSteps,
     /// Attachments that are memory slots.
     #[pin]
     pub(crate) slots: Slots,
@@ -261,6 +265,7 @@ impl Space {
                 refusals <- Refusals::new(),
                 absorbed <- Absorbed::new(),
                 watch <- Watch::new(),
+                spare_steps <- SpareSteps::new(),
                 slots <- Slots::new(),
                 handles: Atomic::new(0),
                 revoke_work <- new_work!("address_space::revoke"),

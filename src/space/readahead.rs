@@ -21,7 +21,8 @@ use kernel::{
 
 use crate::{
     layout::SpacePage,
-    segment::frame::HUGE_PAGES, //
+    segment::frame::HUGE_PAGES,
+    sys::peek::peek, //
 };
 
 /// The most pages that are installed in one go: with one hold of the install lock, from arrays
@@ -59,7 +60,7 @@ impl Readahead {
     /// How many pages the current task's fault on `page` should install.
     pub(crate) fn count(&self, page: SpacePage) -> u64 {
         let Some(place) = self.place() else { return 1 };
-        let last = place.load(Relaxed);
+        let last = peek(place);
         if last >> COUNT_BITS != page.get() || page.get() == 0 {
             return 1;
         }

@@ -52,6 +52,7 @@ use crate::{
         },
         policy::Refusal, //
     },
+    sys::peek::peek,
 };
 
 /// How many ranges can be poisoned.
@@ -225,17 +226,17 @@ impl Watch {
 
     /// Whether anybody watches, without whom nobody waits.
     pub(super) fn is_watched(&self) -> bool {
-        self.watched.load(Relaxed)
+        peek(&self.watched)
     }
 
     /// How many tasks wait.
     pub(crate) fn waiting(&self) -> usize {
-        self.waiting.load(Relaxed)
+        peek(&self.waiting)
     }
 
     /// Why nobody can wait for a page now; [`None`] if one can.
     pub(crate) fn refusal(&self, page: SpacePage) -> Option<Refusal> {
-        if !self.watched.load(Relaxed) {
+        if !peek(&self.watched) {
             return Some(Refusal::Hole);
         }
         match &self.inner.lock().watcher {
@@ -289,7 +290,7 @@ impl Watch {
     /// Ends that. `ENOENT` where nobody watches, `ENOSPC` where that would leave too many ranges:
     /// nothing is changed then.
     pub(crate) fn unpoison(&self, pages: &Range<SpacePage>) -> Result {
-        if !self.watched.load(Relaxed) {
+        if !peek(&self.watched) {
             return Err(ENOENT);
         }
         let mut inner = self.inner.lock();
@@ -302,7 +303,7 @@ impl Watch {
 
     /// Tells of a refused access.
     pub(crate) fn tell(&self, event: Event) {
-        if !self.watched.load(Relaxed) {
+        if !peek(&self.watched) {
             return;
         }
         if let Some(watcher) = &mut self.inner.lock().watcher {
@@ -317,7 +318,7 @@ impl Watch {
     /// again.
     pub(super) fn wake(&self, pages: &FewRanges) {
         // Whoever has seen the layout as it was has counted itself before, under the install lock.
-        if self.waiting.load(Relaxed) == 0 {
+        if peek(&self.waiting) == 0 {
             return;
         }
         for pages in pages.iter() {

@@ -112,6 +112,28 @@ bool address_space_helper_zap(struct mm_struct *mm, unsigned long addr, unsigned
 	return true;
 }
 
+/*
+ * Five words of the caller's memory. copy_from_user() checks what it copies to, where the
+ * compiler cannot, and copies by an instruction that has to be started.
+ */
+int address_space_helper_read_five(u64 *to, unsigned long from)
+{
+	const u64 __user *words = (const u64 __user *)from;
+
+	if (!user_read_access_begin(words, 5 * sizeof(*words)))
+		return -EFAULT;
+	unsafe_get_user(to[0], &words[0], fault);
+	unsafe_get_user(to[1], &words[1], fault);
+	unsafe_get_user(to[2], &words[2], fault);
+	unsafe_get_user(to[3], &words[3], fault);
+	unsafe_get_user(to[4], &words[4], fault);
+	user_read_access_end();
+	return 0;
+fault:
+	user_read_access_end();
+	return -EFAULT;
+}
+
 unsigned long address_space_helper_anonymous_pages(struct mm_struct *mm)
 {
 	return get_mm_counter_sum(mm, MM_ANONPAGES);

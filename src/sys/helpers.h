@@ -25,6 +25,7 @@ void address_space_helper_write_lock(rwlock_t *lock);
 void address_space_helper_write_unlock(rwlock_t *lock);
 int address_space_helper_mmap_read_lock_killable(struct mm_struct *mm);
 bool address_space_helper_zap(struct mm_struct *mm, unsigned long addr, unsigned long length);
+int address_space_helper_read_five(u64 *to, unsigned long from);
 unsigned long address_space_helper_anonymous_pages(struct mm_struct *mm);
 unsigned long address_space_helper_pages_in_memory(struct mm_struct *mm);
 struct vm_area_struct *address_space_helper_lock_vma(struct mm_struct *mm, unsigned long addr,

@@ -35,8 +35,9 @@ use crate::sys::{
     },
 };
 
-/// Up to so many pages of a VMA are zapped with no look at what its page table has.
-const FEW: usize = 4;
+/// Up to so many pages of a VMA are zapped with no look at what its page table has: as many as
+/// three pages of a request have with what is between them.
+const FEW: usize = 6;
 
 /// The mapping of an inode, which it holds.
 ///

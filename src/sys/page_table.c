@@ -62,7 +62,11 @@ enum address_space_seen address_space_helper_read_page_table(struct vm_area_stru
 {
 	const unsigned long end = addr + (count << PAGE_SHIFT);
 	enum address_space_seen seen = ADDRESS_SPACE_SEEN_SINGLES;
+	/* a variable of the kernel's: read once, and not for each entry */
+	const pteval_t pfn_mask = PTE_PFN_MASK;
 
+	static_assert(_PAGE_PRESENT == ADDRESS_SPACE_FRAME_PRESENT);
+	static_assert(_PAGE_RW == ADDRESS_SPACE_FRAME_WRITABLE);
 	if (is_vm_hugetlb_page(vma) || end > vma->vm_end)
 		return ADDRESS_SPACE_SEEN_NOTHING;
 	while (addr != end) {
@@ -94,12 +98,15 @@ enum address_space_seen address_space_helper_read_page_table(struct vm_area_stru
 		}
 		pte = pte_offset_kernel(&pmd, addr);
 		for (; addr != next; addr += PAGE_SIZE, pte++, frames++) {
-			const pte_t entry = ptep_get(pte);
+			/* neither PROT_NONE is present so, nor what is no page */
+			const pteval_t entry = pte_val(ptep_get(pte));
+			const pteval_t flags = entry & (_PAGE_PRESENT | _PAGE_SPECIAL | _PAGE_RW);
 
-			if (!pte_present(entry) || pte_protnone(entry) || pte_special(entry))
-				*frames = 0;
+			if ((flags & ~_PAGE_RW) == _PAGE_PRESENT)
+				*frames = (entry & pfn_mask) >> (PAGE_SHIFT -
+					   ADDRESS_SPACE_FRAME_SHIFT) | flags;
 			else
-				*frames = frame_word(pte_pfn(entry), pte_write(entry));
+				*frames = 0;
 		}
 		rcu_read_unlock();
 	}

@@ -55,6 +55,7 @@ raw! {
     loff_t as loff_t = |value| value;
     u64 as u64 = |value| value;
     usize as usize = |value| value;
+    &mut [u64; 5] as *mut u64 = |value| value.as_mut_ptr();
     &CStr as *const c_char = |value| value.as_char_ptr();
     &File as *mut bindings::file = |value| value.as_ptr();
     Option<&File> as *mut bindings::file = |value| {
@@ -79,7 +80,7 @@ macro_rules! safe_fns {
         pub(super) fn $name($($arg: $type),*) -> $ret {
             // SAFETY: Numbers may be anything here. A reference to a file stands for one that is
             // open, of which these functions read what anyone may who holds it; the others are
-            // valid likewise. To map, unmap and zap changes user memory, which is of no concern to
+            // valid likewise, and an array of words has as many as the function writes. To map, unmap and zap changes user memory, which is of no concern to
             // the kernel's own.
             unsafe { bindings::$name($(Raw::raw($arg)),*) }
         }
@@ -150,6 +151,7 @@ safe_fns! {
     fn address_space_helper_i_mmap_trylock_read(mapping: &Mapping) -> bool;
     fn vm_munmap(addr: usize, length: usize) -> c_int;
 
+    fn address_space_helper_read_five(to: &mut [u64; 5], from: usize) -> c_int;
     fn address_space_helper_task_size() -> usize;
     fn address_space_helper_zap(mm: &MmWithUser, addr: usize, length: usize) -> bool;
     fn address_space_helper_anonymous_pages(mm: &MmWithUser) -> usize;

@@ -21,9 +21,10 @@ pub(crate) struct SmallVec<T, const N: usize> {
 
 impl<T, const N: usize> SmallVec<T, N> {
     /// An empty list.
-    pub(crate) const fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
-            inline: [const { None }; N],
+            // Not as a constant, all bytes of which would be copied.
+            inline: core::array::from_fn(|_| None),
             inline_len: 0,
             more: None,
         }
@@ -36,6 +37,25 @@ impl<T, const N: usize> SmallVec<T, N> {
         };
         let more = self.more.get_or_insert_with(KVVec::new);
         more.reserve(beyond.saturating_sub(more.len()), GFP_KERNEL_ACCOUNT)
+    }
+
+    /// Has the allocation of another list, which is empty.
+    pub(crate) fn adopt(&mut self, more: KVVec<T>) {
+        if more.is_empty() && self.more.is_none() {
+            self.more = Some(more);
+        }
+    }
+
+    /// Drops all elements, and returns the allocation, if there is one.
+    pub(crate) fn into_allocation(mut self) -> Option<KVVec<T>> {
+        let mut more = self.more.take()?;
+        more.clear();
+        Some(more)
+    }
+
+    /// For how many elements there is room.
+    pub(crate) fn capacity(&self) -> usize {
+        N + self.more.as_ref().map_or(0, |more| more.capacity())
     }
 
     /// Appends an element if there is room without an allocation; else returns it.

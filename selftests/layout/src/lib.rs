@@ -27,5 +27,6 @@ mod scale;
 /// What `layout` takes from the kernel.
 mod sys {
     pub(crate) mod atomic;
+    pub(crate) mod peek;
 }
 mod walk;
