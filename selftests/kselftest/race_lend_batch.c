@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * A lender changes its memory, or takes it back, while the owner of the address space is at
- * a change that takes long: a batch of many places in many attachments, the lent page last.
+ * a change that takes long: a batch of many places in many attachments, the lent page last;
+ * or an unmap of many pages, which is not of the lent page.
  * All in one process, which lends to itself. Each test runs for race_ms(), and for a
  * minimum of rounds.
  */
@@ -15,8 +16,10 @@
 #define AREA	((char *)0x200000000000UL)
 #define PLACES	300U	/* of a page, with as many of another file between them */
 #define WINDOWS	60U
-#define LENT	(2UL * PLACES * PAGE)	/* where the lent page is shown */
+#define MANY	(16UL << 20)	/* bytes that are unmapped as one */
+#define LENT	MANY	/* where the lent page is shown, beyond all others */
 #define LENGTH	(LENT + PAGE)
+#define AFRESH	(ADDRESS_SPACE_MAP_POPULATE | ADDRESS_SPACE_MAP_REPLACE)
 #define LEAST	6	/* minimum of rounds, however slow the machine is */
 #define DELAY_US	20000	/* the most that is waited for the batch to be under way */
 
@@ -25,17 +28,26 @@ FIXTURE(lender)
 	int asfd, file, lend;
 	char *window[WINDOWS];
 	struct address_space_op map[2 * PLACES + 1], unmap[PLACES + 1];
+	unsigned int maps, unmaps;
 	struct writer writer;
 	pthread_t batch;
 	uint64_t until;
 	unsigned int rounds, seed;
 };
 
+FIXTURE_VARIANT(lender)
+{
+	bool places;
+};
+
+FIXTURE_VARIANT_ADD(lender, many_places) { .places = true };
+FIXTURE_VARIANT_ADD(lender, many_pages) { .places = false };
+
 static void *make_batch(void *arg)
 {
 	FIXTURE_DATA(lender) *self = arg;
 
-	return (void *)(long)as_batch(self->asfd, self->unmap, PLACES + 1, NULL);
+	return (void *)(long)as_batch(self->asfd, self->unmap, self->unmaps, NULL);
 }
 
 FIXTURE_SETUP(lender)
@@ -43,13 +55,19 @@ FIXTURE_SETUP(lender)
 	self->seed = 1;
 	self->asfd = as_create(LENGTH);
 	ASSERT_LE(0, self->asfd);
-	self->file = memfd_pages("file", 2, 'a');
-	for (unsigned int place = 0; place < 2 * PLACES; place++)
-		self->map[place] = op_map(place * PAGE, self->file, place % 2 * PAGE, PAGE, RW,
-					  ADDRESS_SPACE_MAP_POPULATE | ADDRESS_SPACE_MAP_REPLACE);
-	for (unsigned int place = 0; place < PLACES; place++)
-		self->unmap[place] = op_unmap(2 * place * PAGE, PAGE);
-	self->unmap[PLACES] = op_unmap(LENT, PAGE);
+	if (variant->places) {
+		self->file = memfd_pages("file", 2, 'a');
+		for (unsigned int place = 0; place < 2 * PLACES; place++)
+			self->map[self->maps++] = op_map(place * PAGE, self->file, place % 2 * PAGE,
+							 PAGE, RW, AFRESH);
+		for (unsigned int place = 0; place < PLACES; place++)
+			self->unmap[self->unmaps++] = op_unmap(2 * place * PAGE, PAGE);
+		self->unmap[self->unmaps++] = op_unmap(LENT, PAGE);
+	} else {
+		self->file = memfd_pages("file", MANY / PAGE, 0);
+		self->map[self->maps++] = op_map(0, self->file, 0, MANY, RW, AFRESH);
+		self->unmap[self->unmaps++] = op_unmap(0, MANY);
+	}
 	for (unsigned int w = 0; w < WINDOWS; w++) {
 		self->window[w] = attach(self->asfd, 0, LENGTH, RW);
 		ASSERT_NE(NULL, self->window[w]);
@@ -83,9 +101,8 @@ static int begin(FIXTURE_DATA(lender) *self)
 	self->lend = as_lend(AREA, PAGE, RW);
 	if (self->lend < 0)
 		return self->lend;
-	self->map[2 * PLACES] = op_map(LENT, self->lend, 0, PAGE, RW,
-				       ADDRESS_SPACE_MAP_POPULATE | ADDRESS_SPACE_MAP_REPLACE);
-	ret = as_batch(self->asfd, self->map, ARRAY_SIZE(self->map), NULL);
+	self->map[self->maps] = op_map(LENT, self->lend, 0, PAGE, RW, AFRESH);
+	ret = as_batch(self->asfd, self->map, self->maps + 1, NULL);
 	for (unsigned int w = 0; !ret && w < WINDOWS; w++) {
 		uint64_t value;
 

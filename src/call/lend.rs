@@ -135,7 +135,7 @@ impl Control for LendFile {
         seq_print!(out, "prot:\t{}\n", Letters(self.lend.prot()));
         let lent = self.lend.is_lent();
         seq_print!(out, "lent:\t{}\n", if lent { "yes" } else { "no" });
-        if self.lend.is_callers() {
+        if lent && self.lend.is_callers() {
             // To others it would tell where the lender's memory is.
             seq_print!(out, "address:\t{:#x}\n", self.lend.addr());
         }

@@ -16,7 +16,7 @@
 //! What is brought into the lender's memory by others is charged to the lender, as if it had
 //! touched it itself.
 //!
-//! Locks: the mutex of the segments, under which a notifier is registered; that of those that are
+//! Locks: the mutex of whoever takes it back, with no other lock held; the mutex of the segments, under which a notifier is registered; that of those that are
 //! to be ended, and a spinlock around the mm, inside which there is nothing. A fault waits for the
 //! lender's mmap lock, with no other lock held, or else only tries it.
 
@@ -95,6 +95,9 @@ pub(crate) struct Lend {
     mm: SpinLock<Option<ARef<Mm>>>,
     /// Whether it is being taken back, or was. Becomes true under the lock of the segments.
     taken_back: Atomic<bool>,
+    /// Had by whoever takes it back.
+    #[pin]
+    taking: Mutex<()>,
     /// The segments that show some of it, by where they are.
     #[pin]
     segments: Mutex<RBTree<usize, Arc<Segment>>>,
@@ -125,6 +128,7 @@ impl Lend {
                 prot,
                 mm <- new_spinlock!(Some(mm), "Lend::mm"),
                 taken_back: Atomic::new(false),
+                taking <- new_mutex!((), "Lend::taking"),
                 segments <- new_mutex!(RBTree::new(), "Lend::segments"),
                 ending <- new_mutex!(List::new(), "Lend::ending"),
                 work <- new_work!("address_space::Lend"),
@@ -165,11 +169,8 @@ impl Lend {
         Some(MmWithUser::into_mmput_async(user))
     }
 
-    /// Whether it is the calling task's own memory, and still lent.
+    /// Whether it is the calling task's own memory, unless that is known to be lent no longer.
     pub(crate) fn is_callers(&self) -> bool {
-        if self.taken_back.load(Relaxed) {
-            return false;
-        }
         let current = current!();
         let lent = self.mm.lock();
         match (current.mm(), lent.as_ref()) {
@@ -207,6 +208,12 @@ impl Lend {
 
     /// Nothing shows any of it from here on, when this returns. No lock may be held.
     pub(crate) fn take_back(&self) {
+        let taking = self.taking.lock();
+        self.cut_off();
+        drop(taking);
+    }
+
+    fn cut_off(&self) {
         {
             let _segments = self.segments.lock();
             // No more of them from here on. The mm stays: what was written is written there.
@@ -288,7 +295,10 @@ impl WorkItem for Lend {
 
     fn run(lend: Arc<Lend>) {
         if !lend.is_lent() {
-            lend.take_back();
+            // Somebody else who is at it needs no help: the mm is put by whoever began.
+            if let Some(_taking) = lend.taking.try_lock() {
+                lend.cut_off();
+            }
         }
         loop {
             let Some(segment) = lend.ending.lock().pop_front() else {

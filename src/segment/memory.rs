@@ -84,6 +84,7 @@ impl Segment {
         let addr = self.addr_of(page);
         match self.lend() {
             None => self.arena.fault_in(addr, write, locks),
+            Some(_) if !self.notifier.is_live() => Err(NoPage::Gone),
             Some(lend) => {
                 lend.settle(&self.notifier);
                 lend.fault_in(addr, write, locks)
@@ -117,7 +118,12 @@ impl Segment {
         }
         let from = From::Lent(self.addr_of(page), locks);
         let look = |mm: &MmWithUser| {
-            let look = self.notifier.try_begin().ok_or(EAGAIN)?;
+            let look = match self.notifier.try_begin() {
+                Some(look) => look,
+                None if self.notifier.is_live() => return Err(EAGAIN),
+                // Taken back.
+                None => return Err(EFAULT),
+            };
             look.read(mm, from, addr, words).map(Some)
         };
         lend.with_mm(look).unwrap_or(Err(EFAULT))

@@ -185,6 +185,11 @@ impl<T: Watch> Notifier<T> {
         T::invalidate(watcher, &event)
     }
 
+    /// Whether it watches.
+    pub(crate) fn is_live(&self) -> bool {
+        self.live.load(Acquire)
+    }
+
     /// Begins a look at `mm`, which is the notifier's; waits while an invalidation is under way
     /// there. [`None`] where the notifier does not watch any more.
     pub(crate) fn begin(&self, mm: &Mm) -> Option<Look<'_, T>> {

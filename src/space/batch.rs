@@ -121,20 +121,24 @@ impl Batch {
         if count <= FEW {
             return Ok(());
         }
+        if count - FEW > KEPT {
+            return Ok(self.steps.reserve(count)?);
+        }
         let spare = space.spare_steps.steps.lock().take();
         if let Some(spare) = spare {
             self.steps.adopt(spare);
         }
         if self.steps.capacity() < count {
-            // Not to the caller: it may be kept.
+            // Charged to the creator and not to the caller, since it may be kept.
             space.arenas.main().charge(|| self.steps.reserve(count))?;
         }
         Ok(())
     }
 
-    /// Ends a batch that was made, whose place may serve for another.
-    pub(crate) fn end(self, space: &Space) {
-        let place = self.steps.into_allocation();
+    /// Ends a batch that was made, whose place may serve for another: it has no operations beyond
+    /// the first few any more. (It is not moved, as it is large.)
+    pub(crate) fn end(&mut self, space: &Space) {
+        let place = self.steps.take_allocation();
         if let Some(place) = place.filter(|place| place.capacity() <= KEPT) {
             let other = space.spare_steps.steps.lock().replace(place);
             drop(other);

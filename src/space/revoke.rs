@@ -39,6 +39,7 @@ use kernel::{
 use crate::{
     layout::{
         FewRanges,
+        Pages,
         SegmentPage,
         SpacePage, //
     },
@@ -73,9 +74,16 @@ const NEAR: u64 = 64;
 /// How often a notifier tries for the lock of the attachments, and how long it sleeps in between:
 /// no longer in all than a disk takes, as it is called in other people's locks.
 const TRIES: usize = 5;
-/// The same where a lender ends: that is to be the end of what it has lent.
-const TRIES_AT_END: usize = 500;
+/// The same for a lender, which waits for itself: what it changes or ends is to be the end of what
+/// it has lent.
+const TRIES_OF_LENDER: usize = 500;
 const PAUSE: Delta = Delta::from_micros(100);
+
+/// How long what a lender takes back waits for what was deferred.
+const DRAINED_MS: u32 = 1000;
+
+/// More pages than these are not zapped by a notifier only because the owner is at them.
+const MUCH: u64 = 1 << 18;
 
 /// Pages of the space, as pages of the mapping.
 fn mapping_pages(pages: &Range<SpacePage>) -> Range<u64> {
@@ -109,11 +117,11 @@ impl Revoke for Space {
 
         // The OOM reaper, which cannot wait, is at a lender that is killed: it goes on, and the
         // worker zaps.
-        let attached = match (event.blockable, event.ends) {
+        let attached = match (event.blockable, segment.is_lent()) {
             (false, _) => None,
             (_, false) => self.try_lock_attached(TRIES),
-            // No lock is held, but perhaps by the caller of who puts an mm.
-            (_, true) => self.try_lock_attached(TRIES_AT_END),
+            // Only locks of the lender's are held, or perhaps by the caller of who puts an mm.
+            (_, true) => self.try_lock_attached(TRIES_OF_LENDER),
         };
         trace::invalidate(
             &self.mapping,
@@ -127,14 +135,19 @@ impl Revoke for Space {
                 without_lockdep(|| attached.zap(&piece, &shared))
             };
             self.each_known_piece(&segment, &pages, &mut zap);
-            // What the owner has removed from the layout and has yet to zap, which may be as long
-            // as the owner likes it to be: the lender of a page is not to wait for that, nor to be
-            // told that nobody has the page.
+            // What the owner has removed from the layout and has yet to zap, which may take as long
+            // as the owner likes it to: the lender of a page is not to wait for that, nor to be
+            // told that nobody has the page. Others' locks are not held for so much.
             let revoking = self.install.read().revoking.clone();
-            for piece in revoking.iter() {
-                zap(piece);
+            let count: u64 = revoking.iter().map(Pages::count).sum();
+            if segment.is_lent() || count <= MUCH {
+                for piece in revoking.iter() {
+                    zap(piece);
+                }
+                revoking
+            } else {
+                FewRanges::none()
             }
-            revoking
         });
         self.end_invalidation(segment, pages, zapped);
         true
@@ -180,6 +193,17 @@ impl Revoke for Space {
                 .is_deferred(&pages, &self.install.read());
             self.take_frames(segment, &pages, late);
         }
+        // What the worker has taken is written to the lender's memory, which it is no longer when
+        // the notifier is gone. (Not for ever: a file system may be frozen.)
+        for _ in 0..DRAINED_MS {
+            if !segment
+                .invalidation
+                .is_deferred(&pages, &self.install.read())
+            {
+                break;
+            }
+            fsleep(Delta::from_millis(1));
+        }
         // Only now: until all is zapped the lender's fork() and writeback of its files have to be
         // heard of.
         segment.end(|| self.install.write());
@@ -192,6 +216,7 @@ impl Space {
     /// deferred may be seen, and written while a file is written back, for as long as a task of low
     /// priority has them.
     fn try_lock_attached(&self, tries: usize) -> Option<(MappingGuard<'_>, Shared<'_>)> {
+        let _wanted = self.zaps.want();
         let attempt = || Some((self.mapping.try_lock()?, self.zaps.try_shared()?));
         for _ in 1..tries {
             if let Some(attached) = attempt() {
@@ -215,6 +240,7 @@ impl Space {
 
     /// Zaps pages of the mapping while the owner may zap others. No lock may be held.
     pub(super) fn zap_beside_owner(&self, pages: &Range<u64>) {
+        let _wanted = self.zaps.want();
         let shared = loop {
             match self.zaps.try_shared() {
                 Some(shared) => break shared,

@@ -80,8 +80,8 @@ macro_rules! safe_fns {
         pub(super) fn $name($($arg: $type),*) -> $ret {
             // SAFETY: Numbers may be anything here. A reference to a file stands for one that is
             // open, of which these functions read what anyone may who holds it; the others are
-            // valid likewise, and an array of words has as many as the function writes. To map, unmap and zap changes user memory, which is of no concern to
-            // the kernel's own.
+            // valid likewise, and an array of words has as many as the function writes. To map,
+            // unmap and zap changes user memory, which is of no concern to the kernel's own.
             unsafe { bindings::$name($(Raw::raw($arg)),*) }
         }
     )*};

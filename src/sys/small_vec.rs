@@ -46,8 +46,8 @@ impl<T, const N: usize> SmallVec<T, N> {
         }
     }
 
-    /// Drops all elements, and returns the allocation, if there is one.
-    pub(crate) fn into_allocation(mut self) -> Option<KVVec<T>> {
+    /// Drops what is in the allocation, and returns that, if there is one.
+    pub(crate) fn take_allocation(&mut self) -> Option<KVVec<T>> {
         let mut more = self.more.take()?;
         more.clear();
         Some(more)
