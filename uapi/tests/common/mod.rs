@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 #[cfg(target_arch = "x86_64")]
+#[cfg(feature = "kvm-ioctls")]
 pub mod guest;
 
 use std::fs::File;
