@@ -55,6 +55,7 @@ pub(crate) struct Around {
     pub(crate) pages: Range<SpacePage>,
     /// With how many readahead would go on but for that.
     pub(crate) count: u64,
+    /// What of them is not to be installed.
     pub(crate) caution: Caution,
 }
 

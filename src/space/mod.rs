@@ -207,6 +207,7 @@ pub(crate) struct Space {
     /// Who waits, and who is told.
     #[pin]
     pub(crate) watch: Watch,
+    /// The place of a batch's operations, between two batches.
     #[pin]
     pub(crate) spare_steps: SpareSteps,
     /// Attachments that are memory slots.

@@ -13,6 +13,8 @@
 //!   Waiting for it would hang the machine: `mm_take_all_locks()`, so every KVM_CREATE_VM, holds
 //!   the i_mmap locks of all files that its process maps, the asfd's may be among them, and it may
 //!   be waiting for the very lock that the caller holds.
+//! - What the owner has removed from the layout and has yet to zap is zapped with that, if it is
+//!   not much, or the page is lent: its lender waits for no owner.
 //! - Else it is deferred to the worker. Until that has zapped, the frames stay referenced, so
 //!   that what the attachments still show is not freed under them.
 //!
