@@ -16,9 +16,10 @@
 //! What is brought into the lender's memory by others is charged to the lender, as if it had
 //! touched it itself.
 //!
-//! Locks: the mutex of whoever takes it back, with no other lock held; the mutex of the segments, under which a notifier is registered; that of those that are
-//! to be ended, and a spinlock around the mm, inside which there is nothing. A fault waits for the
-//! lender's mmap lock, with no other lock held, or else only tries it.
+//! Locks: the mutex of whoever takes it back, with no other lock held; the mutex of the segments,
+//! under which a notifier is registered; that of those that are to be ended, and a spinlock around
+//! the mm, inside which there is nothing. A fault waits for the lender's mmap lock, with no other
+//! lock held, or else only tries it.
 
 use kernel::{
     list::{
@@ -213,6 +214,7 @@ impl Lend {
         drop(taking);
     }
 
+    /// The same, by whoever has `taking`.
     fn cut_off(&self) {
         {
             let _segments = self.segments.lock();
