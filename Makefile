@@ -90,7 +90,7 @@ demo-viommu: module
 
 demo-lazy: module
 	@scripts/in-env scripts/build-tests lazy
-	@scripts/vm -- build/lazy --transcript
+	@scripts/vm -c 1 -- build/lazy --transcript
 
 demo-clone: module
 	@scripts/in-env scripts/build-tests clone
@@ -107,7 +107,7 @@ demo-introspect: module
 # The shared directory is on a disk; it has a tmpfs in it.
 demo-dax: module
 	@scripts/in-env scripts/build-tests virtiofs vmm
-	@scripts/vm -- env TMPDIR=/mnt/ext4 build/vmm --transcript dax
+	@scripts/vm -c 1 -- env TMPDIR=/mnt/ext4 build/vmm --transcript dax
 
 TIME ?= 1m
 fuzz:
