@@ -34,8 +34,7 @@ pub(crate) fn batch(space: &Arc<Space>, within: &Part, ptr: UserPtr) -> Result<i
     if arg.nr_ops == 0 || arg.nr_ops > uapi::MAX_OPS {
         return Err(EINVAL);
     }
-    let mut batch = Batch::new();
-    read(space, &mut batch, &arg, within)?;
+    let mut batch = read(space, &arg, within)?;
     if let Err(refused) = batch.run(space, lend::backing) {
         drop(batch);
         if let Some(index) = refused.index {
@@ -53,20 +52,21 @@ pub(crate) fn batch(space: &Arc<Space>, within: &Part, ptr: UserPtr) -> Result<i
 }
 
 /// Reads the operations of a batch for a part of a space.
-fn read(space: &Space, batch: &mut Batch, arg: &uapi::Batch, within: &Part) -> Result {
+fn read(space: &Space, arg: &uapi::Batch, within: &Part) -> Result<Batch> {
     let count = arg.nr_ops as usize;
-    batch.reserve(space, count)?;
+    let mut batch = Batch::new(space, count)?;
+    let mut op = uapi::Op::ZERO;
     for index in 0..count {
         let change = arg
-            .read_op(index)
-            .and_then(|op| Ok((request::operation(&op, within)?, op.fd)));
+            .read_op(index, &mut op)
+            .and_then(|()| request::operation(&op, within));
         match change {
-            Ok((change, fd)) => batch.push(change, fd)?,
+            Ok(change) => batch.push(change, op.fd),
             Err(error) => {
                 batch.break_off(error);
                 break;
             }
         }
     }
-    Ok(())
+    Ok(batch)
 }

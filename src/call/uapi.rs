@@ -227,18 +227,19 @@ args! {
 }
 
 impl Batch {
-    /// Reads one operation; errors as for [`read`].
-    pub(crate) fn read_op(&self, index: usize) -> Result<Op> {
+    /// Reads one operation, in its place; errors as for [`read`].
+    #[inline(always)]
+    pub(crate) fn read_op(&self, index: usize, op: &mut Op) -> Result {
         let size = self.op_size as usize;
         let start = size.checked_mul(index).ok_or(EOVERFLOW)?;
         let addr = (self.ops as usize).checked_add(start).ok_or(EFAULT)?;
         if size == size_of::<Op>() {
             // As long as the kernel's, and all of it is looked at.
-            let words = user::read_five(addr)?;
-            let op = Op::from_bytes(AsBytes::as_bytes(&words));
-            return op.copied().ok_or(EINVAL);
+            let words = FromBytes::from_bytes_mut(Op::as_bytes_mut(op)).ok_or(EINVAL)?;
+            return user::read_five(addr, words);
         }
-        read_sized(UserPtr::from_addr(addr), size)
+        *op = read_sized(UserPtr::from_addr(addr), size)?;
+        Ok(())
     }
 }
 

@@ -36,14 +36,10 @@ pub(crate) enum Error {
     NoRoom,
 }
 
-/// A range where something is shown already, and the place before its first page.
-type Occupied<S> = (Range<S>, Place);
-
 /// What [`Layout::try_remove()`] found.
-enum Removal<S> {
-    Nothing,
-    /// One range, which is removed.
-    Whole(Range<S>),
+enum Removal {
+    /// Nothing, or one range, which is removed.
+    Done,
     /// Parts of ranges, or more than one. They are still shown, from this place on.
     More(Place),
 }
@@ -94,9 +90,10 @@ impl<M: Store> Layout<M> {
         room: usize,
         each_removed: impl FnMut(Range<M::Segment>),
     ) -> Result<(), Error> {
-        match self.try_show(range, over)? {
-            None => Ok(()),
-            Some((range, place)) => self.replace_shown(range, place, room, each_removed),
+        let mut range = Some(range);
+        match (self.try_show(&mut range, over)?, range) {
+            (Some(place), Some(range)) => self.replace_shown(range, place, room, each_removed),
+            _ => Ok(()),
         }
     }
 
@@ -109,15 +106,15 @@ impl<M: Store> Layout<M> {
         &mut self,
         pages: ops::Range<SpacePage>,
         room: usize,
-        mut each_removed: impl FnMut(Range<M::Segment>),
+        each_removed: impl FnMut(Range<M::Segment>),
     ) -> Result<(), Error> {
         if pages.is_empty() {
             return Ok(());
         }
-        let place = match self.try_remove(&pages, room)? {
-            Removal::Nothing => return Ok(()),
-            Removal::Whole(range) => {
-                each_removed(range);
+        let mut removed = None;
+        let place = match self.try_remove(&pages, room, &mut removed)? {
+            Removal::Done => {
+                removed.into_iter().for_each(each_removed);
                 return Ok(());
             }
             Removal::More(place) => place,
@@ -188,41 +185,49 @@ impl<M: Store> Layout<M> {
         self.holds = self.holds.saturating_sub(1);
     }
 
-    /// Shows `range` if nothing is shown there. If something is, and `range` is to replace it,
-    /// returns the range with its place.
+    /// Shows `range`, and takes it, if nothing is shown there. If something is, and it is to be
+    /// replaced, returns the place before the first page. (The range is not returned, since it is
+    /// large to be moved.)
     #[inline(never)]
     fn try_show(
         &mut self,
-        range: Range<M::Segment>,
+        range: &mut Option<Range<M::Segment>>,
         over: bool,
-    ) -> Result<Option<Occupied<M::Segment>>, Error> {
-        self.check_range(&range)?;
-        let place = self.space.find(&self.pool, &range.start);
+    ) -> Result<Option<Place>, Error> {
+        let Some(wanted) = range.as_ref() else {
+            return Ok(None);
+        };
+        self.check_range(wanted)?;
+        let place = self.space.find(&self.pool, &wanted.start);
         let hole = self.hole(place);
-        if hole.start <= range.start && range.end <= hole.end {
-            self.show(range, place, hole)?;
-            Ok(None)
+        if hole.start <= wanted.start && wanted.end <= hole.end {
+            match range.take() {
+                Some(range) => self.show(range, place, hole).map(|()| None),
+                None => Ok(None),
+            }
         } else if over {
-            Ok(Some((range, place)))
+            Ok(Some(place))
         } else {
             Err(Error::Exists)
         }
     }
 
-    /// Removes what is shown in `pages` if that is nothing, or one whole range.
+    /// Removes what is shown in `pages` if that is nothing, or one whole range, which is `removed`
+    /// then. (It is not returned, since it is large to be moved.)
     #[inline(never)]
     fn try_remove(
         &mut self,
         pages: &ops::Range<SpacePage>,
         room: usize,
-    ) -> Result<Removal<M::Segment>, Error> {
+        removed: &mut Option<Range<M::Segment>>,
+    ) -> Result<Removal, Error> {
         let place = self.space.find(&self.pool, &pages.start);
         let hole = self.hole(place);
         if hole.start > pages.start {
             return Ok(Removal::More(place));
         }
         if place.next == NIL || hole.end >= pages.end {
-            return Ok(Removal::Nothing);
+            return Ok(Removal::Done);
         }
         let node = self.pool.get(place.next);
         if node.end() > pages.end || self.start_of(node.next) < pages.end {
@@ -231,10 +236,9 @@ impl<M: Store> Layout<M> {
         if room == 0 {
             return Err(Error::NoRoom);
         }
-        match self.unlink(place.previous, place.next) {
-            Some(range) => Ok(Removal::Whole(range)),
-            None => Ok(Removal::Nothing),
-        }
+        let linked = node.linked();
+        *removed = self.unlink(place.previous, place.next, linked);
+        Ok(Removal::Done)
     }
 
     /// Checks that `range` can be a range of this space.

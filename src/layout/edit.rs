@@ -13,6 +13,7 @@ use super::{
     chunks::Store,
     node::{
         corrupt,
+        Linked,
         Node,
         NIL, //
     },
@@ -162,7 +163,8 @@ impl<M: Store> Layout<M> {
             self.change_waiting(index, change);
             return;
         }
-        self.remove_by_segment(index);
+        let linked = self.pool.get(index).linked();
+        self.remove_by_segment(index, &linked);
         let node = self.pool.get_mut(index);
         change(node);
         let id = node.segment_id;
@@ -187,14 +189,20 @@ impl<M: Store> Layout<M> {
     /// As [`Self::unlink()`], for what is less usual.
     #[inline(never)]
     fn erase(&mut self, previous: u32, index: u32) -> Option<Range<M::Segment>> {
-        self.unlink(previous, index)
+        let linked = self.pool.get(index).linked();
+        self.unlink(previous, index, linked)
     }
 
-    /// Removes a range, the one after `previous`.
+    /// Removes a range, the one after `previous`, whose node is linked so.
     #[inline(always)]
-    pub(super) fn unlink(&mut self, previous: u32, index: u32) -> Option<Range<M::Segment>> {
-        let next = self.pool.get(index).next;
-        self.space.remove(&mut self.pool, index);
+    pub(super) fn unlink(
+        &mut self,
+        previous: u32,
+        index: u32,
+        linked: Linked,
+    ) -> Option<Range<M::Segment>> {
+        let next = linked.next;
+        self.space.remove(&mut self.pool, index, linked.space);
         if let Some(node) = self.pool.linked_mut(previous) {
             node.next = next;
             if next != NIL {
@@ -203,7 +211,7 @@ impl<M: Store> Layout<M> {
                 Tree::<BySpace>::raise(&mut self.pool, previous, hole);
             }
         }
-        self.remove_by_segment(index);
+        self.remove_by_segment(index, &linked);
         let removed = self.pool.put(index);
         let pages = removed.as_ref().map_or(0, Range::pages);
         self.mapped = self.mapped.wrapping_sub(pages);

@@ -51,6 +51,16 @@ impl Links {
     };
 }
 
+/// All by which a node is linked to others, to be read in one go.
+#[derive(Clone, Copy)]
+pub(super) struct Linked {
+    pub(super) next: u32,
+    pub(super) space: Links,
+    pub(super) segment: Links,
+    pub(super) waits: bool,
+    pub(super) segment_id: u64,
+}
+
 /// A segment's id and a page in it, in this order, so that one comparison compares both.
 pub(super) type Wide = u128;
 
@@ -59,6 +69,10 @@ pub(super) type Wide = u128;
 pub(super) fn wide(id: u64, page: SegmentPage) -> Wide {
     (Wide::from(id) << 64) | Wide::from(page.get())
 }
+
+/// The reach of a node that waits: no range ends before the first page of its segment, and where a
+/// node has lost its range, no segment has the last id.
+pub(super) const WAITS: Wide = Wide::MAX << 64;
 
 /// One range and its place in the list and in the two trees.
 ///
@@ -109,6 +123,24 @@ impl<M: Client> Node<M> {
         self.start = range.start;
         self.segment_id = range.segment.id();
         self.range = Some(range);
+    }
+
+    /// By what it is linked to others.
+    #[inline(always)]
+    pub(super) fn linked(&self) -> Linked {
+        Linked {
+            next: self.next,
+            space: self.space,
+            segment: self.segment,
+            waits: self.waits(),
+            segment_id: self.segment_id,
+        }
+    }
+
+    /// Whether it waits to be added to the tree by segment page.
+    #[inline]
+    pub(super) fn waits(&self) -> bool {
+        self.reach == WAITS
     }
 
     /// The range of the node, which is in use: only in a corrupt layout there is none.

@@ -85,14 +85,14 @@ impl<M: Store> Pool<M> {
     }
 
     /// Where the node `index` lies: its chunk, and its place in it.
-    #[inline]
+    #[inline(always)]
     fn place(index: u32) -> (usize, usize) {
         let place = index as usize;
         (place >> CHUNK_SHIFT, place & (CHUNK_NODES - 1))
     }
 
     /// The node `index`, which is in use: only in a corrupt layout there is none.
-    #[inline]
+    #[inline(always)]
     pub(super) fn get(&self, index: u32) -> &Node<M> {
         let (chunk, node) = Self::place(index);
         match self.chunks.get(chunk) {
@@ -105,7 +105,7 @@ impl<M: Store> Pool<M> {
     }
 
     /// As [`Self::get()`].
-    #[inline]
+    #[inline(always)]
     pub(super) fn get_mut(&mut self, index: u32) -> &mut Node<M> {
         let (chunk, node) = Self::place(index);
         match self.chunks.get_mut(chunk) {
@@ -117,7 +117,7 @@ impl<M: Store> Pool<M> {
     /// The node that a link leads to; [`None`] if the link is [`NIL`], and in a corrupt layout.
     ///
     /// This compares no more than [`Self::get()`] does: no chunk has the node [`NIL`].
-    #[inline]
+    #[inline(always)]
     pub(super) fn linked(&self, index: u32) -> Option<&Node<M>> {
         let (chunk, node) = Self::place(index);
         match self.chunks.get(chunk) {
@@ -130,7 +130,7 @@ impl<M: Store> Pool<M> {
     }
 
     /// As [`Self::linked()`].
-    #[inline]
+    #[inline(always)]
     pub(super) fn linked_mut(&mut self, index: u32) -> Option<&mut Node<M>> {
         let (chunk, node) = Self::place(index);
         match self.chunks.get_mut(chunk) {

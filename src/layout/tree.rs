@@ -246,13 +246,14 @@ impl<O: Order> Tree<O> {
         O::narrowed(pool, index, gone);
     }
 
-    /// Takes the node `index` out. O(1) on average but for the summaries; with those O(log n).
+    /// Takes the node `index` out, which has these links. O(1) on average but for the summaries;
+    /// with those O(log n).
     #[inline(always)]
-    pub(super) fn remove<M: Store>(&mut self, pool: &mut Pool<M>, index: u32) {
+    pub(super) fn remove<M: Store>(&mut self, pool: &mut Pool<M>, index: u32, links: Links) {
         let Links {
             parent,
             child: [mut left, mut right],
-        } = Self::links(pool, index);
+        } = links;
         let mut above = parent;
         let mut on_right = parent != NIL && Self::links(pool, parent).child[1] == index;
         while left != NIL && right != NIL {

@@ -13,10 +13,12 @@
 use super::{
     chunks::Store,
     node::{
+        Linked,
         Links,
         Node,
         Wide,
-        NIL, //
+        NIL,
+        WAITS, //
     },
     pool::Pool,
     Layout, //
@@ -25,10 +27,6 @@ use super::{
 /// How many ranges wait: so many a search by segment page looks at besides the tree, and so many
 /// are added to it when a walk begins, with the lock held. (Fewer in tests, whose spaces are small.)
 pub(super) const MOST: usize = if cfg!(test) { 6 } else { 64 };
-
-/// The reach of a node that waits: no range ends before the first page of its segment, and where a
-/// node has lost its range, no segment has the last id.
-pub(super) const WAITS: Wide = Wide::MAX << 64;
 
 /// In [`Links::child`], the node that came after this one.
 const NEWER: usize = 0;
@@ -91,7 +89,7 @@ impl Waiting {
 
     /// The links and the reach of the node `index`, which the caller stores in it, and which waits
     /// from now on and shows the segment `id`.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     fn add<M: Store>(&mut self, pool: &mut Pool<M>, index: u32, id: u64) -> (Links, Wide) {
         let links = Links {
@@ -108,11 +106,10 @@ impl Waiting {
         (links, WAITS)
     }
 
-    /// Takes the node `index` out.
-    #[inline]
-    fn remove<M: Store>(&mut self, pool: &mut Pool<M>, index: u32) {
-        let node = pool.get(index);
-        let ([newer, older], id) = (node.segment.child, node.segment_id);
+    /// Takes a node out, which is linked so.
+    #[inline(always)]
+    fn remove<M: Store>(&mut self, pool: &mut Pool<M>, linked: &Linked) {
+        let [newer, older] = linked.segment.child;
         match pool.linked_mut(newer) {
             Some(node) => node.segment.child[OLDER] = older,
             None => self.newest = older,
@@ -122,7 +119,7 @@ impl Waiting {
             None => self.oldest = newer,
         }
         self.count = self.count.saturating_sub(1);
-        self.forget(id);
+        self.forget(linked.segment_id);
     }
 
     /// How many there are at most, whatever the links of a corrupt layout say.
@@ -178,12 +175,12 @@ impl<M: Store> Layout<M> {
     /// Whether the node waits.
     #[inline]
     pub(super) fn waits(&self, index: u32) -> bool {
-        self.pool.get(index).reach == WAITS
+        self.pool.get(index).waits()
     }
 
     /// Has a new node wait, which is to show the segment `id`, and returns its links and its reach.
     /// The caller stores them in it, and the range, and then calls [`Self::add_overdue()`].
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub(super) fn wait(&mut self, index: u32, id: u64) -> (Links, Wide) {
         self.waiting.add(&mut self.pool, index, id)
@@ -199,14 +196,19 @@ impl<M: Store> Layout<M> {
         self.waiting.note(new);
     }
 
-    /// Removes a node from where it is searched for by segment page.
-    #[inline]
-    pub(super) fn remove_by_segment(&mut self, index: u32) {
-        if self.waits(index) {
-            self.waiting.remove(&mut self.pool, index);
+    /// Removes a node, which is linked so, from where it is searched for by segment page.
+    #[inline(always)]
+    pub(super) fn remove_by_segment(&mut self, index: u32, linked: &Linked) {
+        if linked.waits {
+            self.waiting.remove(&mut self.pool, linked);
         } else {
-            self.segments.remove(&mut self.pool, index);
+            self.remove_from_tree(index, linked.segment);
         }
+    }
+
+    #[inline(never)]
+    fn remove_from_tree(&mut self, index: u32, links: Links) {
+        self.segments.remove(&mut self.pool, index, links);
     }
 
     /// Adds the oldest node to the tree if too many wait: during a walk, any.
@@ -229,8 +231,9 @@ impl<M: Store> Layout<M> {
     #[inline(never)]
     fn add_oldest(&mut self) {
         let index = self.waiting.oldest;
-        if index != NIL {
-            self.waiting.remove(&mut self.pool, index);
+        if let Some(node) = self.pool.linked(index) {
+            let linked = node.linked();
+            self.waiting.remove(&mut self.pool, &linked);
             self.add_to_tree(index);
         }
     }

@@ -7,7 +7,10 @@
 //! what they took away is revoked. A change that is refused has those before it undone, from a
 //! journal, before anybody has seen them.
 
-use core::ops::Range;
+use core::{
+    cell::Cell,
+    ops::Range, //
+};
 
 use kernel::{
     prelude::*,
@@ -47,15 +50,11 @@ use crate::{
         Space, //
     },
     sys::{
-        small_vec::SmallVec,
         trace,
         wait::is_killed,
         warn::warn_on_once, //
     },
 };
-
-/// How many operations need no allocation: a request of a device has about as many buffers.
-const FEW: usize = 4;
 
 /// Two places are zapped as one where there are no more pages between them, and nothing is shown
 /// there: each zap asks every attachment, which takes as long as this many entries.
@@ -67,8 +66,19 @@ struct Step {
     /// The file to map; without meaning for others.
     fd: i32,
     /// Where what it takes away may be installed in some attachment; or what is zapped with it,
-    /// or nothing, if it is zapped with another's.
-    zap: Range<SpacePage>,
+    /// or nothing, if it is zapped with another's. First and end, of what is never moved away.
+    zap: Cell<(SpacePage, SpacePage)>,
+}
+
+impl Step {
+    fn zap(&self) -> Range<SpacePage> {
+        let (start, end) = self.zap.get();
+        start..end
+    }
+
+    fn set_zap(&self, pages: Range<SpacePage>) {
+        self.zap.set((pages.start, pages.end));
+    }
 }
 
 /// The most operations whose place is kept for the next batch.
@@ -99,7 +109,7 @@ pub(crate) struct BatchError {
 
 /// Operations to be made at once.
 pub(crate) struct Batch {
-    steps: SmallVec<Step, FEW>,
+    steps: KVVec<Step>,
     /// The error of the operation after the last, which cannot be read, or means nothing.
     broken: Option<Error>,
     /// Segments that the steps show.
@@ -107,52 +117,47 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    /// Nothing yet. (It is filled in its place: it is large to be moved.)
-    pub(crate) fn new() -> Batch {
-        Batch {
-            steps: SmallVec::new(),
+    /// Nothing yet, with room for `count` operations. May sleep. `ENOMEM`.
+    pub(crate) fn new(space: &Space, count: usize) -> Result<Batch> {
+        let kept = if count <= KEPT {
+            space.spare_steps.steps.lock().take()
+        } else {
+            None
+        };
+        let steps = match kept {
+            Some(kept) if kept.capacity() >= count => kept,
+            // One that may be kept is charged to the creator and not to the caller.
+            _ if count <= KEPT => {
+                let make = || KVVec::with_capacity(count, GFP_KERNEL_ACCOUNT);
+                space.arenas.main().charge(make)?
+            }
+            _ => KVVec::with_capacity(count, GFP_KERNEL_ACCOUNT)?,
+        };
+        Ok(Batch {
+            steps,
             broken: None,
             pins: Pins::new(),
-        }
+        })
     }
 
-    /// Makes room for `count` operations in all. May sleep. `ENOMEM`.
-    pub(crate) fn reserve(&mut self, space: &Space, count: usize) -> Result {
-        if count <= FEW {
-            return Ok(());
-        }
-        if count - FEW > KEPT {
-            return Ok(self.steps.reserve(count)?);
-        }
-        let spare = space.spare_steps.steps.lock().take();
-        if let Some(spare) = spare {
-            self.steps.adopt(spare);
-        }
-        if self.steps.capacity() < count {
-            // Charged to the creator and not to the caller, since it may be kept.
-            space.arenas.main().charge(|| self.steps.reserve(count))?;
-        }
-        Ok(())
-    }
-
-    /// Ends a batch that was made, whose place may serve for another: it has no operations beyond
-    /// the first few any more. (It is not moved, as it is large.)
-    pub(crate) fn end(&mut self, space: &Space) {
-        let place = self.steps.take_allocation();
-        if let Some(place) = place.filter(|place| place.capacity() <= KEPT) {
+    /// Ends a batch that was made, whose place may serve for another.
+    pub(crate) fn end(self, space: &Space) {
+        let mut place = self.steps;
+        place.clear();
+        if place.capacity() <= KEPT {
             let other = space.spare_steps.steps.lock().replace(place);
             drop(other);
         }
     }
 
-    /// Adds an operation; `fd` is the file to map, if it is a map. `ENOMEM`.
-    pub(crate) fn push(&mut self, change: Change, fd: i32) -> Result {
-        self.steps.push(Step {
+    /// Adds an operation, for which there is room; `fd` is the file to map, if it is a map.
+    pub(crate) fn push(&mut self, change: Change, fd: i32) {
+        let pushed = self.steps.push_within_capacity(Step {
             change,
             fd,
-            zap: Pages::none(),
-        })?;
-        Ok(())
+            zap: Cell::new((SpacePage::FIRST, SpacePage::FIRST)),
+        });
+        warn_on_once!(pushed.is_err());
     }
 
     /// There is an operation more, which fails with `error` whatever those before it come to.
@@ -270,26 +275,25 @@ impl Batch {
             Some(room) => Some(Journal::new(room).map_err(memory)?),
         };
         let mut removed = Removed::new();
-        // All that has changed, and not only what was installed: a process that met the new there
-        // might meet the old where it was.
-        let mut changes = FewRanges::none();
-        for step in steps.iter() {
-            changes.add(&step.change.pages);
-        }
+        let steps = &*steps;
+        let changes = || touched(steps);
         let mut any = false;
 
         let (shown, spare) = space.write_with_nodes(ops, nodes).map_err(memory)?;
         let mut hold = Hold::new(space, ops, shown, &changes);
         let mut refused = None;
-        for (index, step) in steps.iter_mut().enumerate() {
-            step.zap = Pages::none();
+        let mut changed = 0;
+        for (index, step) in steps.iter().enumerate() {
+            // Not after the last, which would let the lock go for nothing.
+            hold.spend(changed);
+            let mut zap: Range<SpacePage> = Pages::none();
             let used = journal.as_ref().map_or(0, |journal| journal.old.len());
             let left = room.map_or(usize::MAX, |room| room - used);
             let mut taken = 0;
             let made = step.change.apply(&mut hold, pins, left, |old| {
                 taken += 1;
                 let pages = old.offset..old.offset_end();
-                step.zap = step.zap.clone().hull(installed(&old));
+                zap = zap.clone().hull(installed(&old));
                 match &mut journal {
                     Some(journal) => {
                         removed.add(old.segment.clone(), &pages);
@@ -298,40 +302,41 @@ impl Batch {
                     None => removed.add(old.segment, &pages),
                 }
             });
-            let absorbed = space.absorbed.among(&step.change.pages);
-            step.zap = step.zap.clone().hull(absorbed);
-            any |= !step.zap.is_empty();
+            let zap = zap.hull(space.absorbed.among(&step.change.pages));
+            any |= !zap.is_empty();
+            step.set_zap(zap);
             if let Err(error) = made {
                 refused = Some((Some(index), error));
                 break;
             }
-            hold.spend(1 + taken);
+            changed = 1 + taken;
         }
         if let Some((Some(index), _)) = refused {
             undo(&mut hold, steps, index, journal.as_mut());
         }
         // A notifier that looked while something was away has missed it, though it is back: so it
         // is zapped in its place.
-        let revoke = any && (refused.is_none() || hold.was_let_go());
-        let surplus = hold.finish(revoke);
+        let revoke = (any && (refused.is_none() || hold.was_let_go())).then(changes);
+        let revoked = revoke.is_some();
+        let surplus = hold.finish(revoke.as_ref());
         drop(spare);
         drop(journal);
 
-        if revoke {
+        if let Some(changes) = &revoke {
             join_zaps(space, ops, steps);
             let mut zapping = Zapping::new();
-            for step in steps.iter() {
-                zapping.add(&step.zap, |pages| space.zap(ops, pages));
+            for step in steps {
+                zapping.add(&step.zap(), |pages| space.zap(ops, pages));
             }
             zapping.finish(|pages| space.zap(ops, pages));
             // Of a batch that was refused not all was looked at.
             let none = FewRanges::none();
-            let zapped = if refused.is_none() { &changes } else { &none };
+            let zapped = if refused.is_none() { changes } else { &none };
             space.end_revoking(ops, zapped);
         }
         let made = if refused.is_none() { steps.len() } else { 0 };
         let made = steps.iter().take(made).map(|step| &step.change);
-        space.wake(ops, made, &changes);
+        space.wake(ops, made, || revoke.unwrap_or_else(changes));
         space.release_unused(ops, removed);
         if surplus {
             space.shed(ops);
@@ -340,26 +345,36 @@ impl Batch {
             return Err(refused);
         }
         if trace::change_is_enabled() {
-            for step in steps.iter() {
-                step.change.trace(space, revoke);
+            for step in steps {
+                step.change.trace(space, revoked);
             }
         }
         Ok(())
     }
 }
 
+/// All that the steps change, and not only what was installed: a process that met the new there
+/// might meet the old where it was.
+fn touched(steps: &[Step]) -> FewRanges {
+    let mut touched = FewRanges::none();
+    for step in steps {
+        touched.add(&step.change.pages);
+    }
+    touched
+}
+
 /// Makes one zap of those that lie side by side, or nearly so; to be asked when the changes have
 /// been made.
-fn join_zaps(space: &Space, ops: &Ops, steps: &mut SmallVec<Step, FEW>) {
-    let mut last: Option<&mut Step> = None;
-    for step in steps.iter_mut() {
-        if step.zap.is_empty() {
+fn join_zaps(space: &Space, ops: &Ops, steps: &[Step]) {
+    let mut last: Option<&Step> = None;
+    for step in steps {
+        if step.zap().is_empty() {
             continue;
         }
-        match &mut last {
-            Some(last) if joins(space, ops, &last.zap, &step.zap) => {
-                last.zap = last.zap.clone().hull(step.zap.clone());
-                step.zap = Pages::none();
+        match last {
+            Some(last) if joins(space, ops, &last.zap(), &step.zap()) => {
+                last.set_zap(last.zap().hull(step.zap()));
+                step.set_zap(Pages::none());
             }
             _ => last = Some(step),
         }
@@ -404,12 +419,7 @@ impl Journal {
 
 /// Undoes the steps before step `end`, the last first. Nothing was installed that shows what they
 /// did.
-fn undo(
-    hold: &mut Hold<'_>,
-    steps: &SmallVec<Step, FEW>,
-    end: usize,
-    mut journal: Option<&mut Journal>,
-) {
+fn undo(hold: &mut Hold<'_>, steps: &[Step], end: usize, mut journal: Option<&mut Journal>) {
     for index in (0..end).rev() {
         let Some(step) = steps.get(index) else {
             continue;

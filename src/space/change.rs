@@ -400,11 +400,14 @@ impl Space {
         let mut zaps: [Range<SpacePage>; 2] = [Pages::none(), Pages::none()];
         // All that has changed, and not only what was installed: a process that met the new there
         // might meet the old where it was.
-        let mut changes = FewRanges::none();
-        changes.add(&change.pages);
-        if let Some(target) = change.target() {
-            changes.add(&target);
-        }
+        let changes = || {
+            let mut changes = FewRanges::none();
+            changes.add(&change.pages);
+            if let Some(target) = change.target() {
+                changes.add(&target);
+            }
+            changes
+        };
         let (shown, spare) = self.write_with_nodes(ops, NODES)?;
         let mut hold = Hold::new(self, ops, shown, &changes);
         let changed = change.apply(&mut hold, pins, usize::MAX, |old| {
@@ -419,22 +422,23 @@ impl Space {
             *zap = zap.clone().hull(self.absorbed.among(pages));
         }
         let [zap, there] = &zaps;
-        let revoke = !(zap.is_empty() && there.is_empty());
-        let surplus = hold.finish(revoke);
+        let revoke = (!(zap.is_empty() && there.is_empty())).then(changes);
+        let revoked = revoke.is_some();
+        let surplus = hold.finish(revoke.as_ref());
         drop(spare);
-        if revoke {
+        if let Some(changes) = &revoke {
             self.zap(ops, zap);
             self.zap(ops, there);
-            self.end_revoking(ops, &changes);
+            self.end_revoking(ops, changes);
         }
         let made = changed.is_ok().then_some(change);
-        self.wake(ops, made.into_iter(), &changes);
+        self.wake(ops, made.into_iter(), || revoke.unwrap_or_else(changes));
         if surplus {
             self.shed(ops);
         }
         match changed {
             Ok(()) => {
-                change.trace(self, revoke);
+                change.trace(self, revoked);
                 Ok(())
             }
             Err(ChangeError::Refused(error)) => Err(error),

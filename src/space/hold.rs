@@ -33,20 +33,21 @@ pub(super) struct Hold<'a> {
     space: &'a Space,
     /// None for a moment only.
     shown: Option<WriteGuard<'a, Shown>>,
-    /// What the change touches.
-    changes: &'a FewRanges,
+    /// What the change touches. It is put together when the lock is to be let go: most changes are
+    /// done before that.
+    changes: &'a dyn Fn() -> FewRanges,
     /// How many ranges more may be changed before the lock is let go.
     left: usize,
     let_go: bool,
 }
 
 impl<'a> Hold<'a> {
-    /// Goes on with the lock held, for a change of no more than `changes`.
+    /// Goes on with the lock held, for a change of no more than `changes` says.
     pub(super) fn new(
         space: &'a Space,
         _ops: &Ops,
         shown: WriteGuard<'a, Shown>,
-        changes: &'a FewRanges,
+        changes: &'a dyn Fn() -> FewRanges,
     ) -> Self {
         Hold {
             space,
@@ -78,9 +79,9 @@ impl<'a> Hold<'a> {
         self.left = self.left.saturating_sub(ranges);
         if self.left == 0 {
             self.left = PIECE;
-            let changes = self.changes;
+            let changes = (self.changes)();
             let shown = self.shown();
-            shown.revoking = changes.clone();
+            shown.revoking = changes;
             shown.half_made = true;
             self.shown = None;
             self.let_go = true;
@@ -122,13 +123,12 @@ impl<'a> Hold<'a> {
         self.spend(ranges / 8);
     }
 
-    /// Lets the lock go, with what is changed noted as being revoked if it is to be zapped. Says
-    /// whether the layout has memory to give back: see [`Space::shed`].
-    pub(super) fn finish(mut self, revoke: bool) -> bool {
-        let changes = self.changes;
+    /// Lets the lock go, with `revoke` noted as being revoked: all that is changed, if any of it is
+    /// to be zapped. Says whether the layout has memory to give back: see [`Space::shed`].
+    pub(super) fn finish(mut self, revoke: Option<&FewRanges>) -> bool {
         let shown = self.shown();
         shown.half_made = false;
-        if revoke {
+        if let Some(changes) = revoke {
             shown.revoking = changes.clone();
         } else if !shown.revoking.is_empty() {
             shown.revoking = FewRanges::none();

@@ -21,20 +21,20 @@ use crate::{
 };
 
 impl Space {
-    /// Changes have been `made`, of no more than `all` of these pages, and what they took away was
-    /// zapped: has those look again who wait there. If none has been, because it was refused,
+    /// Changes have been `made`, of no more than the pages that `all` puts together, and what they
+    /// took away was zapped: has those look again who wait there. If none has been, because it was refused,
     /// somebody may still have seen the pages being revoked.
     pub(super) fn wake<'a>(
         &self,
         _ops: &Ops,
         made: impl Iterator<Item = &'a Change>,
-        all: &FewRanges,
+        all: impl FnOnce() -> FewRanges,
     ) {
         if self.watch.is_watched() {
             for pages in made.filter_map(Change::mapped) {
                 self.unpoison_mapped(pages);
             }
-            self.watch.wake(all);
+            self.watch.wake(&all());
         }
     }
 

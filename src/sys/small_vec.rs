@@ -39,25 +39,6 @@ impl<T, const N: usize> SmallVec<T, N> {
         more.reserve(beyond.saturating_sub(more.len()), GFP_KERNEL_ACCOUNT)
     }
 
-    /// Has the allocation of another list, which is empty.
-    pub(crate) fn adopt(&mut self, more: KVVec<T>) {
-        if more.is_empty() && self.more.is_none() {
-            self.more = Some(more);
-        }
-    }
-
-    /// Drops what is in the allocation, and returns that, if there is one.
-    pub(crate) fn take_allocation(&mut self) -> Option<KVVec<T>> {
-        let mut more = self.more.take()?;
-        more.clear();
-        Some(more)
-    }
-
-    /// For how many elements there is room.
-    pub(crate) fn capacity(&self) -> usize {
-        N + self.more.as_ref().map_or(0, |more| more.capacity())
-    }
-
     /// Appends an element if there is room without an allocation; else returns it.
     pub(crate) fn push_within_capacity(&mut self, value: T) -> Result<(), T> {
         if let Some(place) = self.inline.get_mut(self.inline_len) {
@@ -114,11 +95,5 @@ impl<T, const N: usize> SmallVec<T, N> {
     {
         let more = self.more.as_deref().unwrap_or(&[]);
         Iterator::chain(self.inline.iter().flatten(), more.iter())
-    }
-
-    /// All elements in order, to be changed.
-    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        let more = self.more.as_deref_mut().unwrap_or(&mut []);
-        Iterator::chain(self.inline.iter_mut().flatten(), more.iter_mut())
     }
 }

@@ -9,9 +9,8 @@ use kernel::{
 
 use crate::sys::safe_fns;
 
-/// The five words at an address. May sleep. `EFAULT`.
-pub(crate) fn read_five(addr: usize) -> Result<[u64; 5]> {
-    let mut words = [0; 5];
-    to_result(safe_fns::address_space_helper_read_five(&mut words, addr))?;
-    Ok(words)
+/// Reads the five words at an address. May sleep. `EFAULT`.
+#[inline(always)]
+pub(crate) fn read_five(addr: usize, words: &mut [u64; 5]) -> Result {
+    to_result(safe_fns::address_space_helper_read_five(words, addr))
 }
