@@ -5,6 +5,7 @@
 use super::{
     by_segment::BySegment,
     by_space::BySpace,
+    change::Finger,
     chunks::Store,
     node::{
         wide,
@@ -40,6 +41,12 @@ impl<M: Store> Layout<M> {
         assert!(listed.into_iter().all(|index| self.waits(index)));
         self.check_bounds(false);
         self.check_reach();
+        if let Some(Finger { place, hole }) = &self.finger {
+            let between = Tree::<BySpace>::between(&self.pool, place.previous, place.next);
+            assert_eq!(*hole, self.hole(*place), "the hole of the last change");
+            assert!(self.space.find(&self.pool, &hole.end).next == place.next);
+            assert!(between.below_previous == place.below_previous);
+        }
 
         let (mut page, mut previous, mut mapped) = (SpacePage::FIRST, None, 0);
         for range in self.ranges(SpacePage::FIRST..SpacePage::END) {

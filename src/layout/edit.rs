@@ -9,7 +9,10 @@
 use super::{
     by_segment::BySegment,
     by_space::BySpace,
-    change::Error,
+    change::{
+        Error,
+        Finger, //
+    },
     chunks::Store,
     node::{
         corrupt,
@@ -18,6 +21,7 @@ use super::{
         NIL, //
     },
     page::{
+        Pages,
         SegmentPage,
         SpacePage, //
     },
@@ -64,7 +68,8 @@ impl<M: Store> Layout<M> {
         self.mapped = self.mapped.wrapping_add(range.pages());
         let (index, priority) = taken;
         let Place { previous, next, .. } = place;
-        let after = if next == NIL { 0 } else { hole.end - range.end };
+        let end = range.end;
+        let after = if next == NIL { 0 } else { hole.end - end };
         if let Some(node) = self.pool.linked_mut(previous) {
             node.next = index;
             if next == NIL {
@@ -81,6 +86,13 @@ impl<M: Store> Layout<M> {
         (node.space, node.gap) = (space, gap);
         (node.segment, node.reach) = (segment, reach);
         node.fill(range);
+        let place = Place {
+            previous: index,
+            next,
+            below_previous: space.child[1] == NIL,
+        };
+        let hole = end..hole.end;
+        self.finger = Some(Finger { place, hole });
         self.add_overdue();
         Ok(())
     }
@@ -203,14 +215,25 @@ impl<M: Store> Layout<M> {
     ) -> Option<Range<M::Segment>> {
         let next = linked.next;
         self.space.remove(&mut self.pool, index, linked.space);
+        let (end, below_previous) = match self.pool.linked(next) {
+            // As in `Tree::between`.
+            Some(node) => (node.start, node.space.child[0] != NIL),
+            None => (SpacePage::END, true),
+        };
+        let mut hole = SpacePage::FIRST..end;
         if let Some(node) = self.pool.linked_mut(previous) {
             node.next = next;
+            hole.start = node.end();
             if next != NIL {
-                let end = node.end();
-                let hole = self.pool.get(next).start - end;
-                Tree::<BySpace>::raise(&mut self.pool, previous, hole);
+                Tree::<BySpace>::raise(&mut self.pool, previous, hole.count());
             }
         }
+        let place = Place {
+            previous,
+            next,
+            below_previous,
+        };
+        self.finger = Some(Finger { place, hole });
         self.remove_by_segment(index, &linked);
         let removed = self.pool.put(index);
         let pages = removed.as_ref().map_or(0, Range::pages);
@@ -220,6 +243,7 @@ impl<M: Store> Layout<M> {
 
     /// Moves the end of a range. It must not run into another range that stays.
     fn set_end(&mut self, index: u32, end: SpacePage) {
+        self.finger = None;
         let waits = self.waits(index);
         let node = self.pool.get_mut(index);
         let old = node.own_reach();
@@ -245,6 +269,7 @@ impl<M: Store> Layout<M> {
     /// Moves the start of a range, the one after `previous`, which it must not run into; `offset`
     /// is what it shows there.
     fn set_start(&mut self, previous: u32, index: u32, start: SpacePage, offset: SegmentPage) {
+        self.finger = None;
         let mut mapped = self.mapped;
         // Its place among the ranges of its segment may change.
         self.rekey(index, |node| {

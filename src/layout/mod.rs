@@ -105,6 +105,7 @@ pub(crate) use self::{
 use self::{
     by_segment::BySegment,
     by_space::BySpace,
+    change::Finger,
     node::NIL,
     pool::Pool,
     tree::Tree,
@@ -228,6 +229,9 @@ pub(crate) struct Layout<M: Store> {
     segments: Tree<BySegment>,
     /// What is not in that tree yet.
     waiting: Waiting,
+    /// The place of the last change, or behind it, and the hole there. What changes that in any
+    /// other way forgets it.
+    finger: Option<Finger>,
     /// Page after the last of the space.
     end: SpacePage,
     /// Number of pages that show something.
@@ -246,6 +250,7 @@ impl<M: Store> Layout<M> {
             space: Tree::new(),
             segments: Tree::new(),
             waiting: Waiting::new(),
+            finger: None,
             end: SpacePage::new(pages),
             mapped: 0,
             holds: 0,

@@ -77,7 +77,7 @@ pub(super) struct Place {
     /// The first node after it, or [`NIL`].
     pub(super) next: u32,
     /// Whether the node before has nothing below it at this place; else the node after has not.
-    below_previous: bool,
+    pub(super) below_previous: bool,
 }
 
 /// One tree.

@@ -77,6 +77,11 @@ impl<'a> Batch<'a> {
         self
     }
 
+    /// Makes room for so many operations more, for callers that add many.
+    pub(crate) fn reserve(&mut self, operations: usize) {
+        self.operations.reserve_exact(operations);
+    }
+
     /// Adds a map in place, for callers that add many.
     pub(crate) fn push_map(
         &mut self,

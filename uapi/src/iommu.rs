@@ -314,6 +314,7 @@ impl Domain {
         if meets_pending {
             pending.unmap_all(&mut batch);
         }
+        batch.reserve(mappings.len());
         for mapping in mappings {
             let range = self.offsets(mapping.iova, mapping.length)?;
             let populate = mapping.length <= *populated;
@@ -364,8 +365,10 @@ impl Domain {
             }
             offsets.push(self.offsets(iova, length)?);
         }
+        let offsets = joined(offsets);
         let mut batch = self.inner.space.batch();
-        for range in joined(offsets) {
+        batch.reserve(offsets.len());
+        for range in offsets {
             batch.push_unmap(&range);
         }
         batch.commit()?;
