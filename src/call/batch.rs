@@ -36,7 +36,7 @@ pub(crate) fn batch(space: &Arc<Space>, within: &Part, ptr: UserPtr) -> Result<i
     }
     let mut batch = read(space, &arg, within)?;
     if let Err(refused) = batch.run(space, lend::backing) {
-        drop(batch);
+        batch.end(space);
         if let Some(index) = refused.index {
             // Where not even this can be written, the error is the refused operation's all the
             // same.

@@ -4,10 +4,10 @@
 //!
 //! This file owns what a change is allowed to do, and the way it looks for the ranges it concerns;
 //! `edit.rs` makes it. Each change first checks everything that stands against it, and only then
-//! changes anything. Each goes down the tree by space page once, to the place before its first
-//! page; from there it follows the list. The usual cases, a map in a hole and an unmap of one whole
-//! range, need that place and the nodes on its two sides only. A change is O(log n), and O(log n)
-//! for each range that it removes.
+//! changes anything. Each goes down the tree by space page once at most, to the place before its
+//! first page, and not even that right behind the last change; from there it follows the list. The
+//! usual cases, a map in a hole and an unmap of one whole range, need that place and the nodes on
+//! its two sides only. A change is O(log n), and O(log n) for each range that it removes.
 
 use super::{
     chunks::Store,

@@ -3,8 +3,8 @@
 //! The steps of which the changes of a layout are made.
 //!
 //! This file owns how ranges are added, removed, grown, shrunk, cut and joined, and keeps the list,
-//! both trees and their summaries in step. A step fails only without a free node, which `change.rs`
-//! has checked before. A step is O(log n).
+//! both trees, their summaries and the finger in step. A step fails only without a free node, which
+//! `change.rs` has checked before. A step is O(log n).
 
 use super::{
     by_segment::BySegment,
@@ -233,7 +233,9 @@ impl<M: Store> Layout<M> {
             next,
             below_previous,
         };
-        self.finger = Some(Finger { place, hole });
+        // Of a link that leads nowhere nothing is known.
+        let known = next == NIL || end != SpacePage::END;
+        self.finger = known.then_some(Finger { place, hole });
         self.remove_by_segment(index, &linked);
         let removed = self.pool.put(index);
         let pages = removed.as_ref().map_or(0, Range::pages);

@@ -8,7 +8,10 @@
 //! journal, before anybody has seen them.
 
 use core::{
-    cell::Cell,
+    cell::{
+        Cell,
+        OnceCell, //
+    },
     ops::Range, //
 };
 
@@ -44,7 +47,10 @@ use crate::{
             Kind,
             Old, //
         },
-        hold::Hold,
+        hold::{
+            Hold,
+            PIECE, //
+        },
         segments::Removed,
         zapping::Zapping,
         Space, //
@@ -140,14 +146,22 @@ impl Batch {
         })
     }
 
-    /// Ends a batch that was made, whose place may serve for another.
+    /// Ends a batch, whose place may serve for another.
     pub(crate) fn end(self, space: &Space) {
         let mut place = self.steps;
         place.clear();
-        if place.capacity() <= KEPT {
-            let other = space.spare_steps.steps.lock().replace(place);
-            drop(other);
+        if place.capacity() > KEPT {
+            return;
         }
+        let mut kept = space.spare_steps.steps.lock();
+        let room = kept.as_ref().map_or(0, |kept| kept.capacity());
+        let other = match room < place.capacity() {
+            true => kept.replace(place),
+            false => Some(place),
+        };
+        drop(kept);
+        // Not under the lock.
+        drop(other);
     }
 
     /// Adds an operation, for which there is room; `fd` is the file to map, if it is a map.
@@ -276,7 +290,13 @@ impl Batch {
         };
         let mut removed = Removed::new();
         let steps = &*steps;
-        let changes = || touched(steps);
+        // Of many they are put together before the lock is acquired, and of few when somebody needs
+        // them.
+        let all = OnceCell::new();
+        let changes = || all.get_or_init(|| touched(steps)).clone();
+        if steps.len() > PIECE {
+            let _ = changes();
+        }
         let mut any = false;
 
         let (shown, spare) = space.write_with_nodes(ops, nodes).map_err(memory)?;

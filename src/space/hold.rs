@@ -79,10 +79,12 @@ impl<'a> Hold<'a> {
         self.left = self.left.saturating_sub(ranges);
         if self.left == 0 {
             self.left = PIECE;
-            let changes = (self.changes)();
-            let shown = self.shown();
-            shown.revoking = changes;
-            shown.half_made = true;
+            if !self.let_go {
+                let changes = (self.changes)();
+                let shown = self.shown();
+                shown.revoking = changes;
+                shown.half_made = true;
+            }
             self.shown = None;
             self.let_go = true;
         }

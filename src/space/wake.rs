@@ -22,8 +22,8 @@ use crate::{
 
 impl Space {
     /// Changes have been `made`, of no more than the pages that `all` puts together, and what they
-    /// took away was zapped: has those look again who wait there. If none has been, because it was refused,
-    /// somebody may still have seen the pages being revoked.
+    /// took away was zapped: has those look again who wait there. If none has been, because it was
+    /// refused, somebody may still have seen the pages being revoked.
     pub(super) fn wake<'a>(
         &self,
         _ops: &Ops,

@@ -3,7 +3,13 @@
 //! The host's side of a layout: boxes from the heap, and segments that only have an id.
 
 use crate::layout::{self, FilePage, SegmentPage, SpacePage};
-use std::{array, cell::Cell, convert::Infallible, ops, rc::Rc};
+use std::{
+    array,
+    cell::Cell,
+    convert::Infallible,
+    ops::{self, Deref, DerefMut},
+    rc::Rc,
+};
 
 /// A handle as large as the kernel's, and counted as it is.
 pub(crate) type Segment = Rc<u64>;
@@ -17,6 +23,34 @@ impl layout::Segment for Segment {
 thread_local! {
     /// How many defects of layouts were reported, in a test that counts them.
     pub(crate) static REPORTS: Cell<Option<usize>> = const { Cell::new(None) };
+    /// How often a node was looked up.
+    static LOOKS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// How often nodes are looked up by `work`: what it costs, in a measure that repeats.
+pub(crate) fn looks(work: impl FnOnce()) -> u64 {
+    let before = LOOKS.get();
+    work();
+    LOOKS.get() - before
+}
+
+/// A chunk that counts the looks at it, of which each is for a node.
+pub(crate) struct Counted(Box<layout::Chunk<Heap>>);
+
+impl Deref for Counted {
+    type Target = layout::Chunk<Heap>;
+
+    fn deref(&self) -> &Self::Target {
+        LOOKS.set(LOOKS.get() + 1);
+        &self.0
+    }
+}
+
+impl DerefMut for Counted {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        LOOKS.set(LOOKS.get() + 1);
+        &mut self.0
+    }
 }
 
 /// Memory that never runs out. A defect ends the test, unless that counts them.
@@ -34,12 +68,13 @@ impl layout::Client for Heap {
 }
 
 impl layout::Store for Heap {
-    type Chunk = Box<layout::Chunk<Heap>>;
+    type Chunk = Counted;
     type Directory = Vec<layout::Slot<Self::Chunk>>;
     type Error = Infallible;
 
     fn chunk() -> Result<Self::Chunk, Infallible> {
-        Ok(Box::new(array::from_fn(|_| layout::Node::vacant())))
+        let nodes = array::from_fn(|_| layout::Node::vacant());
+        Ok(Counted(Box::new(nodes)))
     }
 
     fn directory(slots: usize) -> Result<Self::Directory, Infallible> {
