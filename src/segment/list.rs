@@ -21,7 +21,10 @@ use kernel::{
 };
 
 use crate::{
-    layout::FilePage,
+    layout::{
+        FilePage,
+        Pages, //
+    },
     segment::{
         source::Source,
         Segment,
@@ -30,23 +33,29 @@ use crate::{
     sys::small_vec::SmallVec,
 };
 
-/// How many segments of a file are looked at. Not to find one again costs a segment more, and
-/// nothing else; to look at all would cost a file that is mapped in many small pieces as much
-/// for each of them.
+/// How many segments of a file and a class are looked at that overlap what is wanted. Not to find
+/// one again costs a segment more, and nothing else.
 const LOOKS: usize = 64;
 
 /// How many segments are looked at with the lock held, of those that may be idle.
 const LOOKED_AT: usize = 256;
 
-/// The order of a list: by file, then by the first page, then by age; apart from those of the file
-/// that are private, of which there may be many that serve no other map.
+/// The order of a list: by file, then by class, then by the first page, then by age; apart from
+/// those of the file that are private, of which there may be many that serve no other map.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {
     /// Where the file is: it is held as long as the segment is.
     file: usize,
     private: bool,
+    class: u32,
     first: FilePage,
     id: u64,
+}
+
+/// The class of so many pages: those of which there are less than `2 << class`. One that holds a
+/// certain page begins no farther before it, however many smaller ones lie in between.
+fn class(pages: u64) -> u32 {
+    pages.checked_ilog2().unwrap_or(0)
 }
 
 impl Key {
@@ -54,6 +63,7 @@ impl Key {
         Key {
             file: segment.file().as_ptr() as usize,
             private: segment.is_private(),
+            class: class(segment.part().count()),
             first: segment.part().start,
             id: segment.id(),
         }
@@ -87,34 +97,55 @@ impl SegmentList {
         }
     }
 
-    /// The segment that can serve for `wanted`: of several the one that begins last, and of
-    /// those the youngest. O(log n).
+    /// The segment that can serve for `wanted`: of the smallest class that has one, and of several
+    /// the one that begins last, and of those the youngest. O(log n) for each class that the file
+    /// has segments of.
     fn find(&mut self, wanted: &Source) -> Option<&Arc<Segment>> {
-        let (file, private) = (wanted.file.as_ptr() as usize, wanted.is_private());
-        let behind = Key {
-            file,
-            private,
-            first: wanted.part.start + 1,
+        let part = &wanted.part;
+        let mut from = Key {
+            file: wanted.file.as_ptr() as usize,
+            private: wanted.is_private(),
+            class: class(part.count()),
+            first: FilePage::FIRST,
             id: 0,
         };
-        let mut found = None;
-        let mut cursor = match self.0.cursor_lower_bound_mut(&behind) {
+        loop {
+            let next = *self.0.cursor_lower_bound(&from)?.current().0;
+            if (next.file, next.private) != (from.file, from.private) {
+                return None;
+            }
+            let behind = Key {
+                class: next.class,
+                first: part.start + 1,
+                ..from
+            };
+            if let Some(found) = self.find_before(&behind, wanted) {
+                return self.0.get(&found);
+            }
+            from.class = next.class + 1;
+        }
+    }
+
+    /// The last before a place, of its file and class, that can serve for `wanted`.
+    fn find_before(&mut self, behind: &Key, wanted: &Source) -> Option<Key> {
+        let of = |key: &Key| (key.file, key.private, key.class);
+        let mut cursor = match self.0.cursor_lower_bound_mut(behind) {
             Some(cursor) => cursor.move_prev(),
             None => self.0.cursor_back_mut(),
         };
         for _ in 0..LOOKS {
-            let Some(at) = cursor else { break };
+            let at = cursor?;
             let (key, segment) = at.current();
-            if key.file != file || key.private != private {
-                break;
+            // None that begins before it reaches so far.
+            if of(key) != of(behind) || key.first + (2 << key.class) < wanted.part.end {
+                return None;
             }
             if segment.serves(wanted) {
-                found = Some(*key);
-                break;
+                return Some(*key);
             }
             cursor = at.move_prev();
         }
-        self.0.get(&found?)
+        None
     }
 
     /// Any segment of a file. O(log n).
@@ -123,7 +154,8 @@ impl SegmentList {
         let before = Key {
             file,
             private: false,
-            first: FilePage::new(0),
+            class: 0,
+            first: FilePage::FIRST,
             id: 0,
         };
         let cursor = self.0.cursor_lower_bound(&before)?;
@@ -141,7 +173,8 @@ impl SegmentList {
             None => Key {
                 file: 0,
                 private: false,
-                first: FilePage::new(0),
+                class: 0,
+                first: FilePage::FIRST,
                 id: 0,
             },
         };
