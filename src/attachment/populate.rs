@@ -16,7 +16,10 @@
 //! Where a VM may show an attachment, no entry for reading may be there where there may be one for
 //! writing (`fault.rs`): what is known for reading only is left to faults then.
 
-use core::ops::Range;
+use core::ops::{
+    ControlFlow,
+    Range, //
+};
 
 use kernel::{
     mm::{
@@ -65,10 +68,10 @@ use crate::{
     },
 };
 
-/// How many attachments are looked for at a time,
-const AT_A_TIME: usize = 8;
-/// and how often: more are left to faults.
-const ROUNDS: usize = 16;
+/// How many attachments are looked for at first, which need no allocation,
+const FEW: usize = 8;
+/// and how many in all: more are left to faults.
+const MANY: usize = 128;
 
 /// How many pages are installed with an attached process's mmap lock held: it may want to have
 /// it.
@@ -155,37 +158,68 @@ fn install_everywhere<'a>(
     all: &Range<SpacePage>,
     ranges: impl Iterator<Item = &'a Range<SpacePage>> + Clone,
 ) {
-    let numbers = all.start.get()..all.end.get();
-    for round in 0..ROUNDS {
-        let mut found = [const { None }; AT_A_TIME];
-        let Some(attached) = space.mapping.try_lock() else {
-            return;
+    let install = |found: &Found| {
+        let mut progress = Progress {
+            range: 0,
+            page: all.start,
         };
-        let mut passed = 0usize;
-        attached.visit(&numbers, |vma, addr, _| {
-            let place = passed.checked_sub(round * AT_A_TIME);
-            passed += 1;
-            if let Some(place) = place.and_then(|place| found.get_mut(place)) {
-                *place = vma.mm().mmget_not_zero().map(|mm| Found {
-                    mm: MmWithUser::into_mmput_async(mm),
-                    addr,
-                });
-            }
-        });
-        drop(attached);
-        for found in found.iter().flatten() {
-            let mut progress = Progress {
-                range: 0,
-                page: all.start,
-            };
-            while let Some(next) = install_some(space, found, ranges.clone(), progress) {
-                progress = next;
-            }
+        while let Some(next) = install_some(space, found, ranges.clone(), progress) {
+            progress = next;
         }
-        if passed <= (round + 1) * AT_A_TIME {
-            return;
+    };
+    let mut few = [const { None }; FEW];
+    let mut places = few.iter_mut();
+    let more = find(space, all, 0, |found| match places.next() {
+        Some(place) => {
+            *place = Some(found);
+            ControlFlow::Continue(())
         }
+        None => ControlFlow::Break(()),
+    });
+    few.iter().flatten().for_each(install);
+    if !more {
+        return;
     }
+    let Ok(mut many) = KVec::with_capacity(MANY - FEW, GFP_KERNEL) else {
+        return;
+    };
+    find(space, all, FEW, |found| {
+        match many.push_within_capacity(found) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    });
+    many.iter().for_each(install);
+}
+
+/// Calls `note` with the attachments that have any of the pages, but for the first `skipped`, until
+/// it has no place for one more; says whether that was so. If the lock is not available, with none.
+fn find(
+    space: &Space,
+    pages: &Range<SpacePage>,
+    skipped: usize,
+    mut note: impl FnMut(Found) -> ControlFlow<()>,
+) -> bool {
+    let Some(attached) = space.mapping.try_lock() else {
+        return false;
+    };
+    let numbers = pages.start.get()..pages.end.get();
+    let (mut passed, mut more) = (0, false);
+    attached.visit(&numbers, |vma, addr, _| {
+        passed += 1;
+        if passed <= skipped {
+            return ControlFlow::Continue(());
+        }
+        // An mm that is on its way out needs nothing.
+        let Some(mm) = vma.mm().mmget_not_zero() else {
+            return ControlFlow::Continue(());
+        };
+        let mm = MmWithUser::into_mmput_async(mm);
+        let noted = note(Found { mm, addr });
+        more |= noted.is_break();
+        noted
+    });
+    more
 }
 
 /// Installs a part of the `ranges` in an attachment; returns where to go on, or

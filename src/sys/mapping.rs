@@ -12,7 +12,10 @@
 
 use core::{
     marker::PhantomData,
-    ops::Range,
+    ops::{
+        ControlFlow,
+        Range, //
+    },
     ptr::NonNull, //
 };
 
@@ -171,6 +174,7 @@ impl MappingGuard<'_> {
         self.visit(range, |vma, addr, length| {
             visited += 1;
             vma.zap(addr, length, None);
+            ControlFlow::Continue(())
         });
         visited
     }
@@ -187,16 +191,17 @@ impl MappingGuard<'_> {
                 let alone = many.then(|| zaps.try_alone()).flatten();
                 addr = vma.zap(addr, end - addr, alone);
             }
+            ControlFlow::Continue(())
         });
         visited
     }
 
     /// Calls `visit` with each VMA that maps something of `range`, the address at which it does,
-    /// and how many bytes; in the order of the tree. O(log n) for each.
+    /// and how many bytes; in the order of the tree, until it breaks off. O(log n) for each.
     pub(crate) fn visit(
         &self,
         range: &Range<u64>,
-        mut visit: impl FnMut(LinkedVma<'_>, usize, usize),
+        mut visit: impl FnMut(LinkedVma<'_>, usize, usize) -> ControlFlow<()>,
     ) {
         if range.is_empty() {
             return;
@@ -232,7 +237,9 @@ impl MappingGuard<'_> {
             let end = vma.pages.end.min(range.end);
             if start < end {
                 let addr = vma.start + (((start - vma.pages.start) as usize) << PAGE_SHIFT);
-                visit(vma, addr, ((end - start) as usize) << PAGE_SHIFT);
+                if visit(vma, addr, ((end - start) as usize) << PAGE_SHIFT).is_break() {
+                    return;
+                }
             }
         }
     }
