@@ -19,8 +19,9 @@
 //!   that what the attachments still show is not freed under them.
 //!
 //! Zapping an attachment fires the attached mm's notifiers (that is how KVM drops its own
-//! entries), inside the arena's. Real depth is two, since an attachment cannot be a segment, but
-//! lockdep's notifier map does not know: see [`without_lockdep`].
+//! entries), inside the arena's. Real depth is two: an attachment cannot be a segment, and where
+//! the mm lends, a notifier that is called back for a zap does not zap (`sys/zapping_tasks.rs`).
+//! But lockdep's notifier map does not know: see [`without_lockdep`].
 
 use core::ops::Range;
 
@@ -63,6 +64,10 @@ use crate::{
         mapping::MappingGuard,
         mm::Locks,
         trace,
+        zapping_tasks::{
+            current_is_zapping,
+            IsZapping, //
+        },
         zaps::Shared, //
     },
 };
@@ -107,7 +112,14 @@ impl Revoke for Space {
             return false;
         }
         event.advance(&mut shown);
-        if idle {
+        // Called back for a zap of this task's: where an attachment is, nothing of what was lent
+        // before is known any more, but what is left to the worker already. To zap for that would
+        // be to be called back again.
+        let nested = match segment.is_lent() {
+            true => current_is_zapping(),
+            false => IsZapping::No,
+        };
+        if idle || nested == IsZapping::Yes {
             // All that is installed comes from the table.
             return true;
         }
@@ -121,6 +133,7 @@ impl Revoke for Space {
         // worker zaps.
         let attached = match (event.blockable, segment.is_lent()) {
             (false, _) => None,
+            _ if nested == IsZapping::Perhaps => None,
             (_, false) => self.try_lock_attached(TRIES),
             // Only locks of the lender's are held, or perhaps by the caller of who puts an mm.
             (_, true) => self.try_lock_attached(TRIES_OF_LENDER),

@@ -11,8 +11,9 @@ use crate::sys::safe_fns;
 ///
 /// Zapping an attachment inside a notifier is such a nesting: the attached mm's notifiers are
 /// called inside the arena's, and lockdep has one map for the notifiers of all mms. No attachment
-/// can be mapped in an arena, so it ends there. (virtio_mem does the same for a false positive of
-/// its own.)
+/// can be mapped in an arena, and no notifier zaps that is called inside a zap
+/// (`zapping_tasks.rs`), so it ends there. (virtio_mem does the same for a false positive of its
+/// own.)
 pub(crate) fn without_lockdep<R>(f: impl FnOnce() -> R) -> R {
     safe_fns::address_space_helper_lockdep_off();
     let result = f();

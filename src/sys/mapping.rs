@@ -31,6 +31,7 @@ use crate::sys::{
     bindings,
     file_system::Mounted,
     safe_fns,
+    zapping_tasks::Zapping,
     zaps::{
         Alone,
         Shared,
@@ -170,6 +171,7 @@ impl MappingGuard<'_> {
     /// made yet or found.
     /// Returns how many that are.
     pub(crate) fn zap(&self, range: &Range<u64>, _: &Shared<'_>) -> usize {
+        let _zapping = Zapping::begin();
         let mut visited = 0;
         self.visit(range, |vma, addr, length| {
             visited += 1;
@@ -182,6 +184,7 @@ impl MappingGuard<'_> {
     /// The same, for whoever may be the only one to zap: what takes out many entries of a VMA is
     /// faster alone. Others may zap meanwhile.
     pub(crate) fn zap_fast(&self, range: &Range<u64>, zaps: &Zaps) -> usize {
+        let _zapping = Zapping::begin();
         let mut visited = 0;
         self.visit(range, |vma, addr, length| {
             visited += 1;

@@ -31,6 +31,7 @@ pub(crate) mod user;
 pub(crate) mod wait;
 pub(crate) mod warn;
 pub(crate) mod workers;
+pub(crate) mod zapping_tasks;
 pub(crate) mod zaps;
 
 // For `layout/`, which the host compiles too, with a `sys::atomic` of its own.
