@@ -93,6 +93,16 @@ TEST_F(lent, mprotect_is_seen_when_it_returns)
 	}
 }
 
+TEST_F(lent, what_the_lender_may_only_write_is_refused)
+{
+	ASSERT_EQ(0, poke(self->mem + PAGE, 1));
+	ASSERT_EQ(0, agent_call(&self->lender, lender_only_write, (void *)1));
+	EXPECT_EQ(-SIGSEGV, poke(self->mem + PAGE, 99));
+	EXPECT_EQ(-SIGSEGV, peek(self->mem + PAGE));
+	ASSERT_EQ(0, agent_call(&self->lender, lender_allow, (void *)1));
+	EXPECT_EQ(1, peek(self->mem + PAGE));
+}
+
 TEST_F(lent, madvise_dontneed_is_seen_when_it_returns)
 {
 	unsigned int round;

@@ -49,7 +49,8 @@ static int check(struct vm_area_struct *vma, bool write)
 	if (!vma_is_anonymous(vma) &&
 	    (!vma->vm_file || address_space_helper_is_unmappable(vma->vm_file)))
 		return -EFAULT;
-	if (!(vma->vm_flags & (write ? VM_WRITE : VM_READ)))
+	/* What may be written but not read is looked at by nobody, however often it is written. */
+	if (!(vma->vm_flags & VM_READ) || (write && !(vma->vm_flags & VM_WRITE)))
 		return -EACCES;
 	if (write && (vma->vm_flags & VM_SHARED) && is_slow(vma))
 		return -EFAULT;

@@ -91,6 +91,11 @@ long lender_hide(void *page)
 	return mprotect(AREA + (long)page * PAGE, PAGE, PROT_NONE) ? -errno : 0;
 }
 
+long lender_only_write(void *page)
+{
+	return mprotect(AREA + (long)page * PAGE, PAGE, PROT_WRITE) ? -errno : 0;
+}
+
 long lender_allow(void *page)
 {
 	return mprotect(AREA + (long)page * PAGE, PAGE, RW) ? -errno : 0;

@@ -33,6 +33,7 @@ long lender_map_device(void *page);
 long lender_move(void *page);
 long lender_forbid(void *page);
 long lender_hide(void *page);
+long lender_only_write(void *page);
 long lender_allow(void *page);
 long lender_forget(void *page);
 long lender_page_out(void *unused);
