@@ -130,6 +130,9 @@ TEST_F(attachment, is_not_inherited_after_dontfork)
 	EXPECT_EQ(-SIGSEGV, agent_peek(&child, self->mem));
 	EXPECT_EQ(0, still_works(&self->s, self->mem));
 	EXPECT_EQ(0, agent_stop(&child));
+	/* As for any PFN map. */
+	EXPECT_EQ(-1, madvise(self->mem, SPACE_LEN, MADV_DOFORK));
+	EXPECT_EQ(EINVAL, errno);
 }
 
 TEST_F(attachment, is_revoked_even_if_mlocked)
