@@ -295,6 +295,22 @@ impl Domain {
     ///
     /// As [`map()`](Domain::map).
     pub fn map_all(&self, mappings: &[Mapping]) -> Result<()> {
+        self.map_in_one_step(mappings, false)
+    }
+
+    /// As [`flush()`](Domain::flush) and then [`map_all()`](Domain::map_all), but in one step
+    /// and one call of the kernel, for a guest that asks for deferred unmaps: those of a
+    /// request end with the maps of the next. When this returns, no device can reach what
+    /// an unmap was pending of.
+    ///
+    /// # Errors
+    ///
+    /// As [`map()`](Domain::map). The unmaps are still pending then.
+    pub fn flush_and_map_all(&self, mappings: &[Mapping]) -> Result<()> {
+        self.map_in_one_step(mappings, true)
+    }
+
+    fn map_in_one_step(&self, mappings: &[Mapping], flush: bool) -> Result<()> {
         let mut state = self.state();
         let State {
             ram,
@@ -304,14 +320,14 @@ impl Domain {
             ..
         } = &mut *state;
         let mut batch = self.inner.space.batch();
-        let mut meets_pending = false;
-        if pending.count() != 0 {
+        let mut unmaps = flush && pending.count() != 0;
+        if !unmaps && pending.count() != 0 {
             for mapping in mappings {
                 let range = self.offsets(mapping.iova, mapping.length)?;
-                meets_pending |= pending.overlaps(&range);
+                unmaps |= pending.overlaps(&range);
             }
         }
-        if meets_pending {
+        if unmaps {
             pending.unmap_all(&mut batch);
         }
         batch.reserve(mappings.len());
@@ -320,7 +336,7 @@ impl Domain {
             let populate = mapping.length <= *populated;
             add(&mut batch, ram, &range, mapping.gpa, mapping.prot, populate)?;
         }
-        if meets_pending {
+        if unmaps {
             batch.commit()?;
             pending.clear();
         } else {

@@ -152,6 +152,43 @@ fn deferred_unmap_is_final_once_flushed() {
     domain.flush().unwrap();
 }
 
+#[test]
+fn pending_unmaps_end_with_the_next_maps_in_one_step() {
+    let domain = domain();
+    let page = page_size();
+    let mapping = |to, from| Mapping {
+        iova: iova(to),
+        gpa: gpa(from),
+        length: page,
+        prot: Prot::READ,
+    };
+    domain.map(iova(0), gpa(0), 2 * page, Prot::READ).unwrap();
+    let mut device_one = device(&domain);
+    assert_eq!(device_one.letter(0), Ok('a'));
+    domain.unmap_later(iova(0), page).unwrap();
+
+    // Something is mapped there: nothing changes.
+    let refused = domain.flush_and_map_all(&[mapping(4, 8), mapping(1, 3)]);
+    assert_eq!(refused.unwrap_err().failed_operation(), Some(2));
+    assert_eq!(device_one.letter(0), Ok('a'));
+
+    domain
+        .flush_and_map_all(&[mapping(4, 8), mapping(5, 3)])
+        .unwrap();
+    assert_eq!(device_one.letter(1), Ok('b'));
+    assert_eq!(device_one.letter(4), Ok('e'));
+    assert_eq!(device_one.letter(5), Ok('d'));
+    assert_eq!(device_one.letter(0), Err(SIGBUS));
+
+    // With nothing to map, and with nothing pending.
+    domain.unmap_later(iova(4), page).unwrap();
+    domain.flush_and_map_all(&[]).unwrap();
+    assert_eq!(device(&domain).letter(4), Err(SIGBUS));
+    domain.flush_and_map_all(&[mapping(6, 10)]).unwrap();
+    assert_eq!(device(&domain).letter(6), Ok('g'));
+    domain.flush_and_map_all(&[]).unwrap();
+}
+
 /// The page faults of all devices of a domain so far.
 fn faults(domain: &Domain) -> u64 {
     let fd = domain.space().as_fd().as_raw_fd();

@@ -34,6 +34,8 @@ pub enum Unmap {
         /// The number of pending unmaps that are made together.
         most: u32,
     },
+    /// In the call that maps the next.
+    WithTheNext,
 }
 
 /// What is between a device and the RAM.
@@ -62,6 +64,8 @@ pub struct Iommu {
     /// meets a hole: a page, unless the test sets another number.
     pub gap: Cell<u64>,
     pending: Cell<u32>,
+    /// Whether the next map makes the pending unmaps.
+    flush_with_next: Cell<bool>,
 }
 
 /// Where a device finds some memory.
@@ -111,6 +115,7 @@ impl Bus {
             next: Cell::new(REQUESTS),
             gap: Cell::new(page_size()),
             pending: Cell::new(0),
+            flush_with_next: Cell::new(false),
         })))
     }
 
@@ -220,7 +225,12 @@ impl Iommu {
                 }
             })
             .collect();
-        self.domain.map_all(&mappings)?;
+        if self.flush_with_next.take() {
+            self.domain.flush_and_map_all(&mappings)?;
+            self.pending.set(0);
+        } else {
+            self.domain.map_all(&mappings)?;
+        }
         Ok(mappings
             .iter()
             .map(|mapping| Mapped {
@@ -242,13 +252,18 @@ impl Iommu {
     }
 
     fn unmap_all(&self, mapped: &[Mapped], unmap: Unmap) -> Result<()> {
-        let Unmap::Deferred { most } = unmap else {
-            let ranges: Vec<_> = mapped
-                .iter()
-                .map(|mapped| mapped.addr..mapped.addr + mapped.length)
-                .collect();
-            return Ok(self.domain.unmap_all(&ranges)?);
+        let most = match unmap {
+            Unmap::Strict => {
+                let ranges: Vec<_> = mapped
+                    .iter()
+                    .map(|mapped| mapped.addr..mapped.addr + mapped.length)
+                    .collect();
+                return Ok(self.domain.unmap_all(&ranges)?);
+            }
+            Unmap::Deferred { most } => most,
+            Unmap::WithTheNext => u32::MAX,
         };
+        self.flush_with_next.set(unmap == Unmap::WithTheNext);
         for mapped in mapped {
             self.domain.unmap_later(mapped.addr, mapped.length)?;
         }
