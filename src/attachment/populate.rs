@@ -176,7 +176,12 @@ fn install_everywhere<'a>(
         }
         None => ControlFlow::Break(()),
     });
-    few.iter().flatten().for_each(install);
+    // Each is let go when it is done with: a process may end meanwhile.
+    for place in &mut few {
+        if let Some(found) = place.take() {
+            install(&found);
+        }
+    }
     if !more {
         return;
     }
@@ -189,7 +194,9 @@ fn install_everywhere<'a>(
             Err(_) => ControlFlow::Break(()),
         }
     });
-    many.iter().for_each(install);
+    while let Some(found) = many.pop() {
+        install(&found);
+    }
 }
 
 /// Calls `note` with the attachments that have any of the pages, but for the first `skipped`, until

@@ -38,7 +38,10 @@ use crate::{
         },
         Space, //
     },
-    sys::bindings,
+    sys::{
+        bindings,
+        zapping_tasks, //
+    },
 };
 
 /// What a fault returns.
@@ -158,8 +161,10 @@ impl<'a> Attachment<'a> {
         let end = addr.saturating_add(size).min(self.vma.end());
         let start = addr.max(self.vma.start());
         if start < end {
-            // SAFETY: The bytes lie in the VMA, a PFN map that is held still.
-            unsafe { bindings::zap_special_vma_range(self.vma.as_ptr(), start, end - start) };
+            zapping_tasks::run(|| {
+                // SAFETY: The bytes lie in the VMA, a PFN map that is held still.
+                unsafe { bindings::zap_special_vma_range(self.vma.as_ptr(), start, end - start) };
+            });
         }
     }
 
@@ -189,7 +194,7 @@ impl<'a> Attachment<'a> {
         // INVARIANT: The VMA's private data is as the type has it, with a reference of its own.
         unsafe {
             let vma = self.vma.as_ptr();
-            bindings::address_space_helper_zap_original(vma, all);
+            zapping_tasks::run(|| bindings::address_space_helper_zap_original(vma, all));
             if let Some(private) = private {
                 (*vma).vm_private_data = private;
             }

@@ -65,12 +65,11 @@ fn count(counter: &Atomic<u64>) -> u64 {
 
 pub(crate) fn show_space(asfd: &impl SpaceFile, out: &SeqFile) {
     let space: &Space = asfd.space();
-    let registered = space.ops.lock().registered();
     seq_print!(out, "space:\t{}\n", space.mapping.ino());
     seq_print!(out, "creator:\t{}\n", space.arenas.main().creator());
     seq_print!(out, "length:\t{}\n", bytes(space.pages));
     seq_print!(out, "mappings:\t{}\n", space.install.read().layout.len());
-    seq_print!(out, "registered:\t{}\n", registered);
+    seq_print!(out, "registered:\t{}\n", count(&space.counts.registered));
     seq_print!(out, "attachments:\t{}\n", count(&space.counts.attachments));
     seq_print!(out, "faults:\t{}\n", count(&space.counts.faults));
     seq_print!(out, "revocations:\t{}\n", count(&space.counts.revocations));

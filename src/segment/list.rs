@@ -33,8 +33,8 @@ use crate::{
     sys::small_vec::SmallVec,
 };
 
-/// How many segments of a file and a class are looked at that overlap what is wanted. Not to find
-/// one again costs a segment more, and nothing else.
+/// How many segments of a file and a class are looked at, of those that begin near enough to what is
+/// wanted. Not to find one again costs a segment more, and nothing else.
 const LOOKS: usize = 64;
 
 /// How many segments are looked at with the lock held, of those that may be idle.
@@ -52,8 +52,9 @@ pub(crate) struct Key {
     id: u64,
 }
 
-/// The class of so many pages: those of which there are less than `2 << class`. One that holds a
-/// certain page begins no farther before it, however many smaller ones lie in between.
+/// The class of so many pages: of one class are `1 << class` pages and more, and less than twice as
+/// many. One that holds a certain page begins no farther before it than that, however many smaller
+/// ones lie in between.
 fn class(pages: u64) -> u32 {
     pages.checked_ilog2().unwrap_or(0)
 }
@@ -90,11 +91,14 @@ impl SegmentList {
         self.0.remove(&Key::of(segment))
     }
 
-    /// Moves a segment of this list to another. O(log n).
-    fn pass(&mut self, segment: &Segment, to: &mut SegmentList) {
-        if let Some(node) = self.0.remove_node(&Key::of(segment)) {
+    /// Moves a segment of this list to another; says whether it was there. O(log n).
+    fn pass(&mut self, segment: &Segment, to: &mut SegmentList) -> bool {
+        let node = self.0.remove_node(&Key::of(segment));
+        let was_there = node.is_some();
+        if let Some(node) = node {
             to.0.insert(node);
         }
+        was_there
     }
 
     /// The segment that can serve for `wanted`: of the smallest class that has one, and of several
@@ -306,11 +310,6 @@ impl Ops {
         self.registered.0.get(&key).is_some() || self.others.0.get(&key).is_some()
     }
 
-    /// How many segments are registered.
-    pub(crate) fn registered(&self) -> usize {
-        self.registered.iter().count()
-    }
-
     /// Removes all segments, which the caller ends.
     pub(crate) fn take_all(&mut self) -> [SegmentList; 2] {
         while self.idle.pop_front().is_some() {}
@@ -370,17 +369,19 @@ impl Ops {
         self.others.remove(segment).is_some()
     }
 
-    /// Keeps a segment, whether or not anything shows it, for the file with number `by`.
-    pub(crate) fn keep(&mut self, segment: &Segment, by: u64) {
+    /// Keeps a segment, whether or not anything shows it, for the file with number `by`; says
+    /// whether it was not kept before.
+    pub(crate) fn keep(&mut self, segment: &Segment, by: u64) -> bool {
         segment.registrant.store(by, Relaxed);
-        self.others.pass(segment, &mut self.registered);
+        self.others.pass(segment, &mut self.registered)
     }
 
-    /// Keeps a segment no longer.
-    pub(crate) fn unkeep(&mut self, segment: &Arc<Segment>) {
+    /// Keeps a segment no longer; says whether it was.
+    pub(crate) fn unkeep(&mut self, segment: &Arc<Segment>) -> bool {
         segment.registrant.store(0, Relaxed);
-        self.registered.pass(segment, &mut self.others);
+        let was_kept = self.registered.pass(segment, &mut self.others);
         self.note_idle(segment.clone());
+        was_kept
     }
 
     /// Any segment of a file that is registered. O(log n).

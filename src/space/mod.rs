@@ -162,6 +162,8 @@ pub(crate) struct Shown {
 
 /// What happened to a space, for fdinfo.
 pub(crate) struct Counts {
+    /// Segments that are registered. Changed with `ops` held.
+    pub(crate) registered: Atomic<u64>,
     /// Attachments: VMAs that map the space.
     pub(crate) attachments: Atomic<u64>,
     /// Page faults of attachments.
@@ -255,6 +257,7 @@ impl Space {
                     closed: false,
                 }),
                 counts: Counts {
+                    registered: Atomic::new(0),
                     attachments: Atomic::new(0),
                     faults: Atomic::new(0),
                     revocations: Atomic::new(0),

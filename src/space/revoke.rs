@@ -64,10 +64,7 @@ use crate::{
         mapping::MappingGuard,
         mm::Locks,
         trace,
-        zapping_tasks::{
-            current_is_zapping,
-            IsZapping, //
-        },
+        zapping_tasks::current_is_zapping,
         zaps::Shared, //
     },
 };
@@ -103,6 +100,10 @@ impl Revoke for Space {
         segment: ArcBorrow<'_, Segment>,
         event: &Event<'_, Segment>,
     ) -> bool {
+        // Called back for a zap of this task's: it begins when an attachment has come to where it
+        // is, so what was lent there before is known no more, or left to the worker. To zap for
+        // that would be to be called back again.
+        let nested = segment.is_lent() && current_is_zapping();
         let mut shown = self.install.write();
         let pages = segment.clip(event.start, event.end);
         let pages = segment.frames.widen(pages, &shown);
@@ -112,14 +113,7 @@ impl Revoke for Space {
             return false;
         }
         event.advance(&mut shown);
-        // Called back for a zap of this task's: where an attachment is, nothing of what was lent
-        // before is known any more, but what is left to the worker already. To zap for that would
-        // be to be called back again.
-        let nested = match segment.is_lent() {
-            true => current_is_zapping(),
-            false => IsZapping::No,
-        };
-        if idle || nested == IsZapping::Yes {
+        if idle || nested {
             // All that is installed comes from the table.
             return true;
         }
@@ -133,7 +127,6 @@ impl Revoke for Space {
         // worker zaps.
         let attached = match (event.blockable, segment.is_lent()) {
             (false, _) => None,
-            _ if nested == IsZapping::Perhaps => None,
             (_, false) => self.try_lock_attached(TRIES),
             // Only locks of the lender's are held, or perhaps by the caller of who puts an mm.
             (_, true) => self.try_lock_attached(TRIES_OF_LENDER),

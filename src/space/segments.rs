@@ -160,7 +160,9 @@ impl Space {
         by: u64,
     ) -> Result<Pinned> {
         let (mut ops, pinned) = self.obtain(self.ops.lock(), backing, part, prot)?;
-        ops.keep(pinned.segment(), by);
+        if ops.keep(pinned.segment(), by) {
+            self.counts.registered.fetch_add(1, Relaxed);
+        }
         Ok(pinned)
     }
 
@@ -199,7 +201,9 @@ impl Space {
     }
 
     fn end_registration(&self, ops: &mut Ops, segment: &Arc<Segment>) {
-        ops.unkeep(segment);
+        if ops.unkeep(segment) {
+            self.counts.registered.fetch_sub(1, Relaxed);
+        }
         if segment.is_private() {
             self.give_back(ops, segment, segment.pages());
         }

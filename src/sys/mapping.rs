@@ -30,8 +30,7 @@ use kernel::{
 use crate::sys::{
     bindings,
     file_system::Mounted,
-    safe_fns,
-    zapping_tasks::Zapping,
+    safe_fns, zapping_tasks,
     zaps::{
         Alone,
         Shared,
@@ -171,12 +170,13 @@ impl MappingGuard<'_> {
     /// made yet or found.
     /// Returns how many that are.
     pub(crate) fn zap(&self, range: &Range<u64>, _: &Shared<'_>) -> usize {
-        let _zapping = Zapping::begin();
         let mut visited = 0;
-        self.visit(range, |vma, addr, length| {
-            visited += 1;
-            vma.zap(addr, length, None);
-            ControlFlow::Continue(())
+        zapping_tasks::run(|| {
+            self.visit(range, |vma, addr, length| {
+                visited += 1;
+                vma.zap(addr, length, None);
+                ControlFlow::Continue(())
+            });
         });
         visited
     }
@@ -184,17 +184,18 @@ impl MappingGuard<'_> {
     /// The same, for whoever may be the only one to zap: what takes out many entries of a VMA is
     /// faster alone. Others may zap meanwhile.
     pub(crate) fn zap_fast(&self, range: &Range<u64>, zaps: &Zaps) -> usize {
-        let _zapping = Zapping::begin();
         let mut visited = 0;
-        self.visit(range, |vma, addr, length| {
-            visited += 1;
-            let (mut addr, end) = (addr, addr + length);
-            while addr < end {
-                let many = end - addr > FEW << PAGE_SHIFT;
-                let alone = many.then(|| zaps.try_alone()).flatten();
-                addr = vma.zap(addr, end - addr, alone);
-            }
-            ControlFlow::Continue(())
+        zapping_tasks::run(|| {
+            self.visit(range, |vma, addr, length| {
+                visited += 1;
+                let (mut addr, end) = (addr, addr + length);
+                while addr < end {
+                    let many = end - addr > FEW << PAGE_SHIFT;
+                    let alone = many.then(|| zaps.try_alone()).flatten();
+                    addr = vma.zap(addr, end - addr, alone);
+                }
+                ControlFlow::Continue(())
+            });
         });
         visited
     }

@@ -6,114 +6,93 @@
 //! memory which the mm lends, to the space that is zapped or to another. Were it to zap in turn, it
 //! could be called back for that, and so on, until the stack is full.
 //!
-//! A task has nothing of its own to note this in. So there is a table of tasks. It takes no lock:
-//! each task writes its own entry, and only looks for its own.
+//! A task has nothing of its own to note this in. So there is a table of tasks, of which each uses
+//! one cache line, or any where that is full. It takes no lock: a task writes its own entry, and
+//! looks for no other.
 
 use kernel::{
     sync::atomic::{
         ordering::*,
         Atomic, //
     },
-    task::Task, //
+    task::Task,
+    time::{
+        delay::fsleep,
+        Delta, //
+    },
 };
 
 use crate::sys::peek::peek;
 
-/// Places of a line, and lines.
+/// Places of a line, and lines: so many tasks can zap at once.
 const PLACES: usize = 8;
-const LINES: usize = 128;
+const LINES: usize = 1024;
 
-/// A cache line of places: a task's address, or 0.
+/// How long a task sleeps that finds no place.
+const PAUSE: Delta = Delta::from_micros(100);
+
+/// A place: a task's address, or 0.
+type Place = Atomic<usize>;
+
+/// A cache line of places.
 #[repr(align(64))]
-struct Line([Atomic<usize>; PLACES]);
+struct Line([Place; PLACES]);
 
-/// A task's place is in the line that its address says, or, where that is full, in any.
-static TASKS: [Line; LINES] = [const { Line([const { Atomic::new(0) }; PLACES]) }; LINES];
+static TASKS: [Line; LINES] = [const { Line([const { Place::new(0) }; PLACES]) }; LINES];
 
-/// How many have a place in another line,
+/// How many tasks have a place in another line than their own.
 static ELSEWHERE: Atomic<usize> = Atomic::new(0);
-/// and how many have none.
-static NOWHERE: Atomic<usize> = Atomic::new(0);
-
-/// A task that zaps, from its making on until it is dropped, by the same task.
-pub(crate) struct Zapping {
-    place: Option<&'static Atomic<usize>>,
-    elsewhere: bool,
-}
-
-/// Whether the current task zaps.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum IsZapping {
-    No,
-    Yes,
-    /// More tasks zap than there are places.
-    Perhaps,
-}
 
 fn current() -> usize {
     Task::current_raw() as usize
 }
 
-/// The lines, that of a task first.
-fn lines(task: usize) -> impl Iterator<Item = &'static Line> {
+/// The places of the lines, those of the task's own line first.
+fn lines(task: usize) -> impl Iterator<Item = &'static [Place; PLACES]> {
     let mixed = (task as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let own = (mixed >> (u64::BITS - LINES.ilog2())) as usize;
-    TASKS.iter().cycle().skip(own).take(LINES)
+    (own..own + LINES).filter_map(|index| TASKS.get(index % LINES).map(|line| &line.0))
 }
 
-impl Zapping {
-    /// The current task begins to zap, which it does not yet.
-    pub(crate) fn begin() -> Zapping {
-        let task = current();
-        for (index, line) in lines(task).enumerate() {
-            let free = line
-                .0
-                .iter()
-                .find(|place| peek(place) == 0 && place.cmpxchg(0, task, Relaxed).is_ok());
-            if let Some(place) = free {
-                let elsewhere = index > 0;
-                if elsewhere {
-                    ELSEWHERE.fetch_add(1, Relaxed);
-                }
-                return Zapping {
-                    place: Some(place),
-                    elsewhere,
-                };
-            }
-        }
-        NOWHERE.fetch_add(1, Relaxed);
-        Zapping {
-            place: None,
-            elsewhere: false,
+/// Takes a place in a line, if one is free.
+fn take(line: &'static [Place; PLACES], task: usize) -> Option<&'static Place> {
+    line.iter()
+        .find(|place| peek(*place) == 0 && place.cmpxchg(0, task, Relaxed).is_ok())
+}
+
+/// Runs `zap`, in which the current task zaps. May sleep.
+#[inline]
+pub(crate) fn run<R>(zap: impl FnOnce() -> R) -> R {
+    let task = current();
+    let own = lines(task).next().and_then(|line| take(line, task));
+    let place = own.unwrap_or_else(|| take_elsewhere(task));
+    let result = zap();
+    place.store(0, Relaxed);
+    if own.is_none() {
+        ELSEWHERE.fetch_sub(1, Relaxed);
+    }
+    result
+}
+
+#[cold]
+#[inline(never)]
+fn take_elsewhere(task: usize) -> &'static Place {
+    ELSEWHERE.fetch_add(1, Relaxed);
+    loop {
+        match lines(task).find_map(|line| take(line, task)) {
+            Some(place) => return place,
+            None => fsleep(PAUSE),
         }
     }
 }
 
-impl Drop for Zapping {
-    fn drop(&mut self) {
-        match self.place {
-            Some(place) => place.store(0, Relaxed),
-            None => {
-                NOWHERE.fetch_sub(1, Relaxed);
-            }
-        }
-        if self.elsewhere {
-            ELSEWHERE.fetch_sub(1, Relaxed);
-        }
-    }
-}
-
-/// Whether the current task has begun to zap, and has not ended.
-pub(crate) fn current_is_zapping() -> IsZapping {
+/// Whether the current task zaps.
+pub(crate) fn current_is_zapping() -> bool {
     // What the task itself has written it sees, wherever it runs by now.
     let task = current();
-    let has = |line: &Line| line.0.iter().any(|place| peek(place) == task);
     let looked_at = if peek(&ELSEWHERE) == 0 { 1 } else { LINES };
-    if lines(task).take(looked_at).any(has) {
-        IsZapping::Yes
-    } else if peek(&NOWHERE) == 0 {
-        IsZapping::No
-    } else {
-        IsZapping::Perhaps
-    }
+    lines(task)
+        .take(looked_at)
+        .flatten()
+        .any(|place| peek(place) == task)
 }

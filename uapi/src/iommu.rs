@@ -305,7 +305,8 @@ impl Domain {
     ///
     /// # Errors
     ///
-    /// As [`map()`](Domain::map). The unmaps are still pending then.
+    /// As [`map()`](Domain::map), in [`Error::Batch`] if anything was pending: its index counts
+    /// the unmaps first, of which adjacent ones are one. They are still pending then.
     pub fn flush_and_map_all(&self, mappings: &[Mapping]) -> Result<()> {
         self.map_in_one_step(mappings, true)
     }
