@@ -72,39 +72,61 @@ impl Key {
 }
 
 /// A list of segments, found by file and page.
-pub(crate) struct SegmentList(RBTree<Key, Arc<Segment>>);
+pub(crate) struct SegmentList {
+    segments: RBTree<Key, Arc<Segment>>,
+    /// The one that was found last, which the next map often wants too. It is in the list.
+    found: Option<Arc<Segment>>,
+}
 
 impl SegmentList {
     fn new() -> Self {
-        SegmentList(RBTree::new())
+        SegmentList {
+            segments: RBTree::new(),
+            found: None,
+        }
+    }
+
+    /// Forgets a segment that leaves.
+    fn forget(&mut self, segment: &Segment) {
+        self.found.take_if(|found| found.id() == segment.id());
     }
 
     /// Adds a segment. O(log n). `ENOMEM`.
     fn add(&mut self, segment: Arc<Segment>) -> Result {
-        self.0
+        self.segments
             .try_create_and_insert(Key::of(&segment), segment, GFP_KERNEL_ACCOUNT)?;
         Ok(())
     }
 
     /// Removes a segment, if it is there. O(log n).
     fn remove(&mut self, segment: &Segment) -> Option<Arc<Segment>> {
-        self.0.remove(&Key::of(segment))
+        self.forget(segment);
+        self.segments.remove(&Key::of(segment))
     }
 
     /// Moves a segment of this list to another; says whether it was there. O(log n).
     fn pass(&mut self, segment: &Segment, to: &mut SegmentList) -> bool {
-        let node = self.0.remove_node(&Key::of(segment));
+        self.forget(segment);
+        let node = self.segments.remove_node(&Key::of(segment));
         let was_there = node.is_some();
         if let Some(node) = node {
-            to.0.insert(node);
+            to.segments.insert(node);
         }
         was_there
     }
 
-    /// The segment that can serve for `wanted`: of the smallest class that has one, and of several
-    /// the one that begins last, and of those the youngest. O(log n) for each class that the file
-    /// has segments of.
+    /// A segment that can serve for `wanted`: that which was found last, or else one of the smallest
+    /// class that has one, and of several the one that begins last, and of those the youngest.
+    /// O(log n) for each class that the file has segments of.
     fn find(&mut self, wanted: &Source) -> Option<&Arc<Segment>> {
+        let served = |found: &Arc<Segment>| found.serves(wanted);
+        if !self.found.as_ref().is_some_and(served) {
+            self.found = Some(self.search(wanted)?.clone());
+        }
+        self.found.as_ref()
+    }
+
+    fn search(&mut self, wanted: &Source) -> Option<&Arc<Segment>> {
         let part = &wanted.part;
         let mut from = Key {
             file: wanted.file.as_ptr() as usize,
@@ -114,7 +136,7 @@ impl SegmentList {
             id: 0,
         };
         loop {
-            let next = *self.0.cursor_lower_bound(&from)?.current().0;
+            let next = *self.segments.cursor_lower_bound(&from)?.current().0;
             if (next.file, next.private) != (from.file, from.private) {
                 return None;
             }
@@ -124,7 +146,7 @@ impl SegmentList {
                 ..from
             };
             if let Some(found) = self.find_before(&behind, wanted) {
-                return self.0.get(&found);
+                return self.segments.get(&found);
             }
             from.class = next.class + 1;
         }
@@ -133,9 +155,9 @@ impl SegmentList {
     /// The last before a place, of its file and class, that can serve for `wanted`.
     fn find_before(&mut self, behind: &Key, wanted: &Source) -> Option<Key> {
         let of = |key: &Key| (key.file, key.private, key.class);
-        let mut cursor = match self.0.cursor_lower_bound_mut(behind) {
+        let mut cursor = match self.segments.cursor_lower_bound_mut(behind) {
             Some(cursor) => cursor.move_prev(),
-            None => self.0.cursor_back_mut(),
+            None => self.segments.cursor_back_mut(),
         };
         for _ in 0..LOOKS {
             let at = cursor?;
@@ -162,7 +184,7 @@ impl SegmentList {
             first: FilePage::FIRST,
             id: 0,
         };
-        let cursor = self.0.cursor_lower_bound(&before)?;
+        let cursor = self.segments.cursor_lower_bound(&before)?;
         let (key, segment) = cursor.current();
         (key.file == file).then(|| segment.clone())
     }
@@ -182,14 +204,14 @@ impl SegmentList {
                 id: 0,
             },
         };
-        let cursor = self.0.cursor_lower_bound(&first)?;
+        let cursor = self.segments.cursor_lower_bound(&first)?;
         let (key, segment) = cursor.current();
         Some((*key, segment.clone()))
     }
 
     /// All of them.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Segment>> {
-        self.0.values()
+        self.segments.values()
     }
 }
 
@@ -307,7 +329,7 @@ impl Ops {
     /// Whether a segment is still in use. O(log n).
     pub(crate) fn has(&self, segment: &Segment) -> bool {
         let key = Key::of(segment);
-        self.registered.0.get(&key).is_some() || self.others.0.get(&key).is_some()
+        self.registered.segments.get(&key).is_some() || self.others.segments.get(&key).is_some()
     }
 
     /// Removes all segments, which the caller ends.
