@@ -240,8 +240,8 @@ impl<M: Store> Layout<M> {
         if room == 0 {
             return Err(Error::NoRoom);
         }
-        let linked = node.linked();
-        *removed = self.unlink(place.previous, place.next, linked);
+        let links = node.all_links();
+        *removed = self.unlink(place.previous, place.next, links);
         Ok(Removal::Done)
     }
 

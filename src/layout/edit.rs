@@ -16,7 +16,7 @@ use super::{
     chunks::Store,
     node::{
         corrupt,
-        Linked,
+        AllLinks,
         Node,
         NIL, //
     },
@@ -175,8 +175,8 @@ impl<M: Store> Layout<M> {
             self.change_waiting(index, change);
             return;
         }
-        let linked = self.pool.get(index).linked();
-        self.remove_by_segment(index, &linked);
+        let links = self.pool.get(index).all_links();
+        self.remove_by_segment(index, &links);
         let node = self.pool.get_mut(index);
         change(node);
         let id = node.segment_id;
@@ -201,8 +201,8 @@ impl<M: Store> Layout<M> {
     /// As [`Self::unlink()`], for what is less usual.
     #[inline(never)]
     fn erase(&mut self, previous: u32, index: u32) -> Option<Range<M::Segment>> {
-        let linked = self.pool.get(index).linked();
-        self.unlink(previous, index, linked)
+        let links = self.pool.get(index).all_links();
+        self.unlink(previous, index, links)
     }
 
     /// Removes a range, the one after `previous`, whose node is linked so.
@@ -211,10 +211,10 @@ impl<M: Store> Layout<M> {
         &mut self,
         previous: u32,
         index: u32,
-        linked: Linked,
+        links: AllLinks,
     ) -> Option<Range<M::Segment>> {
-        let next = linked.next;
-        self.space.remove(&mut self.pool, index, linked.space);
+        let next = links.next;
+        self.space.remove(&mut self.pool, index, links.space);
         let (end, below_previous) = match self.pool.linked(next) {
             // As in `Tree::between`.
             Some(node) => (node.start, node.space.child[0] != NIL),
@@ -236,7 +236,7 @@ impl<M: Store> Layout<M> {
         // Of a link that leads nowhere nothing is known.
         let known = next == NIL || end != SpacePage::END;
         self.finger = known.then_some(Finger { place, hole });
-        self.remove_by_segment(index, &linked);
+        self.remove_by_segment(index, &links);
         let removed = self.pool.put(index);
         let pages = removed.as_ref().map_or(0, Range::pages);
         self.mapped = self.mapped.wrapping_sub(pages);

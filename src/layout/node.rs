@@ -51,9 +51,10 @@ impl Links {
     };
 }
 
-/// All by which a node is linked to others, to be read in one go.
+/// How a node is linked to others: in the list, in the tree by space page, and in that by segment
+/// page or among those that wait. To be read in one go, since to find a node takes a while.
 #[derive(Clone, Copy)]
-pub(super) struct Linked {
+pub(super) struct AllLinks {
     pub(super) next: u32,
     pub(super) space: Links,
     pub(super) segment: Links,
@@ -125,10 +126,10 @@ impl<M: Client> Node<M> {
         self.range = Some(range);
     }
 
-    /// By what it is linked to others.
+    /// How it is linked to others.
     #[inline(always)]
-    pub(super) fn linked(&self) -> Linked {
-        Linked {
+    pub(super) fn all_links(&self) -> AllLinks {
+        AllLinks {
             next: self.next,
             space: self.space,
             segment: self.segment,

@@ -13,7 +13,7 @@
 use super::{
     chunks::Store,
     node::{
-        Linked,
+        AllLinks,
         Links,
         Node,
         Wide,
@@ -108,8 +108,8 @@ impl Waiting {
 
     /// Takes a node out, which is linked so.
     #[inline(always)]
-    fn remove<M: Store>(&mut self, pool: &mut Pool<M>, linked: &Linked) {
-        let [newer, older] = linked.segment.child;
+    fn remove<M: Store>(&mut self, pool: &mut Pool<M>, links: &AllLinks) {
+        let [newer, older] = links.segment.child;
         match pool.linked_mut(newer) {
             Some(node) => node.segment.child[OLDER] = older,
             None => self.newest = older,
@@ -119,7 +119,7 @@ impl Waiting {
             None => self.oldest = newer,
         }
         self.count = self.count.saturating_sub(1);
-        self.forget(linked.segment_id);
+        self.forget(links.segment_id);
     }
 
     /// How many there are at most, whatever the links of a corrupt layout say.
@@ -198,11 +198,11 @@ impl<M: Store> Layout<M> {
 
     /// Removes a node, which is linked so, from where it is searched for by segment page.
     #[inline(always)]
-    pub(super) fn remove_by_segment(&mut self, index: u32, linked: &Linked) {
-        if linked.waits {
-            self.waiting.remove(&mut self.pool, linked);
+    pub(super) fn remove_by_segment(&mut self, index: u32, links: &AllLinks) {
+        if links.waits {
+            self.waiting.remove(&mut self.pool, links);
         } else {
-            self.remove_from_tree(index, linked.segment);
+            self.remove_from_tree(index, links.segment);
         }
     }
 
@@ -232,8 +232,8 @@ impl<M: Store> Layout<M> {
     fn add_oldest(&mut self) {
         let index = self.waiting.oldest;
         if let Some(node) = self.pool.linked(index) {
-            let linked = node.linked();
-            self.waiting.remove(&mut self.pool, &linked);
+            let links = node.all_links();
+            self.waiting.remove(&mut self.pool, &links);
             self.add_to_tree(index);
         }
     }

@@ -71,8 +71,9 @@ struct Step {
     change: Change,
     /// The file to map; without meaning for others.
     fd: i32,
-    /// Where what it takes away may be installed in some attachment; or what is zapped with it,
-    /// or nothing, if it is zapped with another's. First and end, of what is never moved away.
+    /// First page and end of where what it takes away may be installed in some attachment; or of
+    /// what is zapped with it; or of nothing, if it is zapped with another's. A cell, since the
+    /// steps are borrowed, to say what they touch, as long as they are made.
     zap: Cell<(SpacePage, SpacePage)>,
 }
 
