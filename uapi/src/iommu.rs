@@ -120,15 +120,12 @@ mod translation;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::{AddressSpace, Errno, Error, Holes, Prot, Result, View, page_size};
+use crate::{AddressSpace, Error, Holes, Prot, Result, View};
 pub use faults::{Fault, Faults, Reason};
 use joined::joined;
 use pending::Pending;
 use ram::{Ram, add};
 use table::Table;
-
-/// The most deferred unmaps that can be pending: the next one flushes them.
-const MOST_PENDING: usize = 1024;
 
 /// The default limit for mappings to be populated, in bytes.
 const POPULATED: u64 = 64 << 10;
@@ -298,19 +295,7 @@ impl Domain {
         self.map_in_one_step(mappings, false)
     }
 
-    /// As [`flush()`](Domain::flush) and then [`map_all()`](Domain::map_all), but in one step
-    /// and one call of the kernel, for a guest that asks for deferred unmaps: those of a
-    /// request end with the maps of the next. When this returns, no device can reach what
-    /// an unmap was pending of.
-    ///
-    /// # Errors
-    ///
-    /// As [`map()`](Domain::map), in [`Error::Batch`] if anything was pending: its index counts
-    /// the unmaps first, of which adjacent ones are one. They are still pending then.
-    pub fn flush_and_map_all(&self, mappings: &[Mapping]) -> Result<()> {
-        self.map_in_one_step(mappings, true)
-    }
-
+    /// Makes mappings, and the pending unmaps where they meet any, or all of them to `flush`.
     fn map_in_one_step(&self, mappings: &[Mapping], flush: bool) -> Result<()> {
         let mut state = self.state();
         let State {
@@ -393,54 +378,6 @@ impl Domain {
             state.table.remove(range);
             self.translate_no_more(range.start, range.end - range.start);
         }
-        Ok(())
-    }
-
-    /// Unmaps a range of IOVAs at the next [`flush()`](Domain::flush). Until then, or
-    /// until the range is mapped again, devices can still reach what is mapped there:
-    /// the guest must not yet use that memory for anything that they must not see or
-    /// change.
-    ///
-    /// At most 1024 such ranges are pending: one more flushes all of them first.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::OutOfAperture`]; [`Error::Unmap`]: EINVAL if a number is not a
-    /// multiple of the page size or the length is 0; and those of a flush. The range is
-    /// mapped as before then.
-    pub fn unmap_later(&self, iova: u64, length: u64) -> Result<()> {
-        let mut state = self.state();
-        let range = self.offsets(iova, length)?;
-        if length == 0 || (range.start | length) % page_size() != 0 {
-            // A range that the kernel refuses would make the flush of all others fail.
-            let errno = Errno::INVAL;
-            return Err(Error::Unmap { range, errno });
-        }
-        // Before anything is changed, since it may fail.
-        if state.pending.count() >= MOST_PENDING {
-            self.flush_all(&mut state)?;
-        }
-        state.table.remove(&(iova..iova + length));
-        self.translate_no_more(iova, length);
-        state.pending.add(range);
-        Ok(())
-    }
-
-    /// Makes all pending unmaps final, in one step. When this returns, no device can
-    /// reach what was mapped there.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Batch`]; the unmaps are still pending then.
-    pub fn flush(&self) -> Result<()> {
-        self.flush_all(&mut self.state())
-    }
-
-    fn flush_all(&self, state: &mut State) -> Result<()> {
-        let mut batch = self.inner.space.batch();
-        state.pending.unmap_all(&mut batch);
-        batch.commit()?;
-        state.pending.clear();
         Ok(())
     }
 

@@ -95,16 +95,20 @@ fn map_over_a_mapping_is_refused() {
     assert_eq!(device(&domain).letter(1), Ok('b'));
 }
 
+/// A page of guest RAM, for reading.
+fn mapping(to: u64, from: u64) -> Mapping {
+    Mapping {
+        iova: iova(to),
+        gpa: gpa(from),
+        length: page_size(),
+        prot: Prot::READ,
+    }
+}
+
 #[test]
 fn several_mappings_are_made_and_removed_in_one_step() {
     let domain = domain();
     let page = page_size();
-    let mapping = |at, from| Mapping {
-        iova: iova(at),
-        gpa: gpa(from),
-        length: page,
-        prot: Prot::READ,
-    };
     domain.map_all(&[mapping(2, 0), mapping(5, 9)]).unwrap();
     let mut device_one = device(&domain);
     assert_eq!(device_one.letter(2), Ok('a'));
@@ -156,12 +160,6 @@ fn deferred_unmap_is_final_once_flushed() {
 fn pending_unmaps_end_with_the_next_maps_in_one_step() {
     let domain = domain();
     let page = page_size();
-    let mapping = |to, from| Mapping {
-        iova: iova(to),
-        gpa: gpa(from),
-        length: page,
-        prot: Prot::READ,
-    };
     domain.map(iova(0), gpa(0), 2 * page, Prot::READ).unwrap();
     let mut device_one = device(&domain);
     assert_eq!(device_one.letter(0), Ok('a'));

@@ -4,6 +4,7 @@
 
 use super::ram::RamFile;
 use super::*;
+use crate::Errno;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 
