@@ -4,7 +4,7 @@
 //! attachment's protection hold for them too.
 //!
 //! Locks: the attached mm's mmap lock is held and cannot be released, also while a page is brought
-//! in; locks of the arena's are only tried.
+//! in, and while what is invalidated in the arena ends; locks of the arena's are only tried.
 
 use core::ops::ControlFlow;
 
@@ -146,11 +146,7 @@ fn with_shown_page(
             fsleep(PAUSE);
             ControlFlow::Continue(())
         }
-        Obstacle::Busy(pinned, _) if !pinned.segment().is_lent() => {
-            fsleep(PAUSE);
-            ControlFlow::Continue(())
-        }
-        // A lender's notifier may have to be waited for.
+        // The notifier may have to be waited for.
         Obstacle::Busy(pinned, at) | Obstacle::Missing(pinned, at) => {
             let segment = pinned.segment();
             let ended = segment.ends_before(at);

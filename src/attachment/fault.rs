@@ -4,9 +4,10 @@
 //! refused access comes to is in `refuse.rs`.
 //!
 //! A fault comes with the attached process's mmap lock (or its VMA lock). It never waits for
-//! anything slow with that held: where the arena must fault a page in, or the arena's lock is
-//! held, the fault releases its own lock, waits, and has the access tried again. So there is no
-//! lock order between mms, and a slow file holds up only accesses to it.
+//! anything slow with that held: where the arena must fault a page in, or its lock is held, or
+//! something is being invalidated there, the fault releases its own lock, waits, and has the access
+//! tried again. So there is no lock order between mms, and a slow file holds up only accesses to
+//! it.
 //!
 //! Memory for page tables and for the frame table is allocated before the install lock is
 //! acquired. (The former comes with the fault: `do_fault` has made one, if there is none.)
@@ -133,8 +134,8 @@ pub(super) enum Answer {
     WaitForChange(Wait),
     /// The access is refused: what that comes to is for `refuse.rs` to say.
     Refused(Refusal),
-    /// The arena must fault the page in, which may take its time; the segment is not ended
-    /// meanwhile.
+    /// The arena must fault the page in, which may take its time, or what is under way there must
+    /// end before it can be looked at; the segment is not ended meanwhile.
     Wait(Waited, Pinned),
 }
 
@@ -214,6 +215,7 @@ impl<'a> Fault<'a> {
             let view = self.context.terms().id;
             trace::fault(&self.space().mapping, view, page, access, ret);
         }
+        let tried = self.context.was_tried();
         match answer {
             // Not at once: the task that revokes may have to share the CPU with this one, and may
             // be less urgent.
@@ -227,7 +229,7 @@ impl<'a> Fault<'a> {
             Answer::Wait(what, pinned) => self.context.release_fault_lock(|space| {
                 let segment = pinned.segment();
                 let ended = segment.ends_before(what.page);
-                match space.provide(&pinned, what.page, what.write) {
+                match space.provide(&pinned, what.page, what.write, tried) {
                     // A failure from before is no longer true.
                     Ok(()) => drop(space.failures.take(what)),
                     Err(no_page) => {
@@ -352,12 +354,9 @@ impl<'a> Fault<'a> {
         let policy = |obstacle: Obstacle<'_>| match obstacle {
             // Once there is a page table, there will be no huge page; so it is now that the arena
             // must have its own, or that a revocation must end.
-            Obstacle::Missing(pinned, page) if self.context.may_release() => {
-                self.wait_for(pinned, page)
-            }
-            // A lender's notifier may have to be waited for.
-            Obstacle::Busy(pinned, page)
-                if self.context.may_release() && pinned.segment().is_lent() =>
+            // Busy it is also where the notifier has to be waited for.
+            Obstacle::Missing(pinned, page) | Obstacle::Busy(pinned, page)
+                if self.context.may_release() =>
             {
                 self.wait_for(pinned, page)
             }

@@ -44,7 +44,8 @@ use crate::{
             Jobs,
             Map, //
         },
-        mm_source, //
+        mm_source,
+        notifier::Settled, //
     },
     sys::{
         bindings,
@@ -82,6 +83,7 @@ const HUGE_SIZE: usize = HUGE_PAGES * PAGE_SIZE;
 #[pin_data(PinnedDrop)]
 pub(crate) struct Arena {
     mm: ARef<MmWithUser>,
+    settled: Settled,
     owner: ARef<Task>,
     jobs: Arc<Jobs>,
     /// Of an arena for files that may take their time: what is done when it is dropped, by a worker
@@ -124,6 +126,7 @@ impl Arena {
         let arena = Arc::pin_init(
             pin_init!(Arena {
                 mm,
+                settled: Settled::new(),
                 owner,
                 jobs,
                 take_down,
@@ -152,6 +155,11 @@ impl Arena {
     /// The mm.
     pub(crate) fn mm(&self) -> &MmWithUser {
         &self.mm
+    }
+
+    /// What is known of the mm's notifiers.
+    pub(super) fn settled(&self) -> &Settled {
+        &self.settled
     }
 
     /// Maps `length` bytes of a file from `offset`, where there is room; returns the address.

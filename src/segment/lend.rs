@@ -61,7 +61,10 @@ use crate::{
         Prot, //
     },
     segment::{
-        notifier::Notifier,
+        notifier::{
+            Notifier,
+            Settled, //
+        },
         Segment,
         ATTENDED, //
     },
@@ -94,6 +97,7 @@ pub(crate) struct Lend {
     /// The mm, until its owner has ended, or nothing shows any more what was taken back.
     #[pin]
     mm: SpinLock<Option<ARef<Mm>>>,
+    settled: Settled,
     /// Whether it is being taken back, or was. Becomes true under the lock of the segments.
     taken_back: Atomic<bool>,
     /// Had by whoever takes it back.
@@ -128,6 +132,7 @@ impl Lend {
                 pages,
                 prot,
                 mm <- new_spinlock!(Some(mm), "Lend::mm"),
+                settled: Settled::new(),
                 taken_back: Atomic::new(false),
                 taking <- new_mutex!((), "Lend::taking"),
                 segments <- new_mutex!(RBTree::new(), "Lend::segments"),
@@ -257,15 +262,19 @@ impl Lend {
         Some(look(&*self.user()?))
     }
 
-    /// Waits until nothing is under way that a notifier of it was called back for. What it waits
+    /// Waits until nothing is under way that a segment of it was called back for. What it waits
     /// for is done by the kernel for the lender, and by nobody else; no lock should be held.
-    pub(super) fn settle(&self, notifier: &Notifier<Segment>) {
-        if notifier.try_begin().is_none() {
+    pub(super) fn settle(&self, segment: &Segment) {
+        if Notifier::begin(segment).is_none() {
             if let Some(mm) = self.mm() {
-                // That it has begun is all.
-                let _ = notifier.begin(&mm);
+                Notifier::settle(segment, &mm);
             }
         }
+    }
+
+    /// What is known of the mm's notifiers.
+    pub(super) fn settled(&self) -> &Settled {
+        &self.settled
     }
 
     /// Has the page at `addr` made present, writable if `write`; if locks may only be tried, gives

@@ -27,6 +27,7 @@ use crate::{
     segment::{
         notifier::{
             From,
+            Notifier,
             Seen, //
         },
         Segment, //
@@ -86,9 +87,19 @@ impl Segment {
             None => self.arena.fault_in(addr, write, locks),
             Some(_) if !self.notifier.is_live() => Err(NoPage::Gone),
             Some(lend) => {
-                lend.settle(&self.notifier);
+                lend.settle(self);
                 lend.fault_in(addr, write, locks)
             }
+        }
+    }
+
+    /// Waits until nothing is under way in the arena that concerns it, so that it can be looked at
+    /// until something else is. No signal ends that: no lock should be held, but by an access that
+    /// cannot be tried again. (What is lent settles in [`Segment::look`] and
+    /// [`Segment::fault_in`].)
+    pub(crate) fn settle(&self) {
+        if !self.is_lent() && Notifier::begin(self).is_none() {
+            Notifier::settle(self, self.arena.mm());
         }
     }
 
@@ -96,7 +107,7 @@ impl Segment {
     /// for each of `words`; see [`Look::read`] for the errors, and `EAGAIN` also where the notifier
     /// would have to be waited for. `Ok(None)`: the notifier does not watch any more.
     ///
-    /// Locks may be waited for only where it is of lent memory, and no lock is held.
+    /// Locks may be waited for only where no lock is held; of the arena's only that end is.
     pub(crate) fn look<'a>(
         &'a self,
         page: SegmentPage,
@@ -106,19 +117,24 @@ impl Segment {
     ) -> Result<Option<Seen<'a, Segment>>> {
         let addr = self.addr_of(first);
         let Some(lend) = self.lend() else {
-            let mm = self.arena.mm();
-            let Some(look) = self.notifier.begin(mm) else {
-                return Ok(None);
+            if locks == Locks::Wait {
+                self.settle();
+            }
+            let look = match Notifier::begin(self) {
+                Some(look) => look,
+                None if self.notifier.is_live() => return Err(EAGAIN),
+                None => return Ok(None),
             };
             let vma = self.arena.try_lock_vma(addr).ok_or(EAGAIN)?;
-            return look.read(mm, From::Vma(&vma), addr, words).map(Some);
+            let from = From::Vma(&vma);
+            return look.read(self.arena.mm(), from, addr, words).map(Some);
         };
         if locks == Locks::Wait {
-            lend.settle(&self.notifier);
+            lend.settle(self);
         }
         let from = From::Lent(self.addr_of(page), locks);
         let look = |mm: &MmWithUser| {
-            let look = match self.notifier.try_begin() {
+            let look = match Notifier::begin(self) {
                 Some(look) => look,
                 None if self.notifier.is_live() => return Err(EAGAIN),
                 // Taken back.

@@ -78,6 +78,7 @@ use crate::{
         notifier::{
             Event,
             Notifier,
+            Settled,
             Watch, //
         },
         source::Source,
@@ -200,6 +201,13 @@ impl Watch for Segment {
         &self.notifier
     }
 
+    fn settled(&self) -> &Settled {
+        match self.lend() {
+            Some(lend) => lend.settled(),
+            None => self.arena.settled(),
+        }
+    }
+
     fn invalidate(this: ArcBorrow<'_, Segment>, event: &Event<'_, Segment>) -> bool {
         let done = this.owner.clone().invalidate(this, event);
         if let Some(lend) = this.lend().filter(|_| event.ends) {
@@ -259,6 +267,11 @@ impl Segment {
         }
         let segment = Self::new(owner, home, id, source, addr)?;
         Notifier::insert(&segment, home.arena.mm(), addr, length)?;
+        if !home.arena.settled().is_known() {
+            // It is the first: there is nothing else there to wait for. Those that follow have the
+            // same sequence, until something is invalidated.
+            segment.settle();
+        }
         Ok(segment)
     }
 

@@ -4,14 +4,15 @@
 //! confirms.
 //!
 //! The protocol is that of `mm/mmu_notifier.c` and `Documentation/mm/hmm.rst`, with the install
-//! lock as the lock: [`Notifier::begin`], [`Look::read`] under the mmap lock, then under the
-//! install lock [`Seen::confirm`]. The callback advances the sequence under the install lock
-//! held for writing ([`Event::advance`]).
+//! lock as the lock: [`Notifier::begin`], [`Look::read`], then under the install lock
+//! [`Seen::confirm`]. The callback advances the sequence under the install lock held for writing
+//! ([`Event::advance`]).
 //!
-//! The beginning waits, without an end of its own, for what is invalidated there: for whoever
-//! changes a file in the case of an arena, but in that of memory that was lent for whatever its
-//! owner does. [`Notifier::try_begin`] does not: it knows of which sequence a beginning has
-//! returned, so that nothing can be under way that was called back with it.
+//! The kernel's own beginning, mmu_interval_read_begin(), waits without an end of its own for what
+//! is invalidated there: for whoever changes a file in the case of an arena, and in that of memory
+//! that was lent for whatever its owner does. So that is [`Notifier::settle`], with no lock held
+//! where that can be. [`Notifier::begin`] does not wait: it knows of which sequence that has
+//! returned ([`Settled`]), so that nothing can be under way that was called back with it.
 //!
 //! C header: [`include/linux/mmu_notifier.h`](srctree/include/linux/mmu_notifier.h)
 
@@ -61,9 +62,45 @@ pub(crate) trait Watch: Send + Sync + Sized + 'static {
     /// The notifier that watches for it.
     fn notifier(&self) -> &Notifier<Self>;
 
+    /// What is known of the mm in which it watches.
+    fn settled(&self) -> &Settled;
+
     /// The mm is about to map a range differently, or to write-protect it. Called inside the
     /// locks of the task that changes the mm. Answers false where it may not sleep, and would.
     fn invalidate(this: ArcBorrow<'_, Self>, event: &Event<'_, Self>) -> bool;
+}
+
+/// The latest sequence in an mm that has settled; 0, which is none, before.
+///
+/// The notifiers of an mm have their sequences from one count. One that is inserted gets that of
+/// the invalidation that is under way, or of the last one before. So what is known of one notifier
+/// is known of all: of this sequence, and of those before it, nothing is under way.
+pub(crate) struct Settled(Atomic<usize>);
+
+impl Settled {
+    /// Of an mm in which none has.
+    pub(crate) const fn new() -> Self {
+        Settled(Atomic::new(0))
+    }
+
+    /// Whether any has.
+    pub(crate) fn is_known(&self) -> bool {
+        self.0.load(Relaxed) != 0
+    }
+
+    /// This one has.
+    fn note(&self, seq: usize) {
+        // Of two at once the earlier one may stay, which is true as well.
+        if self.0.load(Relaxed) < seq {
+            self.0.store(seq, Release);
+        }
+    }
+
+    /// Whether nothing is under way that this one was given out for. Whoever is told so sees the
+    /// page tables as they were left.
+    fn includes(&self, seq: usize) -> bool {
+        seq <= self.0.load(Acquire)
+    }
 }
 
 /// An interval notifier in the making or in use.
@@ -80,8 +117,6 @@ pub(crate) struct Notifier<T> {
     inner: Opaque<bindings::mmu_interval_notifier>,
     watcher: Atomic<*mut T>,
     live: Atomic<bool>,
-    /// A sequence of which a beginning has returned; 0, which is none, before.
-    settled: Atomic<usize>,
 }
 
 // SAFETY: The C object is only passed to functions that lock for themselves; the pointer stands
@@ -103,7 +138,6 @@ impl<T: Watch> Notifier<T> {
             inner <- Opaque::zeroed(),
             watcher: Atomic::new(null_mut()),
             live: Atomic::new(false),
-            settled: Atomic::new(0),
         })
     }
 
@@ -190,39 +224,34 @@ impl<T: Watch> Notifier<T> {
         self.live.load(Acquire)
     }
 
-    /// Begins a look at `mm`, which is the notifier's; waits while an invalidation is under way
-    /// there. [`None`] where the notifier does not watch any more.
-    pub(crate) fn begin(&self, mm: &Mm) -> Option<Look<'_, T>> {
-        let look = self.begin_with(Some(mm))?;
-        if self.settled.load(Relaxed) != look.seq {
-            // Whoever reads it sees the page tables as they were left.
-            self.settled.store(look.seq, Release);
-        }
-        Some(look)
+    /// Begins a look at the mm in which `watcher` watches. [`None`] where an invalidation may be
+    /// under way there, until it has settled; and where the notifier does not watch any more.
+    pub(crate) fn begin(watcher: &T) -> Option<Look<'_, T>> {
+        let notifier = watcher.notifier();
+        let seq = notifier.sequence(None)?;
+        let is_settled = watcher.settled().includes(seq);
+        is_settled.then_some(Look { notifier, seq })
     }
 
-    /// The same without waiting: [`None`] also where an invalidation may be under way.
-    pub(crate) fn try_begin(&self) -> Option<Look<'_, T>> {
-        self.begin_with(None)
-            .filter(|look| look.seq == self.settled.load(Acquire))
+    /// Waits until nothing is under way in `mm`, in which `watcher` watches, that its notifier was
+    /// called back for, or inserted into. No signal ends that.
+    pub(crate) fn settle(watcher: &T, mm: &Mm) {
+        if let Some(seq) = watcher.notifier().sequence(Some(mm)) {
+            watcher.settled().note(seq);
+        }
     }
 
-    /// Begins a look; waits if the mm is given.
-    fn begin_with(&self, mm: Option<&Mm>) -> Option<Look<'_, T>> {
-        if !self.live.load(Acquire) {
-            return None;
-        }
+    /// The present sequence; if an mm is given, the notifier's, once it has settled there.
+    /// [`None`] where it does not watch any more.
+    fn sequence(&self, settle: Option<&Mm>) -> Option<usize> {
         let inner = self.inner.get();
-        Some(Look {
-            notifier: self,
-            // SAFETY: The notifier was inserted. The mm, without which only a field is read, is
-            // held by the caller.
-            seq: unsafe {
-                match mm {
-                    Some(_) => bindings::mmu_interval_read_begin(inner),
-                    None => bindings::address_space_helper_interval_seq(inner),
-                }
-            },
+        // SAFETY: The notifier was inserted. The mm, without which only a field is read, is held
+        // by the caller.
+        self.is_live().then(|| unsafe {
+            match settle {
+                Some(_) => bindings::mmu_interval_read_begin(inner),
+                None => bindings::address_space_helper_interval_seq(inner),
+            }
         })
     }
 }

@@ -51,18 +51,21 @@ const LOOKS: usize = 64;
 
 impl Space {
     /// Has a page of a segment made present where it is mapped, writable if `write`: it takes as
-    /// long as its file does, or its lender. See [`Segment::fault_in`].
+    /// long as its file does, or its lender. See [`Space::fault_in`].
     ///
     /// What was lent is entered in the table too: when the access is tried again, the lender may be
-    /// busy with something else, which may not be waited for then.
+    /// busy with something else, which may not be waited for then. So is what is of a file if the
+    /// page was provided `before`, for the same access: the file may be changed without a pause.
+    /// (Not at once: the access looks for its neighbours with the page, if that is not known.)
     pub(crate) fn provide(
         &self,
         pinned: &Pinned,
         page: SegmentPage,
         write: bool,
+        before: bool,
     ) -> Result<(), NoPage> {
         let segment = pinned.segment();
-        if !segment.is_lent() {
+        if !segment.is_lent() && !before {
             return self.fault_in(segment, page, write, Locks::Wait);
         }
         let access = if write { Prot::WRITE } else { Prot::READ };
@@ -70,7 +73,7 @@ impl Space {
             match self.mirror(segment, page, &(page..page + 1), write, Locks::Wait) {
                 Ok(Mirrored::Again) if is_known(segment, page, access) => break,
                 Ok(Mirrored::Again) => (),
-                Ok(Mirrored::Missing) => segment.fault_in(page, write, Locks::Wait)?,
+                Ok(Mirrored::Missing) => self.fault_in(segment, page, write, Locks::Wait)?,
                 Ok(Mirrored::Invalidating | Mirrored::Busy) => {
                     nap(NAP).map_err(|_| NoPage::Interrupted)?
                 }
@@ -124,7 +127,7 @@ impl Space {
             }
             self.bring_in_page(pinned, page, &part, access)?;
             if !is_known(pinned.segment(), page, access) {
-                // It is being invalidated.
+                // It is being invalidated, or was each time.
                 nap(NAP)?;
             }
         }
@@ -151,7 +154,7 @@ impl Space {
                 },
                 |obstacle| match obstacle {
                     Obstacle::Missing(pinned, page) | Obstacle::Busy(pinned, page) => {
-                        match self.provide(pinned, page, write) {
+                        match self.provide(pinned, page, write, false) {
                             Ok(()) => ControlFlow::Continue(()),
                             Err(no_page) => ControlFlow::Break(Err(no_page.into())),
                         }

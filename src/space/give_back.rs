@@ -95,8 +95,9 @@ impl Space {
         done
     }
 
-    /// [`Segment::fault_in`] on behalf of whoever has seen that the layout shows the page. Where it
-    /// does no longer, a copy that was made of it now is given back: nobody else will.
+    /// [`Segment::fault_in`] on behalf of whoever has seen that the layout shows the page, and looks
+    /// at the arena again: that has settled then, which may take a while that no signal ends. Where
+    /// the page is shown no longer, a copy that was made of it now is given back: nobody else will.
     pub(crate) fn fault_in(
         &self,
         segment: &Segment,
@@ -104,7 +105,13 @@ impl Space {
         write: bool,
         locks: Locks,
     ) -> Result<(), NoPage> {
-        segment.fault_in(page, write, locks)?;
+        let done = segment.fault_in(page, write, locks);
+        if matches!(done, Ok(()) | Err(NoPage::Busy)) {
+            // It may be for that alone that the page is not known; and to make a copy of one calls
+            // the notifier.
+            segment.settle();
+        }
+        done?;
         if write && segment.is_private() {
             let pages = page..page + 1;
             // After the copy is there: whoever removes the page from now on finds it.

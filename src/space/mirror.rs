@@ -36,7 +36,7 @@ pub(crate) enum Mirrored {
     Again,
     /// The page is being invalidated.
     Invalidating,
-    /// A lock of the mm's is not available now.
+    /// A lock of the mm's is not available now, or what was begun there has to end first.
     Busy,
     /// The mm does not map the page, or not writable: it must be faulted in.
     Missing,

@@ -20,7 +20,8 @@
 //!    so does the module in mremap(). Else it waits for it under `ops` or with nothing held, with
 //!    neither 2 nor 4, and elsewhere, above all inside another file's, only tries it.
 //! 4. An arena's mmap lock and the locks of its VMAs, and whatever a file acquires under them:
-//!    under 2 they are only tried.
+//!    under 2 they are only tried. For what is invalidated in an arena to end is waited with
+//!    nothing held, or under 2 where an access cannot be tried again.
 //! 5. `install`, a reader-writer spinlock: held for moments; nothing is allocated under it, but
 //!    page table locks are acquired.
 //!

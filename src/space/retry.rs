@@ -38,7 +38,8 @@ pub(crate) enum Obstacle<'a> {
     Denied,
     /// The page is being revoked: it will be something else in a while.
     Invalidating,
-    /// A lock of the arena's, which is needed to look for this page, is not available now.
+    /// This page cannot be looked for now: a lock of the arena's is not available, or what was
+    /// begun there has to end first.
     Busy(&'a Pinned, SegmentPage),
     /// The arena does not map this page, or not writable: the file must provide it.
     Missing(&'a Pinned, SegmentPage),
