@@ -94,7 +94,7 @@ demo-lazy: module
 
 demo-clone: module
 	@scripts/in-env scripts/build-tests clone
-	@scripts/vm -- build/clone --transcript
+	@scripts/vm -c 1 -- build/clone --transcript
 
 demo-qemu: module
 	@scripts/in-env scripts/build-tests qemu

