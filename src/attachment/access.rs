@@ -148,11 +148,13 @@ fn with_shown_page(
         }
         // The notifier may have to be waited for.
         Obstacle::Busy(pinned, at) | Obstacle::Missing(pinned, at) => {
+            let busy = matches!(obstacle, Obstacle::Busy(..));
             let segment = pinned.segment();
             let ended = segment.ends_before(at);
             match space.fault_in(segment, at, write, Locks::Try) {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(NoPage::Busy) => {
+                Ok(()) if !busy => ControlFlow::Continue(()),
+                // It may be for a lock that the page itself does not need.
+                Ok(()) | Err(NoPage::Busy) => {
                     fsleep(PAUSE);
                     ControlFlow::Continue(())
                 }

@@ -94,13 +94,15 @@ impl Segment {
     }
 
     /// Waits until nothing is under way in the arena that concerns it, so that it can be looked at
-    /// until something else is. No signal ends that: no lock should be held, but by an access that
-    /// cannot be tried again. (What is lent settles in [`Segment::look`] and
-    /// [`Segment::fault_in`].)
-    pub(crate) fn settle(&self) {
-        if !self.is_lent() && Notifier::begin(self).is_none() {
+    /// until something else is. Says whether it could not before. No signal ends the wait: no lock
+    /// should be held, but by an access that cannot be tried again. (What is lent settles in
+    /// [`Segment::look`] and [`Segment::fault_in`].)
+    pub(crate) fn settle(&self) -> bool {
+        let waits = !self.is_lent() && Notifier::begin(self).is_none();
+        if waits {
             Notifier::settle(self, self.arena.mm());
         }
+        waits && self.notifier.is_live()
     }
 
     /// What is present of page `page` and of those from page `first` on that are around it, a page

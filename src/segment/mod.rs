@@ -268,8 +268,9 @@ impl Segment {
         let segment = Self::new(owner, home, id, source, addr)?;
         Notifier::insert(&segment, home.arena.mm(), addr, length)?;
         if !home.arena.settled().is_known() {
-            // It is the first: there is nothing else there to wait for. Those that follow have the
-            // same sequence, until something is invalidated.
+            // It is the first: there is nothing else there to wait for, unless the file is being
+            // changed just now. Those that follow have the same sequence, until something is
+            // invalidated.
             segment.settle();
         }
         Ok(segment)

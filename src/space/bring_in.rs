@@ -26,7 +26,10 @@ use crate::{
     },
     space::{
         mirror::Mirrored,
-        readahead::MOST,
+        readahead::{
+            AROUND,
+            MOST, //
+        },
         resolve::Miss,
         retry::{
             Obstacle,
@@ -44,7 +47,7 @@ use crate::{
     },
 };
 
-/// How long to sleep before a lender's page is looked at again,
+/// How long to sleep before a page is looked at again,
 const NAP: Delta = Delta::from_micros(50);
 /// and how often at most, before the access is tried again.
 const LOOKS: usize = 64;
@@ -54,23 +57,28 @@ impl Space {
     /// long as its file does, or its lender. See [`Space::fault_in`].
     ///
     /// What was lent is entered in the table too: when the access is tried again, the lender may be
-    /// busy with something else, which may not be waited for then. So is what is of a file if the
-    /// page was provided `before`, for the same access: the file may be changed without a pause.
-    /// (Not at once: the access looks for its neighbours with the page, if that is not known.)
+    /// busy with something else, which may not be waited for then. So is what is of a file where the
+    /// access was `tried` before, since the file may be changed without a pause. Else it is enough
+    /// to wait for a change to end, if it is only for that: then the access finds what else is there.
     pub(crate) fn provide(
         &self,
         pinned: &Pinned,
         page: SegmentPage,
         write: bool,
-        before: bool,
+        tried: bool,
     ) -> Result<(), NoPage> {
         let segment = pinned.segment();
-        if !segment.is_lent() && !before {
-            return self.fault_in(segment, page, write, Locks::Wait);
+        let lent = segment.is_lent();
+        if !lent && !tried {
+            return match segment.settle() {
+                true => Ok(()),
+                false => self.fault_in(segment, page, write, Locks::Wait),
+            };
         }
+        let around = page..page + if lent { 1 } else { AROUND };
         let access = if write { Prot::WRITE } else { Prot::READ };
         for _ in 0..LOOKS {
-            match self.mirror(segment, page, &(page..page + 1), write, Locks::Wait) {
+            match self.mirror(segment, page, &around, write, Locks::Wait) {
                 Ok(Mirrored::Again) if is_known(segment, page, access) => break,
                 Ok(Mirrored::Again) => (),
                 Ok(Mirrored::Missing) => self.fault_in(segment, page, write, Locks::Wait)?,
