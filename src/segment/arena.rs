@@ -45,7 +45,7 @@ use crate::{
             Map, //
         },
         mm_source,
-        notifier::Settled, //
+        settled::Settled, //
     },
     sys::{
         bindings,
@@ -83,6 +83,7 @@ const HUGE_SIZE: usize = HUGE_PAGES * PAGE_SIZE;
 #[pin_data(PinnedDrop)]
 pub(crate) struct Arena {
     mm: ARef<MmWithUser>,
+    /// Of its notifiers, those of the segments.
     settled: Settled,
     owner: ARef<Task>,
     jobs: Arc<Jobs>,

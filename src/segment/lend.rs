@@ -61,10 +61,8 @@ use crate::{
         Prot, //
     },
     segment::{
-        notifier::{
-            Notifier,
-            Settled, //
-        },
+        notifier::Notifier,
+        settled::Settled,
         Segment,
         ATTENDED, //
     },
@@ -97,6 +95,7 @@ pub(crate) struct Lend {
     /// The mm, until its owner has ended, or nothing shows any more what was taken back.
     #[pin]
     mm: SpinLock<Option<ARef<Mm>>>,
+    /// Of the notifiers there of its segments.
     settled: Settled,
     /// Whether it is being taken back, or was. Becomes true under the lock of the segments.
     taken_back: Atomic<bool>,

@@ -29,6 +29,7 @@ pub(crate) mod list;
 mod memory;
 pub(crate) mod mm_source;
 pub(crate) mod notifier;
+mod settled;
 pub(crate) mod source;
 
 use core::ops::Range;
@@ -78,9 +79,9 @@ use crate::{
         notifier::{
             Event,
             Notifier,
-            Settled,
             Watch, //
         },
+        settled::Settled,
         source::Source,
     },
     sys::{

@@ -42,9 +42,12 @@ use kernel::{
 };
 
 use crate::{
-    segment::frame::{
-        Frame,
-        HUGE_ORDER, //
+    segment::{
+        frame::{
+            Frame,
+            HUGE_ORDER, //
+        },
+        settled::Settled, //
     },
     sys::{
         bindings,
@@ -68,39 +71,6 @@ pub(crate) trait Watch: Send + Sync + Sized + 'static {
     /// The mm is about to map a range differently, or to write-protect it. Called inside the
     /// locks of the task that changes the mm. Answers false where it may not sleep, and would.
     fn invalidate(this: ArcBorrow<'_, Self>, event: &Event<'_, Self>) -> bool;
-}
-
-/// The latest sequence in an mm that has settled; 0, which is none, before.
-///
-/// The notifiers of an mm have their sequences from one count. One that is inserted gets that of
-/// the invalidation that is under way, or of the last one before. So what is known of one notifier
-/// is known of all: of this sequence, and of those before it, nothing is under way.
-pub(crate) struct Settled(Atomic<usize>);
-
-impl Settled {
-    /// Of an mm in which none has.
-    pub(crate) const fn new() -> Self {
-        Settled(Atomic::new(0))
-    }
-
-    /// Whether any has.
-    pub(crate) fn is_known(&self) -> bool {
-        self.0.load(Relaxed) != 0
-    }
-
-    /// This one has.
-    fn note(&self, seq: usize) {
-        // Of two at once the earlier one may stay, which is true as well.
-        if self.0.load(Relaxed) < seq {
-            self.0.store(seq, Release);
-        }
-    }
-
-    /// Whether nothing is under way that this one was given out for. Whoever is told so sees the
-    /// page tables as they were left.
-    fn includes(&self, seq: usize) -> bool {
-        seq <= self.0.load(Acquire)
-    }
 }
 
 /// An interval notifier in the making or in use.
