@@ -314,7 +314,7 @@ unsigned int race_ms(void)
 	const char *text = getenv("RACE_SECONDS");
 	int seconds = text ? atoi(text) : 0;
 
-	return 1000 * (seconds > 0 ? seconds : 3);
+	return 1000 * (seconds > 0 ? seconds : 2);
 }
 
 void sleep_ms(unsigned int ms)

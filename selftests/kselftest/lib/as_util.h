@@ -202,7 +202,7 @@ int drop_caches(void);
 int disk_byte(int fd, uint64_t offset);
 
 uint64_t now_ms(void);
-/* the duration of a race: RACE_SECONDS, by default 3 */
+/* the duration of a race: RACE_SECONDS, by default 2 */
 unsigned int race_ms(void);
 void sleep_ms(unsigned int ms);
 int write_text(const char *path, const char *text);
