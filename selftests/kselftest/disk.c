@@ -219,7 +219,7 @@ TEST_F(disk, agrees_with_direct_io)
 	EXPECT_EQ('x', disk_byte(self->file, 2 * PAGE));
 }
 
-#define BIG_PAGES	3584		/* 14 MiB, in a group limited to 8 */
+#define BIG_PAGES	5120		/* 20 MiB, in a group limited to 8 */
 #define LIMIT		"8M"
 #define GROUP		"/sys/fs/cgroup/address_space_disk"
 
@@ -404,7 +404,7 @@ TEST_F_TIMEOUT(disk, has_the_checksums_of_what_is_written, 120)
 
 	ASSERT_EQ(0, writer_start(&writers[0], self->mem));
 	ASSERT_EQ(0, writer_start(&writers[1], self->mem + 3 * PAGE));
-	ASSERT_EQ(0, checksums_after_fsync(self->file, 4, &wrong));
+	ASSERT_EQ(0, checksums_after_fsync(self->file, 8, &wrong));
 	TH_LOG("%u wrong, %lld deferred", wrong, fdinfo_value(self->asfd, "deferred"));
 	kill(pid, SIGKILL);
 	waitpid(pid, NULL, 0);

@@ -13,7 +13,7 @@
 
 /* SOME is consumed to measure how much of it is charged; LIMIT is the limit. */
 #define SOME	(12L << 20)
-#define LIMIT	(16L << 20)
+#define LIMIT	(24L << 20)
 /* Charges are rounded up and updated late, a batch for each CPU. */
 #define SLACK	(2L << 20)
 
